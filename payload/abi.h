@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: BSD-2-Clause-Patent */
+/*
+ * The migration helper's ABI: every number that crosses a border between the helper, the
+ * toolchain, the host and the firmware driver. Python reads this file through payload/abi.py,
+ * the assembler takes its constants, offsets and sizes from there, C includes it.
+ * All integers are little-endian, all structures have natural alignment and no padding.
+ */
+#ifndef MH_ABI_H
+#define MH_ABI_H
+
+#define MH_PAGE_BYTES 4096
+#define MH_ABI_VERSION 1
+
+/* ---- The image: a descriptor at offset 0 tells a host all it needs ---- */
+
+#define MH_DESCRIPTOR_MAGIC 0x504c45484d564553 /* "SEVMHELP" */
+
+enum mh_scheme {
+    MH_SCHEME_ALIAS_GPA = 1,
+    MH_SCHEME_ALIAS_WINDOW = 2,
+    MH_SCHEME_REGIONS = 3,
+    MH_SCHEME_ISOLATED = 4
+};
+
+/* mh_descriptor.flags */
+#define MH_FLAG_FIXED_BASE 0x1 /* may be placed at link_base only */
+#define MH_FLAG_FIXED_CBIT 0x2 /* c_bit was applied at link time */
+
+struct mh_descriptor {
+    uint64_t magic;
+    uint16_t version;
+    uint16_t scheme;
+    uint32_t descriptor_bytes;
+    uint64_t flags;
+    uint64_t image_bytes;   /* bytes of the flat binary */
+    uint64_t memory_bytes;  /* bytes the helper occupies; those past image_bytes start as zero */
+    uint64_t link_base;     /* mirror GPA that the page tables assume before relocation */
+    uint64_t home;          /* main GPA of the helper, or MH_NO_HOME */
+    uint64_t window;        /* mirror GPA of address 0 of a request */
+    uint64_t ram_limit;     /* addresses in requests lie below this */
+    uint64_t cr3;           /* mirror GPA of the root table, C-bit included; relocated */
+    uint64_t entry64;       /* virtual address: long mode, paging on, interrupts off */
+    uint64_t stack64;       /* virtual address: RSP at entry64 */
+    uint64_t c_bit;         /* bit position with MH_FLAG_FIXED_CBIT, else 0 */
+    uint32_t ring_offset;   /* from the base of the image; shared pages from here to memory_bytes */
+    uint32_t ring_count;
+    uint32_t secret_offset; /* private page that receives the launch secret */
+    uint32_t secret_bytes;
+    uint32_t relocation_offset;
+    uint32_t relocation_count;
+    uint32_t region_offset;
+    uint32_t region_count;
+};
+
+#define MH_NO_HOME 0xffffffffffffffff
+
+/* mh_relocation.kinds: applied to each of `count` consecutive uint64_t at `offset` */
+#define MH_RELOCATE_BASE 0x1 /* add (load base - link_base) */
+#define MH_RELOCATE_CBIT 0x2 /* OR 1 << C-bit */
+
+struct mh_relocation {
+    uint32_t offset;
+    uint16_t count;
+    uint16_t kinds;
+};
+
+/* One tuple of the 2021 thread: length bytes at main_gpa appear at mirror_gpa of the mirror VM. */
+#define MH_REGION_PRIVATE 0
+#define MH_REGION_SHARED 1
+
+struct mh_region {
+    uint64_t main_gpa;
+    uint64_t length;
+    uint64_t mirror_gpa;
+    uint64_t kind;
+};
+
+/* What the linker tells the helper's code about its address space. */
+#define MH_PROTECTED_MAX 4
+
+struct mh_range {
+    uint64_t start;
+    uint64_t end;
+};
+
+struct mh_params {
+    uint64_t window_va;   /* virtual address of request address 0 */
+    uint64_t ram_limit;
+    uint64_t ring_va;
+    uint64_t secret_va;
+    struct mh_range protect[4]; /* request addresses never exported nor imported; end 0: unused */
+};
+
+/* ---- The ring: one per vCPU, shared memory ---- */
+
+#define MH_RING_MAGIC 0x474e4952504c484d /* "MHLPRING" */
+#define MH_RING_ENTRIES 128
+#define MH_RING_SUBMISSIONS 0x1000
+#define MH_RING_COMPLETIONS 0x3000
+#define MH_RING_PACKETS 0x5000
+#define MH_RING_DATA 0x9000
+#define MH_RING_BYTES 0x89000
+
+/* mh_ring.features */
+#define MH_FEATURE_AESNI 0x1 /* AES-NI and PCLMULQDQ kernel */
+
+enum mh_ring_state {
+    MH_RING_OFFLINE = 0,
+    MH_RING_READY = 1,
+    MH_RING_BROKEN = 2, /* the host moved the tail by more than the ring holds; keys are wiped */
+    MH_RING_FAULT = 3   /* an exception: see the fault record; keys are wiped */
+};
+
+struct mh_fault {
+    uint64_t vector;
+    uint64_t error_code;
+    uint64_t rip;
+    uint64_t cr2;
+};
+
+struct mh_ring {
+    uint64_t magic;      /* bytes 0..63 are written by the helper */
+    uint16_t version;
+    uint16_t entries;
+    uint32_t features;
+    uint32_t state;      /* enum mh_ring_state; written last */
+    uint32_t head;       /* submissions completed so far, modulo 2^32 */
+    uint8_t reserved0[40];
+    uint32_t tail;       /* bytes 64..127 are written by the host: submissions made so far */
+    uint8_t reserved1[60];
+    struct mh_fault fault; /* written by the helper */
+};
+
+/* Submission n, its completion, its packet and its data page all sit at index n % entries. */
+enum mh_op {
+    MH_OP_HELLO = 1,  /* a fresh nonce for one session */
+    MH_OP_START = 2,  /* role, the peer's nonce */
+    MH_OP_EXPORT = 3, /* address -> packet and data */
+    MH_OP_IMPORT = 4, /* address, packet and data -> memory */
+    MH_OP_FINISH = 5, /* source: makes the end packet; target: checks it */
+    MH_OP_ABORT = 6   /* forget the session, wipe keys */
+};
+
+enum mh_role { MH_ROLE_SOURCE = 1, MH_ROLE_TARGET = 2 };
+
+struct mh_submission {
+    uint16_t op;
+    uint16_t role;       /* START only, else 0 */
+    uint32_t reserved0;  /* 0 */
+    uint64_t cookie;     /* echoed in the completion */
+    uint64_t address;    /* EXPORT and IMPORT, else 0 */
+    uint8_t nonce[32];   /* START only, else 0 */
+    uint64_t reserved1;  /* 0 */
+};
+
+struct mh_completion {
+    uint16_t status;     /* enum mh_status */
+    uint16_t op;
+    uint32_t reserved0;
+    uint64_t cookie;
+    uint64_t pages;      /* exported or imported in this session so far */
+    uint8_t nonce[32];   /* HELLO: the helper's nonce */
+    uint64_t reserved1;
+};
+
+/* In the order of the checks; the first that fails is the answer. */
+enum mh_status {
+    MH_DONE = 0,
+    MH_BAD_OP = 1,         /* unknown op */
+    MH_BAD_ENTRY = 2,      /* a field that this op does not use is not zero, or no such role */
+    MH_WRONG_STATE = 3,    /* this op makes no sense now */
+    MH_NO_FEATURE = 4,     /* the CPU lacks an instruction that the helper needs */
+    MH_NO_ENTROPY = 5,     /* RDRAND failed ten times */
+    MH_NO_KEY = 6,         /* the launch secret holds no transport key */
+    MH_BAD_NONCE = 7,      /* the peer's nonce equals ours */
+    MH_NOT_ALIGNED = 8,
+    MH_OUT_OF_RANGE = 9,   /* outside [0, ram_limit): also a set C-bit, also wrap-around */
+    MH_PROTECTED = 10,     /* the helper's own memory */
+    MH_BAD_PACKET = 11,    /* magic, version, kind, length or a reserved field */
+    MH_WRONG_SESSION = 12,
+    MH_WRONG_ADDRESS = 13, /* the packet is for another address */
+    MH_WRONG_EPOCH = 14,
+    MH_REPLAYED = 15,      /* the sequence number was used already */
+    MH_OUT_OF_ORDER = 16,  /* an earlier packet of the stream is missing */
+    MH_BAD_TAG = 17,
+    MH_BAD_TOTALS = 18     /* the end packet disagrees on the number of pages */
+};
+
+/* ---- The packet: 64 bytes of additional data, then the tag; the data page travels beside it ---- */
+
+#define MH_PACKET_MAGIC 0x4b50484d /* "MHPK" */
+#define MH_PACKET_SLOT_BYTES 128   /* distance of packets in the ring */
+#define MH_PACKET_AAD_BYTES 64
+#define MH_PACKET_IV_OFFSET 12     /* the 96-bit IV is stream and sequence */
+#define MH_PACKET_IV_BYTES 12
+#define MH_TAG_BYTES 16
+
+enum mh_kind { MH_KIND_PAGE = 1, MH_KIND_END = 2 };
+
+struct mh_packet {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t kind;       /* enum mh_kind */
+    uint32_t length;     /* of the data: MH_PAGE_BYTES, or 0 for MH_KIND_END */
+    uint32_t stream;
+    uint64_t sequence;   /* from 0, without a gap */
+    uint64_t address;    /* of the page; for MH_KIND_END the number of pages sent */
+    uint32_t epoch;
+    uint32_t reserved0;
+    uint8_t session[16];
+    uint64_t reserved1;
+    uint8_t tag[16];
+};
+
+/* ---- Keys ---- */
+
+#define MH_NONCE_BYTES 32
+#define MH_KEY_BYTES 32
+#define MH_SESSION_BYTES 16
+
+/* The launch secret: OVMF's table of GUID, uint32_t length, data; lengths count the 20 bytes before the data. */
+#define MH_SECRET_TABLE_GUID "1e74f542-71dd-4d66-963e-ef4287ff173b"
+#define MH_SECRET_KEY_GUID "eece4c8e-b273-40d6-bf83-e72791c2b0d5"
+#define MH_SECRET_ENTRY_BYTES 20
+
+/*
+ * SP 800-108r1 in counter mode with CMAC-AES256 (section 4.1): 32-bit big-endian counter before
+ * the fixed input, 32-bit big-endian output length in bits behind it. The label is 15 bytes, the
+ * NUL that ends the C string is the zero byte of the construction.
+ */
+#define MH_KDF_LABEL_KEY "SEV MH page key"
+#define MH_KDF_LABEL_SESSION "SEV MH sessn id"
+
+struct mh_kdf_context {
+    uint8_t source_nonce[32];
+    uint8_t target_nonce[32];
+    uint32_t stream;
+    uint32_t version;
+};
+
+#endif

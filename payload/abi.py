@@ -1,0 +1,54 @@
+"""Python's view of `abi.h`: constants as attributes, structures as classes.
+
+`abi.MH_PAGE_BYTES` is a constant, `abi.mh_packet(data)` parses, `abi.mh_packet(magic=...).dumps()`
+writes. `assembler_symbols()` gives the same facts to the assembler.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dissect.cstruct import cstruct
+
+HEADER = Path(__file__).with_name("abi.h")
+
+_definitions = cstruct(endian="<")
+_definitions.load(HEADER.read_text(encoding="ascii"))
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a constant, an enum or a structure class
+    if name in _definitions.consts:
+        return _definitions.consts[name]
+    try:
+        return _definitions.resolve(name)
+    except Exception as error:
+        raise AttributeError(f"abi.h defines no {name!r}") from error
+
+
+def _structures() -> list[Any]:
+    names = [name for name in _definitions.typedefs if name.startswith("mh_")]
+    return [getattr(_definitions, name) for name in names]
+
+
+def enumerators() -> dict[str, int]:
+    """Every enumerator of the header: name -> value."""
+    return {member.name: int(member) for kind in _structures() if hasattr(kind, "__members__") for member in kind}
+
+
+def assembler_symbols() -> dict[str, int | str]:
+    """All facts as assembler symbols.
+
+    Constants and enumerators keep their names; `mh_packet.tag` is a field's offset in bytes,
+    `sizeof.mh_packet` a structure's size in bytes; string constants are strings.
+    """
+    symbols: dict[str, int | str] = {
+        name: value for name, value in _definitions.consts.items() if name.startswith("MH_") and value != ""
+    }
+    symbols |= enumerators()
+    for kind in _structures():
+        if hasattr(kind, "__members__"):
+            continue
+        symbols[f"sizeof.{kind.__name__}"] = len(kind)
+        symbols |= {f"{kind.__name__}.{name}": field.offset for name, field in kind.fields.items()}
+    return symbols
