@@ -1,0 +1,246 @@
+"""x86-64 page tables: entries, a builder and a walker; the one place that knows the bits.
+
+Source: AMD64 Architecture Programmer's Manual volume 2, chapter 5 (long-mode page translation), and
+section 15.34.1 on the C-bit, whose position CPUID 8000_001F EBX[5:0] gives.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+PAGE_SHIFT = 12
+PAGE_BYTES = 1 << PAGE_SHIFT
+ENTRIES = 512
+ENTRY_BYTES = 8
+
+PRESENT = 1 << 0
+WRITABLE = 1 << 1
+USER = 1 << 2
+ACCESSED = 1 << 5
+DIRTY = 1 << 6
+LARGE = 1 << 7
+NO_EXECUTE = 1 << 63
+
+ADDRESS_FIELD = 0x000F_FFFF_FFFF_F000
+"""Bits 51:12 of an entry, before MAXPHYADDR and the C-bit are considered."""
+
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+
+LEAF_BYTES = {1: PAGE_BYTES, 2: 2 * MIB, 3: GIB}
+"""Level of a leaf entry -> bytes that it maps."""
+
+
+def level_shift(level: int) -> int:
+    """Address bits below the index of `level` (1 is the lowest table)."""
+    return PAGE_SHIFT + 9 * (level - 1)
+
+
+def table_index(address: int, level: int) -> int:
+    """Index (0..511) of `address` in its table of `level`."""
+    return (address >> level_shift(level)) & (ENTRIES - 1)
+
+
+def is_canonical(address: int, levels: int = 4) -> bool:
+    """Whether the 64-bit `address` is sign-extended from bit 47 (4 levels) or 56 (5 levels)."""
+    top = address >> (level_shift(levels + 1) - 1)
+    return top in (0, (1 << (65 - level_shift(levels + 1))) - 1)
+
+
+class Origin(Enum):
+    """What the physical side of a span is counted from."""
+
+    ABSOLUTE = "absolute"
+    IMAGE = "image"
+    """From the image's load base: entries move with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`size` bytes at virtual address `va` that map to guest-physical `gpa`; all in bytes, page-granular."""
+
+    va: int
+    gpa: int
+    size: int
+    writable: bool
+    executable: bool
+    private: bool
+    origin: Origin = Origin.ABSOLUTE
+
+    @property
+    def end(self) -> int:
+        """First virtual address behind the span."""
+        return self.va + self.size
+
+
+class TableEntry(NamedTuple):
+    """One present entry as built: its value without base and C-bit, and which of the two it takes."""
+
+    value: int
+    moves: bool
+    private: bool
+
+
+class PagingError(ValueError):
+    """Spans that cannot become page tables."""
+
+
+class Tables:
+    """Page tables under construction.
+
+    `first_table` is the byte offset of the root table from the base of the image; the other tables
+    follow it. Entries come out without load base and C-bit: the linker makes relocations of both.
+    """
+
+    def __init__(self, first_table: int, levels: int = 4) -> None:
+        self.first_table = first_table
+        self.levels = levels
+        self._tables: list[dict[int, TableEntry]] = [{}]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all tables."""
+        return len(self._tables) * PAGE_BYTES
+
+    def map(self, span: Span) -> None:
+        """Map `span` with the largest pages that fit; raise `PagingError` where something is mapped already."""
+        if (span.va | span.gpa | span.size) % PAGE_BYTES or span.size <= 0:
+            raise PagingError(f"span {span.va:#x} -> {span.gpa:#x} of {span.size:#x} bytes is not made of 4 KiB pages")
+        if not (is_canonical(span.va, self.levels) and is_canonical(span.end - 1, self.levels)):
+            raise PagingError(f"virtual addresses {span.va:#x} to {span.end - 1:#x} are not canonical")
+        for offset, level in _leaves(span):
+            self._map_leaf(span, offset, level)
+
+    def entries(self) -> Iterator[tuple[int, TableEntry]]:
+        """(byte offset from the first table, entry) in address order."""
+        for number, table in enumerate(self._tables):
+            for index in sorted(table):
+                yield number * PAGE_BYTES + index * ENTRY_BYTES, table[index]
+
+    def _map_leaf(self, span: Span, offset: int, leaf_level: int) -> None:
+        va = span.va + offset
+        table = self._tables[0]
+        for level in range(self.levels, leaf_level, -1):
+            table = self._descend(table, table_index(va, level), va)
+        index = table_index(va, leaf_level)
+        if index in table:
+            raise PagingError(f"virtual address {va:#x} is mapped twice")
+        value = span.gpa + offset | PRESENT | ACCESSED | DIRTY
+        value |= WRITABLE if span.writable else 0
+        value |= 0 if span.executable else NO_EXECUTE
+        value |= LARGE if leaf_level > 1 else 0
+        table[index] = TableEntry(value, span.origin is Origin.IMAGE, span.private)
+
+    def _descend(self, table: dict[int, TableEntry], index: int, va: int) -> dict[int, TableEntry]:
+        if index not in table:
+            # Rights are decided in the leaf alone: upper entries allow writing and execution.
+            pointer = self.first_table + len(self._tables) * PAGE_BYTES
+            table[index] = TableEntry(pointer | PRESENT | WRITABLE | ACCESSED, moves=True, private=True)
+            self._tables.append({})
+        entry = table[index]
+        if entry.value & LARGE:
+            raise PagingError(f"virtual address {va:#x} is mapped twice")
+        return self._tables[((entry.value & ADDRESS_FIELD) - self.first_table) // PAGE_BYTES]
+
+
+def _leaves(span: Span) -> Iterator[tuple[int, int]]:
+    """(offset in the span, level of the leaf), large pages where both addresses allow them."""
+    # An image may be loaded at any page, so a page of it never becomes part of a larger one.
+    levels = (1,) if span.origin is Origin.IMAGE else (3, 2, 1)
+    offset = 0
+    while offset < span.size:
+        aligned = (span.va + offset) | (span.gpa + offset)
+        level = next(n for n in levels if aligned % LEAF_BYTES[n] == 0 and LEAF_BYTES[n] <= span.size - offset)
+        yield offset, level
+        offset += LEAF_BYTES[level]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How a CPU reads entries: `c_bit` is None without memory encryption."""
+
+    physical_bits: int
+    c_bit: int | None
+    levels: int = 4
+
+    @property
+    def c_mask(self) -> int:
+        """The C-bit as a mask, 0 without one."""
+        return 0 if self.c_bit is None else 1 << self.c_bit
+
+    @property
+    def address_mask(self) -> int:
+        """Address bits of an entry that reach memory."""
+        return ADDRESS_FIELD & ~self.c_mask & ((1 << self.physical_bits) - 1)
+
+    @property
+    def reserved_mask(self) -> int:
+        """Bits of every present entry that must be zero."""
+        return ADDRESS_FIELD & ~self.c_mask & ~((1 << self.physical_bits) - 1)
+
+
+class Leaf(NamedTuple):
+    """Where an address ends: `gpa` of the very byte, and what all levels together allow."""
+
+    gpa: int
+    page_bytes: int
+    writable: bool
+    user: bool
+    executable: bool
+    private: bool
+    path: tuple[tuple[int, int, int], ...]
+    """(level, GPA of the entry, entry), root first."""
+
+
+class Hole(NamedTuple):
+    """An address that ends nowhere: `reserved` when an entry has a bit set that must be zero."""
+
+    reserved: bool
+    path: tuple[tuple[int, int, int], ...]
+
+
+def walk(read_entry: Callable[[int], int], cr3: int, va: int, geometry: Geometry) -> Leaf | Hole:
+    """Translate `va` through the tables at `cr3`.
+
+    `read_entry` maps the GPA of an entry (C-bit removed: table walks are always private) to its 64 bits.
+    Rights are combined as the CPU does; EFER.NXE, CR0.WP, SMEP and SMAP are the caller's.
+    """
+    path: list[tuple[int, int, int]] = []
+    table = cr3 & geometry.address_mask
+    combined = WRITABLE | USER
+    no_execute = 0
+    for level in range(geometry.levels, 0, -1):
+        address = table + table_index(va, level) * ENTRY_BYTES
+        entry = read_entry(address)
+        path.append((level, address, entry))
+        if not entry & PRESENT:
+            return Hole(reserved=False, path=tuple(path))
+        is_leaf = level == 1 or (level in LEAF_BYTES and entry & LARGE)
+        if entry & geometry.reserved_mask or (entry & LARGE and level > 3):
+            return Hole(reserved=True, path=tuple(path))
+        combined &= entry
+        no_execute |= entry & NO_EXECUTE
+        if is_leaf:
+            offset_mask = LEAF_BYTES[level] - 1
+            # Bit 12 of a large leaf is PAT; the other bits below its size are reserved.
+            if level > 1 and entry & geometry.address_mask & offset_mask & ~(1 << 12):
+                return Hole(reserved=True, path=tuple(path))
+            return Leaf(
+                gpa=entry & geometry.address_mask & ~offset_mask | va & offset_mask,
+                page_bytes=LEAF_BYTES[level],
+                writable=bool(combined & WRITABLE),
+                user=bool(combined & USER),
+                executable=not no_execute,
+                private=bool(entry & geometry.c_mask),
+                path=tuple(path),
+            )
+        table = entry & geometry.address_mask
+    raise AssertionError("level 1 always ends the walk")
+
+
+def entry_reader(memory: Callable[[int, int], bytes]) -> Callable[[int], int]:
+    """Make `walk`'s `read_entry` from a function (GPA, bytes) -> bytes."""
+    return lambda address: struct.unpack("<Q", memory(address, ENTRY_BYTES))[0]
