@@ -1,0 +1,1 @@
+"""From assembly sources to images: assembler, linker, page tables, schemes, writers."""

@@ -1,0 +1,1 @@
+"""The migration helper: its assembly sources and its ABI."""

@@ -1,0 +1,1 @@
+"""The address-space schemes, one a file."""

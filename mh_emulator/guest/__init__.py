@@ -1,0 +1,1 @@
+"""A small guest that works on its memory while it is moved."""

@@ -1,0 +1,1 @@
+"""The host: the part that QEMU plays."""
