@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+#
+# AES-256-GCM (SP 800-38D) with a 96-bit IV, legacy SSE encodings only.
+#
+# The host is hostile and may change shared memory at any instant: every byte of source, aad, iv and tag is
+# read once, every byte of destination and tag is written once and never read. What is hashed is what was
+# read or written, from registers or the private frame. Branches and addresses depend on lengths only.
+#
+# GHASH is in the reflected form of Gueron and Kounavis, "Intel Carry-Less Multiplication Instruction and
+# its Usage for Computing the GCM Mode": blocks are byte-swapped, the key is multiplied by x beforehand, so a
+# product needs no shift. Eight products share one reduction.
+#
+# GHASH runs one step behind AES: the frame holds the eight blocks to hash next, and `step` interleaves them
+# with the cipher of the next eight. The first group is the AAD with zero blocks in front: they do not
+# change a hash that starts at zero.
+#
+# Registers: rdi key, rsi job, r8 source, r9 destination, rcx bytes left, edx counter, r11 frame,
+# r10d last word of round key 0, xmm15 hash so far; rbx and rax scratch.
+
+.include "gcm.inc"
+
+.extern aes256_block
+.extern aes256_expand
+
+.section .rodata
+.balign 16
+.Lswap:
+    .byte 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0
+.Lpoly: # x^128 + x^127 + x^126 + x^121 + 1, reflected: the upper half, and what a shifted-out bit folds to
+    .quad 1, 0xc200000000000000
+
+.equ frame.blocks, 0            # eight blocks to hash next, one for the lengths; byte-swapped
+.equ frame.counter, 144         # IV and a zero counter, plus round key 0
+.equ frame.stream, 160          # key stream of the last blocks
+.equ frame.part, 288            # a partial block
+.equ sizeof.frame, 304
+
+.text
+
+# xmm9 * H^(steps + 1) into xmm12 (low), xmm13 (high), xmm14 (middle); xmm9..xmm11 are lost.
+.macro multiply base, steps
+    pshufd xmm11, xmm9, 0x4e
+    movdqa xmm10, xmm9
+    pxor xmm11, xmm9
+    pclmulqdq xmm10, [\base + gcm_key.powers + (\steps) * 32], 0x00
+    pclmulqdq xmm9, [\base + gcm_key.powers + (\steps) * 32], 0x11
+    pclmulqdq xmm11, [\base + gcm_key.powers + (\steps) * 32 + 16], 0x00
+    pxor xmm12, xmm10
+    pxor xmm13, xmm9
+    pxor xmm14, xmm11
+.endm
+
+.macro clear_product
+    pxor xmm12, xmm12
+    pxor xmm13, xmm13
+    pxor xmm14, xmm14
+.endm
+
+# xmm15 = xmm14:xmm13:xmm12 modulo the polynomial, in three parts to interleave. Loses xmm9, xmm10.
+.macro reduce_1
+    pxor xmm14, xmm12
+    movdqa xmm10, [rip + .Lpoly]
+    pxor xmm14, xmm13
+    movdqa xmm9, xmm14
+    pslldq xmm9, 8
+    psrldq xmm14, 8
+    pxor xmm12, xmm9
+    pxor xmm13, xmm14
+.endm
+.macro reduce_2
+    movdqa xmm9, xmm10
+    pclmulqdq xmm9, xmm12, 0x01
+    pshufd xmm12, xmm12, 0x4e
+    pxor xmm12, xmm9
+.endm
+.macro reduce_3
+    pclmulqdq xmm10, xmm12, 0x01
+    pshufd xmm15, xmm12, 0x4e
+    pxor xmm15, xmm13
+    pxor xmm15, xmm10
+.endm
+
+# gcm_key_init(rdi: gcm_key, rsi: 32-byte key)
+.balign 16, 0xcc
+.global gcm_key_init
+gcm_key_init:
+    call aes256_expand          # keeps rdi
+    pxor xmm0, xmm0
+    call aes256_block
+    pshufb xmm0, [rip + .Lswap]
+    # H * x: a bit that leaves at the top folds back. No branch: it is secret.
+    pshufd xmm1, xmm0, 0xff
+    psrad xmm1, 31
+    movdqa xmm2, xmm0
+    psllq xmm0, 1
+    psrlq xmm2, 63
+    pslldq xmm2, 8
+    por xmm0, xmm2
+    pand xmm1, [rip + .Lpoly]
+    pxor xmm0, xmm1
+    movdqa xmm15, xmm0
+    lea rax, [rdi + gcm_key.powers]
+    mov ecx, GCM_POWERS
+.Lpower:
+    movdqa [rax], xmm15
+    pshufd xmm1, xmm15, 0x4e
+    pxor xmm1, xmm15
+    movdqa [rax + 16], xmm1
+    movdqa xmm9, xmm15
+    clear_product
+    multiply rdi, 0
+    reduce_1
+    reduce_2
+    reduce_3
+    add rax, 32
+    dec ecx
+    jnz .Lpower
+    wipe_xmm
+    ret
+
+# Hashes the blocks at frame offsets 0..rax. Loses rbx, rax, xmm9..xmm14.
+.balign 16, 0xcc
+.Lhash:
+    movdqa xmm9, [r11 + frame.blocks]
+    lea rbx, [rdi + rax * 2]
+    xor eax, eax
+    pxor xmm9, xmm15
+    clear_product
+    jmp .Lhash_first
+.Lhash_next:
+    movdqa xmm9, [r11 + rax + frame.blocks]
+.Lhash_first:
+    multiply rbx, 0
+    add rax, 16
+    sub rbx, 32
+    cmp rbx, rdi
+    jae .Lhash_next
+    reduce_1
+    reduce_2
+    reduce_3
+    ret
+
+.macro cipher_round round
+    movdqa xmm8, [rdi + \round * 16]
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    aesenc xmm\i, xmm8
+.endr
+.endm
+
+.macro hash_block slot
+    movdqa xmm9, [r11 + frame.blocks + \slot * 16]
+.if \slot == 0
+    pxor xmm9, xmm15
+.endif
+    multiply rdi, 7-\slot
+.endm
+
+# Key stream of the next eight blocks in xmm0..xmm7; hashes the eight blocks of the frame.
+# The counter is a 32-bit integer (inc32 of SP 800-38D 6.2) that meets round key 0 on its way in.
+.balign 64, 0xcc
+.Lstep:
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    lea eax, [rdx + \i]
+    movdqa xmm\i, [r11 + frame.counter]
+    bswap eax
+    xor eax, r10d
+    pinsrd xmm\i, eax, 3
+.endr
+    add edx, 8
+    clear_product
+.irp i, 1, 2, 3, 4, 5, 6, 7
+    cipher_round \i
+    hash_block \i
+.endr
+    cipher_round 8
+    hash_block 0
+    cipher_round 9
+    reduce_1
+    cipher_round 10
+    reduce_2
+    cipher_round 11
+    reduce_3
+    cipher_round 12
+    cipher_round 13
+    movdqa xmm8, [rdi + 224]
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    aesenclast xmm\i, xmm8
+.endr
+    ret
+
+# Copies rcx bytes, 1..15, to the frame, with zeros behind. Loses rbx.
+.macro fetch_part from, byte
+    pxor xmm0, xmm0
+    movdqa [r11 + frame.part], xmm0
+    xor ebx, ebx
+1:
+    mov \byte, byte ptr [\from + rbx]
+    mov byte ptr [r11 + rbx + frame.part], \byte
+    inc rbx
+    cmp rbx, rcx
+    jb 1b
+.endm
+
+# What gcm_seal and gcm_open begin with: from the arguments to the first group in the frame.
+.balign 16, 0xcc
+.Lbegin:
+    mov rax, [rsi + gcm_job.iv]
+    movq xmm0, [rax]
+    pinsrd xmm0, [rax + 8], 2
+    pxor xmm0, [rdi]
+    movdqa [r11 + frame.counter], xmm0
+    pextrd r10d, xmm0, 3
+    pxor xmm15, xmm15
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    movdqa [r11 + frame.blocks + \i * 16], xmm15
+.endr
+    mov r8, [rsi + gcm_job.aad]
+    mov rcx, [rsi + gcm_job.aad_bytes]
+    lea rdx, [rcx + 15]         # the last block goes to slot 7
+    and rdx, -16
+    neg rdx
+    and edx, 0x70
+.Laad_block:
+    test rcx, rcx
+    jz .Laad_end
+    cmp edx, 128
+    jne .Laad_room
+    mov eax, 112
+    call .Lhash
+    xor edx, edx
+.Laad_room:
+    cmp rcx, 16
+    jb .Laad_part
+    movdqu xmm0, [r8]
+    add r8, 16
+    sub rcx, 16
+.Laad_store:
+    pshufb xmm0, [rip + .Lswap]
+    movdqa [r11 + rdx + frame.blocks], xmm0
+    add edx, 16
+    jmp .Laad_block
+.Laad_part:
+    fetch_part r8, al
+    movdqa xmm0, [r11 + frame.part]
+    xor ecx, ecx
+    jmp .Laad_store
+.Laad_end:
+    mov r8, [rsi + gcm_job.source]
+    mov r9, [rsi + gcm_job.destination]
+    mov rcx, [rsi + gcm_job.bytes]
+    mov edx, 2                  # inc32(J0), SP 800-38D 7.1
+    ret
+
+# From the frame with the last block to the tag in xmm0, and its address in rsi. rax: where the lengths go.
+.balign 16, 0xcc
+.Lfinish:
+    mov rdx, [rsi + gcm_job.bytes]
+    mov rbx, [rsi + gcm_job.aad_bytes]
+    mov rsi, [rsi + gcm_job.tag]
+    shl rdx, 3
+    shl rbx, 3
+    movq xmm0, rdx
+    pinsrq xmm0, rbx, 1
+    movdqa [r11 + rax + frame.blocks], xmm0
+    mov edx, 1 << 24            # J0, SP 800-38D 7.1
+    xor edx, r10d
+    movdqa xmm0, [r11 + frame.counter]
+    pinsrd xmm0, edx, 3
+.irp offset, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208
+    aesenc xmm0, [rdi + \offset]
+.endr
+    aesenclast xmm0, [rdi + 224]
+    call .Lhash
+    pshufb xmm15, [rip + .Lswap]
+    pxor xmm0, xmm15
+    ret
+
+# The body of gcm_seal (\seal = 1) and gcm_open (0): all but the tag.
+.macro crypt seal
+    push rbp
+    mov rbp, rsp
+    push rbx
+    sub rsp, sizeof.frame
+    and rsp, -64
+    mov r11, rsp
+    call .Lbegin
+    sub rcx, 128
+    jb .Ltail\@
+.Lloop\@:
+    call .Lstep
+    movdqa xmm9, [rip + .Lswap]
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    movdqu xmm8, [r8 + \i * 16]
+    pxor xmm\i, xmm8
+    movdqu [r9 + \i * 16], xmm\i
+.if \seal
+    pshufb xmm\i, xmm9
+    movdqa [r11 + frame.blocks + \i * 16], xmm\i
+.else
+    pshufb xmm8, xmm9
+    movdqa [r11 + frame.blocks + \i * 16], xmm8
+.endif
+.endr
+    add r8, 128
+    add r9, 128
+    sub rcx, 128
+    jae .Lloop\@
+.Ltail\@:
+    mov eax, 128                # a full group waits in the frame
+    add rcx, 128
+    jz .Lcrypted\@
+    call .Lstep
+    xor eax, eax
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    movdqa [r11 + frame.stream + \i * 16], xmm\i
+.endr
+.Lblock\@:
+    sub rcx, 16
+    jb .Lpart\@
+    movdqu xmm0, [r8]
+    movdqa xmm1, [r11 + rax + frame.stream]
+    pxor xmm1, xmm0
+    movdqu [r9], xmm1
+    add r8, 16
+    add r9, 16
+.Lhashed\@:
+.if \seal
+    pshufb xmm1, [rip + .Lswap]
+    movdqa [r11 + rax + frame.blocks], xmm1
+.else
+    pshufb xmm0, [rip + .Lswap]
+    movdqa [r11 + rax + frame.blocks], xmm0
+.endif
+    add eax, 16
+    jmp .Lblock\@
+.Lpart\@:
+    add rcx, 16
+    jz .Lcrypted\@
+    fetch_part r8, dl
+    movdqa xmm0, [r11 + frame.part]
+    movdqa xmm1, [r11 + rax + frame.stream]
+    pxor xmm1, xmm0
+    movdqa [r11 + frame.part], xmm1
+    xor ebx, ebx
+1:
+    mov dl, byte ptr [r11 + rbx + frame.part]
+    mov byte ptr [r9 + rbx], dl
+    inc rbx
+    cmp rbx, rcx
+    jb 1b
+2:                              # what is left of the key stream is no ciphertext
+    mov byte ptr [r11 + rbx + frame.part], 0
+    inc rbx
+    cmp rbx, 16
+    jb 2b
+    movdqa xmm1, [r11 + frame.part]
+    xor ecx, ecx
+    jmp .Lhashed\@
+.Lcrypted\@:
+    call .Lfinish
+.endm
+
+# gcm_seal(rdi: gcm_key, rsi: gcm_job)
+.balign 16, 0xcc
+.global gcm_seal
+gcm_seal:
+    crypt 1
+    movdqu [rsi], xmm0
+    xor eax, eax
+    jmp .Lwipe
+
+# gcm_open(rdi: gcm_key, rsi: gcm_job) -> eax: 0, or 1 when the tag is wrong
+#
+# The destination must be private: it holds plaintext before the tag is known to be good.
+.balign 16, 0xcc
+.global gcm_open
+gcm_open:
+    crypt 0
+    movdqu xmm1, [rsi]
+    pxor xmm0, xmm1
+    xor eax, eax
+    ptest xmm0, xmm0
+    setne al
+
+.Lwipe:
+    wipe_xmm
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18
+    movdqa [r11 + \i * 16], xmm0
+.endr
+    xor edx, edx
+    xor r10d, r10d
+    lea rsp, [rbp - 8]
+    pop rbx
+    pop rbp
+    ret
