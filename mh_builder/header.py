@@ -1,0 +1,99 @@
+"""The head of an image: descriptor, parameters, region tuples, relocations (payload/abi.h)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mh_builder.image.model import ImageRelocation, PlacedSection
+from mh_builder.schemes.space import AddressSpace, Tuple
+from payload import abi
+
+
+def header_bytes(space: AddressSpace, relocations: int) -> int:
+    """Bytes of a header with that many relocations."""
+    return _relocation_offset(space) + relocations * len(abi.mh_relocation)
+
+
+def write_header(
+    data: bytearray,
+    space: AddressSpace,
+    sections: Mapping[str, PlacedSection],
+    relocations: Sequence[ImageRelocation],
+    *,
+    entry: int,
+) -> None:
+    """Write the header into the first bytes of `data`, the whole image as linked."""
+    descriptor = _descriptor(space, sections, relocations, entry, len(data))
+    ring_offset = sections[".ring"].offset
+    head = b"".join(
+        [
+            descriptor.dumps(),
+            _params(space, sections).dumps(),
+            *(_region(part).dumps() for part in space.tuples(ring_offset)),
+            *(abi.mh_relocation(offset=r.offset, count=r.count, kinds=r.kinds).dumps() for r in relocations),
+        ]
+    )
+    if len(head) > sections[".header"].size:
+        raise AssertionError(f"header of {len(head):#x} bytes in {sections['.header'].size:#x}")
+    data[: len(head)] = head
+
+
+def _region_offset() -> int:
+    return len(abi.mh_descriptor) + len(abi.mh_params)
+
+
+def _relocation_offset(space: AddressSpace) -> int:
+    return _region_offset() + len(space.tuples(0)) * len(abi.mh_region)
+
+
+def _descriptor(
+    space: AddressSpace,
+    sections: Mapping[str, PlacedSection],
+    relocations: Sequence[ImageRelocation],
+    entry: int,
+    image_bytes: int,
+) -> abi.mh_descriptor:
+    options = space.options
+    flags = (0 if space.moves else abi.MH_FLAG_FIXED_BASE) | (0 if options.c_bit is None else abi.MH_FLAG_FIXED_CBIT)
+    stack = sections[".stack"]
+    return abi.mh_descriptor(
+        magic=abi.MH_DESCRIPTOR_MAGIC,
+        version=abi.MH_ABI_VERSION,
+        scheme=space.scheme_id,
+        descriptor_bytes=len(abi.mh_descriptor),
+        flags=flags,
+        image_bytes=image_bytes,
+        memory_bytes=space.memory_bytes,
+        link_base=space.base,
+        home=abi.MH_NO_HOME if space.home is None else space.home,
+        window=space.window,
+        ram_limit=options.ram_limit,
+        cr3=space.base + sections[".tables"].offset | (0 if options.c_bit is None else 1 << options.c_bit),
+        entry64=entry,
+        stack64=stack.va + stack.size,
+        c_bit=options.c_bit or 0,
+        ring_offset=sections[".ring"].offset,
+        ring_count=1,
+        secret_offset=sections[".secret"].offset,
+        secret_bytes=sections[".secret"].size,
+        relocation_offset=_relocation_offset(space),
+        relocation_count=len(relocations),
+        region_offset=_region_offset(),
+        region_count=len(space.tuples(0)),
+    )
+
+
+def _params(space: AddressSpace, sections: Mapping[str, PlacedSection]) -> abi.mh_params:
+    unused = [abi.mh_range()] * (abi.MH_PROTECTED_MAX - len(space.protected))
+    return abi.mh_params(
+        window_va=space.window,
+        ram_limit=space.options.ram_limit,
+        ring_va=sections[".ring"].va,
+        secret_va=sections[".secret"].va,
+        protect=[abi.mh_range(start=part.start, end=part.end) for part in space.protected] + unused,
+    )
+
+
+def _region(part: Tuple) -> abi.mh_region:
+    kind = abi.MH_REGION_PRIVATE if part.is_private else abi.MH_REGION_SHARED
+    return abi.mh_region(main_gpa=part.main_gpa, length=part.length, mirror_gpa=part.mirror_gpa, kind=kind)

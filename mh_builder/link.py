@@ -1,0 +1,221 @@
+"""Objects and an address space become an image.
+
+Phases: merge the objects' sections; place all sections; map them and the RAM window; repeat the last two
+until header and tables keep their size (the hole for the image depends on the image's size, and the
+tables on the hole); resolve relocations; write header and tables.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from mh_builder.asm import SECTION_NAMES, ObjectFile, Relocation, RelocationKind
+from mh_builder.header import header_bytes, write_header
+from mh_builder.image.model import Image, ImageRelocation, PlacedSection, PlacedSymbol
+from mh_builder.paging import PAGE_BYTES, Tables
+from mh_builder.schemes.space import HELPER_VA, AddressSpace, Options
+from mh_builder.symbols import LinkError, MergedSection, SymbolTable, merge
+from payload import abi
+
+Scheme = Callable[[Options, int], AddressSpace]
+
+STACK_BYTES = 2 * PAGE_BYTES
+FAULT_STACK_BYTES = PAGE_BYTES
+SECRET_BYTES = PAGE_BYTES
+
+_MAX_ROUNDS = 8
+
+
+def link(objects: Sequence[ObjectFile], scheme: Scheme, options: Options) -> Image:
+    """Link `objects` for the address space that `scheme` makes of `options`.
+
+    Raises `LinkError` for undefined, doubled or unreachable symbols, `LayoutError` where the image does not fit.
+    """
+    merged = {name: merge(objects, name) for name in SECTION_NAMES}
+    plan = _settle(objects, merged, scheme, options)
+    symbols = SymbolTable(objects, merged, plan.sections)
+    data = bytearray(sum(_pages(section.stored) for section in plan.sections.values()))
+    for name, section in merged.items():
+        offset = plan.sections[name].offset
+        data[offset : offset + len(section.data)] = section.data
+    _resolve(objects, merged, plan, symbols, data)
+    _write_tables(data, plan)
+    write_header(data, plan.space, plan.sections, plan.relocations, entry=symbols.required("entry64"))
+    return Image(plan.space, tuple(plan.sections.values()), tuple(symbols.placed()), plan.relocations, bytes(data))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where everything lies."""
+
+    sections: dict[str, PlacedSection]
+    space: AddressSpace
+    tables: Tables
+    relocations: tuple[ImageRelocation, ...]
+
+
+def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], scheme: Scheme, options: Options) -> _Plan:
+    header_size, table_size = PAGE_BYTES, PAGE_BYTES
+    for _ in range(_MAX_ROUNDS):
+        sections = {section.name: section for section in _place(merged, header_size, table_size)}
+        ring = sections[".ring"]
+        space = scheme(options, ring.offset + ring.size)
+        tables = _map(sections.values(), space)
+        words = [
+            *_table_words(tables, space),
+            *_object_words(objects, merged, sections, space),
+            (abi.mh_descriptor.fields["cr3"].offset, _kinds(space, moves=True, private=True)),
+        ]
+        relocations = _runs(words)
+        needed = _pages(header_bytes(space, len(relocations)))
+        if (needed, tables.size) == (header_size, table_size):
+            return _Plan(sections, space, tables, relocations)
+        header_size, table_size = needed, tables.size
+    raise AssertionError("header and tables only grow with each other's pages, which settles at once")
+
+
+def _place(merged: dict[str, MergedSection], header_size: int, table_size: int) -> Iterator[PlacedSection]:
+    text, rodata, data, bss = (merged[name] for name in (".text", ".rodata", ".data", ".bss"))
+    plan = (
+        # name, bytes, stored, writable, executable, private, guard page below
+        (".header", header_size, True, False, False, True, False),
+        (".text", text.size, True, False, True, True, False),
+        (".rodata", rodata.size, True, False, False, True, False),
+        (".tables", table_size, True, False, False, True, False),
+        (".data", data.size, True, True, False, True, False),
+        (".bss", bss.size, False, True, False, True, False),
+        (".secret", SECRET_BYTES, False, False, False, True, False),
+        (".fault_stack", FAULT_STACK_BYTES, False, True, False, True, True),
+        (".stack", STACK_BYTES, False, True, False, True, True),
+        (".ring", abi.MH_RING_BYTES, False, True, False, False, False),
+    )
+    offset = 0
+    for name, size, stored, writable, executable, private, guarded in plan:
+        offset += PAGE_BYTES if guarded else 0
+        pieces = tuple(merged[name].pieces) if name in merged else ()
+        yield PlacedSection(name, offset, size, size if stored else 0, writable, executable, private, pieces)
+        offset += _pages(size)
+
+
+def _pages(size: int) -> int:
+    return -(-size // PAGE_BYTES) * PAGE_BYTES
+
+
+def _map(sections: Iterable[PlacedSection], space: AddressSpace) -> Tables:
+    sections = list(sections)
+    first_table = next(section.offset for section in sections if section.name == ".tables")
+    tables = Tables(first_table)
+    for span in space.ram_spans():
+        tables.map(span)
+    for section in sections:
+        if section.size:
+            tables.map(
+                space.image_span(
+                    section.offset,
+                    _pages(section.size),
+                    writable=section.writable,
+                    executable=section.executable,
+                    private=section.private,
+                )
+            )
+    return tables
+
+
+def _kinds(space: AddressSpace, *, moves: bool, private: bool) -> int:
+    base = abi.MH_RELOCATE_BASE if moves and space.moves else 0
+    c_bit = abi.MH_RELOCATE_CBIT if private and space.options.c_bit is None else 0
+    return int(base | c_bit)
+
+
+def _linked(space: AddressSpace, value: int, *, moves: bool, private: bool) -> int:
+    value += space.base if moves else 0
+    if private and space.options.c_bit is not None:
+        value |= 1 << space.options.c_bit
+    return value
+
+
+def _table_words(tables: Tables, space: AddressSpace) -> Iterator[tuple[int, int]]:
+    for offset, entry in tables.entries():
+        yield tables.first_table + offset, _kinds(space, moves=entry.moves, private=entry.private)
+
+
+def _object_words(
+    objects: Sequence[ObjectFile],
+    merged: dict[str, MergedSection],
+    sections: dict[str, PlacedSection],
+    space: AddressSpace,
+) -> Iterator[tuple[int, int]]:
+    for part in objects:
+        for section in part.sections:
+            start = sections[section.name].offset + merged[section.name].starts.get(part.name, 0)
+            for relocation in section.relocations:
+                if relocation.kind is RelocationKind.PRIVATE64:
+                    yield start + relocation.offset, _kinds(space, moves=True, private=True)
+
+
+def _write_tables(data: bytearray, plan: _Plan) -> None:
+    for offset, entry in plan.tables.entries():
+        value = _linked(plan.space, entry.value, moves=entry.moves, private=entry.private)
+        struct.pack_into("<Q", data, plan.tables.first_table + offset, value)
+
+
+def _runs(relocations: Iterable[tuple[int, int]]) -> tuple[ImageRelocation, ...]:
+    """Join relocations of neighbouring words that are of the same kinds."""
+    runs: list[ImageRelocation] = []
+    for offset, kinds in sorted(relocations):
+        last = runs[-1] if runs else None
+        if not kinds:
+            continue
+        if last and last.kinds == kinds and last.offset + 8 * last.count == offset and last.count < 0xFFFF:
+            runs[-1] = ImageRelocation(last.offset, last.count + 1, kinds)
+        else:
+            runs.append(ImageRelocation(offset, 1, kinds))
+    return tuple(runs)
+
+
+def _resolve(
+    objects: Sequence[ObjectFile],
+    merged: dict[str, MergedSection],
+    plan: _Plan,
+    symbols: SymbolTable,
+    data: bytearray,
+) -> None:
+    reasons: list[str] = []
+    for part in objects:
+        for section in part.sections:
+            start = plan.sections[section.name].offset + merged[section.name].starts.get(part.name, 0)
+            for relocation in section.relocations:
+                symbol = symbols.find(part, relocation.symbol)
+                offset = start + relocation.offset
+                if symbol is None:
+                    reasons.append(f"{relocation.place}: error: undefined symbol '{relocation.symbol}'")
+                    continue
+                try:
+                    _apply(data, offset, relocation, symbol.value, plan.space)
+                except struct.error:
+                    reasons.append(_out_of_reach(relocation, offset, symbol))
+    if reasons:
+        raise LinkError(reasons)
+
+
+def _apply(data: bytearray, offset: int, relocation: Relocation, symbol: int, space: AddressSpace) -> None:
+    target = symbol + relocation.addend
+    match relocation.kind:
+        case RelocationKind.REL32:
+            struct.pack_into("<i", data, offset, target - (HELPER_VA + offset))
+        case RelocationKind.ABS64:
+            struct.pack_into("<Q", data, offset, target)
+        case RelocationKind.ABS32:
+            struct.pack_into("<I", data, offset, target)
+        case RelocationKind.PRIVATE64:
+            value = _linked(space, target - HELPER_VA, moves=True, private=True)
+            struct.pack_into("<Q", data, offset, value)
+
+
+def _out_of_reach(relocation: Relocation, offset: int, symbol: PlacedSymbol) -> str:
+    return (
+        f"{relocation.place}: error: symbol '{symbol.name}' at {symbol.value:#x} is out of reach "
+        f"of {relocation.kind.name} at {HELPER_VA + offset:#x}"
+    )

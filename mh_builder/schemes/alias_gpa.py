@@ -1,0 +1,34 @@
+"""`alias-gpa`: the mirror sees the main VM's guest-physical space 1:1; requests carry GPAs.
+
+As the 2021 prototype had it: everything mapped private at its own address, a shared view at a large offset.
+Two things differ, on purpose. The 1:1 map has a hole where the helper lies, else its code and tables
+could be written through it; the helper runs at `HELPER_VA` instead. And the shared view holds the ring
+alone, because a shared view of anything else only serves an attacker. The hole is in the tables, so the
+base is a build option (`--home`), which the loader must be able to reserve.
+RAM without a GPA (unplugged virtio-mem) cannot be named.
+"""
+
+from __future__ import annotations
+
+from mh_builder.schemes.space import AddressSpace, LayoutError, Options, checked
+from payload import abi
+
+
+def space(options: Options, memory_bytes: int) -> AddressSpace:
+    """Decide the address space for an image of `memory_bytes` bytes."""
+    if options.base not in (None, options.home):
+        raise LayoutError(
+            f"alias-gpa: base {options.base:#x} is not the home {options.home:#x}: the mirror sees it 1:1"
+        )
+    return checked(
+        AddressSpace(
+            name="alias-gpa",
+            scheme_id=abi.mh_scheme.MH_SCHEME_ALIAS_GPA.value,
+            options=options,
+            base=options.home,
+            home=options.home,
+            window=0,
+            moves=False,
+            memory_bytes=memory_bytes,
+        )
+    )

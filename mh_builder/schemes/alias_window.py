@@ -1,0 +1,40 @@
+"""`alias-window`: the bottom 4 GiB 1:1, all RAM once more by `ram_addr` in a window above; requests carry `ram_addr`.
+
+The window starts at 4 GiB, or (`alias-window-high`) at 2^(MAXPHYADDR - reduction - 1), which no system
+address of the part exceeds. The helper's tables map the window and the helper itself, not the 1:1 part:
+a second private view of low RAM would be one more way to every page of it. The window has a hole where
+the helper lies. RAM without a GPA has a `ram_addr`, so it can be moved.
+"""
+
+from __future__ import annotations
+
+from mh_builder.paging import GIB
+from mh_builder.schemes.space import AddressSpace, LayoutError, Options, checked
+from payload import abi
+
+
+def space_at_4g(options: Options, memory_bytes: int) -> AddressSpace:
+    """Decide the address space with the window at 4 GiB."""
+    return _space("alias-window", 4 * GIB, options, memory_bytes)
+
+
+def space_high(options: Options, memory_bytes: int) -> AddressSpace:
+    """Decide the address space with the window at the part's highest system address bit."""
+    return _space("alias-window-high", 1 << options.window_bit, options, memory_bytes)
+
+
+def _space(name: str, window: int, options: Options, memory_bytes: int) -> AddressSpace:
+    if options.base not in (None, options.home):
+        raise LayoutError(f"{name}: base {options.base:#x} is not the home {options.home:#x}: the mirror sees it 1:1")
+    return checked(
+        AddressSpace(
+            name=name,
+            scheme_id=abi.mh_scheme.MH_SCHEME_ALIAS_WINDOW.value,
+            options=options,
+            base=options.home,
+            home=options.home,
+            window=window,
+            moves=False,
+            memory_bytes=memory_bytes,
+        )
+    )

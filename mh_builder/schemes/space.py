@@ -1,0 +1,162 @@
+"""An address space: where guest RAM and the helper appear in the mirror VM, and to whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mh_builder.paging import GIB, KIB, MIB, PAGE_BYTES, TIB, Origin, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HELPER_VA = 0xFFFF_8000_0000_0000
+"""Virtual address of byte 0 of the image. It never moves, so only page tables need the load base."""
+
+SHARED_OFFSET = 256 * GIB
+"""The shared view of a page lies this far above the place its private view would have."""
+
+DEFAULT_HOME = 64 * MIB
+"""Main GPA that the firmware reserves for the helper."""
+
+HOME_LIMIT = 2 * GIB
+"""A home ends below this: q35 starts its PCI hole here at the lowest, and below it `ram_addr` equals GPA."""
+
+DEFAULT_RAM_LIMIT = 512 * GIB
+MAX_RAM_LIMIT = 4 * TIB
+
+HIGH_BASE = 4 * TIB
+"""Mirror GPA of a helper that lies above all RAM; below the C-bit and the reduced width of every part."""
+
+
+class LayoutError(ValueError):
+    """An address space that cannot be built; the message names the things and their numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a build may choose. Addresses and sizes in bytes; `base` None takes the scheme's own."""
+
+    home: int = DEFAULT_HOME
+    ram_limit: int = DEFAULT_RAM_LIMIT
+    base: int | None = None
+    window_bit: int = 42
+    """MAXPHYADDR - reduction - 1 of the part: 42 up to Milan, 45 from Genoa on (CPUID 8000_001F, 8000_0008)."""
+    c_bit: int | None = None
+    """Fixes the C-bit at link time; None leaves it to the loader."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes from `start` up to, not including, `end`."""
+
+    start: int
+    end: int
+
+    def overlaps(self, other: Range) -> bool:
+        """Whether any byte lies in both."""
+        return self.start < other.end and other.start < self.end
+
+    def __str__(self) -> str:
+        return f"{self.start:#x} to {self.end:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tuple:
+    """The thread's (main GPA, length, mirror GPA)."""
+
+    main_gpa: int
+    length: int
+    mirror_gpa: int
+    is_private: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSpace:
+    """One scheme, decided for one image of `memory_bytes` bytes, the last `ring_bytes` of them shared."""
+
+    name: str
+    scheme_id: int
+    options: Options
+    base: int
+    """Mirror GPA of the image."""
+    home: int | None
+    """Main GPA of the image, None where the main VM has no part in it."""
+    window: int
+    """Mirror GPA, and virtual address, of request address 0."""
+    moves: bool
+    """Whether a loader may choose another base."""
+    memory_bytes: int
+
+    @property
+    def helper(self) -> Range:
+        """The image in the mirror's guest-physical space."""
+        return Range(self.base, self.base + self.memory_bytes)
+
+    @property
+    def ram(self) -> Range:
+        """Guest RAM in the mirror's guest-physical space."""
+        return Range(self.window, self.window + self.options.ram_limit)
+
+    @property
+    def protected(self) -> tuple[Range, ...]:
+        """Request addresses that reach the image."""
+        return () if self.home is None else (Range(self.home, self.home + self.memory_bytes),)
+
+    def ram_spans(self) -> Iterator[Span]:
+        """The RAM window as mappings, without the pages that hold the image."""
+        start = 0
+        for hole in (*self.protected, Range(self.options.ram_limit, self.options.ram_limit)):
+            end = min(hole.start, self.options.ram_limit)
+            if end > start:
+                place = self.window + start
+                yield Span(place, place, end - start, writable=True, executable=False, private=True)
+            start = hole.end
+
+    def image_span(self, offset: int, size: int, *, writable: bool, executable: bool, private: bool) -> Span:
+        """`size` bytes of the image at `offset`, in the view that they have."""
+        va = HELPER_VA + offset + (0 if private else SHARED_OFFSET)
+        return Span(va, offset, size, writable, executable, private, Origin.IMAGE)
+
+    def tuples(self, ring_offset: int) -> tuple[Tuple, ...]:
+        """What the guest tells the host about the image, when the mirror sees it at another address."""
+        if self.home is None or self.home == self.base:
+            return ()
+        private = Tuple(self.home, ring_offset, self.base, is_private=True)
+        shared_bytes = self.memory_bytes - ring_offset
+        return private, Tuple(self.home + ring_offset, shared_bytes, self.base + ring_offset, is_private=False)
+
+
+def checked(space: AddressSpace) -> AddressSpace:
+    """Return `space`, or raise `LayoutError` for the first thing that cannot be."""
+    options = space.options
+    if not 0 < options.ram_limit <= MAX_RAM_LIMIT:
+        raise LayoutError(f"{space.name}: RAM limit {options.ram_limit:#x} is not in 0x1 to {MAX_RAM_LIMIT:#x}")
+    for what, number in (("RAM limit", options.ram_limit), ("home", options.home), ("base", space.base)):
+        if number % PAGE_BYTES or number < 0:
+            raise LayoutError(f"{space.name}: {what} {number:#x} is not a multiple of {PAGE_BYTES:#x}")
+    if space.home is not None and space.home + space.memory_bytes > HOME_LIMIT:
+        raise LayoutError(
+            f"{space.name}: helper of {space.memory_bytes:#x} bytes at home {space.home:#x} "
+            f"ends at {space.home + space.memory_bytes:#x}, above {HOME_LIMIT:#x}"
+        )
+    if space.base != space.home and space.ram.overlaps(space.helper):
+        raise LayoutError(f"{space.name}: region helper {space.helper} overlaps region RAM {space.ram}")
+    _check_reach(space)
+    return space
+
+
+def _check_reach(space: AddressSpace) -> None:
+    # The lowest C-bit of any part is 47 (Naples, Rome); with a fixed one that one counts.
+    bit = 47 if space.options.c_bit is None else space.options.c_bit
+    for what, place in (("helper", space.helper), ("RAM", space.ram)):
+        if place.end > 1 << bit:
+            raise LayoutError(f"{space.name}: region {what} {place} reaches the C-bit {1 << bit:#x}")
+
+
+def human(size: int) -> str:
+    """`size` in bytes as people say it: 64 MiB, 4 TiB, 0x1234."""
+    for unit, name in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if size and size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size:#x}"

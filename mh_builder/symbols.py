@@ -1,0 +1,106 @@
+"""What the objects of a link define together: merged sections and symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mh_builder.asm import ObjectFile
+from mh_builder.image.model import Piece, PlacedSection, PlacedSymbol
+from mh_builder.schemes.space import HELPER_VA
+from payload import abi
+
+
+class LinkError(Exception):
+    """Objects that do not make an image; one line for each reason in `reasons`."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__("\n".join(reasons))
+        self.reasons = tuple(reasons)
+
+
+@dataclass
+class MergedSection:
+    """One section of all objects, in the order of the objects."""
+
+    name: str
+    data: bytearray = field(default_factory=bytearray)
+    size: int = 0
+    pieces: list[Piece] = field(default_factory=list)
+    starts: dict[str, int] = field(default_factory=dict)
+
+
+def merge(objects: Iterable[ObjectFile], name: str) -> MergedSection:
+    """Join the sections called `name` of all objects, in their order."""
+    merged = MergedSection(name)
+    for part in objects:
+        for section in part.sections:
+            if section.name != name or not section.size:
+                continue
+            start = -(-merged.size // section.align) * section.align
+            merged.starts[part.name] = start
+            merged.pieces.append(Piece(part.name, start, section.size))
+            if section.data:
+                merged.data.extend(bytes(start - len(merged.data)))
+                merged.data.extend(section.data)
+            merged.size = start + section.size
+    return merged
+
+
+class SymbolTable:
+    """All symbols of a link: each object's own, the global ones, and the linker's."""
+
+    def __init__(
+        self, objects: Sequence[ObjectFile], merged: Mapping[str, MergedSection], sections: Mapping[str, PlacedSection]
+    ) -> None:
+        self._local: dict[tuple[str, str], PlacedSymbol] = {}
+        self._global: dict[str, PlacedSymbol] = {}
+        reasons: list[str] = []
+        for symbol in _linker_symbols(sections):
+            self._global[symbol.name] = symbol
+        for part in objects:
+            for symbol in _placed_symbols(part, merged, sections):
+                self._local[part.name, symbol.name] = symbol
+                if not symbol.is_global:
+                    continue
+                if symbol.name in self._global:
+                    first = self._global[symbol.name].origin
+                    reasons.append(f"{part.name}: error: symbol '{symbol.name}' is defined in {first} already")
+                self._global.setdefault(symbol.name, symbol)
+        if reasons:
+            raise LinkError(reasons)
+
+    def find(self, part: ObjectFile, name: str) -> PlacedSymbol | None:
+        """The symbol that `name` means in `part`."""
+        return self._local.get((part.name, name)) or self._global.get(name)
+
+    def required(self, name: str) -> int:
+        """The address of the global `name`, which every image has."""
+        if name not in self._global:
+            raise LinkError([f"linker: error: no object defines the global symbol '{name}'"])
+        return self._global[name].value
+
+    def placed(self) -> list[PlacedSymbol]:
+        """Every symbol once, by address and name."""
+        linkers = [symbol for symbol in self._global.values() if symbol.origin == "linker"]
+        return sorted([*self._local.values(), *linkers], key=lambda symbol: (symbol.value, symbol.name, symbol.origin))
+
+
+def _linker_symbols(sections: Mapping[str, PlacedSection]) -> Iterator[PlacedSymbol]:
+    tops = {"linker.stack_top": ".stack", "linker.fault_stack_top": ".fault_stack"}
+    for name, section in tops.items():
+        yield PlacedSymbol(
+            name, sections[section].va + sections[section].size, section, is_global=True, origin="linker"
+        )
+    params = HELPER_VA + len(abi.mh_descriptor)
+    yield PlacedSymbol("linker.params", params, ".header", is_global=True, origin="linker")
+
+
+def _placed_symbols(
+    part: ObjectFile, merged: Mapping[str, MergedSection], sections: Mapping[str, PlacedSection]
+) -> Iterator[PlacedSymbol]:
+    for symbol in part.symbols:
+        value = symbol.value
+        if symbol.section is not None:
+            value += sections[symbol.section].va + merged[symbol.section].starts.get(part.name, 0)
+        yield PlacedSymbol(symbol.name, value, symbol.section, symbol.is_global, part.name)
