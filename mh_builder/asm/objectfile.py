@@ -1,0 +1,68 @@
+"""What the assembler makes of one source file: sections, symbols and relocations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+SECTION_NAMES = (".text", ".rodata", ".data", ".bss")
+"""The sections a source file may fill; `.bss` holds no bytes, instructions go to `.text` only."""
+
+
+class RelocationKind(Enum):
+    """How the linker computes a field from S (the symbol), A (the addend) and P (the field's own address)."""
+
+    REL32 = "rel32"
+    """32 bits, S + A - P; A accounts for the bytes between the field and the end of its instruction."""
+    ABS32 = "abs32"
+    """32 bits, S + A, which must fit unsigned."""
+    ABS64 = "abs64"
+    """64 bits, S + A."""
+    PRIVATE64 = "private64"
+    """64 bits, S + A with the C-bit set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """A field at `offset` bytes into its section that waits for `symbol`; `place` is the source's "file:line"."""
+
+    offset: int
+    kind: RelocationKind
+    symbol: str
+    addend: int
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Contents of one section; `size` and `align` are in bytes, `size` exceeds `len(data)` in `.bss` only."""
+
+    name: str
+    data: bytes
+    size: int
+    align: int
+    relocations: tuple[Relocation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A name; `value` is an offset into `section`, or the number itself where `section` is None."""
+
+    name: str
+    section: str | None
+    value: int
+    is_global: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFile:
+    """One assembled file; `undefined` are the `.extern` names that its relocations use.
+
+    `sections` holds the sections the source entered, in the order of `SECTION_NAMES`. Names of symbols are unique
+    in the file; those that are not global (`.Lname`, and `1@2` for the second `1:`) mean nothing outside it.
+    """
+
+    name: str
+    sections: tuple[Section, ...]
+    symbols: tuple[Symbol, ...]
+    undefined: tuple[str, ...]
