@@ -196,10 +196,11 @@ class Assembly:
 
 
 def _field(pending: Pending, hole: Hole, encoding: Encoding) -> Field:
-    decoded = encoding.decoded[0]
-    offset, width = decoded.displacement if hole.in_memory else decoded.immediate
+    decoded, width = encoding.decoded[0], hole.width
+    # capstone's own size of a displacement is 2 wherever the instruction has a 66 prefix.
+    offset = decoded.displacement_offset if hole.in_memory else decoded.immediate_offset
     found = encoding.code[offset : offset + width]
-    if found != hole.placeholder.to_bytes(hole.width, "little"):
+    if found != hole.placeholder.to_bytes(width, "little"):
         raise StatementError(hole.column, "this value must be known before the layout")
     tail = len(encoding.code) - offset - width
     low, high = signed(width) if hole.in_memory or pending.mode == 64 else signed_or_unsigned(width)

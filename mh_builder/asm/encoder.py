@@ -35,13 +35,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What capstone reads back; fields are (offset, size) in bytes, size 0 where there is none."""
+    """What capstone reads back; offsets and sizes are in bytes, 0 where there is no such field."""
 
     mnemonic: str
     operands: str
     size: int
-    displacement: tuple[int, int]
-    immediate: tuple[int, int]
+    displacement_offset: int
+    immediate_offset: int
+    immediate_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +164,7 @@ class _WorkerError(Exception):
 def _encoding(answer: dict[str, Any]) -> Encoding:
     if "error" in answer:
         return Encoding(b"", (), answer["error"])
-    decoded = tuple(
-        Decoded(
-            item["mnemonic"],
-            item["operands"],
-            item["size"],
-            (item["displacement"][0], item["displacement"][1]),
-            (item["immediate"][0], item["immediate"][1]),
-        )
-        for item in answer["decoded"]
-    )
+    decoded = tuple(Decoded(*item) for item in answer["decoded"])
     return Encoding(bytes.fromhex(answer["code"]), decoded)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 from mh_builder.asm import macros
@@ -274,7 +275,8 @@ class Preprocessor:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "not a file name"
             raise StatementError(statement.operands + 1, f"cannot include '{name}': {reason}") from error
-        source = load(text, name, path.parent, self._reporter, statement.line)
+        shown = str(PurePosixPath(statement.line.file).parent / name)
+        source = load(text, shown, path.parent, self._reporter, statement.line)
         self._frames.append(_Frame(iter(source.lines), len(self._conditions), path.parent, is_macro=False))
 
     def _error(self, statement: Statement) -> None:

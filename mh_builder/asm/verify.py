@@ -139,7 +139,7 @@ def _address(match: re.Match[str]) -> _Address | None:
 def _width(mnemonic: str, found: list[_Item], decoded: Decoded) -> int:
     """Width in bits of an immediate operand."""
     if mnemonic not in _ARITHMETIC:
-        return 8 * (decoded.immediate[1] or 1)
+        return 8 * (decoded.immediate_size or 1)
     match found[0]:
         case str() as name:
             return registers.BITS[name]

@@ -80,14 +80,9 @@ class _Engine:
                 return code
 
 
-def _facts(item: Any) -> dict[str, Any]:  # noqa: ANN401 - capstone has no types
-    return {
-        "mnemonic": item.mnemonic,
-        "operands": item.op_str,
-        "size": item.size,
-        "displacement": [item.disp_offset, item.disp_size],
-        "immediate": [item.imm_offset, item.imm_size],
-    }
+def _facts(item: Any) -> list[str | int]:  # noqa: ANN401 - capstone has no types
+    """List the fields of encoder.Decoded in their order."""
+    return [item.mnemonic, item.op_str, item.size, item.disp_offset, item.imm_offset, item.imm_size]
 
 
 def main() -> None:
