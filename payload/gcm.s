@@ -14,7 +14,7 @@
 # with the cipher of the next eight. The first group is the AAD with zero blocks in front: they do not
 # change a hash that starts at zero.
 #
-# Registers: rdi key, rsi job, r8 source, r9 destination, rcx bytes left, edx counter, r11 frame,
+# Registers: rdi key, rsi job, r8 source, r9 destination, rcx bytes left, edx next counter, r11 frame,
 # r10d last word of round key 0, xmm15 hash so far; rbx and rax scratch.
 
 .include "gcm.inc"
@@ -30,55 +30,12 @@
     .quad 1, 0xc200000000000000
 
 .equ frame.blocks, 0            # eight blocks to hash next, one for the lengths; byte-swapped
-.equ frame.counter, 144         # IV and a zero counter, plus round key 0
-.equ frame.stream, 160          # key stream of the last blocks
+.equ frame.mask, 144            # CIPH(J0), which hides the hash in the tag
+.equ frame.lanes, 160           # counter blocks plus round key 0; after the last step its key stream
 .equ frame.part, 288            # a partial block
 .equ sizeof.frame, 304
 
 .text
-
-# xmm9 * H^(steps + 1) into xmm12 (low), xmm13 (high), xmm14 (middle); xmm9..xmm11 are lost.
-.macro multiply base, steps
-    pshufd xmm11, xmm9, 0x4e
-    movdqa xmm10, xmm9
-    pxor xmm11, xmm9
-    pclmulqdq xmm10, [\base + gcm_key.powers + (\steps) * 32], 0x00
-    pclmulqdq xmm9, [\base + gcm_key.powers + (\steps) * 32], 0x11
-    pclmulqdq xmm11, [\base + gcm_key.powers + (\steps) * 32 + 16], 0x00
-    pxor xmm12, xmm10
-    pxor xmm13, xmm9
-    pxor xmm14, xmm11
-.endm
-
-.macro clear_product
-    pxor xmm12, xmm12
-    pxor xmm13, xmm13
-    pxor xmm14, xmm14
-.endm
-
-# xmm15 = xmm14:xmm13:xmm12 modulo the polynomial, in three parts to interleave. Loses xmm9, xmm10.
-.macro reduce_1
-    pxor xmm14, xmm12
-    movdqa xmm10, [rip + .Lpoly]
-    pxor xmm14, xmm13
-    movdqa xmm9, xmm14
-    pslldq xmm9, 8
-    psrldq xmm14, 8
-    pxor xmm12, xmm9
-    pxor xmm13, xmm14
-.endm
-.macro reduce_2
-    movdqa xmm9, xmm10
-    pclmulqdq xmm9, xmm12, 0x01
-    pshufd xmm12, xmm12, 0x4e
-    pxor xmm12, xmm9
-.endm
-.macro reduce_3
-    pclmulqdq xmm10, xmm12, 0x01
-    pshufd xmm15, xmm12, 0x4e
-    pxor xmm15, xmm13
-    pxor xmm15, xmm10
-.endm
 
 # gcm_key_init(rdi: gcm_key, rsi: 32-byte key)
 .balign 16, 0xcc
@@ -103,41 +60,39 @@ gcm_key_init:
     mov ecx, GCM_POWERS
 .Lpower:
     movdqa [rax], xmm15
-    pshufd xmm1, xmm15, 0x4e
+    pshufd xmm11, xmm15, 0x4e
+    movdqa xmm9, xmm15
+    movdqa xmm1, xmm11
     pxor xmm1, xmm15
     movdqa [rax + 16], xmm1
-    movdqa xmm9, xmm15
-    clear_product
-    multiply rdi, 0
-    reduce_1
-    reduce_2
-    reduce_3
+    multiply_first rdi, 0
+    reduce_low
+    reduce_high
     add rax, 32
     dec ecx
     jnz .Lpower
     wipe_xmm
     ret
 
-# Hashes the blocks at frame offsets 0..rax. Loses rbx, rax, xmm9..xmm14.
+# Hashes the blocks at frame offsets 0..rax, at least two. Loses rax, rbx, xmm9..xmm14.
 .balign 16, 0xcc
 .Lhash:
-    movdqa xmm9, [r11 + frame.blocks]
     lea rbx, [rdi + rax * 2]
+    movdqa xmm9, [r11 + frame.blocks]
     xor eax, eax
     pxor xmm9, xmm15
-    clear_product
-    jmp .Lhash_first
+    pshufd xmm11, xmm9, 0x4e
+    multiply_first rbx, 0
 .Lhash_next:
-    movdqa xmm9, [r11 + rax + frame.blocks]
-.Lhash_first:
-    multiply rbx, 0
     add rax, 16
     sub rbx, 32
+    movdqa xmm9, [r11 + rax + frame.blocks]
+    pshufd xmm11, xmm9, 0x4e
+    multiply rbx, 0
     cmp rbx, rdi
-    jae .Lhash_next
-    reduce_1
-    reduce_2
-    reduce_3
+    ja .Lhash_next
+    reduce_low
+    reduce_high
     ret
 
 .macro cipher_round round
@@ -147,41 +102,51 @@ gcm_key_init:
 .endr
 .endm
 
-.macro hash_block slot
-    movdqa xmm9, [r11 + frame.blocks + \slot * 16]
-.if \slot == 0
-    pxor xmm9, xmm15
-.endif
-    multiply rdi, 7-\slot
+# The lane's counter block for the next step: inc32 of SP 800-38D 6.2, and round key 0 already added. The
+# step after this loads 16 bytes of which 4 are stored here: it stalls when they are close to each other.
+.macro next_counter lane
+    lea eax, [rdx + (\lane)]
+    bswap eax
+    xor eax, r10d
+    mov dword ptr [r11 + frame.lanes + (\lane) * 16 + 12], eax
 .endm
 
-# Key stream of the next eight blocks in xmm0..xmm7; hashes the eight blocks of the frame.
-# The counter is a 32-bit integer (inc32 of SP 800-38D 6.2) that meets round key 0 on its way in.
+.macro hash_block slot
+    movdqa xmm9, [r11 + frame.blocks + (\slot) * 16]
+.if \slot == 0
+    pxor xmm9, xmm15
+    pshufd xmm11, xmm9, 0x4e
+    multiply_first rdi, 7
+.else
+    movq xmm11, [r11 + frame.blocks + (\slot) * 16 + 8]
+    multiply rdi, 7-(\slot)
+.endif
+.endm
+
+# Key stream of the next eight blocks in xmm0..xmm7; hashes the eight blocks of the frame. GHASH begins at
+# round 3: gcm_seal has only just made those blocks.
 .balign 64, 0xcc
 .Lstep:
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    lea eax, [rdx + \i]
-    movdqa xmm\i, [r11 + frame.counter]
-    bswap eax
-    xor eax, r10d
-    pinsrd xmm\i, eax, 3
+    movdqa xmm\i, [r11 + frame.lanes + \i * 16]
+.endr
+.irp round, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
+    cipher_round \round
+.if \round <= 4
+    next_counter \round*2-2
+    next_counter \round*2-1
+.endif
+.if (\round >= 3) && (\round <= 10)
+    hash_block \round-3
+.endif
+.if \round == 11
+    reduce_low
+.endif
+.if \round == 13
+    reduce_high
+.endif
 .endr
     add edx, 8
-    clear_product
-.irp i, 1, 2, 3, 4, 5, 6, 7
-    cipher_round \i
-    hash_block \i
-.endr
-    cipher_round 8
-    hash_block 0
-    cipher_round 9
-    reduce_1
-    cipher_round 10
-    reduce_2
-    cipher_round 11
-    reduce_3
-    cipher_round 12
-    cipher_round 13
     movdqa xmm8, [rdi + 224]
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     aesenclast xmm\i, xmm8
@@ -208,8 +173,21 @@ gcm_key_init:
     movq xmm0, [rax]
     pinsrd xmm0, [rax + 8], 2
     pxor xmm0, [rdi]
-    movdqa [r11 + frame.counter], xmm0
     pextrd r10d, xmm0, 3
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    mov eax, (\i + 2) << 24     # inc32(J0) and on, SP 800-38D 7.1
+    xor eax, r10d
+    pinsrd xmm0, eax, 3
+    movdqa [r11 + frame.lanes + \i * 16], xmm0
+.endr
+    mov eax, 1 << 24            # J0
+    xor eax, r10d
+    pinsrd xmm0, eax, 3
+.irp offset, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208
+    aesenc xmm0, [rdi + \offset]
+.endr
+    aesenclast xmm0, [rdi + 224]
+    movdqa [r11 + frame.mask], xmm0
     pxor xmm15, xmm15
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     movdqa [r11 + frame.blocks + \i * 16], xmm15
@@ -248,7 +226,7 @@ gcm_key_init:
     mov r8, [rsi + gcm_job.source]
     mov r9, [rsi + gcm_job.destination]
     mov rcx, [rsi + gcm_job.bytes]
-    mov edx, 2                  # inc32(J0), SP 800-38D 7.1
+    mov edx, 10
     ret
 
 # From the frame with the last block to the tag in xmm0, and its address in rsi. rax: where the lengths go.
@@ -262,16 +240,9 @@ gcm_key_init:
     movq xmm0, rdx
     pinsrq xmm0, rbx, 1
     movdqa [r11 + rax + frame.blocks], xmm0
-    mov edx, 1 << 24            # J0, SP 800-38D 7.1
-    xor edx, r10d
-    movdqa xmm0, [r11 + frame.counter]
-    pinsrd xmm0, edx, 3
-.irp offset, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208
-    aesenc xmm0, [rdi + \offset]
-.endr
-    aesenclast xmm0, [rdi + 224]
     call .Lhash
     pshufb xmm15, [rip + .Lswap]
+    movdqa xmm0, [r11 + frame.mask]
     pxor xmm0, xmm15
     ret
 
@@ -294,12 +265,10 @@ gcm_key_init:
     pxor xmm\i, xmm8
     movdqu [r9 + \i * 16], xmm\i
 .if \seal
-    pshufb xmm\i, xmm9
-    movdqa [r11 + frame.blocks + \i * 16], xmm\i
-.else
+    movdqa xmm8, xmm\i
+.endif
     pshufb xmm8, xmm9
     movdqa [r11 + frame.blocks + \i * 16], xmm8
-.endif
 .endr
     add r8, 128
     add r9, 128
@@ -312,25 +281,23 @@ gcm_key_init:
     call .Lstep
     xor eax, eax
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    movdqa [r11 + frame.stream + \i * 16], xmm\i
+    movdqa [r11 + frame.lanes + \i * 16], xmm\i
 .endr
 .Lblock\@:
     sub rcx, 16
     jb .Lpart\@
     movdqu xmm0, [r8]
-    movdqa xmm1, [r11 + rax + frame.stream]
+    movdqa xmm1, [r11 + rax + frame.lanes]
     pxor xmm1, xmm0
     movdqu [r9], xmm1
     add r8, 16
     add r9, 16
 .Lhashed\@:
 .if \seal
-    pshufb xmm1, [rip + .Lswap]
-    movdqa [r11 + rax + frame.blocks], xmm1
-.else
+    movdqa xmm0, xmm1
+.endif
     pshufb xmm0, [rip + .Lswap]
     movdqa [r11 + rax + frame.blocks], xmm0
-.endif
     add eax, 16
     jmp .Lblock\@
 .Lpart\@:
@@ -338,7 +305,7 @@ gcm_key_init:
     jz .Lcrypted\@
     fetch_part r8, dl
     movdqa xmm0, [r11 + frame.part]
-    movdqa xmm1, [r11 + rax + frame.stream]
+    movdqa xmm1, [r11 + rax + frame.lanes]
     pxor xmm1, xmm0
     movdqa [r11 + frame.part], xmm1
     xor ebx, ebx
@@ -387,7 +354,6 @@ gcm_open:
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18
     movdqa [r11 + \i * 16], xmm0
 .endr
-    xor edx, edx
     xor r10d, r10d
     lea rsp, [rbp - 8]
     pop rbx

@@ -1,0 +1,302 @@
+"""The kernels in memory, ready to call: linked from our own assembler's objects, run by unicorn or by this CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+import re
+import struct
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import unicorn
+from unicorn import unicorn_const, x86_const
+
+import payload
+from mh_builder.asm import ObjectFile, RelocationKind, assemble, assemble_text
+from payload import abi
+
+PAYLOAD = Path(payload.__file__).parent
+KERNELS = ("aes", "gcm", "kdf")
+SECTIONS = (".text", ".rodata")
+
+CODE_BYTES = 0x10000
+DATA_BYTES = 0x20000
+STACK_BYTES = 0x1000  # of the kernels; behind it the record of the probe and the stack of the probe
+HEAP_OFFSET = 0x2000
+CANARY = b"\xa5" * 16
+RECORD_BYTES = 448
+PRESERVED = {
+    "rbx": 0x33333333,
+    "rbp": 0x55555555,
+    "r12": 0xCCCCCCCC,
+    "r13": 0xDDDDDDDD,
+    "r14": 0xEEEEEEEE,
+    "r15": 0xFFFFFFFF,
+}
+GENERAL = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{number}" for number in range(8, 16)))
+
+
+@cache
+def assembled(name: str) -> ObjectFile:
+    return assemble(PAYLOAD / f"{name}.s", symbols=abi.assembler_symbols())
+
+
+@cache
+def _probe() -> ObjectFile:
+    return assemble(Path(__file__).with_name("probe.s"), symbols={})
+
+
+@cache
+def constants() -> dict[str, int]:
+    """The offsets and sizes of gcm.inc, by an object that exports them."""
+    names = re.findall(r"^\.equ ([\w.]+),", (PAYLOAD / "gcm.inc").read_text(encoding="ascii"), re.MULTILINE)
+    text = "\n".join(['.include "gcm.inc"', *(f".global {name}" for name in names), ""])
+    exported = assemble_text(text, "constants.s", include_dir=PAYLOAD)
+    return {symbol.name: symbol.value for symbol in exported.symbols if symbol.section is None}
+
+
+def addresses(source: ObjectFile, places: dict[str, int]) -> dict[str, int]:
+    return {symbol.name: places[symbol.section] + symbol.value for symbol in source.symbols if symbol.section}
+
+
+def relocated(source: ObjectFile, places: dict[str, int], outside: dict[str, int]) -> dict[str, bytes]:
+    """The sections of `source` when they lie at `places`, with `outside` for the names of other files."""
+    names = outside | addresses(source, places)
+    result = {}
+    for section in source.sections:
+        data = bytearray(section.data)
+        for fixup in section.relocations:
+            value = names[fixup.symbol] + fixup.addend
+            if fixup.kind is RelocationKind.REL32:
+                struct.pack_into("<i", data, fixup.offset, value - places[section.name] - fixup.offset)
+            else:
+                assert fixup.kind is RelocationKind.ABS64, fixup
+                struct.pack_into("<Q", data, fixup.offset, value)
+        result[section.name] = bytes(data)
+    return result
+
+
+def linked(base: int) -> tuple[bytes, dict[str, int]]:
+    """The kernels and the probe as one image at `base`, and where the global names are."""
+    objects = [*(assembled(name) for name in KERNELS), _probe()]
+    places: list[dict[str, int]] = [{} for _ in objects]
+    end = base
+    for name in SECTIONS:
+        for index, source in enumerate(objects):
+            for section in (section for section in source.sections if section.name == name):
+                places[index][name] = end = -(-end // section.align) * section.align
+                end += section.size
+    exported = {
+        symbol.name: place[symbol.section] + symbol.value
+        for source, place in zip(objects, places, strict=True)
+        for symbol in source.symbols
+        if symbol.is_global and symbol.section
+    }
+    image = bytearray(b"\xcc" * (end - base))
+    for source, place in zip(objects, places, strict=True):
+        for name, data in relocated(source, place, exported).items():
+            image[place[name] - base : place[name] - base + len(data)] = data
+    return bytes(image), exported
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a kernel left behind; `stack` is the whole of its stack, painted before the call."""
+
+    general: dict[str, int]
+    vector: bytes
+    flags: int
+    stack: bytes
+
+    @property
+    def eax(self) -> int:
+        return self.general["rax"] & 0xFFFFFFFF
+
+
+class Engine(ABC):
+    """Runs kernels by name on buffers that lie between canaries."""
+
+    def __init__(self, code: int, data: int) -> None:
+        self.data = data
+        self.image, self.symbols = linked(code)
+        self.reset()
+
+    @abstractmethod
+    def write(self, address: int, data: bytes) -> None: ...
+
+    @abstractmethod
+    def read(self, address: int, count: int) -> bytes: ...
+
+    @abstractmethod
+    def run(self, function: int, argument: int) -> None: ...
+
+    def reset(self) -> None:
+        """Gives up all buffers."""
+        self._end = self.data + HEAP_OFFSET
+        self._canaries: list[int] = []
+
+    def buffer(self, contents: bytes, skew: int = 0) -> int:
+        """The address of a buffer, `skew` bytes past a multiple of 64."""
+        address = -(-(self._end + len(CANARY)) // 64) * 64 + skew
+        self._end = address + len(contents) + len(CANARY)
+        assert self._end <= self.data + DATA_BYTES
+        self.write(address - len(CANARY), CANARY + contents + CANARY)
+        self._canaries += [address - len(CANARY), address + len(contents)]
+        return address
+
+    def call(self, name: str, *arguments: int) -> Outcome:
+        """Calls a kernel and checks what every kernel promises its caller."""
+        stack = self.data
+        record = stack + STACK_BYTES
+        self.write(stack, b"\x5a" * STACK_BYTES)
+        padded = (*arguments, *(0,) * (4 - len(arguments)))
+        self.write(record, struct.pack("<6Q", self.symbols[name], *padded, record - 8))
+        self.run(self.symbols["probe"], record)
+
+        out = self.read(record, RECORD_BYTES)
+        general = dict(zip(GENERAL, struct.unpack_from("<16Q", out, 64), strict=True))
+        flags = int.from_bytes(out[56:64], "little")
+        assert {register: general[register] for register in PRESERVED} == PRESERVED
+        assert not flags & 0x400, "the direction flag is set"
+        assert all(self.read(canary, len(CANARY)) == CANARY for canary in self._canaries)
+        return Outcome(general, out[192:], flags, self.read(stack, STACK_BYTES))
+
+
+class Emulated(Engine):
+    """Unicorn."""
+
+    CODE = 0x400000
+    DATA = 0x10000000
+    RETURN = CODE + CODE_BYTES - 16
+
+    def __init__(self) -> None:
+        library: Any = unicorn  # says that it is typed, and is not
+        self.uc = library.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
+        self.uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_EPYC_ROME)
+        self.uc.mem_map(self.CODE, CODE_BYTES, unicorn_const.UC_PROT_READ | unicorn_const.UC_PROT_EXEC)
+        self.uc.mem_map(self.DATA, DATA_BYTES, unicorn_const.UC_PROT_READ | unicorn_const.UC_PROT_WRITE)
+        super().__init__(self.CODE, self.DATA)
+        self.uc.mem_write(self.CODE, self.image)
+
+    def write(self, address: int, data: bytes) -> None:
+        self.uc.mem_write(address, data)
+
+    def read(self, address: int, count: int) -> bytes:
+        return bytes(self.uc.mem_read(address, count))
+
+    def run(self, function: int, argument: int) -> None:
+        stack = self.data + HEAP_OFFSET - 8
+        self.write(stack, struct.pack("<Q", self.RETURN))
+        self.uc.reg_write(x86_const.UC_X86_REG_RSP, stack)
+        self.uc.reg_write(x86_const.UC_X86_REG_RDI, argument)
+        self.uc.emu_start(function, self.RETURN)
+
+
+class Traced(Emulated):
+    """Unicorn with a record of every instruction and every access to memory while a kernel runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trace: list[tuple[str, int, int]] = []
+        self._outside = range(self.symbols["probe"], self.symbols["probe"] + 0x1000)
+        self._inside = False
+        self.uc.hook_add(unicorn_const.UC_HOOK_CODE, self._code)
+        self.uc.hook_add(unicorn_const.UC_HOOK_MEM_READ | unicorn_const.UC_HOOK_MEM_WRITE, self._access)
+
+    def run(self, function: int, argument: int) -> None:
+        self.trace.clear()
+        super().run(function, argument)
+
+    def _code(self, _uc: object, address: int, size: int, _data: object) -> None:
+        self._inside = address not in self._outside
+        if self._inside:
+            self.trace.append(("run", address, size))
+
+    def _access(self, _uc: object, access: int, address: int, size: int, _value: int, _data: object) -> None:
+        if self._inside:
+            kind = "read" if access == unicorn_const.UC_MEM_READ else "write"
+            self.trace.append((kind, address, size))
+
+
+class Native(Engine):
+    """This CPU."""
+
+    NEEDS = frozenset({"aes", "pclmulqdq", "ssse3", "sse4_1"})
+
+    @classmethod
+    def missing(cls) -> set[str]:
+        """The CPU features that the kernels need and this machine lacks."""
+        if platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists():
+            return set(cls.NEEDS)
+        flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+        return set(cls.NEEDS) - set(flags.split())
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, CODE_BYTES + DATA_BYTES, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        super().__init__(self._base, self._base + CODE_BYTES)
+        self.write(self._base, self.image)
+
+    def write(self, address: int, data: bytes) -> None:
+        self._memory[address - self._base : address - self._base + len(data)] = data
+
+    def read(self, address: int, count: int) -> bytes:
+        return self._memory[address - self._base : address - self._base + count]
+
+    def run(self, function: int, argument: int) -> None:
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)(argument)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A gcm_job in an engine's memory; `source` and `destination` have `size` bytes."""
+
+    engine: Engine
+    address: int
+    fields: dict[str, int]
+
+    def read(self, field: str, count: int) -> bytes:
+        return self.engine.read(self.fields[field], count)
+
+
+def make_key(engine: Engine, key: bytes, skew: int = 0) -> int:
+    """A gcm_key in the engine's memory."""
+    address = engine.buffer(bytes(constants()["GCM_KEY_BYTES"]))
+    engine.call("gcm_key_init", address, engine.buffer(key, skew))
+    return address
+
+
+def make_job(engine: Engine, iv: bytes, aad: bytes, source: bytes, tag: bytes = bytes(16), *, skew: int = 0) -> Job:
+    """A gcm_job whose buffers are misaligned by multiples of `skew` bytes."""
+    fields = {
+        "iv": engine.buffer(iv, skew % 64),
+        "aad": engine.buffer(aad, skew * 3 % 64),
+        "aad_bytes": len(aad),
+        "source": engine.buffer(source, skew * 5 % 64),
+        "destination": engine.buffer(b"\xee" * len(source), skew * 7 % 64),
+        "bytes": len(source),
+        "tag": engine.buffer(tag, skew * 9 % 64),
+    }
+    layout = bytearray(constants()["sizeof.gcm_job"])
+    for name, value in fields.items():
+        struct.pack_into("<Q", layout, constants()[f"gcm_job.{name}"], value)
+    return Job(engine, engine.buffer(bytes(layout)), fields)
+
+
+def seal(engine: Engine, key: int, iv: bytes, aad: bytes, plaintext: bytes, *, skew: int = 0) -> bytes:
+    """Ciphertext and tag, as AESGCM.encrypt gives them."""
+    job = make_job(engine, iv, aad, plaintext, skew=skew)
+    engine.call("gcm_seal", key, job.address)
+    return job.read("destination", len(plaintext)) + job.read("tag", 16)
+
+
+def unseal(engine: Engine, key: int, iv: bytes, aad: bytes, sealed: bytes, *, skew: int = 0) -> tuple[int, bytes]:
+    """The verdict of gcm_open and what it wrote."""
+    job = make_job(engine, iv, aad, sealed[:-16], sealed[-16:], skew=skew)
+    verdict = engine.call("gcm_open", key, job.address).eax
+    return verdict, job.read("destination", len(sealed) - 16)

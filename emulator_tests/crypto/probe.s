@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+#
+# probe(rdi: record): calls a kernel on a stack of its own and records every register at its return.
+
+.equ record.target, 0
+.equ record.arguments, 8        # rdi, rsi, rdx, rcx
+.equ record.stack, 40
+.equ record.saved, 48
+.equ record.flags, 56
+.equ record.general, 64         # in the order of the encoding, rax..r15; rsp is left out
+.equ record.vector, 192
+.equ sizeof.record, 448
+
+.text
+.global probe
+probe:
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    mov [rdi + record.saved], rsp
+    mov rsp, [rdi + record.stack]
+    push rdi
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    pcmpeqd xmm\i, xmm\i
+.endr
+    mov rax, [rdi + record.target]
+    mov rsi, [rdi + record.arguments + 8]
+    mov rdx, [rdi + record.arguments + 16]
+    mov rcx, [rdi + record.arguments + 24]
+    mov rdi, [rdi + record.arguments]
+    mov ebx, 0x33333333
+    mov ebp, 0x55555555
+    mov r8d, 0x88888888
+    mov r9d, 0x99999999
+    mov r10d, 0xaaaaaaaa
+    mov r11d, 0xbbbbbbbb
+    mov r12d, 0xcccccccc
+    mov r13d, 0xdddddddd
+    mov r14d, 0xeeeeeeee
+    mov r15d, 0xffffffff
+    call rax
+    xchg rdi, [rsp]
+    mov [rdi + record.general], rax
+    mov [rdi + record.general + 8], rcx
+    mov [rdi + record.general + 16], rdx
+    mov [rdi + record.general + 24], rbx
+    mov [rdi + record.general + 40], rbp
+    mov [rdi + record.general + 48], rsi
+    pop rax
+    mov [rdi + record.general + 56], rax
+    mov [rdi + record.general + 64], r8
+    mov [rdi + record.general + 72], r9
+    mov [rdi + record.general + 80], r10
+    mov [rdi + record.general + 88], r11
+    mov [rdi + record.general + 96], r12
+    mov [rdi + record.general + 104], r13
+    mov [rdi + record.general + 112], r14
+    mov [rdi + record.general + 120], r15
+    pushfq
+    pop rax
+    mov [rdi + record.flags], rax
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    movdqu [rdi + record.vector + \i * 16], xmm\i
+.endr
+    mov rsp, [rdi + record.saved]
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    ret

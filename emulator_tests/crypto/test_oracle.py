@@ -1,0 +1,52 @@
+"""GNU as must make the same bytes of the kernels as our own assembler."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from payload import abi
+
+from .kernels import KERNELS, PAYLOAD, assembled, relocated
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLACES = {".text": 0x100000, ".rodata": 0x200000}
+OUTSIDE = 0x300000
+
+
+@pytest.fixture
+def binutils() -> None:
+    missing = [tool for tool in ("as", "ld", "objcopy") if shutil.which(tool) is None]
+    if missing and os.environ.get("CI") == "true":
+        pytest.fail(f"{', '.join(missing)} must be installed in CI")
+    if missing:
+        pytest.skip(f"GNU binutils are not installed: {', '.join(missing)}")
+
+
+def run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, timeout=60)  # noqa: S603 - fixed tools on files of the test
+
+
+@pytest.mark.usefixtures("binutils")
+@pytest.mark.parametrize("name", KERNELS)
+def test_same_bytes_as_gnu_as(name: str, tmp_path: Path) -> None:
+    ours = assembled(name)
+    outside = dict.fromkeys(ours.undefined, OUTSIDE)
+
+    numbers = {symbol: value for symbol, value in abi.assembler_symbols().items() if isinstance(value, int)}
+    prelude = [".intel_syntax noprefix", *(f".set {symbol}, {value}" for symbol, value in numbers.items())]
+    source, made, linked = tmp_path / "source.s", tmp_path / "made.o", tmp_path / "linked"
+    source.write_text("\n".join([*prelude, (PAYLOAD / f"{name}.s").read_text(encoding="ascii")]), encoding="ascii")
+    run("as", "-I", PAYLOAD, "-o", made, source)
+    starts = [f"--section-start={section}={place:#x}" for section, place in PLACES.items()]
+    run("ld", "-e", "0", "-o", linked, *starts, *(f"--defsym={symbol}={OUTSIDE:#x}" for symbol in outside), made)
+
+    for section, data in relocated(ours, PLACES, outside).items():
+        run("objcopy", "-O", "binary", "-j", section, linked, tmp_path / "section")
+        assert (tmp_path / "section").read_bytes() == data, section
