@@ -68,7 +68,7 @@ def _descriptor(
         home=abi.MH_NO_HOME if space.home is None else space.home,
         window=space.window,
         ram_limit=options.ram_limit,
-        cr3=space.base + sections[".tables"].offset | (0 if options.c_bit is None else 1 << options.c_bit),
+        cr3=space.base + sections[".tables"].offset | space.c_mask,
         entry64=entry,
         stack64=stack.va + stack.size,
         c_bit=options.c_bit or 0,

@@ -41,7 +41,8 @@ def link(objects: Sequence[ObjectFile], scheme: Scheme, options: Options) -> Ima
         offset = plan.sections[name].offset
         data[offset : offset + len(section.data)] = section.data
     _resolve(objects, merged, plan, symbols, data)
-    _write_tables(data, plan)
+    tables = plan.tables.dumps(plan.space.base, plan.space.c_mask)
+    data[plan.tables.first_table : plan.tables.first_table + len(tables)] = tables
     write_header(data, plan.space, plan.sections, plan.relocations, entry=symbols.required("entry64"))
     return Image(plan.space, tuple(plan.sections.values()), tuple(symbols.placed()), plan.relocations, bytes(data))
 
@@ -129,13 +130,6 @@ def _kinds(space: AddressSpace, *, moves: bool, private: bool) -> int:
     return int(base | c_bit)
 
 
-def _linked(space: AddressSpace, value: int, *, moves: bool, private: bool) -> int:
-    value += space.base if moves else 0
-    if private and space.options.c_bit is not None:
-        value |= 1 << space.options.c_bit
-    return value
-
-
 def _table_words(tables: Tables, space: AddressSpace) -> Iterator[tuple[int, int]]:
     for offset, entry in tables.entries():
         yield tables.first_table + offset, _kinds(space, moves=entry.moves, private=entry.private)
@@ -153,12 +147,6 @@ def _object_words(
             for relocation in section.relocations:
                 if relocation.kind is RelocationKind.PRIVATE64:
                     yield start + relocation.offset, _kinds(space, moves=True, private=True)
-
-
-def _write_tables(data: bytearray, plan: _Plan) -> None:
-    for offset, entry in plan.tables.entries():
-        value = _linked(plan.space, entry.value, moves=entry.moves, private=entry.private)
-        struct.pack_into("<Q", data, plan.tables.first_table + offset, value)
 
 
 def _runs(relocations: Iterable[tuple[int, int]]) -> tuple[ImageRelocation, ...]:
@@ -207,11 +195,14 @@ def _apply(data: bytearray, offset: int, relocation: Relocation, symbol: int, sp
             struct.pack_into("<i", data, offset, target - (HELPER_VA + offset))
         case RelocationKind.ABS64:
             struct.pack_into("<Q", data, offset, target)
+        case RelocationKind.GATE:
+            struct.pack_into("<H", data, offset, target & 0xFFFF)
+            struct.pack_into("<HI", data, offset + 6, target >> 16 & 0xFFFF, target >> 32)
         case RelocationKind.ABS32:
             struct.pack_into("<I", data, offset, target)
         case RelocationKind.PRIVATE64:
-            value = _linked(space, target - HELPER_VA, moves=True, private=True)
-            struct.pack_into("<Q", data, offset, value)
+            gpa = space.base + target - HELPER_VA
+            struct.pack_into("<Q", data, offset, gpa | space.c_mask)
 
 
 def _out_of_reach(relocation: Relocation, offset: int, symbol: PlacedSymbol) -> str:

@@ -120,6 +120,14 @@ class Tables:
             for index in sorted(table):
                 yield number * PAGE_BYTES + index * ENTRY_BYTES, table[index]
 
+    def dumps(self, base: int, c_mask: int) -> bytes:
+        """The tables as bytes, for an image at guest-physical `base`; `c_mask` is ORed into private entries."""
+        data = bytearray(self.size)
+        for offset, entry in self.entries():
+            value = entry.value + (base if entry.moves else 0) | (c_mask if entry.private else 0)
+            struct.pack_into("<Q", data, offset, value)
+        return bytes(data)
+
     def _map_leaf(self, span: Span, offset: int, leaf_level: int) -> None:
         va = span.va + offset
         table = self._tables[0]

@@ -19,6 +19,10 @@ class LinkError(Exception):
         self.reasons = tuple(reasons)
 
 
+PADDING = {".text": b"\xcc"}
+"""What stands between two objects: a jump astray traps."""
+
+
 @dataclass
 class MergedSection:
     """One section of all objects, in the order of the objects."""
@@ -41,7 +45,7 @@ def merge(objects: Iterable[ObjectFile], name: str) -> MergedSection:
             merged.starts[part.name] = start
             merged.pieces.append(Piece(part.name, start, section.size))
             if section.data:
-                merged.data.extend(bytes(start - len(merged.data)))
+                merged.data.extend(PADDING.get(name, b"\0") * (start - len(merged.data)))
                 merged.data.extend(section.data)
             merged.size = start + section.size
     return merged

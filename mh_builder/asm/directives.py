@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from mh_builder.asm.symbols import SymbolTable
 
 MAX_ALIGN = 1 << 21
+INTERRUPT_GATE = 0x8E
+"""Present, privilege level 0; APM volume 2, 4.8.4."""
 MAX_ELEMENTS = 4096
 
 
@@ -143,6 +146,21 @@ def _data(width: int, kind: FieldKind) -> Handler:
     return handle
 
 
+def _gate(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
+    _refuse_bss(unit, statement)
+    handler, column = _expression(unit, cursor)
+    numbers = []
+    for what, high in (("selector", 0xFFFF), ("IST index", 7)):
+        cursor.expect(",")
+        place = cursor.token.column
+        numbers.append(constant(unit, cursor))
+        if not 0 <= numbers[-1] <= high:
+            raise StatementError(place, f"{what} {numbers[-1]} does not fit: 0 to {high}")
+    data = struct.pack("<HHBBHII", 0, *numbers, INTERRUPT_GATE, 0, 0, 0)
+    low, high = signed_or_unsigned(2)
+    unit.add(Bytes(statement.line, data, (Field(0, 2, FieldKind.GATE, handler, column, low, high),)))
+
+
 def _text(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
     _refuse_bss(unit, statement)
     data = b""
@@ -240,6 +258,7 @@ HANDLERS: dict[str, Handler] = {
     ".ascii": _text,
     ".asciz": _text,
     ".guid": _guid,
+    ".gate": _gate,
     ".zero": _zero,
     ".fill": _fill,
     ".balign": _balign,

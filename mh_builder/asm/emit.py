@@ -18,6 +18,7 @@ _KINDS = {
     (FieldKind.ADDRESS, 8): RelocationKind.ABS64,
     (FieldKind.ADDRESS, 4): RelocationKind.ABS32,
     (FieldKind.PRIVATE, 8): RelocationKind.PRIVATE64,
+    (FieldKind.GATE, 2): RelocationKind.GATE,
 }
 
 
@@ -75,7 +76,7 @@ class Emitter:
                 raise StatementError(item.column, f"the address of '{_shown(value)}' cannot stand here")
             self._relocate(line, place, kind, value, 0)
             return 0
-        if item.kind in {FieldKind.ADDRESS, FieldKind.PRIVATE}:
+        if item.kind in {FieldKind.ADDRESS, FieldKind.PRIVATE, FieldKind.GATE}:
             raise StatementError(item.column, "an address is needed here, not a number")
         if not item.low <= value <= item.high:
             raise StatementError(item.column, f"number {_number_shown(value)} does not fit: {item.low} to {item.high}")

@@ -21,6 +21,8 @@ class FieldKind(Enum):
     """An address, never a number."""
     PRIVATE = "private"
     """An address that will carry the C-bit."""
+    GATE = "gate"
+    """Bits 15:0 of a gate's address; the rest of the address lies behind them as the CPU wants it."""
     RELATIVE = "relative"
     """The distance of an address from the end of the instruction."""
 

@@ -18,6 +18,8 @@ class RelocationKind(Enum):
     """32 bits, S + A, which must fit unsigned."""
     ABS64 = "abs64"
     """64 bits, S + A."""
+    GATE = "gate"
+    """An IDT gate of 16 bytes: S + A in the three parts of its offset."""
     PRIVATE64 = "private64"
     """64 bits, S + A with the C-bit set."""
 

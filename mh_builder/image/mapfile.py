@@ -32,7 +32,8 @@ def _sections(image: Image) -> Iterator[str]:
             continue
         yield _row(image, section)
         for piece in section.pieces:
-            yield f"{section.va + piece.offset:#018x} {'':14} {section.offset + piece.offset:>#8x} {piece.size:>#8x} {'':24}   {piece.name}"
+            place = f"{section.va + piece.offset:#018x} {'':14} {section.offset + piece.offset:>#8x} {piece.size:>#8x}"
+            yield f"{place} {'':24}   {piece.name}"
 
 
 def _row(image: Image, section: PlacedSection) -> str:
@@ -44,9 +45,9 @@ def _row(image: Image, section: PlacedSection) -> str:
 
 
 def _symbols(image: Image) -> Iterator[str]:
-    yield f"{'virtual':18} {'binding':7} {'section':12} {'object':12} symbol"
+    yield f"{'virtual':18} {'binding':7} {'section':12} {'object':22} symbol"
     for symbol in image.symbols:
         if symbol.section is None or symbol.name.startswith(".L") or "@" in symbol.name:
             continue
         binding = "global" if symbol.is_global else "local"
-        yield f"{symbol.value:#018x} {binding:7} {symbol.section:12} {symbol.origin:12} {symbol.name}"
+        yield f"{symbol.value:#018x} {binding:7} {symbol.section:12} {symbol.origin:22} {symbol.name}"

@@ -99,6 +99,11 @@ class AddressSpace:
         return Range(self.window, self.window + self.options.ram_limit)
 
     @property
+    def c_mask(self) -> int:
+        """The C-bit as a mask where the build fixes it, else 0."""
+        return 0 if self.options.c_bit is None else 1 << self.options.c_bit
+
+    @property
     def protected(self) -> tuple[Range, ...]:
         """Request addresses that reach the image."""
         return () if self.home is None else (Range(self.home, self.home + self.memory_bytes),)
@@ -155,8 +160,8 @@ def _check_reach(space: AddressSpace) -> None:
 
 
 def human(size: int) -> str:
-    """`size` in bytes as people say it: 64 MiB, 4 TiB, 0x1234."""
+    """`size` in bytes as people say it, to five digits: 64 MiB, 511.94 GiB."""
     for unit, name in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if size and size % unit == 0:
-            return f"{size // unit} {name}"
-    return f"{size:#x}"
+        if size >= unit:
+            return f"{size / unit:.5g} {name}"
+    return f"{size} bytes"

@@ -1,0 +1,45 @@
+# make       set up and do the main job: build every scheme, migrate a guest under each
+# make test  set up and run all tests
+# make lint  set up, ruff and mypy
+
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+# Programs that the tests use as oracles, and their Debian packages.
+ORACLES := as:binutils gdb:gdb cc:gcc
+
+.PHONY: all test lint clean oracles
+
+all: $(INSTALLED)
+	$(VENV)/bin/python build.py
+
+test: $(INSTALLED) oracles
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory debian-python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	touch $@
+
+# On Debian as root, what is missing is installed; elsewhere the tests name what they skip.
+oracles:
+	@for pair in $(ORACLES); do \
+		command -v $${pair%%:*} >/dev/null || $(MAKE) --no-print-directory debian-$${pair##*:}; \
+	done
+
+debian-%:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $* >/dev/null; \
+	else \
+		echo "make: $* is not installed" >&2; \
+	fi
+
+clean:
+	rm -rf $(VENV) out *.egg-info

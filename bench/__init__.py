@@ -1,0 +1,1 @@
+"""Benchmarks: `build.py bench` runs them."""

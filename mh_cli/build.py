@@ -1,0 +1,40 @@
+"""`build`: images of one scheme or all."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from mh_builder.helper import build_helper
+from mh_builder.image.manifest import manifest
+from mh_builder.image.output import write_images
+from mh_cli import options
+from mh_cli.errors import GOOD
+
+
+def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("build", help="assemble and link, write .bin .elf .map .json", description=__doc__)
+    options.add_scheme(parser, help_text="one scheme (default: all)")
+    parser.add_argument("-o", "--output", type=Path, default=options.OUT, metavar="DIR", help="folder (default out)")
+    options.add_layout(parser)
+    options.add_part(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Build, write all files or none, and say what was written."""
+    chosen = options.layout(arguments)
+    images = [build_helper(scheme, chosen) for scheme in options.schemes(arguments)]
+    paths = write_images(images, arguments.output)
+    if arguments.json:
+        json.dump({"images": [manifest(image) for image in images]}, sys.stdout, indent=2)
+        print()
+        return GOOD
+    for path in paths:
+        print(path)
+    return GOOD

@@ -1,0 +1,47 @@
+"""`doctor`: what of the things that the project uses is here, and which versions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from importlib import metadata
+from typing import Any
+
+from mh_cli import options
+from mh_cli.errors import BAD, GOOD
+
+PACKAGES = ("capstone", "cryptography", "dissect.cstruct", "keystone-engine", "lief", "rich", "unicorn")
+PROGRAMS = {"as": "binutils", "objdump": "binutils", "readelf": "binutils", "gdb": "gdb"}
+"""Programs that the tests use as oracles -> Debian package."""
+
+
+def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("doctor", help="check packages and programs", description=__doc__)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print one line a thing; bad where a Python package is missing."""
+    packages = {name: _version(name) for name in PACKAGES}
+    programs = {name: shutil.which(name) for name in PROGRAMS}
+    if arguments.json:
+        json.dump({"python": sys.version.split()[0], "packages": packages, "programs": programs}, sys.stdout, indent=2)
+        print()
+    else:
+        print(f"python {sys.version.split()[0]}")
+        for name, version in packages.items():
+            print(f"{name} {version or 'missing: run `make`'}")
+        for name, path in programs.items():
+            print(f"{name} {path or f'missing: Debian package {PROGRAMS[name]}'}")
+    return GOOD if all(packages.values()) else BAD
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

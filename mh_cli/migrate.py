@@ -1,0 +1,71 @@
+"""`migrate`: move a guest with given RAM contents between two emulated platforms, and check everything."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from mh_builder.helper import build_helper
+from mh_builder.image.model import Image
+from mh_cli import options
+from mh_cli.errors import BAD, GOOD, UsageError
+from mh_cli.table import print_reports
+from mh_emulator.host.migration import Report, Scenario
+from mh_emulator.host.migration import run as run_migration
+from mh_emulator.host.placement import place
+from mh_emulator.loader import parse_image
+from mh_emulator.parts import PARTS, Part
+
+MAX_CONTENTS = 4 << 30
+"""RAM contents that the emulator takes; they are held in memory several times."""
+
+
+def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("migrate", help="migrate a guest under emulation", description=__doc__)
+    options.add_scheme(parser, help_text="one scheme (default: all)")
+    parser.add_argument("--ram", type=Path, required=True, metavar="FILE", help="any file: the guest's RAM contents")
+    options.add_layout(parser)
+    options.add_part(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Migrate under the chosen schemes; one report each."""
+    chosen = options.layout(arguments)
+    size = _ram_size(arguments.ram)
+    images = {scheme: build_helper(scheme, chosen) for scheme in options.schemes(arguments)}
+    for image in images.values():
+        place(size, parse_image(image.data))
+    if size > MAX_CONTENTS:
+        raise UsageError(f"RAM file {arguments.ram} has {size:#x} bytes, the emulator takes {MAX_CONTENTS:#x}")
+    contents = arguments.ram.read_bytes()
+    reports = [migrate(scheme, image, PARTS[arguments.part], contents) for scheme, image in images.items()]
+    if arguments.json:
+        shown = [report.as_json() for report in reports]
+        json.dump(shown[0] if arguments.scheme else {"migrations": shown}, sys.stdout, indent=2)
+        print()
+    else:
+        print_reports(reports)
+    return GOOD if all(report.good for report in reports) else BAD
+
+
+def migrate(scheme: str, image: Image, part: Part, contents: bytes) -> Report:
+    """One migration of a guest with these RAM contents, by the helper in `image`."""
+    return run_migration(Scenario(scheme, part, parse_image(image.data), image.table_bytes, contents))
+
+
+def _ram_size(path: Path) -> int:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UsageError(f"RAM file {path}: {error.strerror}") from error
+    if not path.is_file():
+        raise UsageError(f"RAM file {path} is no regular file")
+    if not size:
+        raise UsageError(f"RAM file {path} is empty: 0x0 bytes, at least 0x1 needed")
+    return size

@@ -1,0 +1,74 @@
+"""Arguments that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mh_builder.schemes import SCHEMES
+from mh_builder.schemes.space import DEFAULT_HOME, DEFAULT_RAM_LIMIT, Options
+from mh_emulator.parts import PARTS
+
+_UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+OUT = Path("out")
+
+
+def size(text: str) -> int:
+    """A number of bytes: decimal, 0x, or with a suffix K, M, G, T."""
+    digits, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in _UNITS else (text, "")
+    try:
+        value = int(digits, 0) << _UNITS.get(unit, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of bytes (examples: 4096, 0x4000000, 64M)"
+        ) from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is negative")
+    return value
+
+
+def add_layout(parser: argparse.ArgumentParser) -> None:
+    """Options that change the address space."""
+    group = parser.add_argument_group("address space")
+    group.add_argument(
+        "--home", type=size, default=DEFAULT_HOME, metavar="GPA",
+        help=f"main GPA that the firmware reserves for the helper (default {DEFAULT_HOME:#x})",
+    )  # fmt: skip
+    group.add_argument("--base", type=size, metavar="GPA", help="mirror GPA of the helper (default: the scheme's own)")
+    group.add_argument(
+        "--ram-limit", type=size, default=DEFAULT_RAM_LIMIT, metavar="BYTES",
+        help=f"requests name addresses below this, up to 4T (default {DEFAULT_RAM_LIMIT >> 30}G)",
+    )  # fmt: skip
+    group.add_argument("--c-bit", type=int, metavar="BIT", help="fix the C-bit (default: the loader sets it)")
+
+
+def add_part(parser: argparse.ArgumentParser) -> None:
+    """The processor: C-bit, physical address width, where the high window starts."""
+    parser.add_argument("--part", choices=sorted(PARTS), default="milan", help="processor (default milan)")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Machine-readable result."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def add_scheme(parser: argparse.ArgumentParser, *, help_text: str) -> None:
+    """One scheme or all."""
+    parser.add_argument("--scheme", choices=list(SCHEMES), metavar="SCHEME", help=help_text)
+
+
+def layout(arguments: argparse.Namespace) -> Options:
+    """What `add_layout` and `add_part` read."""
+    return Options(
+        home=arguments.home,
+        ram_limit=arguments.ram_limit,
+        base=arguments.base,
+        window_bit=PARTS[arguments.part].window_bit,
+        c_bit=arguments.c_bit,
+    )
+
+
+def schemes(arguments: argparse.Namespace) -> list[str]:
+    """The schemes that the arguments ask for."""
+    return list(SCHEMES) if arguments.scheme is None else [arguments.scheme]

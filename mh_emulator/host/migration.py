@@ -1,0 +1,210 @@
+"""A whole migration, and the proof of it: stop, move, resume, compare.
+
+The host here does what a faithful host does, and looks wherever a curious one would look.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mh_emulator.exits import Reason
+from mh_emulator.guest.worker import Worker, expected
+from mh_emulator.host.machine import Machine
+from mh_emulator.host.placement import Placement, place
+from mh_emulator.host.ring import HelperRefused, Ring, Sealed
+from mh_emulator.host.session import connect, export_pages, finish, import_pages
+from mh_emulator.host.topology import PAGE_BYTES
+from mh_emulator.loader import HelperImage
+from mh_emulator.owner import GuestOwner
+from mh_emulator.parts import Part
+from mh_emulator.platform import Platform
+from payload import abi
+
+POLICY = 0x3
+"""NODBG and NOKS: no debug access, no key sharing (SEV API, chapter 3)."""
+
+ROUNDS = 3
+"""How often the guest goes over its RAM."""
+
+BATCH = 8 * abi.MH_RING_ENTRIES
+
+_SPARE_FRAMES = 4
+"""A platform has this many times the frames that the guest touches, so that they lie scattered."""
+
+
+class MigrationError(Exception):
+    """A migration that did not come to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was measured in one migration; all sizes in bytes."""
+
+    scheme: str
+    part: str
+    image_bytes: int
+    table_bytes: int
+    ram_bytes: int
+    """Contents of the guest's RAM, as given."""
+    pages: int
+    """Moved, as both helpers authenticate it."""
+    host_exits: int
+    """KVM_RUN calls that the moving took, both sides together."""
+    source_plain_pages: int
+    """Pages whose plaintext the host of the source can see."""
+    target_plain_pages: int
+    naive_equal_pages: int
+    """Pages that survive when the host copies ciphertext."""
+    equal: bool
+    """Whether the target's guest sees in every page what the source's saw."""
+    guest_ok: bool
+    """Whether the guest, resumed on the target, ends with the right result and the right RAM."""
+    seconds: float
+
+    @property
+    def exits_per_page(self) -> float:
+        """Host exits for one page moved."""
+        return self.host_exits / self.pages
+
+    @property
+    def good(self) -> bool:
+        """Whether everything that has to hold did."""
+        hidden = self.source_plain_pages == self.target_plain_pages == self.naive_equal_pages == 0
+        return self.equal and self.guest_ok and hidden
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return asdict(self) | {"exits_per_page": self.exits_per_page, "good": self.good}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is to be migrated: RAM contents, the image, the part of both platforms."""
+
+    scheme: str
+    part: Part
+    helper: HelperImage
+    table_bytes: int
+    contents: bytes
+
+
+def run(scenario: Scenario) -> Report:
+    """Migrate the guest of `scenario` between two platforms of its part.
+
+    Raises `PlacementError` where its RAM does not fit, `MigrationError` and `HelperRefused` where it fails.
+    """
+    began = time.perf_counter()
+    placement = place(len(scenario.contents), scenario.helper)
+    worker = placement.worker(ROUNDS)
+    key = secrets.token_bytes(abi.MH_KEY_BYTES)
+    source, target = (_machine(scenario, placement, seed) for seed in (1, 2))
+    source.launch(GuestOwner(POLICY), _boot_contents(scenario, placement, worker), key)
+    target.launch(GuestOwner(POLICY), (), key)
+    _work_until_stopped(source, worker)
+
+    moved = source.guest_pages()
+    source_plain = count_plain_pages(source, moved)
+    naive_equal = count_naive_copies(source, target, moved)
+    pages, exits = move(source, target, moved)
+    target_plain = count_plain_pages(target, moved)
+    equal = all(source.read_guest(page) == target.read_guest(page) for page in moved)
+    guest_ok = _resume_and_check(source, target, placement, worker, scenario.contents)
+    return Report(
+        scheme=scenario.scheme,
+        part=scenario.part.name,
+        image_bytes=len(scenario.helper.data),
+        table_bytes=scenario.table_bytes,
+        ram_bytes=len(scenario.contents),
+        pages=pages,
+        host_exits=exits,
+        source_plain_pages=source_plain,
+        target_plain_pages=target_plain,
+        naive_equal_pages=naive_equal,
+        equal=equal,
+        guest_ok=guest_ok,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def move(source: Machine, target: Machine, pages: list[int]) -> tuple[int, int]:
+    """Move the pages at these `ram_addr`; return their authenticated number and the host exits it took."""
+    source_ring, target_ring = source.start_helper(), target.start_helper()
+    before = source.exits + target.exits
+    connect(source_ring, target_ring)
+    for start in range(0, len(pages), BATCH):
+        _move_batch(source_ring, target_ring, [source.request_address(page) for page in pages[start : start + BATCH]])
+    total = finish(source_ring, target_ring)
+    return total, source.exits + target.exits - before
+
+
+def count_plain_pages(machine: Machine, pages: list[int]) -> int:
+    """How many of these pages hold, as the host sees them, what the guest sees in them."""
+    dram, memory = machine.platform.dram, machine.memory
+    return sum(dram.peek_raw(memory.spa(page)) == machine.read_guest(page) for page in pages)
+
+
+def count_naive_copies(source: Machine, target: Machine, pages: list[int]) -> int:
+    """Copy ciphertext as a host can; return how many pages the target's guest then sees as they were."""
+    survivors = 0
+    for page in pages:
+        target.memory.write_raw(page, source.platform.dram.peek_raw(source.memory.spa(page)))
+        survivors += target.read_guest(page) == source.read_guest(page)
+    return survivors
+
+
+def _machine(scenario: Scenario, placement: Placement, seed: int) -> Machine:
+    frames = len(scenario.contents) // PAGE_BYTES + scenario.helper.memory_bytes // PAGE_BYTES + 64
+    platform = Platform(scenario.part, _SPARE_FRAMES * frames * PAGE_BYTES, seed)
+    return Machine(platform, placement, scenario.helper)
+
+
+def _boot_contents(scenario: Scenario, placement: Placement, worker: Worker) -> Iterator[tuple[int, bytes]]:
+    yield worker.base, worker.load(1 << scenario.part.c_bit)
+    for content in placement.contents:
+        data = scenario.contents[content.offset : content.offset + content.size]
+        yield content.gpa, data.ljust(content.size, b"\0")
+
+
+def _work_until_stopped(source: Machine, worker: Worker) -> None:
+    """Run the guest from its start to about the middle of its work, at no particular instruction."""
+    source.start_guest(worker.entry, worker.cr3, worker.base)
+    allowed = source.run_guest()
+    if allowed.reason is not Reason.MSR or not source.vm.migration_allowed:
+        raise MigrationError(f"the guest has not allowed its migration: it left with {allowed}")
+    stopped = source.run_guest(worker.instructions() // 2)
+    if stopped.reason is not Reason.LIMIT:
+        raise MigrationError(f"the guest was to be stopped at work: it left with {stopped}")
+
+
+def _move_batch(source: Ring, target: Ring, addresses: list[int]) -> None:
+    sealed: list[Sealed] = []
+    for completion in export_pages(source, addresses):
+        if completion.status != abi.mh_status.MH_DONE:
+            raise HelperRefused("export", completion.status)
+        sealed.append(completion.sealed)
+    for completion in import_pages(target, zip(addresses, sealed, strict=True)):
+        if completion.status != abi.mh_status.MH_DONE:
+            raise HelperRefused("import", completion.status)
+
+
+def _resume_and_check(source: Machine, target: Machine, placement: Placement, worker: Worker, contents: bytes) -> bool:
+    target.vcpu.set_registers(source.vcpu.get_registers())
+    leave = target.run_guest()
+    if leave.reason is not Reason.HLT:
+        return False
+    pages = [
+        bytearray(contents[at : at + PAGE_BYTES].ljust(PAGE_BYTES, b"\0")) for at in range(0, len(contents), PAGE_BYTES)
+    ]
+    result = expected(pages, worker.rounds)
+    topology = placement.topology
+    if worker.result(target.read_guest(topology.ram_addr(worker.base))) != result:
+        return False
+    return all(
+        target.read_guest(topology.ram_addr(content.gpa + at)) == pages[(content.offset + at) // PAGE_BYTES]
+        for content in placement.contents
+        for at in range(0, content.size, PAGE_BYTES)
+    )

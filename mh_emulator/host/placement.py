@@ -1,0 +1,73 @@
+"""Where a guest's RAM contents, its program and the helper lie in RAM of a q35-like shape.
+
+The contents fill RAM in `ram_addr` order, half below the PCI hole and half above 4 GiB, around the
+pages that the firmware reserves for the helper. So `ram_addr` differs from GPA for half of the guest,
+whatever its size. RAM in between is never touched and has no frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mh_emulator.guest.worker import Piece, Worker
+from mh_emulator.host.topology import FOUR_GIB, LOW_LIMIT, PAGE_BYTES, Topology
+from mh_emulator.loader import HelperImage
+from payload import abi
+
+WORKER_BYTES = 32 * PAGE_BYTES
+"""For the guest program, its page tables included; it starts at 4 GiB."""
+
+
+class PlacementError(ValueError):
+    """RAM contents that do not fit; the message names both numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """`size` bytes of the RAM contents, from `offset` in them, at GPA `gpa`."""
+
+    gpa: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A decided layout; everything is page-granular."""
+
+    topology: Topology
+    contents: tuple[Content, ...]
+
+    def worker(self, rounds: int) -> Worker:
+        """The guest program over these contents."""
+        pieces = tuple(Piece(content.gpa, content.size) for content in self.contents)
+        return Worker(base=FOUR_GIB, pieces=pieces, rounds=rounds)
+
+
+def place(ram_bytes: int, helper: HelperImage) -> Placement:
+    """Place `ram_bytes` bytes of contents beside `helper`. Raises `PlacementError`."""
+    size = -(-ram_bytes // PAGE_BYTES) * PAGE_BYTES
+    home = 0 if helper.home is None else helper.home
+    home_end = 0 if helper.home is None else home + helper.memory_bytes
+    room_below = LOW_LIMIT - (home_end - home)
+    low = min(-(-size // (2 * PAGE_BYTES)) * PAGE_BYTES, room_below)
+    first = min(low, home) if home_end else low
+    contents = [Content(0, 0, first)]
+    if low > first:
+        contents.append(Content(home_end, first, low - first))
+    contents.append(Content(FOUR_GIB + WORKER_BYTES, low, size - low))
+    below = max(home_end, contents[-2].gpa + contents[-2].size)
+    placement = Placement(
+        Topology(below=below, above=WORKER_BYTES + size - low),
+        tuple(content for content in contents if content.size),
+    )
+    _check_reach(placement, helper)
+    return placement
+
+
+def _check_reach(placement: Placement, helper: HelperImage) -> None:
+    limit = int(helper.descriptor.ram_limit)
+    by_gpa = helper.descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA
+    what, end = ("GPA", placement.topology.gpa_end) if by_gpa else ("ram_addr", placement.topology.ram_bytes)
+    if end > limit:
+        raise PlacementError(f"RAM ends at {what} {end:#x}, the image maps addresses below {limit:#x}")

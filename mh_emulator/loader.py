@@ -1,0 +1,98 @@
+"""A flat image, as any loader sees it: descriptor, relocations, region tuples (payload/abi.h)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from payload import abi
+
+
+class ImageError(ValueError):
+    """Bytes that are no image of ours, or an image that cannot go where it should."""
+
+
+@dataclass(frozen=True)
+class HelperImage:
+    """A flat image as read from its file, not yet relocated."""
+
+    data: bytes
+    descriptor: Any
+    """`abi.mh_descriptor`"""
+
+    def __post_init__(self) -> None:
+        _check(self.descriptor, len(self.data))
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of memory that the helper takes."""
+        return int(self.descriptor.memory_bytes)
+
+    @property
+    def ring_offset(self) -> int:
+        """Where shared memory starts, in bytes from the base."""
+        return int(self.descriptor.ring_offset)
+
+    @property
+    def home(self) -> int | None:
+        """Main GPA that the image was built for, None where it is not in main VM memory."""
+        home = int(self.descriptor.home)
+        return None if home == abi.MH_NO_HOME else home
+
+    def regions(self) -> list[Any]:
+        """The `abi.mh_region` tuples."""
+        return _records(self.data, self.descriptor.region_offset, self.descriptor.region_count, abi.mh_region)
+
+    def relocated(self, base: int, c_bit: int) -> bytes:
+        """The bytes for mirror GPA `base` on a part with that C-bit. Raises `ImageError` where the image is fixed."""
+        flags, link_base = self.descriptor.flags, self.descriptor.link_base
+        if flags & abi.MH_FLAG_FIXED_BASE and base != link_base:
+            raise ImageError(f"image is fixed to base {link_base:#x}, not {base:#x}")
+        if flags & abi.MH_FLAG_FIXED_CBIT and c_bit != self.descriptor.c_bit:
+            raise ImageError(f"image is fixed to C-bit {self.descriptor.c_bit}, the part has {c_bit}")
+        data = bytearray(self.data)
+        count = self.descriptor.relocation_count
+        for part in _records(self.data, self.descriptor.relocation_offset, count, abi.mh_relocation):
+            _relocate(data, part, base - link_base, 1 << c_bit)
+        return bytes(data)
+
+
+def parse_image(data: bytes) -> HelperImage:
+    """Read a flat image. Raises `ImageError` with what is wrong and both numbers."""
+    if len(data) < len(abi.mh_descriptor):
+        raise ImageError(f"image of {len(data):#x} bytes has no room for a descriptor of {len(abi.mh_descriptor):#x}")
+    return HelperImage(data, abi.mh_descriptor(data))
+
+
+def _check(descriptor: Any, size: int) -> None:  # noqa: ANN401 - a structure of abi.h
+    if descriptor.magic != abi.MH_DESCRIPTOR_MAGIC:
+        raise ImageError(f"image starts with {descriptor.magic:#x}, not {abi.MH_DESCRIPTOR_MAGIC:#x}")
+    if descriptor.version != abi.MH_ABI_VERSION:
+        raise ImageError(f"image has ABI version {descriptor.version}, not {abi.MH_ABI_VERSION}")
+    if descriptor.image_bytes != size:
+        raise ImageError(f"image has {size:#x} bytes, its descriptor says {descriptor.image_bytes:#x}")
+    tables = (
+        ("relocations", descriptor.relocation_offset, descriptor.relocation_count, abi.mh_relocation),
+        ("regions", descriptor.region_offset, descriptor.region_count, abi.mh_region),
+    )
+    for what, offset, count, kind in tables:
+        if offset + count * len(kind) > size:
+            raise ImageError(f"image's {what} end at {offset + count * len(kind):#x}, its file at {size:#x}")
+    if not size <= descriptor.ring_offset <= descriptor.memory_bytes:
+        raise ImageError(f"image's ring at {descriptor.ring_offset:#x} is not behind its {size:#x} bytes")
+
+
+def _records(data: bytes, offset: int, count: int, kind: Any) -> list[Any]:  # noqa: ANN401 - a structure of abi.h
+    size = len(kind)
+    return [kind(data[offset + i * size : offset + (i + 1) * size]) for i in range(count)]
+
+
+def _relocate(data: bytearray, part: Any, delta: int, c_mask: int) -> None:  # noqa: ANN401 - a structure of abi.h
+    words = struct.Struct(f"<{part.count}Q")
+    if part.offset + words.size > len(data):
+        raise ImageError(f"relocation ends at {part.offset + words.size:#x}, the image at {len(data):#x}")
+    add = delta if part.kinds & abi.MH_RELOCATE_BASE else 0
+    mask = c_mask if part.kinds & abi.MH_RELOCATE_CBIT else 0
+    values = [(value + add) % (1 << 64) | mask for value in words.unpack_from(data, part.offset)]
+    words.pack_into(data, part.offset, *values)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+#
+# Packets: made, fetched once, checked, sealed and opened. state_packet is the private copy.
+
+.include "state.inc"
+.include "gcm.inc"
+
+.extern gcm_seal
+.extern gcm_open
+
+.text
+
+# seal_packet(eax: kind, ecx: bytes of data, rdx: the packet's address field, rsi: source of the data)
+#
+# The sequence number is spent before anything is sealed with it.
+.global seal_packet
+seal_packet:
+    lea rdi, [rip + state_packet]
+    mov dword ptr [rdi + mh_packet.magic], MH_PACKET_MAGIC
+    mov word ptr [rdi + mh_packet.version], MH_ABI_VERSION
+    mov [rdi + mh_packet.kind], ax
+    mov [rdi + mh_packet.length], ecx
+    mov dword ptr [rdi + mh_packet.stream], 0
+    mov r8, [rip + state_sequence]
+    mov [rdi + mh_packet.sequence], r8
+    inc r8
+    mov [rip + state_sequence], r8
+    mov [rdi + mh_packet.address], rdx
+    mov qword ptr [rdi + mh_packet.epoch], 0
+    mov qword ptr [rdi + mh_packet.reserved1], 0
+    movdqu xmm0, [rip + state_session]
+    movdqu [rdi + mh_packet.session], xmm0
+    mov rdx, [rip + state_slot_data]
+    call describe
+    call gcm_seal
+
+    mov rdi, [rip + state_slot_packet]
+    lea rsi, [rip + state_packet]
+    jmp copy_packet
+
+# fetch_packet(): the only read of the packet in the ring
+.global fetch_packet
+fetch_packet:
+    lea rdi, [rip + state_packet]
+    mov rsi, [rip + state_slot_packet]
+copy_packet:
+    movdqu xmm0, [rsi]
+    movdqu xmm1, [rsi + 16]
+    movdqu xmm2, [rsi + 32]
+    movdqu xmm3, [rsi + 48]
+    movdqu xmm4, [rsi + 64]
+    movdqu [rdi], xmm0
+    movdqu [rdi + 16], xmm1
+    movdqu [rdi + 32], xmm2
+    movdqu [rdi + 48], xmm3
+    movdqu [rdi + 64], xmm4
+    ret
+
+# check_packet(eax: kind, ecx: bytes of data) -> eax: status
+.global check_packet
+check_packet:
+    lea rdi, [rip + state_packet]
+    cmp dword ptr [rdi + mh_packet.magic], MH_PACKET_MAGIC
+    jne .Lbad_packet
+    cmp word ptr [rdi + mh_packet.version], MH_ABI_VERSION
+    jne .Lbad_packet
+    cmp [rdi + mh_packet.kind], ax
+    jne .Lbad_packet
+    cmp [rdi + mh_packet.length], ecx
+    jne .Lbad_packet
+    mov eax, [rdi + mh_packet.stream]
+    or eax, [rdi + mh_packet.reserved0]
+    jnz .Lbad_packet
+    cmp qword ptr [rdi + mh_packet.reserved1], 0
+    jne .Lbad_packet
+    movdqu xmm0, [rdi + mh_packet.session]
+    movdqu xmm1, [rip + state_session]
+    pxor xmm0, xmm1
+    ptest xmm0, xmm0
+    jnz .Lwrong_session
+    mov eax, MH_DONE
+    ret
+.Lbad_packet:
+    mov eax, MH_BAD_PACKET
+    ret
+.Lwrong_session:
+    mov eax, MH_WRONG_SESSION
+    ret
+
+# check_turn() -> eax: status. Packets come in the order in which they were made.
+.global check_turn
+check_turn:
+    cmp dword ptr [rip + state_packet + mh_packet.epoch], 0
+    jne .Lwrong_epoch
+    mov rax, [rip + state_packet + mh_packet.sequence]
+    cmp rax, [rip + state_sequence]
+    jb .Lreplayed
+    ja .Lout_of_order
+    mov eax, MH_DONE
+    ret
+.Lwrong_epoch:
+    mov eax, MH_WRONG_EPOCH
+    ret
+.Lreplayed:
+    mov eax, MH_REPLAYED
+    ret
+.Lout_of_order:
+    mov eax, MH_OUT_OF_ORDER
+    ret
+
+# open_packet(ecx: bytes of data) -> eax: status; the data is in state_bounce
+.global open_packet
+open_packet:
+    lea rdx, [rip + state_bounce]
+    mov rsi, [rip + state_slot_data]
+    call describe
+    call gcm_open
+    test eax, eax
+    jnz .Lbad_tag
+    inc qword ptr [rip + state_sequence]
+    mov eax, MH_DONE
+    ret
+.Lbad_tag:
+    mov eax, MH_BAD_TAG
+    ret
+
+# The job for state_packet: rsi source, rdx destination, ecx bytes -> rdi key, rsi job
+describe:
+    lea r8, [rip + state_packet]
+    lea rdi, [rip + state_job]
+    lea rax, [r8 + MH_PACKET_IV_OFFSET]
+    mov [rdi + gcm_job.iv], rax
+    mov [rdi + gcm_job.aad], r8
+    mov qword ptr [rdi + gcm_job.aad_bytes], MH_PACKET_AAD_BYTES
+    mov [rdi + gcm_job.source], rsi
+    mov [rdi + gcm_job.destination], rdx
+    mov [rdi + gcm_job.bytes], rcx
+    lea rax, [r8 + mh_packet.tag]
+    mov [rdi + gcm_job.tag], rax
+    mov rsi, rdi
+    lea rdi, [rip + state_page_key]
+    ret

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+#
+# The launch secret: OVMF's table of GUIDed entries (OvmfPkg/AmdSev/SecretDxe). It lies in private memory, but
+# without a launch secret, or under a wrong key, the page is noise: every length is checked.
+
+.include "state.inc"
+
+.text
+
+# transport_key() -> rax: the key's 32 bytes, 0 without one
+.global transport_key
+transport_key:
+    mov rsi, [rip + linker.params + mh_params.secret_va]
+    lea rdx, [rip + .Ltable_guid]
+    call same_guid
+    jne .Lnone
+    mov r8d, [rsi + 16]         # bytes of the table
+    cmp r8d, MH_PAGE_BYTES
+    ja .Lnone
+    add r8, rsi
+    lea rdx, [rip + .Lkey_guid]
+.Lentry:
+    add rsi, MH_SECRET_ENTRY_BYTES
+    lea rax, [rsi + MH_SECRET_ENTRY_BYTES + MH_KEY_BYTES]
+    cmp rax, r8
+    ja .Lnone                   # too near to the end to be a key
+    call same_guid
+    mov ecx, [rsi + 16]
+    je .Lfound
+    sub ecx, MH_SECRET_ENTRY_BYTES
+    jb .Lnone
+    add rsi, rcx
+    jmp .Lentry
+.Lfound:
+    cmp ecx, MH_SECRET_ENTRY_BYTES + MH_KEY_BYTES
+    jne .Lnone
+    lea rax, [rsi + MH_SECRET_ENTRY_BYTES]
+    ret
+.Lnone:
+    xor eax, eax
+    ret
+
+# Zero flag set if the 16 bytes at rsi and rdx are equal.
+same_guid:
+    mov rax, [rsi]
+    mov rcx, [rsi + 8]
+    xor rax, [rdx]
+    xor rcx, [rdx + 8]
+    or rax, rcx
+    ret
+
+.section .rodata
+.balign 16
+.Ltable_guid:
+    .guid MH_SECRET_TABLE_GUID
+.Lkey_guid:
+    .guid MH_SECRET_KEY_GUID
