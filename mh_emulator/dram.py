@@ -1,0 +1,224 @@
+"""System memory: what lies in DRAM, who sees it how, and the block cipher between.
+
+Every aligned 16-byte block at system physical address P is stored as E_K(m ^ T(P)) ^ T(P), on first
+generation parts without the second T(P); T(P) is the XOR of random vectors t_i over the set bits i >= 4 of P.
+A page frame is held either as those raw bytes or, faster, as the plaintext under one key. The two are one
+and the same memory: `own` converts between them, and nobody can tell except by the time it takes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import random
+from typing import Protocol
+
+from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
+from mh_emulator.cipher import PageCipher, Tweaks
+from mh_emulator.parts import Part
+
+BLOCK_BYTES = 16
+BLOCKS_PER_PAGE = PAGE_BYTES // BLOCK_BYTES
+
+# Linux; the mmap module does not name it before Python 3.13.
+_MAP_NORESERVE = 0x4000
+
+
+class DramFullError(MemoryError):
+    """Every frame is handed out."""
+
+
+class UnknownAsidError(KeyError):
+    """No key is installed for the ASID."""
+
+
+class Observer(Protocol):
+    """Somebody who caches translations of frames; frame numbers are SPA >> 12."""
+
+    frames: set[int]
+    """Frames with a cached translation."""
+    writable: set[int]
+    """Those of `frames` that can be written without another look."""
+    code: set[int]
+    """Frames with cached instructions."""
+
+    def flush_translations(self) -> None:
+        """Forget all translations."""
+
+    def flush_code(self) -> None:
+        """Forget all translations and all instructions."""
+
+
+class Dram:
+    """`size` bytes of DRAM from system physical address `base_spa` of a machine that booted with `seed`."""
+
+    def __init__(self, size: int, base_spa: int, part: Part, seed: int) -> None:
+        if size <= 0 or (size | base_spa) % PAGE_BYTES:
+            raise ValueError(f"DRAM of {size:#x} bytes at {base_spa:#x} is not made of 4 KiB pages")
+        if (base_spa + size - 1) >> part.system_bits:
+            raise ValueError(f"DRAM up to {base_spa + size - 1:#x} exceeds the {part.system_bits} bits of {part.name}")
+        self.size = size
+        self.base_spa = base_spa
+        self.part = part
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        self._bytes = mmap.mmap(-1, size, flags=flags)
+        self.host_address = ctypes.addressof(ctypes.c_char.from_buffer(self._bytes))
+        """Address of the first byte in this process."""
+        self.view = memoryview(self._bytes)
+        self.quadwords = self.view.cast("Q")
+        """The stored bytes, indexed by (SPA - base_spa) // 8."""
+        self._tweaks = Tweaks(random.Random(f"tweaks {seed}"))  # noqa: S311
+        self._ciphers: dict[bytes, PageCipher] = {}
+        self._keys: dict[int, bytes] = {}
+        self._views: dict[int, bytes] = {}
+        self._frames = _Permutation(size // PAGE_BYTES, random.Random(f"frames {seed}"))  # noqa: S311
+        self.observers: list[Observer] = []
+
+    def allocate(self) -> int:
+        """Return the SPA of a frame that nobody has, filled with zeros as stored; raise `DramFullError`."""
+        number = self._frames.next()
+        if number is None:
+            raise DramFullError(f"DRAM: all {self.size:#x} bytes are in use, {PAGE_BYTES:#x} more are needed")
+        return self.base_spa + number * PAGE_BYTES
+
+    def install_key(self, asid: int, key: bytes) -> None:
+        """Give the memory controller the 16-byte `key` of `asid`."""
+        self._keys[asid] = key
+
+    def remove_key(self, asid: int) -> None:
+        """Make accesses under `asid` impossible; raise `UnknownAsidError`."""
+        if self._keys.pop(asid, None) is None:
+            raise UnknownAsidError(f"ASID {asid:#x} has no key")
+
+    def key(self, asid: int) -> bytes:
+        """Return the key of `asid`, or raise `UnknownAsidError`."""
+        try:
+            return self._keys[asid]
+        except KeyError:
+            raise UnknownAsidError(f"ASID {asid:#x} has no key") from None
+
+    def has_key(self, asid: int) -> bool:
+        """Whether a key is installed for `asid`."""
+        return asid in self._keys
+
+    def own(self, spa: int, key: bytes | None) -> None:
+        """Hold the page of `spa` as plaintext under `key`, or as raw bytes for None."""
+        frame = spa >> PAGE_SHIFT
+        held = self._views.get(frame)
+        if held == key:
+            return
+        start = self._offset(frame << PAGE_SHIFT, PAGE_BYTES)
+        page = self.view[start : start + PAGE_BYTES]
+        tweak = self._tweaks.page(frame << PAGE_SHIFT)
+        if held is not None:
+            page[:] = self._cipher(held).encrypt(page, tweak)
+            del self._views[frame]
+        if key is not None:
+            page[:] = self._cipher(key).decrypt(page, tweak)
+            self._views[frame] = key
+        for observer in self.observers:
+            if frame in observer.frames:
+                observer.flush_translations()
+
+    def read_private(self, asid: int, spa: int, size: int) -> bytes:
+        """Return `size` bytes at `spa`, which may cross pages, decrypted under the key of `asid`."""
+        return self._read(self.key(asid), spa, size)
+
+    def write_private(self, asid: int, spa: int, data: bytes) -> None:
+        """Store `data` at `spa`, encrypted under the key of `asid`."""
+        self._write(self.key(asid), spa, data)
+
+    def read_raw(self, spa: int, size: int) -> bytes:
+        """Return `size` bytes at `spa` as DRAM holds them."""
+        return self._read(None, spa, size)
+
+    def write_raw(self, spa: int, data: bytes) -> None:
+        """Store `data` at `spa` past all encryption."""
+        self._write(None, spa, data)
+
+    def peek_raw(self, spa: int) -> bytes:
+        """Return the raw bytes of the page of `spa` without changing how it is held."""
+        frame = spa >> PAGE_SHIFT
+        start = self._offset(frame << PAGE_SHIFT, PAGE_BYTES)
+        page = self.view[start : start + PAGE_BYTES]
+        held = self._views.get(frame)
+        if held is None:
+            return bytes(page)
+        return self._cipher(held).encrypt(page, self._tweaks.page(frame << PAGE_SHIFT))
+
+    def _read(self, key: bytes | None, spa: int, size: int) -> bytes:
+        start = self._offset(spa, size)
+        for page in range(spa & -PAGE_BYTES, spa + size, PAGE_BYTES):
+            self.own(page, key)
+        return bytes(self.view[start : start + size])
+
+    def _write(self, key: bytes | None, spa: int, data: bytes) -> None:
+        start = self._offset(spa, len(data))
+        for page in range(spa & -PAGE_BYTES, spa + len(data), PAGE_BYTES):
+            if spa <= page and page + PAGE_BYTES <= spa + len(data):
+                self._replace(page >> PAGE_SHIFT, key)
+            else:
+                self.own(page, key)
+            self.forget_code(page)
+        self.view[start : start + len(data)] = data
+
+    def _replace(self, frame: int, key: bytes | None) -> None:
+        """As `own`, for a page that is about to be overwritten: its old contents are not converted."""
+        if self._views.get(frame) == key:
+            return
+        if key is None:
+            del self._views[frame]
+        else:
+            self._views[frame] = key
+        for observer in self.observers:
+            if frame in observer.frames:
+                observer.flush_translations()
+
+    def forget_code(self, spa: int) -> None:
+        """Make everybody read instructions of the page of `spa` anew."""
+        frame = spa >> PAGE_SHIFT
+        for observer in self.observers:
+            if frame in observer.code:
+                observer.flush_code()
+
+    def _offset(self, spa: int, size: int) -> int:
+        start = spa - self.base_spa
+        if start < 0 or start + size > self.size:
+            raise ValueError(
+                f"{size:#x} bytes at {spa:#x} are outside of DRAM {self.base_spa:#x}..{self.base_spa + self.size:#x}"
+            )
+        return start
+
+    def _cipher(self, key: bytes) -> PageCipher:
+        cipher = self._ciphers.get(key)
+        if cipher is None:
+            cipher = self._ciphers[key] = PageCipher(key, self.part.tweak_mode)
+        return cipher
+
+
+class _Permutation:
+    """The numbers below `count`, each once, in an order that looks random and takes no memory."""
+
+    def __init__(self, count: int, rng: random.Random) -> None:
+        self._count = count
+        self._bits = max(2, (count - 1).bit_length())
+        # A linear congruential generator modulo 2^n has full period for c odd and a % 4 == 1.
+        self._factor = (rng.getrandbits(self._bits) & ~3 | 1) ^ (4 if self._bits > 2 else 0)
+        self._increment = rng.getrandbits(self._bits) | 1
+        self._state = self._first = rng.getrandbits(self._bits)
+        self._started = False
+
+    def next(self) -> int | None:
+        """Return the next number, or None after the last."""
+        mask = (1 << self._bits) - 1
+        while not self._started or self._state != self._first:
+            self._started = True
+            number = self._scatter(self._state)
+            self._state = (self._state * self._factor + self._increment) & mask
+            if number < self._count:
+                return number
+        return None
+
+    def _scatter(self, state: int) -> int:
+        # The low bits of such a generator alternate; reversing all bits moves that to the top.
+        return int(f"{state:0{self._bits}b}"[::-1], 2)

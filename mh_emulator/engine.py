@@ -1,0 +1,274 @@
+"""One unicorn engine, and the parts of its CPU state that its interface leaves out.
+
+Unicorn keeps the error code of an exception, the privilege level and the exception that is being handled
+to itself. All are in the bytes of a saved context, whose layout is found out once by experiment, so that
+another build of unicorn is noticed instead of misread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import struct
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import unicorn
+from unicorn import unicorn_const, x86_const
+from unicorn.unicorn_py3.unicorn import uclib
+
+from mh_emulator.registers import GPR_NAMES, XMM_COUNT, Registers, SystemSegment, Table
+
+Foreign: TypeAlias = Any
+"""An object of unicorn or capstone, which come without types."""
+
+_unicorn: Foreign = unicorn
+UnicornError: type[Exception] = _unicorn.UcError
+
+CPU_MODEL = x86_const.UC_CPU_X86_EPYC_ROME
+
+MSR_EFER = 0xC000_0080
+MSR_STAR, MSR_LSTAR, MSR_SFMASK = 0xC000_0081, 0xC000_0082, 0xC000_0084
+MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE = 0xC000_0100, 0xC000_0101, 0xC000_0102
+
+_GPRS = tuple(getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in GPR_NAMES)
+_XMMS = tuple(getattr(x86_const, f"UC_X86_REG_XMM{n}") for n in range(XMM_COUNT))
+_CONTROL = (
+    *(x86_const.UC_X86_REG_CR0, x86_const.UC_X86_REG_CR3, x86_const.UC_X86_REG_CR4),
+    *(x86_const.UC_X86_REG_CS, x86_const.UC_X86_REG_RFLAGS),
+)
+# Index in the CPU's array of segments, in the order of qemu's enum X86Seg.
+_SEGMENTS = {"es": 0, "cs": 1, "ss": 2, "ds": 3, "fs": 4, "gs": 5}
+_SEGMENT_BYTES = 24
+_NO_EXCEPTION = 0xFFFF_FFFF
+
+
+class UnicornLayoutError(RuntimeError):
+    """This build of unicorn keeps its state elsewhere."""
+
+
+class Control(NamedTuple):
+    """The registers that decide how an address is translated; `cs` is the selector."""
+
+    cr0: int
+    cr3: int
+    cr4: int
+    cs: int
+    rflags: int
+
+
+class Raised(NamedTuple):
+    """What the CPU says of the exception that it stopped for."""
+
+    error_code: int
+    is_software: bool
+    """From INT n, INT3 or INTO."""
+
+
+class Layout(NamedTuple):
+    """Byte offsets in a saved context, and of the instruction counter in the engine itself."""
+
+    hflags: int
+    segments: int
+    error_code: int
+    old_exception: int
+    counter: int
+
+
+class Engine:
+    """A CPU in 64-bit mode whose memory is `size` bytes at `host_address`, at physical address `base`."""
+
+    def __init__(self, base: int, size: int, host_address: int) -> None:
+        self._layout = unicorn_layout()
+        self.uc: Foreign = _new_engine()
+        self.uc.mem_map_ptr(base, size, unicorn_const.UC_PROT_ALL, host_address)
+        count = len(_CONTROL)
+        self._handle = self.uc._uch  # noqa: SLF001
+        self._counter = ctypes.c_size_t.from_address(_address_of(self.uc) + self._layout.counter)
+        self._control = (ctypes.c_uint64 * count)()
+        start = ctypes.addressof(self._control)
+        self._control_ids = (ctypes.c_int * count)(*_CONTROL)
+        self._control_pointers = (ctypes.c_void_p * count)(*(start + 8 * n for n in range(count)))
+
+    def control(self) -> Control:
+        """Read the translation state; a tenth of the time of unicorn's own batch read."""
+        uclib.uc_reg_read_batch(self._handle, self._control_ids, self._control_pointers, len(_CONTROL))
+        return Control(*self._control)
+
+    def read(self, register: int) -> Foreign:
+        """Read one register by unicorn's number."""
+        return self.uc.reg_read(register)
+
+    def write(self, register: int, value: object) -> None:
+        """Write one register by unicorn's number."""
+        self.uc.reg_write(register, value)
+
+    def flush_translations(self) -> None:
+        """Empty the TLB; allowed inside a hook."""
+        self.uc.ctl(unicorn_const.UC_CTL_TLB_FLUSH, unicorn_const.UC_CTL_IO_WRITE)
+
+    def flush_code(self) -> None:
+        """Forget all translated code; not allowed inside a hook."""
+        self.uc.ctl_flush_tb()
+
+    def executed(self) -> int:
+        """Instructions begun since the last start with a limit."""
+        return self._counter.value
+
+    def take_exception(self) -> Raised:
+        """Read what was raised last, and make the CPU forget it as delivery does."""
+        context = self.uc.context_save()
+        address = _context_address(context)
+        error_code, is_software = struct.unpack("<II", ctypes.string_at(address + self._layout.error_code, 8))
+        # Left in place, the next exception would count as raised during delivery: #DF, then shutdown.
+        ctypes.c_uint32.from_address(address + self._layout.old_exception).value = _NO_EXCEPTION
+        self.uc.context_restore(context)
+        return Raised(error_code, bool(is_software))
+
+    def set_selectors(self, selectors: Mapping[str, int], privilege: int) -> None:
+        """Set segment selectors without a look into descriptor tables, and the privilege level."""
+        context = self.uc.context_save()
+        address = _context_address(context)
+        for name, selector in selectors.items():
+            offset = self._layout.segments + _SEGMENT_BYTES * _SEGMENTS[name]
+            ctypes.c_uint32.from_address(address + offset).value = selector
+        flags = ctypes.c_uint32.from_address(address + self._layout.hflags)
+        flags.value = flags.value & ~3 | privilege
+        self.uc.context_restore(context)
+
+    def efer(self) -> int:
+        """Read EFER."""
+        return int(self.uc.msr_read(MSR_EFER))
+
+    def enter_handler(self, registers: Registers) -> None:
+        """Write what the delivery of an exception changes."""
+        self.set_selectors({"cs": registers.cs, "ss": registers.ss}, registers.cs & 3)
+        for name in ("rip", "rsp", "rflags", "cr2"):
+            self.write(getattr(x86_const, f"UC_X86_REG_{name.upper()}"), getattr(registers, name))
+
+    def get_registers(self) -> Registers:
+        """Read the whole state."""
+        gprs = {name: self.read(number) for name, number in zip(GPR_NAMES, _GPRS, strict=True)}
+        control = self.control()
+        gdtr, idtr = self.read(x86_const.UC_X86_REG_GDTR), self.read(x86_const.UC_X86_REG_IDTR)
+        return Registers(
+            **gprs,
+            rip=self.read(x86_const.UC_X86_REG_RIP),
+            rflags=control.rflags,
+            cr0=control.cr0,
+            cr2=self.read(x86_const.UC_X86_REG_CR2),
+            cr3=control.cr3,
+            cr4=control.cr4,
+            **{name: self.read(getattr(x86_const, f"UC_X86_REG_{name.upper()}")) for name in _SEGMENTS},
+            fs_base=self.uc.msr_read(MSR_FS_BASE),
+            gs_base=self.uc.msr_read(MSR_GS_BASE),
+            kernel_gs_base=self.uc.msr_read(MSR_KERNEL_GS_BASE),
+            gdtr=Table(gdtr[1], gdtr[2]),
+            idtr=Table(idtr[1], idtr[2]),
+            tr=SystemSegment(*self.read(x86_const.UC_X86_REG_TR)),
+            ldtr=SystemSegment(*self.read(x86_const.UC_X86_REG_LDTR)),
+            efer=self.uc.msr_read(MSR_EFER),
+            star=self.uc.msr_read(MSR_STAR),
+            lstar=self.uc.msr_read(MSR_LSTAR),
+            sfmask=self.uc.msr_read(MSR_SFMASK),
+            mxcsr=self.read(x86_const.UC_X86_REG_MXCSR),
+            xmm=tuple(self.read(number) for number in _XMMS),
+        )
+
+    def set_registers(self, registers: Registers) -> None:
+        """Write the whole state."""
+        self.set_selectors({name: getattr(registers, name) for name in _SEGMENTS}, registers.cs & 3)
+        for number, name in zip(_GPRS, GPR_NAMES, strict=True):
+            self.write(number, getattr(registers, name))
+        for name in ("rip", "rflags", "cr2", "cr3", "cr4", "cr0", "mxcsr"):
+            self.write(getattr(x86_const, f"UC_X86_REG_{name.upper()}"), getattr(registers, name))
+        self.write(x86_const.UC_X86_REG_GDTR, (0, *registers.gdtr, 0))
+        self.write(x86_const.UC_X86_REG_IDTR, (0, *registers.idtr, 0))
+        self.write(x86_const.UC_X86_REG_TR, tuple(registers.tr))
+        self.write(x86_const.UC_X86_REG_LDTR, tuple(registers.ldtr))
+        for index, value in (
+            (MSR_EFER, registers.efer),
+            (MSR_FS_BASE, registers.fs_base),
+            (MSR_GS_BASE, registers.gs_base),
+            (MSR_KERNEL_GS_BASE, registers.kernel_gs_base),
+            (MSR_STAR, registers.star),
+            (MSR_LSTAR, registers.lstar),
+            (MSR_SFMASK, registers.sfmask),
+        ):
+            self.uc.msr_write(index, value)
+        for number, value in zip(_XMMS, registers.xmm, strict=True):
+            self.write(number, value)
+        self.flush_translations()
+
+
+def _new_engine() -> Foreign:
+    engine: Foreign = _unicorn.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64, CPU_MODEL)
+    engine.ctl_set_tlb_mode(unicorn_const.UC_TLB_VIRTUAL)
+    # Without this unicorn fetches from the `until` address of every start.
+    engine.ctl_exits_enabled(True)  # noqa: FBT003
+    return engine
+
+
+def _address_of(engine: Foreign) -> int:
+    address = ctypes.cast(engine._uch, ctypes.c_void_p).value  # noqa: SLF001
+    assert address is not None  # noqa: S101
+    return address
+
+
+def _context_address(context: Foreign) -> int:
+    address: int = context.context.value
+    return address
+
+
+@functools.cache
+def unicorn_layout() -> Layout:
+    """Find out where unicorn keeps its state; raise `UnicornLayoutError` where that is not certain."""
+    engine = _new_engine()
+    engine.mem_map(0, 0x1000)
+    engine.hook_add(unicorn_const.UC_HOOK_TLB_FILL, _identity)
+    before = bytes(engine.context_save())
+    engine.hook_add(unicorn_const.UC_HOOK_INTR, lambda uc, _vector, _data: uc.emu_stop())
+    engine.mem_write(0, b"\x8e\xd8" + b"\x90" * 100)  # mov ds, eax: #GP with that selector
+    selector, rip, fs_base, cs = 0xABC8, 0x1357_9BDF_2468_ACE0, 0x1234_5678_9ABC_DEF0, 0x2468
+    engine.reg_write(x86_const.UC_X86_REG_RAX, selector)
+    engine.emu_start(0, 0)
+    engine.reg_write(x86_const.UC_X86_REG_RAX, 0)
+    engine.reg_write(x86_const.UC_X86_REG_RIP, rip)
+    engine.reg_write(x86_const.UC_X86_REG_FS_BASE, fs_base)
+    engine.reg_write(x86_const.UC_X86_REG_CS, cs)
+    after = bytes(engine.context_save())
+
+    error_code = _only("error code", after, struct.pack("<I", selector))
+    segments = _only("FS base", after, struct.pack("<Q", fs_base)) - 4 * _SEGMENT_BYTES - 8
+    if segments + _SEGMENT_BYTES != _only("CS", after, struct.pack("<I", cs)):
+        raise UnicornLayoutError("unicorn: the segments are not 24 bytes each in the order ES, CS, SS, DS, FS, GS")
+    if _only("RIP", after, struct.pack("<Q", rip)) + 56 != segments:
+        raise UnicornLayoutError("unicorn: the flags of the CPU are not between RIP and the segments")
+    changed = [
+        offset
+        for offset in range(error_code, len(after) - 3, 4)
+        if before[offset : offset + 4] == b"\xff" * 4 and after[offset : offset + 4] == struct.pack("<I", 13)
+    ]
+    if len(changed) != 1:
+        raise UnicornLayoutError(f"unicorn: {len(changed)} places look like the exception in delivery, expected 1")
+    return Layout(segments - 8, segments, error_code, changed[0], _find_counter(engine))
+
+
+def _find_counter(engine: Foreign) -> int:
+    limit = 57
+    engine.ctl_flush_tb()
+    engine.emu_start(2, 0, count=limit)
+    state = ctypes.string_at(_address_of(engine), 2048)
+    # The counter has seen the instruction that the limit stopped.
+    return _only("instruction counter", state, struct.pack("<QQ", limit + 1, limit))
+
+
+def _identity(_uc: Foreign, address: int, _access: int, entry: Foreign, _data: object) -> bool:
+    entry.paddr, entry.perms = address, unicorn_const.UC_PROT_ALL
+    return True
+
+
+def _only(name: str, state: bytes, pattern: bytes) -> int:
+    if state.count(pattern) != 1:
+        raise UnicornLayoutError(f"unicorn: {state.count(pattern)} places look like the {name}, expected 1")
+    return state.find(pattern)

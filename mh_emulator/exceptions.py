@@ -1,0 +1,171 @@
+"""Delivery of exceptions and software interrupts through the guest's IDT in long mode.
+
+Source: AMD64 APM volume 2, sections 8.9 (long-mode interrupt control transfers), 8.2.9 (double fault),
+12.2.5 (64-bit TSS).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mh_builder.paging import is_canonical
+from mh_emulator.mmu import (
+    VECTOR_DF,
+    VECTOR_GP,
+    VECTOR_NP,
+    VECTOR_PF,
+    VECTOR_SS,
+    VECTOR_TS,
+    Access,
+    GuestFault,
+    Mmu,
+    Mode,
+)
+from mh_emulator.registers import RFLAGS_IF, RFLAGS_NT, RFLAGS_RF, RFLAGS_TF, Registers, SystemSegment, Table
+
+WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17})
+_CONTRIBUTORY = frozenset({0, 10, 11, 12, 13})
+
+_EXTERNAL = 1 << 0
+_IN_IDT = 1 << 1
+
+_GATE_BYTES = 16
+_GATE_INTERRUPT, _GATE_TRAP = 0xE, 0xF
+_TSS_RSP0, _TSS_IST1 = 0x04, 0x24
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An exception or a software interrupt that waits for delivery."""
+
+    vector: int
+    error_code: int | None
+    address: int | None = None
+    software_rip: int | None = None
+    """Address of the INT n that this is from: the gate's privilege is checked."""
+
+    @property
+    def is_software(self) -> bool:
+        """Whether an instruction asked for it."""
+        return self.software_rip is not None
+
+
+class TripleFault(Exception):
+    """A fault during the delivery of a double fault."""
+
+
+class _Gate(NamedTuple):
+    offset: int
+    selector: int
+    ist: int
+    kind: int
+    dpl: int
+    present: bool
+
+
+def deliver(event: Event, registers: Registers, mmu: Mmu) -> Registers:
+    """Return the state at the first instruction of the handler; raise `TripleFault` when there is none."""
+    if event.address is not None:
+        registers = registers.with_changes(cr2=event.address)
+    while True:
+        try:
+            return _enter(event, registers, mmu)
+        except GuestFault as fault:
+            if event.software_rip is not None:
+                registers = registers.with_changes(rip=event.software_rip)
+            if fault.address is not None:
+                registers = registers.with_changes(cr2=fault.address)
+            event = _escalate(event, fault)
+
+
+def _escalate(first: Event, second: GuestFault) -> Event:
+    if first.is_software:
+        return Event(second.vector, second.error_code, second.address)
+    if first.vector == VECTOR_DF:
+        raise TripleFault
+    both_contributory = first.vector in _CONTRIBUTORY and second.vector in _CONTRIBUTORY
+    after_page_fault = first.vector == VECTOR_PF and (second.vector in _CONTRIBUTORY or second.vector == VECTOR_PF)
+    if both_contributory or after_page_fault:
+        return Event(VECTOR_DF, 0)
+    return Event(second.vector, second.error_code, second.address)
+
+
+def _enter(event: Event, registers: Registers, mmu: Mmu) -> Registers:
+    external = 0 if event.is_software else _EXTERNAL
+    mode = Mode(registers.cr0, registers.cr3, registers.cr4, registers.efer, user=False, alignment_check=False)
+    gate = _read_gate(event, registers, mmu, mode)
+    old_level = registers.cs & 3
+    level = _check_code_segment(gate.selector, registers, mmu, mode, external)
+    if gate.ist:
+        stack = _tss_stack(registers.tr, _TSS_IST1 + 8 * (gate.ist - 1), mmu, mode, external)
+    elif level < old_level:
+        stack = _tss_stack(registers.tr, _TSS_RSP0 + 8 * level, mmu, mode, external)
+    else:
+        stack = registers.rsp
+    frame = [registers.ss, registers.rsp, registers.rflags, registers.cs, registers.rip]
+    if event.error_code is not None:
+        frame.append(event.error_code)
+    image = struct.pack(f"<{len(frame)}Q", *reversed(frame))
+    stack = ((stack & ~0xF) - len(image)) & (1 << 64) - 1
+    if not is_canonical(stack):
+        raise GuestFault(VECTOR_SS, external)
+    mmu.write(stack, image, mode._replace(user=level == 3))
+    rflags = registers.rflags & ~(RFLAGS_TF | RFLAGS_NT | RFLAGS_RF)
+    if gate.kind == _GATE_INTERRUPT:
+        rflags &= ~RFLAGS_IF
+    new_ss = level if level < old_level else registers.ss
+    return registers.with_changes(rip=gate.offset, cs=gate.selector & ~3 | level, ss=new_ss, rsp=stack, rflags=rflags)
+
+
+def _read_gate(event: Event, registers: Registers, mmu: Mmu, mode: Mode) -> _Gate:
+    external = 0 if event.is_software else _EXTERNAL
+    in_idt = event.vector << 3 | _IN_IDT | external
+    offset = event.vector * _GATE_BYTES
+    if offset + _GATE_BYTES - 1 > registers.idtr.limit:
+        raise GuestFault(VECTOR_GP, in_idt)
+    low, selector, ist, rights, middle, high = struct.unpack(
+        "<HHBBHI4x", mmu.read(registers.idtr.base + offset, _GATE_BYTES, mode)
+    )
+    gate = _Gate(
+        offset=high << 32 | middle << 16 | low,
+        selector=selector,
+        ist=ist & 7,
+        kind=rights & 0x1F,
+        dpl=rights >> 5 & 3,
+        present=bool(rights & 0x80),
+    )
+    if gate.kind not in (_GATE_INTERRUPT, _GATE_TRAP) or (event.is_software and gate.dpl < registers.cs & 3):
+        raise GuestFault(VECTOR_GP, in_idt)
+    if not gate.present:
+        raise GuestFault(VECTOR_NP, in_idt)
+    return gate
+
+
+def _check_code_segment(selector: int, registers: Registers, mmu: Mmu, mode: Mode, external: int) -> int:
+    """Return the privilege level that code in the segment runs at."""
+    if not selector & ~3:
+        raise GuestFault(VECTOR_GP, external)
+    old_level = registers.cs & 3
+    error = selector & ~3 | external
+    in_ldt = selector & 4
+    table = Table(registers.ldtr.base, registers.ldtr.limit) if in_ldt else registers.gdtr
+    if (selector | 7) > table.limit:
+        raise GuestFault(VECTOR_GP, error)
+    descriptor = int.from_bytes(mmu.read(table.base + (selector & ~7), 8, mode), "little")
+    rights, flags = descriptor >> 40 & 0xFF, descriptor >> 52 & 0xF
+    is_code, is_conforming = rights & 0x18 == 0x18, bool(rights & 0x04)
+    dpl = rights >> 5 & 3
+    is_64_bit = flags & 0b0110 == 0b0010
+    if not is_code or not is_64_bit or dpl > old_level:
+        raise GuestFault(VECTOR_GP, error)
+    if not rights & 0x80:
+        raise GuestFault(VECTOR_NP, error)
+    return old_level if is_conforming else dpl
+
+
+def _tss_stack(tr: SystemSegment, offset: int, mmu: Mmu, mode: Mode, external: int) -> int:
+    if offset + 7 > tr.limit:
+        raise GuestFault(VECTOR_TS, tr.selector & ~3 | external)
+    return int.from_bytes(mmu.read(tr.base + offset, 8, mode, Access.READ), "little")

@@ -1,0 +1,48 @@
+"""Memory of a host process, as a virtual machine monitor maps it for its guest."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from mh_builder.paging import PAGE_BYTES
+from mh_emulator.dram import Dram
+
+
+class UserMemory:
+    """An anonymous mapping of `size` bytes; offsets are from its start, frames come with the first touch."""
+
+    def __init__(self, dram: Dram, size: int) -> None:
+        if size <= 0 or size % PAGE_BYTES:
+            raise ValueError(f"a mapping of {size:#x} bytes is not made of 4 KiB pages")
+        self.dram = dram
+        self.size = size
+        self._frames: dict[int, int] = {}
+
+    def populated(self) -> list[int]:
+        """Offsets of the pages that have a frame, ascending."""
+        return sorted(page * PAGE_BYTES for page in self._frames)
+
+    def spa(self, offset: int) -> int:
+        """System physical address of the byte at `offset`; its page is populated."""
+        if not 0 <= offset < self.size:
+            raise ValueError(f"offset {offset:#x} is outside of a mapping of {self.size:#x} bytes")
+        page, in_page = divmod(offset, PAGE_BYTES)
+        frame = self._frames.get(page)
+        if frame is None:
+            frame = self._frames[page] = self.dram.allocate()
+        return frame + in_page
+
+    def read_raw(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes as the host sees them: ciphertext where a guest wrote privately."""
+        return b"".join(self.dram.read_raw(self.spa(start), length) for start, length in pieces(offset, size))
+
+    def write_raw(self, offset: int, data: bytes) -> None:
+        """Store `data` as the host does: garbage for a guest that reads privately."""
+        for start, length in pieces(offset, len(data)):
+            self.dram.write_raw(self.spa(start), data[start - offset : start - offset + length])
+
+
+def pieces(offset: int, size: int) -> list[tuple[int, int]]:
+    """Cut `size` bytes at `offset` at page borders: (offset, length) each."""
+    cuts = [offset, *range((offset & -PAGE_BYTES) + PAGE_BYTES, offset + size, PAGE_BYTES), offset + size]
+    return [(start, end - start) for start, end in pairwise(cuts) if end > start]

@@ -1,0 +1,197 @@
+"""Address translation as the CPU does it: guest tables, rights, accessed and dirty bits, memory slots.
+
+Source: AMD64 APM volume 2, sections 5.6 (page protection), 8.4.2 (page-fault error code), 15.34 (SEV).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+from unicorn import unicorn_const
+
+from mh_builder.paging import (
+    ACCESSED,
+    DIRTY,
+    ENTRY_BYTES,
+    NO_EXECUTE,
+    PAGE_BYTES,
+    PRESENT,
+    Geometry,
+    Hole,
+    Leaf,
+    is_canonical,
+    walk,
+)
+from mh_emulator.dram import Dram
+from mh_emulator.engine import Control
+from mh_emulator.memory import pieces
+from mh_emulator.registers import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE, RFLAGS_AC
+
+VECTOR_DF, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF = 8, 10, 11, 12, 13, 14
+
+PF_PRESENT, PF_WRITE, PF_USER, PF_RESERVED, PF_FETCH = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4
+
+
+class Access(IntEnum):
+    """What is wanted of an address; the numbers are unicorn's."""
+
+    READ = unicorn_const.UC_MEM_READ
+    WRITE = unicorn_const.UC_MEM_WRITE
+    FETCH = unicorn_const.UC_MEM_FETCH
+
+
+@dataclass(frozen=True, slots=True)
+class GuestFault(Exception):
+    """An exception that the guest must handle; `address` is what #PF puts into CR2."""
+
+    vector: int
+    error_code: int | None = None
+    address: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoSlotError(Exception):
+    """The guest-physical address has no memory behind it."""
+
+    gpa: int
+
+
+class GuestPhysical(Protocol):
+    """A guest's physical address space."""
+
+    dram: Dram
+    geometry: Geometry
+
+    @property
+    def key(self) -> bytes | None:
+        """Memory key of an encrypted guest."""
+
+    def spa(self, gpa: int) -> int | None:
+        """System physical address behind `gpa`."""
+
+
+class Mode(NamedTuple):
+    """The state that rights depend on."""
+
+    cr0: int
+    cr3: int
+    cr4: int
+    efer: int
+    user: bool
+    alignment_check: bool
+    """RFLAGS.AC, which lifts SMAP for explicit accesses."""
+
+    @classmethod
+    def of(cls, control: Control, efer: int) -> Mode:
+        """Return the mode of the code that runs now."""
+        return cls(control.cr0, control.cr3, control.cr4, efer, control.cs & 3 == 3, bool(control.rflags & RFLAGS_AC))
+
+    def supervisor(self) -> Mode:
+        """Return the mode of accesses that the CPU makes on its own behalf."""
+        return self._replace(user=False, alignment_check=False)
+
+
+class Translation(NamedTuple):
+    """Where an access goes; `spa` is of the very byte."""
+
+    spa: int
+    key: bytes | None
+    """Under which the access sees memory, or None for raw bytes."""
+    writable: bool
+    """A write needs no further look into the tables."""
+
+
+class Mmu:
+    """Translates for one guest."""
+
+    def __init__(self, guest: GuestPhysical) -> None:
+        self._guest = guest
+        self._dram = guest.dram
+
+    def translate(self, va: int, access: Access, mode: Mode) -> Translation:
+        """Translate `va` and set accessed and dirty bits; raise `GuestFault` or `NoSlotError`."""
+        if not is_canonical(va):
+            raise GuestFault(VECTOR_GP, 0)
+        found = walk(self._read_entry, mode.cr3, va, self._guest.geometry)
+        leaf, writable = self._check(found, va, access, mode)
+        self._mark(leaf, access)
+        spa = self._guest.spa(leaf.gpa)
+        if spa is None:
+            raise NoSlotError(leaf.gpa)
+        private = leaf.private or access is Access.FETCH
+        is_dirty = access is Access.WRITE or bool(leaf.path[-1][2] & DIRTY)
+        return Translation(spa, self._guest.key if private else None, writable and is_dirty)
+
+    def read(self, va: int, size: int, mode: Mode, access: Access = Access.READ) -> bytes:
+        """Read linear memory, as the CPU does on its own behalf."""
+        return b"".join(
+            bytes(self._dram.view[start : start + length]) for start, length in self._resolve(va, size, mode, access)
+        )
+
+    def write(self, va: int, data: bytes, mode: Mode) -> None:
+        """Write linear memory; nothing is written where a part of it faults."""
+        done = 0
+        for start, length in list(self._resolve(va, len(data), mode, Access.WRITE)):
+            self._dram.forget_code(start + self._dram.base_spa)
+            self._dram.view[start : start + length] = data[done : done + length]
+            done += length
+
+    def _resolve(self, va: int, size: int, mode: Mode, access: Access) -> Iterator[tuple[int, int]]:
+        for start, length in pieces(va, size):
+            found = self.translate(start, access, mode)
+            self._dram.own(found.spa, found.key)
+            yield found.spa - self._dram.base_spa, length
+
+    def _read_entry(self, gpa: int) -> int:
+        return self._dram.quadwords[self._entry(gpa)]
+
+    def _entry(self, gpa: int) -> int:
+        spa = self._guest.spa(gpa)
+        if spa is None:
+            raise NoSlotError(gpa)
+        self._dram.own(spa, self._guest.key)
+        return (spa - self._dram.base_spa) // ENTRY_BYTES
+
+    def _check(self, found: Leaf | Hole, va: int, access: Access, mode: Mode) -> tuple[Leaf, bool]:
+        """Raise #PF where the access is not allowed; return the leaf, and whether a write would be."""
+        code = PF_WRITE if access is Access.WRITE else 0
+        code |= PF_USER if mode.user else 0
+        if access is Access.FETCH and (mode.efer & EFER_NXE or mode.cr4 & CR4_SMEP):
+            code |= PF_FETCH
+        no_execute_allowed = bool(mode.efer & EFER_NXE)
+        reserved = isinstance(found, Hole) and found.reserved
+        reserved |= not no_execute_allowed and any(entry & PRESENT and entry & NO_EXECUTE for _, _, entry in found.path)
+        if reserved:
+            raise GuestFault(VECTOR_PF, code | PF_PRESENT | PF_RESERVED, va)
+        if isinstance(found, Hole):
+            raise GuestFault(VECTOR_PF, code, va)
+        writable = found.writable or not (mode.user or mode.cr0 & CR0_WP)
+        if not _allows(found, access, mode, writable=writable):
+            raise GuestFault(VECTOR_PF, code | PF_PRESENT, va)
+        return found, writable
+
+    def _mark(self, leaf: Leaf, access: Access) -> None:
+        last = leaf.path[-1]
+        for step in leaf.path:
+            _, gpa, entry = step
+            wanted = ACCESSED | (DIRTY if step is last and access is Access.WRITE else 0)
+            if entry & wanted != wanted:
+                self._dram.quadwords[self._entry(gpa)] = entry | wanted
+
+
+def _allows(leaf: Leaf, access: Access, mode: Mode, *, writable: bool) -> bool:
+    if mode.user and not leaf.user:
+        return False
+    if access is Access.FETCH:
+        return leaf.executable and not (leaf.user and not mode.user and mode.cr4 & CR4_SMEP)
+    if leaf.user and not mode.user and mode.cr4 & CR4_SMAP and not mode.alignment_check:
+        return False
+    return writable or access is Access.READ
+
+
+def page_of(address: int) -> int:
+    """First address of the page of `address`."""
+    return address & -PAGE_BYTES

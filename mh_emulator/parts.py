@@ -1,0 +1,133 @@
+"""The AMD parts the machine can be: the figures that software sees through CPUID.
+
+Source: CPUID dumps of real parts for 8000_0008 and 8000_001F (AMD64 APM volume 3, appendix E.4);
+Naples' cipher mode from Du et al., arXiv:1712.05090.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import NamedTuple
+
+from mh_builder.paging import Geometry
+
+
+class TweakMode(Enum):
+    """Where the physical-address tweak T(P) enters the block cipher."""
+
+    XE = "XE"
+    """c = E(m ^ T(P))."""
+    XEX = "XEX"
+    """c = E(m ^ T(P)) ^ T(P)."""
+
+
+class CpuidResult(NamedTuple):
+    """The four registers that CPUID returns."""
+
+    eax: int
+    ebx: int
+    ecx: int
+    edx: int
+
+
+NO_LEAF = CpuidResult(0, 0, 0, 0)
+
+MAX_BASIC_LEAF = 7
+MAX_EXTENDED_LEAF = 0x8000_001F
+MAX_KVM_LEAF = 0x4000_0001
+
+OSXSAVE = 1 << 27
+_LEAF1_ECX = 1 << 0 | 1 << 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 22 | 1 << 23 | 1 << 25 | 1 << 26 | 1 << 30
+_LEAF1_ECX_HYPERVISOR = 1 << 31
+_LEAF1_EDX = 0x0789_FBFF
+_LEAF7_EBX = 1 << 0 | 1 << 3 | 1 << 7 | 1 << 8 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 23 | 1 << 24
+_EXTENDED1_ECX = 1 << 0 | 1 << 5
+_EXTENDED1_EDX = 0x0183_FBFF | 1 << 11 | 1 << 20 | 1 << 26 | 1 << 27 | 1 << 29
+
+_SEV = 1 << 1
+_SEV_ES = 1 << 3
+_SME_COHERENT = 1 << 10
+
+_KVM_FEATURE_MIGRATION_CONTROL = 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One CPU generation; `physical_bits` is MAXPHYADDR, `reduction` what encryption takes from system addresses."""
+
+    name: str
+    signature: int
+    """CPUID 0000_0001 EAX."""
+    c_bit: int
+    reduction: int
+    physical_bits: int
+    asids: int
+    """CPUID 8000_001F ECX: ASIDs 1..asids can be encrypted."""
+    min_asid: int
+    """CPUID 8000_001F EDX: lowest ASID of a plain SEV guest, a setting of the platform's firmware."""
+    coherent: bool
+    """Caches are coherent between encryption domains."""
+    tweak_mode: TweakMode
+
+    @property
+    def window_bit(self) -> int:
+        """The bit of the address window that was proposed for mirror VMs, MAXPHYADDR - reduction - 1."""
+        return self.physical_bits - self.reduction - 1
+
+    @property
+    def system_bits(self) -> int:
+        """Width of a system physical address."""
+        return self.physical_bits - self.reduction
+
+    def geometry(self, *, encrypted: bool) -> Geometry:
+        """How a guest's page-table entries are read; only an `encrypted` guest has a C-bit."""
+        return Geometry(self.physical_bits, self.c_bit if encrypted else None)
+
+    def cpuid(self, leaf: int, subleaf: int, *, encrypted: bool) -> CpuidResult:
+        """Return what KVM shows a guest; leaves that it does not show are zero."""
+        if leaf == 7:
+            return CpuidResult(0, _LEAF7_EBX, 0, 0) if subleaf == 0 else NO_LEAF
+        return self._leaves(encrypted).get(leaf, NO_LEAF)
+
+    def _leaves(self, encrypted: bool) -> dict[int, CpuidResult]:  # noqa: FBT001
+        amd = _vendor(b"AuthenticAMD")
+        kvm = _vendor(b"KVMKVMKVM\0\0\0")
+        leaves = {
+            0: CpuidResult(MAX_BASIC_LEAF, amd[0], amd[2], amd[1]),
+            1: CpuidResult(self.signature, 1 << 16 | 8 << 8, _LEAF1_ECX | _LEAF1_ECX_HYPERVISOR, _LEAF1_EDX),
+            0x4000_0000: CpuidResult(MAX_KVM_LEAF, *kvm),
+            0x4000_0001: CpuidResult(_KVM_FEATURE_MIGRATION_CONTROL, 0, 0, 0),
+            0x8000_0000: CpuidResult(MAX_EXTENDED_LEAF, amd[0], amd[2], amd[1]),
+            0x8000_0001: CpuidResult(self.signature, 0, _EXTENDED1_ECX, _EXTENDED1_EDX),
+            0x8000_0008: CpuidResult(48 << 8 | self.physical_bits, 0, 0, 0),
+        }
+        if encrypted:
+            features = _SEV | _SEV_ES | (_SME_COHERENT if self.coherent else 0)
+            ebx = self.reduction << 6 | self.c_bit
+            leaves[0x8000_001F] = CpuidResult(features, ebx, self.asids, self.min_asid)
+        return leaves
+
+
+def _vendor(name: bytes) -> tuple[int, int, int]:
+    return (
+        int.from_bytes(name[0:4], "little"),
+        int.from_bytes(name[4:8], "little"),
+        int.from_bytes(name[8:12], "little"),
+    )
+
+
+PARTS: Mapping[str, Part] = MappingProxyType(
+    {
+        part.name: part
+        for part in (
+            Part("naples", 0x0080_0F12, 47, 5, 48, 15, 5, coherent=False, tweak_mode=TweakMode.XE),
+            Part("rome", 0x0083_0F10, 47, 5, 48, 509, 100, coherent=False, tweak_mode=TweakMode.XEX),
+            Part("milan", 0x00A0_0F11, 51, 5, 48, 509, 100, coherent=True, tweak_mode=TweakMode.XEX),
+            Part("genoa", 0x00A1_0F11, 51, 6, 52, 1006, 100, coherent=True, tweak_mode=TweakMode.XEX),
+        )
+    }
+)
+"""The parts by name."""

@@ -1,0 +1,36 @@
+"""One server: DRAM, secure processor and KVM."""
+
+from __future__ import annotations
+
+import random
+
+from mh_builder.paging import GIB
+from mh_emulator.dram import Dram
+from mh_emulator.kvm import AsidPool, Vm
+from mh_emulator.memory import UserMemory
+from mh_emulator.parts import Part
+from mh_emulator.psp.firmware import Firmware
+
+
+class Platform:
+    """A server of type `part` with `dram_bytes` of DRAM; `seed` decides all that is random in it.
+
+    Another seed is another server, or the same after a reset: other keys, other tweaks, other addresses.
+    """
+
+    def __init__(self, part: Part, dram_bytes: int, seed: int) -> None:
+        self.part = part
+        highest = ((1 << part.system_bits) - dram_bytes) // GIB
+        base = random.Random(f"base {seed}").randrange(1, highest) * GIB  # noqa: S311
+        self.dram = Dram(dram_bytes, base, part, seed)
+        self.psp = Firmware(self.dram, seed)
+        self.psp.init()
+        self._asids = AsidPool(part, self.psp)
+
+    def memory(self, size: int) -> UserMemory:
+        """Map `size` bytes of memory in the host process."""
+        return UserMemory(self.dram, size)
+
+    def create_vm(self) -> Vm:
+        """KVM_CREATE_VM."""
+        return Vm(self.dram, self.psp, self._asids)

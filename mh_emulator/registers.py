@@ -1,0 +1,94 @@
+"""The architectural state of one vCPU in long mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+CR0_PE, CR0_MP, CR0_ET, CR0_NE, CR0_WP, CR0_PG = 1 << 0, 1 << 1, 1 << 4, 1 << 5, 1 << 16, 1 << 31
+CR4_PAE, CR4_OSFXSR, CR4_OSXMMEXCPT = 1 << 5, 1 << 9, 1 << 10
+CR4_OSXSAVE, CR4_SMEP, CR4_SMAP = 1 << 18, 1 << 20, 1 << 21
+EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11
+RFLAGS_FIXED, RFLAGS_TF, RFLAGS_IF, RFLAGS_NT, RFLAGS_RF, RFLAGS_AC = 1 << 1, 1 << 8, 1 << 9, 1 << 14, 1 << 16, 1 << 18
+
+XMM_COUNT = 16
+MXCSR_RESET = 0x1F80
+
+GPR_NAMES = (
+    *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
+    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+)
+
+
+class Table(NamedTuple):
+    """GDTR or IDTR: linear base, and limit in bytes less one."""
+
+    base: int = 0
+    limit: int = 0
+
+
+class SystemSegment(NamedTuple):
+    """TR or LDTR with its hidden part; `attributes` are the descriptor's bits 55:40 without the limit."""
+
+    selector: int = 0
+    base: int = 0
+    limit: int = 0
+    attributes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """All that must move for a guest to go on elsewhere, but x87 and what long mode ignores of segments."""
+
+    rip: int
+    cr3: int
+    rax: int = 0
+    rcx: int = 0
+    rdx: int = 0
+    rbx: int = 0
+    rsp: int = 0
+    rbp: int = 0
+    rsi: int = 0
+    rdi: int = 0
+    r8: int = 0
+    r9: int = 0
+    r10: int = 0
+    r11: int = 0
+    r12: int = 0
+    r13: int = 0
+    r14: int = 0
+    r15: int = 0
+    rflags: int = RFLAGS_FIXED
+    cs: int = 0x10
+    """Selector; its two low bits are the privilege level."""
+    ss: int = 0x18
+    ds: int = 0
+    es: int = 0
+    fs: int = 0
+    gs: int = 0
+    fs_base: int = 0
+    gs_base: int = 0
+    kernel_gs_base: int = 0
+    gdtr: Table = field(default=Table())
+    idtr: Table = field(default=Table())
+    tr: SystemSegment = field(default=SystemSegment())
+    ldtr: SystemSegment = field(default=SystemSegment())
+    cr0: int = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG
+    cr2: int = 0
+    cr4: int = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT
+    efer: int = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE
+    star: int = 0
+    lstar: int = 0
+    sfmask: int = 0
+    mxcsr: int = MXCSR_RESET
+    xmm: tuple[int, ...] = field(default=(0,) * XMM_COUNT)
+    """XMM0..15 as 128-bit numbers."""
+
+    @classmethod
+    def long_mode(cls, entry: int, stack: int, cr3: int) -> Registers:
+        """Flat 64-bit state at privilege level 0 with interrupts off; `cr3` includes the C-bit."""
+        return cls(rip=entry, rsp=stack, cr3=cr3)
+
+    def with_changes(self, **changes: object) -> Registers:
+        """Return a copy with some registers replaced, by name."""
+        return replace(self, **changes)  # type: ignore[arg-type]

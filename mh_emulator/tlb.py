@@ -1,0 +1,101 @@
+"""What one vCPU has cached of translations and instructions, and the rules between vCPUs.
+
+A frame that somebody may execute is writable for nobody, so a write to it shows up as a TLB miss; only
+then can instructions that lie in several caches be forgotten in all of them.
+"""
+
+from __future__ import annotations
+
+from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
+from mh_emulator.dram import Dram
+from mh_emulator.engine import Engine, Foreign
+from mh_emulator.mmu import Access, GuestFault, Mmu, Mode, NoSlotError, Translation, page_of
+from mh_emulator.traps import Traps
+
+_READ, _WRITE, _EXECUTE = 1, 2, 4
+
+
+class StaleCodeError(Exception):
+    """The access would change instructions under the CPU's feet: forget them, then try again."""
+
+
+class Tlb:
+    """The cache of one engine, filled on demand; an observer of DRAM."""
+
+    def __init__(self, engine: Engine, mmu: Mmu, dram: Dram, traps: Traps) -> None:
+        self._engine = engine
+        self._mmu = mmu
+        self._dram = dram
+        self._traps = traps
+        self.frames: set[int] = set()
+        self.code: set[int] = set()
+        self.writable: set[int] = set()
+        self.efer = 0
+        self.missed: GuestFault | NoSlotError | StaleCodeError | None = None
+        """Why the last miss could not be filled."""
+        self.missed_access = Access.READ
+        self.missed_page = 0
+        """Virtual address; unicorn tells no more than the page."""
+        dram.observers.append(self)
+
+    def fill(self, _uc: object, va: int, access: int, entry: Foreign, _data: object) -> bool:
+        """Answer unicorn's question for the page at `va`."""
+        wanted = Access(access)
+        try:
+            found = self._mmu.translate(va, wanted, Mode.of(self._engine.control(), self.efer))
+            self._dram.own(found.spa, found.key)
+            entry.perms = self._fetch(va, found) if wanted is Access.FETCH else self._data(found, wanted)
+        except (GuestFault, NoSlotError, StaleCodeError) as reason:
+            self.missed, self.missed_access, self.missed_page = reason, wanted, va
+            return False
+        entry.paddr = page_of(found.spa)
+        self.frames.add(found.spa >> PAGE_SHIFT)
+        return True
+
+    def _fetch(self, va: int, found: Translation) -> int:
+        frame = found.spa >> PAGE_SHIFT
+        for observer in self._dram.observers:
+            if frame in observer.writable:
+                observer.flush_translations()
+        self.code.add(frame)
+        start = page_of(found.spa) - self._dram.base_spa
+        self._traps.cover(page_of(va), bytes(self._dram.view[start : start + PAGE_BYTES]))
+        return _READ | _EXECUTE
+
+    def _data(self, found: Translation, wanted: Access) -> int:
+        frame = found.spa >> PAGE_SHIFT
+        if wanted is Access.READ:
+            if not found.writable or self._is_code(frame):
+                return _READ
+        elif self._is_code(frame):
+            self._before_write(frame)
+        # Without the right to execute, even where the page has it: stores to a page that is
+        # executable in the TLB are ten times slower.
+        self.writable.add(frame)
+        return _READ | _WRITE
+
+    def _is_code(self, frame: int) -> bool:
+        return any(frame in observer.code for observer in self._dram.observers)
+
+    def _before_write(self, frame: int) -> None:
+        for observer in self._dram.observers:
+            if frame in observer.code and observer is not self:
+                observer.flush_code()
+        if frame in self.code:
+            raise StaleCodeError
+
+    def flush_translations(self) -> None:
+        """Empty the TLB."""
+        self._engine.flush_translations()
+        self.frames.clear()
+        self.writable.clear()
+
+    def flush_code(self) -> None:
+        """Forget all translated code, and the TLB; not allowed while the engine runs."""
+        self._engine.flush_code()
+        self.code.clear()
+        self.flush_translations()
+
+    def close(self) -> None:
+        """Stop watching DRAM."""
+        self._dram.observers.remove(self)

@@ -1,0 +1,89 @@
+"""Instructions that leave the guest, and that unicorn would execute in its own way.
+
+Unicorn has no hook for HLT, RDMSR and WRMSR, and its hooks for IN and OUT cannot stop at the instruction.
+A page that is about to be executed is therefore searched for their opcodes, and a hook is put on every such
+address. A hook on bytes that are no instruction of this kind never fires, or finds that out and does nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import NamedTuple
+
+from unicorn import unicorn_const
+
+from mh_builder.paging import PAGE_BYTES
+from mh_emulator.engine import Engine
+
+_OPCODES = re.compile(rb"[\xf4\xe4-\xe7\xec-\xef]|\x0f[\x30\x32]", re.DOTALL)
+_OPERAND_SIZE = 0x66
+_TWO_BYTE = 0x0F
+
+
+class Trap(Enum):
+    """Why an instruction leaves the guest."""
+
+    HLT = auto()
+    RDMSR = auto()
+    WRMSR = auto()
+    IN = auto()
+    OUT = auto()
+
+
+class Trapped(NamedTuple):
+    """A trapping instruction: its length, and for IN and OUT the port (None: DX) and the bytes moved."""
+
+    trap: Trap
+    length: int
+    port: int | None = None
+    size: int = 0
+
+
+def classify(code: bytes) -> Trapped | None:
+    """Return which trap the instruction at the start of `code` is."""
+    prefixes = 1 if code[:1] == bytes([_OPERAND_SIZE]) else 0
+    opcode = code[prefixes : prefixes + 2]
+    if opcode[:1] == b"\xf4":
+        return Trapped(Trap.HLT, prefixes + 1)
+    if opcode == b"\x0f\x30":
+        return Trapped(Trap.WRMSR, prefixes + 2)
+    if opcode == b"\x0f\x32":
+        return Trapped(Trap.RDMSR, prefixes + 2)
+    if not opcode or opcode[0] not in (*range(0xE4, 0xE8), *range(0xEC, 0xF0)):
+        return None
+    trap = Trap.OUT if opcode[0] & 2 else Trap.IN
+    wide = 2 if prefixes else 4
+    size = wide if opcode[0] & 1 else 1
+    if opcode[0] & 8:
+        return Trapped(trap, prefixes + 1, None, size)
+    return Trapped(trap, prefixes + 2, opcode[1], size) if len(opcode) == 2 else None
+
+
+class Traps:
+    """The hooks of one engine; `on_trap` gets the address of every candidate that is about to execute."""
+
+    def __init__(self, engine: Engine, on_trap: Callable[[int], None]) -> None:
+        self._engine = engine
+        self._hooked: set[int] = set()
+        self._on_trap = on_trap
+
+    def cover(self, va: int, page: bytes) -> None:
+        """Put hooks on the page at virtual address `va`, which holds `page`."""
+        # Hooks stay for good: translated code refers to them.
+        for address in _candidates(page):
+            if va + address not in self._hooked:
+                self._hooked.add(va + address)
+                self._engine.uc.hook_add(unicorn_const.UC_HOOK_CODE, self._fire, None, va + address, va + address)
+
+    def _fire(self, _uc: object, address: int, _size: int, _data: object) -> None:
+        self._on_trap(address)
+
+
+def _candidates(page: bytes) -> set[int]:
+    found = {match.start() for match in _OPCODES.finditer(page)}
+    found |= {start - 1 for start in found if start and page[start - 1] == _OPERAND_SIZE}
+    if page[-1] in (_OPERAND_SIZE, _TWO_BYTE):
+        found.add(PAGE_BYTES - 1)
+    return found

@@ -1,0 +1,291 @@
+"""One vCPU: runs guest code until the host has something to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from unicorn import unicorn_const, x86_const
+
+from mh_builder.paging import PAGE_BYTES, is_canonical
+from mh_emulator.engine import Engine, Foreign, UnicornError
+from mh_emulator.exceptions import WITH_ERROR_CODE, Event, TripleFault, deliver
+from mh_emulator.exits import Exit, Reason
+from mh_emulator.mmu import (
+    VECTOR_GP,
+    VECTOR_PF,
+    VECTOR_SS,
+    Access,
+    GuestFault,
+    GuestPhysical,
+    Mmu,
+    Mode,
+    NoSlotError,
+    page_of,
+)
+from mh_emulator.msr import MSR_KVM_MIGRATION_CONTROL, BadMsrError, MsrOwner, read_msr, write_msr
+from mh_emulator.operands import LONGEST_INSTRUCTION, Operand, missed
+from mh_emulator.parts import OSXSAVE, Part
+from mh_emulator.registers import CR0_PG, CR4_OSXSAVE, EFER_LMA, Registers
+from mh_emulator.tlb import StaleCodeError, Tlb
+from mh_emulator.traps import Trap, Trapped, Traps, classify
+
+VECTOR_UD, VECTOR_BP = 6, 3
+
+_VMMCALL = b"\x0f\x01\xd9"
+_REPEAT = (b"\xf2", b"\xf3")
+_INT3 = 0xCC
+_MASK32 = 0xFFFF_FFFF
+_IOPL_SHIFT = 12
+
+_RAX, _RCX, _RDX, _RBX = (getattr(x86_const, f"UC_X86_REG_{n}") for n in ("RAX", "RCX", "RDX", "RBX"))
+_RIP = x86_const.UC_X86_REG_RIP
+
+MemoryTrace = Callable[[int, int, bool], None]
+"""(system physical address, bytes, whether it is a write)."""
+
+
+class Machine(GuestPhysical, MsrOwner, Protocol):
+    """The VM around a vCPU."""
+
+    part: Part
+
+    @property
+    def runnable(self) -> bool:
+        """Whether the CPU accepts the VM's ASID."""
+
+
+class Vcpu:
+    """A virtual CPU of `vm`; give it registers, then `run` it again and again."""
+
+    def __init__(self, vm: Machine) -> None:
+        self._vm = vm
+        dram = vm.dram
+        self._engine = Engine(dram.base_spa, dram.size, dram.host_address)
+        self._mmu = Mmu(vm)
+        self._tlb = Tlb(self._engine, self._mmu, dram, Traps(self._engine, self._on_trap))
+        self._raised: int | None = None
+        self._invalid = False
+        self._trapped: Trapped | None = None
+        self._counts = False
+        self._trace_hook: int | None = None
+        self._add_hooks()
+
+    def get_registers(self) -> Registers:
+        """Read the whole state."""
+        return self._engine.get_registers()
+
+    def set_registers(self, registers: Registers) -> None:
+        """Write the whole state; raise `ValueError` outside of long mode with paging."""
+        if not (registers.cr0 & CR0_PG and registers.efer & EFER_LMA):
+            raise ValueError(f"CR0 {registers.cr0:#x}, EFER {registers.efer:#x}: the vCPU runs in long mode only")
+        self._engine.set_registers(registers)
+        self._tlb.efer = registers.efer
+        self._tlb.flush_translations()
+
+    def flush_translations(self) -> None:
+        """Forget cached translations, after a change of the VM's memory slots."""
+        self._tlb.flush_translations()
+
+    def close(self) -> None:
+        """Stop watching memory; the vCPU cannot be used any more."""
+        self._tlb.close()
+
+    def trace_memory(self, callback: MemoryTrace | None) -> None:
+        """Call `callback` for every data access from now on, or stop that with None."""
+        uc = self._engine.uc
+        if self._trace_hook is not None:
+            uc.hook_del(self._trace_hook)
+            self._trace_hook = None
+        if callback is not None:
+            is_write = unicorn_const.UC_MEM_WRITE
+
+            def report(_uc: object, access: int, address: int, size: int, _value: int, _data: object) -> None:
+                callback(address, size, access == is_write)
+
+            self._trace_hook = uc.hook_add(unicorn_const.UC_HOOK_MEM_READ | unicorn_const.UC_HOOK_MEM_WRITE, report)
+        self._tlb.flush_code()
+
+    def read_linear(self, va: int, size: int) -> bytes:
+        """Return memory as the guest's supervisor sees it at `va`; raise `GuestFault` or `NoSlotError`."""
+        return self._mmu.read(va, size, self._mode().supervisor())
+
+    def run(self, max_instructions: int | None = None) -> Exit:
+        """Run until an exit, or until `max_instructions` have been begun."""
+        if not self._vm.runnable:
+            return Exit(Reason.FAIL_ENTRY)
+        remaining = max_instructions
+        try:
+            while remaining is None or remaining > 0:
+                begun = self._start(remaining)
+                if remaining is not None:
+                    remaining -= begun
+                stop = self._handle()
+                if stop is not None:
+                    return stop
+        except TripleFault:
+            return Exit(Reason.SHUTDOWN)
+        except NoSlotError as missing:
+            return Exit(Reason.MMIO, gpa=missing.gpa)
+        return Exit(Reason.LIMIT)
+
+    def _start(self, limit: int | None) -> int:
+        """Run the engine until something happens; return the instructions begun, 0 without a limit."""
+        if self._counts is not (limit is not None):
+            # Code that was translated without a counter would never stop for it.
+            self._counts = limit is not None
+            self._tlb.flush_code()
+        self._raised = self._trapped = self._tlb.missed = None
+        self._invalid = False
+        try:
+            self._engine.uc.emu_start(self._engine.read(_RIP), 0, count=limit or 0)
+        except UnicornError:
+            if self._tlb.missed is None:
+                raise
+        return min(self._engine.executed(), limit) if limit is not None else 0
+
+    def _handle(self) -> Exit | None:
+        missed_reason = self._tlb.missed
+        if self._raised is not None:
+            self._deliver(self._exception(self._raised))
+        elif self._invalid:
+            return self._invalid_instruction()
+        elif self._trapped is not None:
+            return self._trap(self._trapped)
+        elif isinstance(missed_reason, StaleCodeError):
+            self._tlb.flush_code()
+        elif isinstance(missed_reason, NoSlotError):
+            return self._mmio(missed_reason)
+        elif missed_reason is not None:
+            self._deliver(self._missed_fault(missed_reason))
+        return None
+
+    def _deliver(self, event: Event) -> None:
+        before = self.get_registers()
+        after = deliver(event, before, self._mmu)
+        self._engine.enter_handler(after)
+        if (before.cs ^ after.cs) & 3:
+            self._tlb.flush_translations()
+
+    def _exception(self, vector: int) -> Event:
+        raised = self._engine.take_exception()
+        if raised.is_software:
+            rip = self._engine.read(_RIP)
+            length = 1 if vector == VECTOR_BP and self._code(rip - 1, 1) == bytes([_INT3]) else 2
+            return Event(vector, None, software_rip=rip - length)
+        return Event(vector, raised.error_code if vector in WITH_ERROR_CODE else None)
+
+    def _missed_fault(self, fault: GuestFault) -> Event:
+        page = page_of(self._tlb.missed_page)
+        if fault.vector == VECTOR_PF:
+            return Event(VECTOR_PF, fault.error_code, self._missed_operand(page).address)
+        on_stack = self._tlb.missed_access is not Access.FETCH and self._missed_operand(page).on_stack
+        return Event(VECTOR_SS if on_stack else VECTOR_GP, 0)
+
+    def _missed_operand(self, page: int) -> Operand:
+        """Return the byte that a miss was about; unicorn tells the page only."""
+        registers = self.get_registers()
+        if self._tlb.missed_access is Access.FETCH:
+            return Operand(max(registers.rip, page), 0, on_stack=False)
+        found = missed(self._code(registers.rip, LONGEST_INSTRUCTION), registers, page)
+        return found or Operand(page, 0, on_stack=False)
+
+    def _mmio(self, missing: NoSlotError) -> Exit:
+        page = page_of(self._tlb.missed_page)
+        operand = self._missed_operand(page)
+        is_table_walk = missing.gpa % PAGE_BYTES != 0
+        if is_table_walk:
+            return Exit(Reason.MMIO, gpa=missing.gpa)
+        is_write = self._tlb.missed_access is Access.WRITE
+        return Exit(Reason.MMIO, gpa=missing.gpa + operand.address - page, size=operand.size, is_write=is_write)
+
+    def _invalid_instruction(self) -> Exit | None:
+        rip = self._engine.read(_RIP)
+        code = self._code(rip, 4)
+        length = 4 if code[:1] in _REPEAT else 3
+        if code[length - 3 : length] != _VMMCALL:
+            self._deliver(Event(VECTOR_UD, None))
+            return None
+        self._engine.write(_RIP, rip + length)
+        return Exit(Reason.HYPERCALL)
+
+    def _trap(self, trapped: Trapped) -> Exit | None:
+        control = self._engine.control()
+        level = control.cs & 3
+        limit = control.rflags >> _IOPL_SHIFT & 3 if trapped.trap in (Trap.IN, Trap.OUT) else 0
+        if level > limit:
+            self._deliver(Event(VECTOR_GP, 0))
+            return None
+        try:
+            stop = self._execute(trapped)
+        except BadMsrError:
+            self._deliver(Event(VECTOR_GP, 0))
+            return None
+        self._engine.write(_RIP, self._engine.read(_RIP) + trapped.length)
+        return stop
+
+    def _execute(self, trapped: Trapped) -> Exit | None:
+        if trapped.trap is Trap.HLT:
+            return Exit(Reason.HLT)
+        if trapped.trap in (Trap.IN, Trap.OUT):
+            is_write = trapped.trap is Trap.OUT
+            port = self._engine.read(_RDX) & 0xFFFF if trapped.port is None else trapped.port
+            value = self._engine.read(_RAX) & ((1 << 8 * trapped.size) - 1) if is_write else 0
+            return Exit(Reason.IO, port=port, size=trapped.size, value=value, is_write=is_write)
+        index = self._engine.read(_RCX) & _MASK32
+        if trapped.trap is Trap.RDMSR:
+            value = read_msr(index, self._engine, self._vm)
+            self._engine.write(_RAX, value & _MASK32)
+            self._engine.write(_RDX, value >> 32)
+            return None
+        value = (self._engine.read(_RDX) & _MASK32) << 32 | self._engine.read(_RAX) & _MASK32
+        write_msr(index, value, self._engine, self._vm)
+        self._tlb.efer = self._engine.efer()
+        self._tlb.flush_translations()
+        return Exit(Reason.MSR, msr=index, value=value) if index == MSR_KVM_MIGRATION_CONTROL else None
+
+    def _code(self, va: int, size: int) -> bytes:
+        """Return up to `size` bytes of instructions at `va`, fewer where the next page is missing."""
+        mode = self._mode().supervisor()._replace(cr4=0)
+        code = b""
+        while len(code) < size and is_canonical(va + len(code)):
+            start = va + len(code)
+            length = min(size - len(code), PAGE_BYTES - start % PAGE_BYTES)
+            try:
+                code += self._mmu.read(start, length, mode, Access.FETCH)
+            except (GuestFault, NoSlotError):
+                break
+        return code
+
+    def _mode(self) -> Mode:
+        return Mode.of(self._engine.control(), self._tlb.efer)
+
+    def _add_hooks(self) -> None:
+        uc = self._engine.uc
+        uc.hook_add(unicorn_const.UC_HOOK_TLB_FILL, self._tlb.fill)
+        uc.hook_add(unicorn_const.UC_HOOK_INTR, self._on_interrupt)
+        uc.hook_add(unicorn_const.UC_HOOK_INSN_INVALID, self._on_invalid)
+        uc.hook_add(unicorn_const.UC_HOOK_INSN, self._on_cpuid, None, 1, 0, x86_const.UC_X86_INS_CPUID)
+
+    def _on_interrupt(self, uc: Foreign, vector: int, _data: object) -> None:
+        self._raised = vector
+        uc.emu_stop()
+
+    def _on_invalid(self, uc: Foreign, _data: object) -> bool:
+        self._invalid = True
+        uc.emu_stop()
+        return True
+
+    def _on_trap(self, address: int) -> None:
+        self._trapped = classify(self._code(address, 3))
+        if self._trapped is not None:
+            self._engine.uc.emu_stop()
+
+    def _on_cpuid(self, uc: Foreign, _data: object) -> int:
+        leaf, subleaf = uc.reg_read(_RAX) & _MASK32, uc.reg_read(_RCX) & _MASK32
+        eax, ebx, ecx, edx = self._vm.part.cpuid(leaf, subleaf, encrypted=self._vm.encrypted)
+        if leaf == 1 and self._engine.control().cr4 & CR4_OSXSAVE:
+            ecx |= OSXSAVE
+        for register, value in ((_RAX, eax), (_RBX, ebx), (_RCX, ecx), (_RDX, edx)):
+            uc.reg_write(register, value)
+        return 1
