@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mh_builder.asm import directives, encoder, verify
+from mh_builder.asm import directives, encoder, opcodes, verify
 from mh_builder.asm.diagnostics import AssemblyError, Diagnostic, Line, Reporter, StatementError
 from mh_builder.asm.emit import Emitter
 from mh_builder.asm.expression import Cursor, Expression, Name
@@ -152,7 +152,7 @@ class Assembly:
                 encoding = answers[candidate.request]
                 problem = verify.complaint(pending, candidate, encoding)
                 if not problem:
-                    fragment.data = pending.prefix + encoding.code
+                    fragment.data = opcodes.prefixed(pending.prefix, encoding.code)
                     fragment.fields = self._fields(pending, candidate, encoding)
                     break
             if problem:

@@ -110,7 +110,7 @@ def _simple(parsed: _Instruction) -> Bytes | None:
     code = opcodes.SIMPLE[parsed.mode].get(parsed.mnemonic)
     if code is None or parsed.operands:
         return None
-    return Bytes(parsed.line, parsed.prefix + code)
+    return Bytes(parsed.line, opcodes.prefixed(parsed.prefix, code))
 
 
 def _special(parsed: _Instruction) -> Bytes | None:
@@ -275,15 +275,23 @@ def is_absolute(operand: Operand, mode: int) -> bool:
     return mode == 64 and isinstance(operand, Memory) and not operand.base and not operand.index
 
 
+def _is_segment(operand: Operand) -> bool:
+    return isinstance(operand, Register) and operand.name in registers.SEGMENT
+
+
 def _rewrite(parsed: _Instruction) -> str:
     operands = parsed.operands
-    first = operands[0].name if operands and isinstance(operands[0], Register) else ""
     if any(is_absolute(operand, parsed.mode) for operand in operands):
         return "absolute"
     if parsed.mnemonic == "nop":
         return "long-nop"
     is_table = parsed.mnemonic in {"lgdt", "lidt", "sgdt", "sidt"}
-    is_segment = parsed.mnemonic in {"mov", "push", "pop"} and first in registers.SEGMENT
+    # Not `mov ax, cs`: a segment register goes to a general one in that one's width.
+    is_segment = (
+        parsed.mnemonic in {"mov", "push", "pop"}
+        and bool(operands)
+        and (_is_segment(operands[0]) or (isinstance(operands[0], Memory) and _is_segment(operands[-1])))
+    )
     return "no-operand-size" if parsed.mode != 16 and (is_table or is_segment) else ""
 
 

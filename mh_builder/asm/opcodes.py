@@ -8,6 +8,18 @@ _CONDITIONS = (
 )  # fmt: skip
 CONDITION_CODES = {name: code for code, group in enumerate(_CONDITIONS) for name in group}
 
+_STRING_OPCODES = {"movs": 0xA4, "cmps": 0xA6, "stos": 0xAA, "lods": 0xAC, "scas": 0xAE, "ins": 0x6C, "outs": 0x6E}
+
+
+def _strings(name: str, mode: int) -> dict[str, bytes]:
+    """Encode a string instruction's sizes; keystone takes no `movsd` without operands."""
+    byte, wide = bytes([_STRING_OPCODES[name]]), bytes([_STRING_OPCODES[name] + 1])
+    sizes = {"b": byte, "w": wide if mode == 16 else b"\x66" + wide, "d": b"\x66" + wide if mode == 16 else wide}
+    if mode == 64 and name not in {"ins", "outs"}:
+        sizes["q"] = b"\x48" + wide
+    return {name + suffix: code for suffix, code in sizes.items()}
+
+
 _RETURNS = {"ret": b"\xc3", "retf": b"\xcb"}
 _ALIKE = {"nop": b"\x90", "int3": b"\xcc", "int1": b"\xf1"} | _RETURNS
 SIMPLE: dict[int, dict[str, bytes]] = {
@@ -25,25 +37,18 @@ SIMPLE: dict[int, dict[str, bytes]] = {
     },
 }  # fmt: skip
 """Instructions without operands, by mode."""
+for _mode, _instructions in SIMPLE.items():
+    for _name in _STRING_OPCODES:
+        _instructions.update(_strings(_name, _mode))
 
 RETURNS_WITH_COUNT = {"ret": b"\xc2", "retf": b"\xca"}
 
 PREFIXES: dict[str, tuple[bytes, frozenset[str]]] = {}
 """The byte of a prefix and the mnemonics it may stand before."""
 
-_SUFFIXES = {
-    "movs": "bwdq",
-    "stos": "bwdq",
-    "lods": "bwdq",
-    "cmps": "bwdq",
-    "scas": "bwdq",
-    "ins": "bwd",
-    "outs": "bwd",
-}
-_STRINGS = {name: frozenset(f"{name}{suffix}" for suffix in suffixes) for name, suffixes in _SUFFIXES.items()}
-STRING_INSTRUCTIONS = frozenset().union(*_STRINGS.values())
-_MOVING = _STRINGS["movs"] | _STRINGS["stos"] | _STRINGS["lods"] | _STRINGS["ins"] | _STRINGS["outs"]
-_COMPARING = _STRINGS["cmps"] | _STRINGS["scas"]
+_COMPARING = frozenset(name + suffix for name in ("cmps", "scas") for suffix in "bwdq")
+_MOVING = frozenset(name + suffix for name in ("movs", "stos", "lods", "ins", "outs") for suffix in "bwdq")
+STRING_INSTRUCTIONS = _COMPARING | _MOVING
 _LOCKABLE = frozenset({
     "add", "adc", "and", "btc", "btr", "bts", "cmpxchg", "cmpxchg8b", "cmpxchg16b", "dec", "inc", "neg", "not", "or",
     "sbb", "sub", "xadd", "xchg", "xor",
@@ -54,6 +59,16 @@ PREFIXES["repe"] = PREFIXES["repz"] = (b"\xf3", _COMPARING)
 PREFIXES["repne"] = PREFIXES["repnz"] = (b"\xf2", _COMPARING)
 PREFIXES["data32"] = (b"\x66", frozenset({"lgdt", "lidt", "sgdt", "sidt", "ret", "retf"}))
 """`data32` is for 16-bit code only; `lgdt` loads no more than 24 bits of the base there without it."""
+
+
+_BEFORE_DATA32 = b"\x26\x2e\x36\x3e\x64\x65\x67"
+
+
+def prefixed(prefix: bytes, code: bytes) -> bytes:
+    """Put a prefix behind those that are already there, where GNU `as` has it."""
+    earlier = _BEFORE_DATA32 if prefix == b"\x66" else _BEFORE_DATA32 + b"\x66"
+    start = len(code) - len(code.lstrip(earlier)) if prefix else 0
+    return code[:start] + prefix + code[start:]
 
 
 def branch(mnemonic: str, mode: int) -> tuple[bytes, bytes] | None:

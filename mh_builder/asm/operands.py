@@ -118,6 +118,7 @@ class _Sum:
         self._plain: list[ex.Name] = []
         self._scaled: list[tuple[ex.Name, int]] = []
         self._rest: ex.Expression | None = None
+        self._named = False
 
     def add(self, term: ex.Expression, sign: int) -> None:
         """Add a term with a sign; a register must stand alone or be multiplied by its scale."""
@@ -131,6 +132,7 @@ class _Sum:
             case ex.Unary("+", operand):
                 self.add(operand, sign)
             case _ if not _registers(term):
+                self._named = self._named or bool(ex.names(term))
                 self._add_number(ex.bind(term, self._lookup), sign)
             case _ if sign < 0:
                 raise StatementError(_registers(term)[0].column, "a register cannot be subtracted")
@@ -165,6 +167,8 @@ class _Sum:
             raise StatementError(column, "an address has at most a base and one index register")
         rest = self._rest or ex.Number(0, column)
         base = self._plain[0].name if self._plain else ""
+        if base == "rip" and self._named and isinstance(rest, ex.Number):
+            raise StatementError(rest.column, "'[rip + …]' takes an address; what it has here is a number")
         index, scale = (self._scaled[0][0].name, self._scaled[0][1]) if self._scaled else ("", 1)
         if len(self._plain) == 2:
             index = self._plain[1].name

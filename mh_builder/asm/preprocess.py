@@ -56,9 +56,10 @@ class _Condition:
 
 @dataclass(slots=True)
 class _Frame:
-    """Lines being read; `macro` frames are those `.exitm` leaves."""
+    """Lines being read and the statement that made them appear; `.exitm` leaves those of a macro."""
 
     lines: Iterator[Line]
+    opening: Statement | None
     conditions: int
     directory: Path | None
     is_macro: bool
@@ -79,7 +80,7 @@ class Preprocessor:
 
     def statements(self, source: Source) -> Iterator[Statement]:
         """Yield labels, directives and instructions; errors go to the reporter."""
-        self._frames.append(_Frame(iter(source.lines), 0, source.directory, is_macro=False))
+        self._frames.append(_Frame(iter(source.lines), None, 0, source.directory, is_macro=False))
         while self._frames:
             try:
                 line = self._next_line()
@@ -89,13 +90,23 @@ class Preprocessor:
                 return
 
     def _next_line(self) -> Line | None:
-        line = next(self._frames[-1].lines, None)
+        line = self._advance(self._frames[-1])
         if line is None:
             frame = self._frames.pop()
             self._close_conditions(frame.conditions)
             return None
         self._charge(line)
         return line
+
+    def _advance(self, frame: _Frame) -> Line | None:
+        try:
+            return next(frame.lines, None)
+        except StatementError as error:
+            # Expansions are lazy: what is wrong with one shows when its lines are read.
+            if frame.opening is None:
+                raise
+            self._reporter.error(frame.opening.line, error.column, error.message)
+            return None
 
     def _charge(self, line: Line) -> None:
         self._lines_left -= 1
@@ -249,7 +260,7 @@ class Preprocessor:
         if len(self._frames) >= MAX_DEPTH:
             raise StatementError(statement.column, f"'{statement.head}' nests deeper than {MAX_DEPTH}")
         directory = self._frames[-1].directory
-        self._frames.append(_Frame(iter(lines), len(self._conditions), directory, is_macro=is_macro))
+        self._frames.append(_Frame(iter(lines), statement, len(self._conditions), directory, is_macro=is_macro))
 
     def _exit_macro(self, statement: Statement) -> None:
         statement.cursor().expect_end()
@@ -277,7 +288,7 @@ class Preprocessor:
             raise StatementError(statement.operands + 1, f"cannot include '{name}': {reason}") from error
         shown = str(PurePosixPath(statement.line.file).parent / name)
         source = load(text, shown, path.parent, self._reporter, statement.line)
-        self._frames.append(_Frame(iter(source.lines), len(self._conditions), path.parent, is_macro=False))
+        self._frames.append(_Frame(iter(source.lines), statement, len(self._conditions), path.parent, is_macro=False))
 
     def _error(self, statement: Statement) -> None:
         raise StatementError(statement.column, _string(statement))

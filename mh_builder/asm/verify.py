@@ -30,7 +30,9 @@ _NO_SIZE = frozenset({
     "lea", "lgdt", "lidt", "sgdt", "sidt", "invlpg", "clflush", "clflushopt", "clwb", "prefetcht0", "prefetcht1",
     "prefetcht2", "prefetchnta", "prefetchw", "fxsave", "fxrstor", "fxsave64", "fxrstor64", "xsave", "xrstor",
     "xsave64", "xrstor64", "ldmxcsr", "stmxcsr", "cmpxchg8b", "cmpxchg16b", "invpcid",
+    "jmp", "call",
 })  # fmt: skip
+_SIZE_MISSING = "the memory operand needs a size, such as 'dword ptr'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ _Item = str | int | _Address
 def complaint(pending: Pending, candidate: Candidate, encoding: Encoding) -> str:
     """Say what is wrong with an encoding, or nothing."""
     if encoding.error:
-        return f"cannot encode '{pending.mnemonic}' with these operands ({encoding.error.lower()})"
+        return _refusal(pending, candidate, encoding.error)
     if len(encoding.decoded) != 1 or encoding.decoded[0].size != len(encoding.code):
         return f"'{pending.mnemonic}' does not encode to one instruction"
     decoded = encoding.decoded[0]
@@ -57,6 +59,15 @@ def complaint(pending: Pending, candidate: Candidate, encoding: Encoding) -> str
     if wanted != found:
         return f"'{pending.mnemonic}' would become '{decoded.mnemonic}'"
     return _operand_complaint(pending, candidate.operands, decoded)
+
+
+def _refusal(pending: Pending, candidate: Candidate, error: str) -> str:
+    if error.startswith("Invalid mnemonic"):
+        return f"unknown instruction '{pending.mnemonic}'"
+    bare = any(isinstance(operand, Memory) and not operand.size for operand in candidate.operands)
+    if bare and error.startswith("Invalid operand") and _canonical(pending.mnemonic) not in _NO_SIZE:
+        return f"cannot encode '{pending.mnemonic}' with these operands; {_SIZE_MISSING}"
+    return f"cannot encode '{pending.mnemonic}' with these operands ({error[:1].lower()}{error[1:]})"
 
 
 def _canonical(mnemonic: str) -> str:
@@ -91,9 +102,16 @@ def _explicit(mnemonic: str, wanted: tuple[Operand, ...], found: list[_Item]) ->
         return found[1:]
     if mnemonic in {"pblendvb", "blendvps", "blendvpd"} and len(found) == 3 and len(wanted) == 2:
         return found[:2]
+    if mnemonic == "mov" and found[0] in registers.SEGMENT and isinstance(wanted[1], Register):
+        # A selector comes from the low 16 bits of any register, so the widths may differ.
+        return [found[0], wanted[1].name if _is_part(wanted[1].name, found[1]) else found[1]]
     if mnemonic in {"xchg", "test"} and len(found) == 2 and len(wanted) == 2 and _is_reversed(wanted, found):
         return found[::-1]
     return found
+
+
+def _is_part(word: str, whole: _Item) -> bool:
+    return whole in {f"e{word}", f"{word[:-1]}d"}
 
 
 def _is_reversed(wanted: tuple[Operand, ...], found: list[_Item]) -> bool:
@@ -191,4 +209,4 @@ def _size_complaint(mnemonic: str, wanted: tuple[Operand, ...], found: list[_Ite
     widths = [registers.BITS[item.name] for item in wanted if isinstance(item, Register)]
     if mnemonic not in _SIZE_OF_OTHER_OPERAND and (128 in widths or sizes[0] in widths):
         return ""
-    return "the memory operand needs a size, such as 'dword ptr'"
+    return _SIZE_MISSING

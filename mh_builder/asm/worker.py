@@ -31,7 +31,8 @@ def _absolute(code: bytes, field: int) -> bytes:
 
 def _no_operand_size(code: bytes) -> bytes:
     """Take away the 66 prefix that keystone puts before some instructions."""
-    return code[1:] if code[0] == 0x66 else code
+    start = len(code) - len(code.lstrip(b"\x26\x2e\x36\x3e\x64\x65\x67"))
+    return code[:start] + code[start:].removeprefix(b"\x66")
 
 
 def _long_nop(code: bytes) -> bytes:
