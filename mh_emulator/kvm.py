@@ -199,10 +199,10 @@ class Vm:
         own = self._sev(ioctl)
         return self._firmware(ioctl, lambda: self._psp.launch_measure(own.handle))
 
-    def sev_launch_secret(self, packet: Packet, memory: UserMemory, offset: int) -> None:
-        """KVM_SEV_LAUNCH_SECRET: the target must be one physically contiguous range."""
+    def sev_launch_secret(self, packet: Packet, memory: UserMemory, offset: int, size: int | None = None) -> None:
+        """KVM_SEV_LAUNCH_SECRET into `size` bytes, without it as many as `packet` has; physically contiguous."""
         ioctl = "KVM_SEV_LAUNCH_SECRET"
-        size = len(packet.data)
+        size = len(packet.data) if size is None else size
         own = self._sev(ioctl)
         self._check_range(ioctl, memory, offset, size)
         if not 0 < len(packet.header) <= FIRMWARE_BLOB_MAX or not 0 < len(packet.data) <= FIRMWARE_BLOB_MAX:
