@@ -43,7 +43,6 @@ class Machine:
         self.vm = platform.create_vm()
         for number, block in enumerate(placement.topology.blocks):
             self.vm.set_user_memory_region(number, block.gpa, block.size, self.memory, block.ram_addr)
-        self.vcpu = self.vm.create_vcpu()
         self._set_helper_memory()
         self.exits = 0
 
@@ -80,6 +79,7 @@ class Machine:
         secret = self.helper_offset + int(self.helper.descriptor.secret_offset)
         self.vm.sev_launch_secret(packet, self.helper_memory, secret)
         self.vm.sev_launch_finish()
+        self.vcpu = self.vm.create_vcpu()
 
     def start_helper(self) -> Ring:
         """Make the mirror VM, start the helper in it, and return its ring."""
@@ -134,14 +134,21 @@ class Machine:
         """What the guest sees at `ram_addr`, within one page."""
         return self.platform.dram.read_private(self.asid, self.memory.spa(ram_addr), size)
 
+    def read_helper(self, offset: int, size: int) -> bytes:
+        """What the helper sees in its private memory, `offset` bytes from its base, within one page."""
+        return self.platform.dram.read_private(self.asid, self.helper_memory.spa(self.helper_offset + offset), size)
+
+    def write_helper(self, offset: int, data: bytes) -> None:
+        """Change the helper's private memory, within one page, as only the holder of the memory key can."""
+        self.platform.dram.write_private(self.asid, self.helper_memory.spa(self.helper_offset + offset), data)
+
 
 def secret_table(transport_key: bytes) -> bytes:
     """The launch secret in OVMF's format with one entry: the transport key."""
     entry_bytes = abi.MH_SECRET_ENTRY_BYTES + len(transport_key)
     entry = UUID(abi.MH_SECRET_KEY_GUID).bytes_le + entry_bytes.to_bytes(4, "little") + transport_key
     head_bytes = abi.MH_SECRET_ENTRY_BYTES + entry_bytes
-    table = UUID(abi.MH_SECRET_TABLE_GUID).bytes_le + head_bytes.to_bytes(4, "little") + entry
-    return table.ljust(-(-len(table) // 16) * 16, b"\0")
+    return UUID(abi.MH_SECRET_TABLE_GUID).bytes_le + head_bytes.to_bytes(4, "little") + entry
 
 
 def _whole_ram(machine: Machine, window: int) -> Iterator[Slot]:

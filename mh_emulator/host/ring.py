@@ -28,8 +28,8 @@ class HelperStopped(Exception):
 class HelperRefused(Exception):
     """A control operation was refused."""
 
-    def __init__(self, operation: str, status: int) -> None:
-        super().__init__(f"helper refuses {operation}: {Status(status).name}")
+    def __init__(self, operation: str, status: abi.mh_status) -> None:
+        super().__init__(f"helper refuses {operation}: {status.name}")
         self.status = status
 
 
@@ -56,7 +56,7 @@ class Request:
 class Completion:
     """What the helper answered; `sealed` as found in the slots."""
 
-    status: int
+    status: abi.mh_status
     pages: int
     nonce: bytes
     sealed: Sealed
@@ -125,7 +125,7 @@ class Ring:
         length = int.from_bytes(packet[8:12], "little")
         data = self._read(abi.MH_RING_DATA + index * abi.MH_PAGE_BYTES, min(length, abi.MH_PAGE_BYTES))
         self._completed = (self._completed + 1) % (1 << 32)
-        return Completion(entry.status, entry.pages, bytes(entry.nonce), Sealed(packet, data))
+        return Completion(Status(entry.status), entry.pages, bytes(entry.nonce), Sealed(packet, data))
 
     def _read(self, offset: int, size: int) -> bytes:
         return self._memory.read_raw(self._offset + offset, size)

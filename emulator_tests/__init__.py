@@ -1,0 +1,1 @@
+"""Tests: everything the project says, executed."""

@@ -1,0 +1,1 @@
+"""Linker, schemes, page tables and image files."""

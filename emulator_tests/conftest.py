@@ -1,0 +1,41 @@
+"""What all tests share: built images, and oracles that have to be there in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from mh_builder.helper import build_helper
+from mh_builder.image.model import Image
+from mh_builder.schemes import SCHEMES
+from mh_builder.schemes.space import Options
+
+
+@pytest.fixture(scope="session")
+def images() -> dict[str, Image]:
+    """Every scheme, built with the defaults."""
+    return {scheme: build_helper(scheme, Options()) for scheme in SCHEMES}
+
+
+@pytest.fixture(params=list(SCHEMES))
+def scheme(request: pytest.FixtureRequest) -> str:
+    """Each scheme in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str], str]:
+    """Path of a program that serves as an oracle: in CI it must be there, elsewhere its absence is a skip."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None and os.environ.get("CI") == "true":
+            pytest.fail(f"{name} is not installed")
+        if path is None:
+            pytest.skip(f"{name} is not installed")
+        return path
+
+    return find

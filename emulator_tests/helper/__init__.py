@@ -1,0 +1,1 @@
+"""The linked helper on the emulated machine."""

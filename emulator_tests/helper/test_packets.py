@@ -1,0 +1,61 @@
+"""Packets are AES-256-GCM over what abi.h says, under keys that anyone with the transport key can derive."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.exceptions import InvalidTag
+
+from emulator_tests.helper.conftest import Pair, PairMaker, Status
+from mh_emulator.host.ring import Request, Sealed
+from payload import abi
+
+
+def test_packets_open_with_cryptography(scheme: str, make_pair: PairMaker) -> None:
+    pair = make_pair(scheme)
+    for number, address in enumerate(pair.pages):
+        sealed = pair.source.export(address)
+        fields = abi.mh_packet(sealed.packet)
+        at = number * abi.MH_PAGE_BYTES
+        assert pair.keys.open(sealed.packet, sealed.data) == pair.contents[at : at + abi.MH_PAGE_BYTES]
+        assert (fields.magic, fields.version, fields.kind) == (
+            abi.MH_PACKET_MAGIC,
+            abi.MH_ABI_VERSION,
+            abi.mh_kind.MH_KIND_PAGE,
+        )
+        assert (fields.sequence, fields.address, fields.epoch, fields.stream) == (number, address, 0, 0)
+
+
+def test_another_key_opens_nothing(pair: Pair) -> None:
+    sealed = pair.source.export(pair.pages[0])
+    other = type(pair.keys)(bytes(32), pair.keys.session)
+    with pytest.raises(InvalidTag):
+        other.open(sealed.packet, sealed.data)
+
+
+def test_packets_made_by_cryptography_are_imported(scheme: str, make_pair: PairMaker) -> None:
+    pair = make_pair(scheme)
+    page = bytes(range(256)) * 16
+    packet, data = pair.keys.seal(page, address=pair.pages[3], sequence=0)
+    assert pair.target.put(pair.pages[3], Sealed(packet, data)) == Status.MH_DONE
+    assert pair.target_page(pair.pages[3]) == page
+
+
+def test_end_packet_carries_the_total(pair: Pair) -> None:
+    for address in pair.pages:
+        pair.source.export(address)
+    end = pair.source.ring.serve([Request(abi.mh_op.MH_OP_FINISH)])[0]
+    assert end.pages == len(pair.pages)
+    assert pair.keys.open(end.sealed.packet, b"") == b""
+    fields = abi.mh_packet(end.sealed.packet)
+    assert (fields.kind, fields.length, fields.address, fields.sequence) == (
+        abi.mh_kind.MH_KIND_END,
+        0,
+        len(pair.pages),
+        len(pair.pages),
+    )
+
+
+def test_no_two_packets_share_an_iv(pair: Pair) -> None:
+    packets = [pair.source.export(pair.pages[0]).packet for _ in range(300)]
+    ivs = {packet[abi.MH_PACKET_IV_OFFSET : abi.MH_PACKET_IV_OFFSET + abi.MH_PACKET_IV_BYTES] for packet in packets}
+    assert len(ivs) == len(packets)
