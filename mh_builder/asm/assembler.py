@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mh_builder.asm import directives, encoder, opcodes, verify
+from mh_builder.asm import directives, encoder, opcodes, registers, verify
 from mh_builder.asm.diagnostics import AssemblyError, Diagnostic, Line, Reporter, StatementError
 from mh_builder.asm.emit import Emitter
 from mh_builder.asm.expression import Cursor, Expression, Name
@@ -12,6 +12,7 @@ from mh_builder.asm.fragments import Bytes, Field, Fragment, SectionBuilder, sig
 from mh_builder.asm.instruction import Candidate, Hole, Pending, parse_instruction
 from mh_builder.asm.layout import Layout
 from mh_builder.asm.objectfile import SECTION_NAMES, ObjectFile, Symbol
+from mh_builder.asm.operands import Memory, Operand, Register
 from mh_builder.asm.preprocess import Preprocessor
 from mh_builder.asm.source import Source, load
 from mh_builder.asm.symbols import Place, SymbolTable
@@ -160,7 +161,7 @@ class Assembly:
 
     def _fields(self, pending: Pending, candidate: Candidate, encoding: Encoding) -> tuple[Field, ...]:
         try:
-            return tuple(_field(pending, hole, encoding) for hole in candidate.holes)
+            return tuple(_field(pending, candidate, hole, encoding) for hole in candidate.holes)
         except StatementError as error:
             self._reporter.error(pending.line, error.column, error.message)
             return ()
@@ -195,7 +196,7 @@ class Assembly:
         return tuple(symbols)
 
 
-def _field(pending: Pending, hole: Hole, encoding: Encoding) -> Field:
+def _field(pending: Pending, candidate: Candidate, hole: Hole, encoding: Encoding) -> Field:
     decoded, width = encoding.decoded[0], hole.width
     # capstone's own size of a displacement is 2 wherever the instruction has a 66 prefix.
     offset = decoded.displacement_offset if hole.in_memory else decoded.immediate_offset
@@ -203,5 +204,16 @@ def _field(pending: Pending, hole: Hole, encoding: Encoding) -> Field:
     if found != hole.placeholder.to_bytes(width, "little"):
         raise StatementError(hole.column, "this value must be known before the layout")
     tail = len(encoding.code) - offset - width
-    low, high = signed(width) if hole.in_memory or pending.mode == 64 else signed_or_unsigned(width)
+    is_extended = width == 4 and any(_is_quad(operand) for operand in candidate.operands)
+    low, high = signed(width) if hole.in_memory or is_extended else signed_or_unsigned(width)
     return Field(len(pending.prefix) + offset, width, hole.kind, hole.value, hole.column, low, high, tail)
+
+
+def _is_quad(operand: Operand) -> bool:
+    match operand:
+        case Register(name):
+            return name in registers.QUAD
+        case Memory(size):
+            return size == 64
+        case _:
+            return False

@@ -19,6 +19,11 @@ class Line:
     reason: str = ""
 
     @property
+    def root(self) -> Line:
+        """The line of the assembled file that made this one appear."""
+        return self.origin.root if self.origin else self
+
+    @property
     def place(self) -> str:
         """The line's "file:line", followed by those of the macro uses that led to it."""
         outer = f" from {self.origin.place}" if self.origin else ""
@@ -47,7 +52,7 @@ class Diagnostic:
 
 
 class AssemblyError(Exception):
-    """The source has errors: all of them, in the order of the source's statements."""
+    """The source has errors: all of them, in the order of the lines of the file that was assembled."""
 
     def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
         """Keep the diagnostics; there is at least one."""
@@ -82,4 +87,4 @@ class Reporter:
     def raise_if_any(self) -> None:
         """Raise `AssemblyError` with all that was recorded."""
         if self._diagnostics:
-            raise AssemblyError(tuple(self._diagnostics))
+            raise AssemblyError(tuple(sorted(self._diagnostics, key=lambda item: item.line.root.number)))
