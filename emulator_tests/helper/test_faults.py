@@ -1,0 +1,97 @@
+"""Exceptions in the helper: recorded, keys wiped, halted for good."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from emulator_tests.helper.conftest import Pair
+from mh_builder.image.model import Image
+from mh_builder.schemes.space import HELPER_VA
+from mh_emulator.host.ring import HelperStopped, Request
+from payload import abi
+
+FAULT = abi.mh_ring_state.MH_RING_FAULT
+PAGE_FAULT, GENERAL_PROTECTION, INVALID_OPCODE = 14, 13, 6
+
+
+def fault_of(pair: Pair, **registers: int) -> abi.mh_fault:
+    """Let the host set registers (plain SEV cannot prevent it), run, and read the fault record."""
+    machine = pair.source.machine
+    vcpu = machine.helper_vcpu
+    vcpu.set_registers(replace(vcpu.get_registers(), **registers))
+    machine.run_helper()
+    header = pair.source.ring.header()
+    assert header.state == FAULT
+    return header.fault
+
+
+def test_jump_into_nothing(pair: Pair) -> None:
+    fault = fault_of(pair, rip=0xFFFF_9000_0000_0000)
+    assert (fault.vector, fault.error_code) == (PAGE_FAULT, 0x10)
+    assert fault.rip == fault.cr2 == 0xFFFF_9000_0000_0000
+
+
+def test_guest_ram_is_not_executable(pair: Pair) -> None:
+    fault = fault_of(pair, rip=0x1000)
+    assert (fault.vector, fault.error_code, fault.cr2) == (PAGE_FAULT, 0x11, 0x1000)
+
+
+@pytest.mark.parametrize("section", [".header", ".rodata", ".tables", ".data", ".bss", ".secret", ".stack", ".ring"])
+def test_only_text_is_executable(pair: Pair, images: dict[str, Image], section: str) -> None:
+    va = images["regions"].section(section).va
+    fault = fault_of(pair, rip=va)
+    assert (fault.vector, fault.error_code, fault.cr2) == (PAGE_FAULT, 0x11, va)
+
+
+@pytest.mark.parametrize("section", [".header", ".text", ".rodata", ".tables", ".secret"])
+def test_read_only_sections_cannot_be_written(pair: Pair, images: dict[str, Image], section: str) -> None:
+    """A host that enters at the store of `wipe_session` with its own RDI still meets the tables."""
+    image = images["regions"]
+    va = image.section(section).va
+    wipe = image.symbol("wipe_session").value
+    stosb = next(at for at in range(wipe, wipe + 0x40) if code_at(image, at, 2) == b"\xf3\xaa")
+    fault = fault_of(pair, rip=stosb, rdi=va, rcx=1)
+    assert (fault.vector, fault.error_code, fault.cr2) == (PAGE_FAULT, 0x3, va)
+
+
+def code_at(image: Image, va: int, size: int) -> bytes:
+    return image.data[va - HELPER_VA : va - HELPER_VA + size]
+
+
+def test_stack_overflow_meets_the_guard_page(pair: Pair, images: dict[str, Image]) -> None:
+    """The next call pushes below the stack; the fault is delivered on a stack of its own."""
+    bottom = images["regions"].section(".stack").va
+    vcpu = pair.source.machine.helper_vcpu
+    vcpu.set_registers(replace(vcpu.get_registers(), rsp=bottom))
+    with pytest.raises(HelperStopped, match=f"MH_RING_FAULT, vector 14, error code 0x2, .*CR2 {bottom - 8:#x}$"):
+        pair.source.ring.serve([Request(abi.mh_op.MH_OP_ABORT)])
+
+
+def test_non_canonical_stack(pair: Pair, images: dict[str, Image]) -> None:
+    fault = fault_of(pair, rip=images["regions"].symbol("wipe_session").value, rsp=1 << 60)
+    assert fault.vector in (12, GENERAL_PROTECTION)
+
+
+def test_invalid_opcode(pair: Pair, images: dict[str, Image]) -> None:
+    """Between two objects there are breakpoints, and nothing else to run into."""
+    image = images["regions"]
+    text = image.section(".text")
+    start = text.offset
+    gap = image.data.index(b"\xcc\xcc", start, start + text.size)
+    fault = fault_of(pair, rip=HELPER_VA + gap)
+    assert fault.vector == 3
+
+
+def test_after_a_fault_nothing_is_served(pair: Pair) -> None:
+    fault_of(pair, rip=0x1000)
+    with pytest.raises(HelperStopped, match="MH_RING_FAULT, vector 14, error code 0x11, RIP 0x1000, CR2 0x1000"):
+        pair.source.ring.serve([Request(abi.mh_op.MH_OP_HELLO)])
+
+
+def test_fault_record_shows_no_register(pair: Pair) -> None:
+    fault_of(pair, rip=0x1000, rbx=0x1122334455667788, r15=0x99AABBCCDDEEFF00)
+    state = pair.source.machine.helper_vcpu.get_registers()
+    general = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{n}" for n in range(8, 16)))
+    assert {getattr(state, name) for name in general} == {0}

@@ -1,0 +1,113 @@
+"""Where keys are, and where they are no longer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from emulator_tests.helper.conftest import TRANSPORT_KEY, Pair, Side
+from mh_emulator.host.ring import HelperStopped, Request
+from payload import abi
+
+PAGE = abi.MH_PAGE_BYTES
+
+
+def private_memory(side: Side) -> dict[int, bytes]:
+    """Page offset -> what the helper sees there."""
+    pages = range(0, side.machine.helper.ring_offset, PAGE)
+    return {offset: side.machine.read_helper(offset, PAGE) for offset in pages}
+
+
+def shared_memory(side: Side) -> bytes:
+    machine = side.machine
+    return machine.helper_memory.read_raw(machine.helper_offset + machine.helper.ring_offset, abi.MH_RING_BYTES)
+
+
+def holds(side: Side, secret: bytes) -> list[int]:
+    """Offsets of private pages other than the secret page that hold the first half of `secret`."""
+    own = int(side.machine.helper.descriptor.secret_offset)
+    return [offset for offset, page in private_memory(side).items() if offset != own and secret[:16] in page]
+
+
+def registers_hold(side: Side, secret: bytes) -> bool:
+    state = side.machine.helper_vcpu.get_registers()
+    dump = b"".join(value.to_bytes(16, "little") for value in state.xmm)
+    dump += b"".join(getattr(state, name).to_bytes(8, "little") for name in ("rax", "rbx", "rcx", "rdx", "rsi", "rdi"))
+    return secret[:8] in dump or secret[8:16] in dump
+
+
+def secrets_of(pair: Pair, plain: bytes) -> list[bytes]:
+    return [pair.keys.page_key, TRANSPORT_KEY, plain]
+
+
+def end(side: Side, how: str) -> None:
+    match how:
+        case "finish":
+            side.ask(abi.mh_op.MH_OP_FINISH)
+        case "abort":
+            side.ask(abi.mh_op.MH_OP_ABORT)
+        case "broken-ring":
+            offset = side.machine.helper_offset + side.machine.helper.ring_offset
+            place = offset + abi.mh_ring.fields["tail"].offset
+            side.machine.helper_memory.write_raw(place, b"\xff\xff\xff\x7f")
+            with pytest.raises(HelperStopped):
+                side.ring.serve([Request(abi.mh_op.MH_OP_HELLO)] * 2 if side.machine.run_helper() is None else [])
+        case "fault":
+            crash(side)
+        case "new-start":
+            side.machine.start_helper()
+
+
+def crash(side: Side) -> None:
+    """Send the helper to an address that is not mapped, as a host can that sets registers (plain SEV)."""
+    vcpu = side.machine.helper_vcpu
+    vcpu.set_registers(replace(vcpu.get_registers(), rip=0xFFFF_9000_0000_0000))
+    side.machine.run_helper()
+
+
+def test_page_key_is_there_during_a_session(pair: Pair) -> None:
+    """Shows that the search below can find something."""
+    assert holds(pair.source, pair.keys.page_key)
+    assert holds(pair.target, pair.keys.page_key)
+
+
+@pytest.mark.parametrize("how", ["finish", "abort", "broken-ring", "fault", "new-start"])
+def test_everything_is_wiped(pair: Pair, how: str) -> None:
+    sealed = pair.source.export(pair.pages[0])
+    pair.target.put(pair.pages[0], sealed)
+    plain = pair.contents[:PAGE]
+    assert holds(pair.target, plain), "the bounce page holds the plaintext until the session ends"
+    for side in (pair.source, pair.target):
+        if how == "finish" and side is pair.target:
+            continue
+        end(side, how)
+        for secret in secrets_of(pair, plain):
+            assert holds(side, secret) == []
+            assert not registers_hold(side, secret)
+
+
+def test_nothing_secret_reaches_shared_memory(pair: Pair) -> None:
+    sealed = pair.source.export(pair.pages[0])
+    pair.target.put(pair.pages[0], sealed)
+    for side in (pair.source, pair.target):
+        seen = shared_memory(side)
+        for secret in secrets_of(pair, pair.contents[:PAGE]):
+            assert all(secret[at : at + 16] not in seen for at in range(0, len(secret), 16))
+
+
+def test_no_secret_in_registers_at_a_halt(pair: Pair) -> None:
+    sealed = pair.source.export(pair.pages[0])
+    pair.target.put(pair.pages[0], sealed)
+    for side in (pair.source, pair.target):
+        xmm = side.machine.helper_vcpu.get_registers().xmm
+        # The completion went to the ring through the first four.
+        assert b"".join(value.to_bytes(16, "little") for value in xmm[:4]) in shared_memory(side)
+        assert xmm[4:] == (0,) * 12
+        assert not registers_hold(side, pair.keys.page_key)
+
+
+def test_transport_key_lies_in_the_secret_page_only(pair: Pair) -> None:
+    own = int(pair.source.machine.helper.descriptor.secret_offset)
+    assert TRANSPORT_KEY in pair.source.machine.read_helper(own, PAGE)
+    assert holds(pair.source, TRANSPORT_KEY) == []

@@ -1,0 +1,94 @@
+"""No shared byte is read twice in a request, none is read that the helper wrote, data is written once."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from emulator_tests.helper.conftest import Pair, Side, Status
+from mh_emulator.host.ring import Request, Sealed
+from payload import abi
+
+Op = abi.mh_op
+TAIL = abi.mh_ring.fields["tail"].offset
+
+
+class SharedTrace:
+    """Accesses of a helper's vCPU to its ring, by byte offset in the ring."""
+
+    def __init__(self, side: Side) -> None:
+        machine = side.machine
+        start = machine.helper_offset + machine.helper.ring_offset
+        pages = range(0, abi.MH_RING_BYTES, abi.MH_PAGE_BYTES)
+        self._places = {machine.helper_memory.spa(start + page): page for page in pages}
+        self.reads: Counter[int] = Counter()
+        self.writes: Counter[int] = Counter()
+        self.read_after_write: set[int] = set()
+        machine.helper_vcpu.trace_memory(self._note)
+
+    def _note(self, spa: int, size: int, is_write: bool) -> None:
+        page = self._places.get(spa & -abi.MH_PAGE_BYTES)
+        if page is None:
+            return
+        for byte in range(page + spa % abi.MH_PAGE_BYTES, page + spa % abi.MH_PAGE_BYTES + size):
+            if is_write:
+                self.writes[byte] += 1
+            else:
+                self.reads[byte] += 1
+                if self.writes[byte]:
+                    self.read_after_write.add(byte)
+
+    def fetched(self) -> Counter[int]:
+        """Reads without those of the tail, which is polled."""
+        return Counter({byte: count for byte, count in self.reads.items() if not TAIL <= byte < TAIL + 4})
+
+
+def check(trace: SharedTrace) -> None:
+    assert set(trace.fetched().values()) == {1}
+    assert not trace.read_after_write
+
+
+def test_import_reads_each_byte_once(pair: Pair) -> None:
+    sealed = pair.source.export(pair.pages[0])
+    trace = SharedTrace(pair.target)
+    assert pair.target.put(pair.pages[0], sealed) == Status.MH_DONE
+    check(trace)
+    # One submission, one packet with its tag, one page: everything was read, nothing else.
+    assert sum(trace.fetched().values()) == len(abi.mh_submission) + len(abi.mh_packet) + abi.MH_PAGE_BYTES
+
+
+@pytest.mark.parametrize("spoil", ["tag", "header", "address"])
+def test_refused_import_reads_nothing_twice(pair: Pair, spoil: str) -> None:
+    sealed = pair.source.export(pair.pages[0])
+    packet = bytearray(sealed.packet)
+    packet[{"tag": -1, "header": 0, "address": abi.mh_packet.fields["address"].offset}[spoil]] ^= 1
+    trace = SharedTrace(pair.target)
+    assert pair.target.put(pair.pages[0], Sealed(bytes(packet), sealed.data)) != Status.MH_DONE
+    check(trace)
+
+
+def test_export_writes_each_byte_once_and_reads_none_of_it(pair: Pair) -> None:
+    trace = SharedTrace(pair.source)
+    pair.source.export(pair.pages[0])
+    check(trace)
+    assert sum(trace.fetched().values()) == len(abi.mh_submission)
+    data = range(abi.MH_RING_DATA, abi.MH_RING_BYTES)
+    written = Counter({byte: count for byte, count in trace.writes.items() if byte in data})
+    assert sum(written.values()) == abi.MH_PAGE_BYTES
+    assert set(written.values()) == {1}
+
+
+@pytest.mark.parametrize("op", [Op.MH_OP_ABORT, Op.MH_OP_FINISH, Op.MH_OP_HELLO, Op.MH_OP_START, 99])
+def test_control_operations_read_their_submission_once(pair: Pair, op: int) -> None:
+    trace = SharedTrace(pair.source)
+    pair.source.ring.serve([Request(op, role=1 if op == Op.MH_OP_START else 0)])
+    check(trace)
+    assert sum(trace.fetched().values()) == len(abi.mh_submission)
+
+
+def test_tail_is_read_once_for_a_batch(pair: Pair) -> None:
+    trace = SharedTrace(pair.source)
+    pair.source.ring.serve([Request(Op.MH_OP_EXPORT, address=pair.pages[0])] * 16)
+    # Once after HLT, once when the batch is done.
+    assert trace.reads[TAIL] == 2
