@@ -1,0 +1,145 @@
+"""Whole migrations: every scheme, every part, moved bases, odd RAM, and that the proof can fail."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from mh_builder.helper import build_helper
+from mh_builder.image.model import Image
+from mh_builder.paging import GIB, PAGE_BYTES
+from mh_builder.schemes.space import Options
+from mh_emulator.guest.worker import Piece, Worker, expected
+from mh_emulator.host import migration
+from mh_emulator.host.migration import Scenario, run
+from mh_emulator.host.placement import WORKER_BYTES, PlacementError, place
+from mh_emulator.host.topology import FOUR_GIB
+from mh_emulator.loader import ImageError, parse_image
+from mh_emulator.parts import PARTS
+
+
+def scenario(image: Image, part: str = "milan", size: int = 24 * PAGE_BYTES) -> Scenario:
+    contents = random.Random(size).randbytes(size)
+    return Scenario(image.space.name, PARTS[part], parse_image(image.data), image.table_bytes, contents)
+
+
+@pytest.mark.parametrize("part", sorted(PARTS))
+def test_every_scheme_on_every_part(images: dict[str, Image], scheme: str, part: str) -> None:
+    report = run(scenario(images[scheme], part))
+    assert report.good
+    assert report.equal
+    assert report.guest_ok
+    # The contents, and the guest's own pages: information, code, tables.
+    assert report.pages > 24
+    assert (report.source_plain_pages, report.target_plain_pages, report.naive_equal_pages) == (0, 0, 0)
+    assert report.exits_per_page < 1
+
+
+def test_high_window_of_a_wide_part() -> None:
+    image = build_helper("alias-window-high", Options(window_bit=PARTS["genoa"].window_bit))
+    assert image.space.window == 1 << 45
+    assert run(scenario(image, "genoa")).good
+
+
+@pytest.mark.parametrize("c_bit", [47, 51])
+def test_fixed_c_bit(scheme: str, c_bit: int) -> None:
+    image = build_helper(scheme, Options(c_bit=c_bit))
+    fits, other = ("rome", "milan") if c_bit == 47 else ("milan", "rome")
+    assert run(scenario(image, fits)).good
+    with pytest.raises(ImageError, match=rf"^image is fixed to C-bit {c_bit}, the part has {PARTS[other].c_bit}$"):
+        run(scenario(image, other))
+
+
+@pytest.mark.parametrize("ram_limit", [GIB, 512 * GIB, 1024 * GIB, 4096 * GIB], ids=hex)
+def test_ram_limits(ram_limit: int) -> None:
+    assert run(scenario(build_helper("regions", Options(ram_limit=ram_limit)))).good
+
+
+@pytest.mark.parametrize("home", [0x100000, 0x823000, 0x7F000000], ids=hex)
+@pytest.mark.parametrize("resident", ["alias-gpa", "alias-window", "regions"])
+def test_other_homes(resident: str, home: int) -> None:
+    assert run(scenario(build_helper(resident, Options(home=home)), size=600 * PAGE_BYTES)).good
+
+
+@pytest.mark.parametrize("size", [1, 4095, 4097, 3 * PAGE_BYTES], ids=hex)
+def test_ram_of_any_size(images: dict[str, Image], size: int) -> None:
+    report = run(scenario(images["regions"], size=size))
+    assert report.good
+    assert report.ram_bytes == size
+
+
+def test_contents_lie_below_and_above_the_hole(images: dict[str, Image]) -> None:
+    for image in images.values():
+        placement = place(100 * PAGE_BYTES, parse_image(image.data))
+        assert sum(part.size for part in placement.contents) == 100 * PAGE_BYTES
+        above = [part for part in placement.contents if part.gpa >= FOUR_GIB]
+        assert sum(part.size for part in above) == 50 * PAGE_BYTES
+        assert all(placement.topology.ram_addr(part.gpa) != part.gpa for part in above)
+
+
+def test_contents_are_placed_around_the_helper(images: dict[str, Image]) -> None:
+    helper = parse_image(images["regions"].data)
+    assert helper.home is not None
+    placement = place(256 << 20, helper)
+    reserved = range(helper.home, helper.home + helper.memory_bytes)
+    assert len(placement.contents) == 3
+    for part in placement.contents:
+        assert part.gpa >= reserved.stop or part.gpa + part.size <= reserved.start
+    assert placement.contents[2].gpa == FOUR_GIB + WORKER_BYTES
+
+
+def test_ram_beyond_the_map() -> None:
+    small = Options(ram_limit=128 << 20)
+    for scheme, what in (("regions", "ram_addr"), ("isolated", "ram_addr"), ("alias-gpa", "GPA")):
+        helper = parse_image(build_helper(scheme, small).data)
+        with pytest.raises(
+            PlacementError, match=rf"^RAM ends at {what} 0x[0-9a-f]+, the image maps addresses below 0x8000000$"
+        ):
+            place(200 << 20, helper)
+
+
+# ---- the proof can fail ----
+
+
+def test_a_lost_page_is_noticed(images: dict[str, Image], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host delivers stale RAM for one page after the comparison of what was moved."""
+    original = migration.move
+
+    def move_and_spoil(source: migration.Machine, target: migration.Machine, pages: list[int]) -> tuple[int, int]:
+        result = original(source, target, pages)
+        target.memory.write_raw(pages[0], bytes(PAGE_BYTES))
+        return result
+
+    monkeypatch.setattr(migration, "move", move_and_spoil)
+    report = run(scenario(images["regions"]))
+    assert not report.equal
+    assert not report.guest_ok
+    assert not report.good
+
+
+def test_a_guest_that_does_not_allow_it_is_not_moved(images: dict[str, Image], monkeypatch: pytest.MonkeyPatch) -> None:
+    original = migration.Machine.start_guest
+    allowing = 14  # bytes of code up to and including the WRMSR
+
+    def start_behind(machine: migration.Machine, entry: int, cr3: int, argument: int) -> None:
+        original(machine, entry + allowing, cr3, argument)
+
+    monkeypatch.setattr(migration.Machine, "start_guest", start_behind)
+    with pytest.raises(migration.MigrationError, match="^the guest has not allowed its migration: it left with "):
+        run(scenario(images["regions"]))
+
+
+def test_the_reference_depends_on_every_page() -> None:
+    pages = [bytearray(random.Random(n).randbytes(PAGE_BYTES)) for n in range(5)]
+    right = expected([bytearray(page) for page in pages], 2)
+    for changed in range(5):
+        other = [bytearray(page) for page in pages]
+        other[changed][:] = bytes(PAGE_BYTES)
+        assert expected(other, 2) != right
+
+
+def test_worker_needs_its_pieces_to_fit() -> None:
+    worker = Worker(FOUR_GIB, tuple(Piece(n << 21, PAGE_BYTES) for n in range(300)), 1)
+    with pytest.raises(AssertionError, match="^300 pieces"):
+        worker.load(0)
