@@ -1,0 +1,158 @@
+"""What the linked page tables really map, read back by a walker of the tests' own."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from mh_builder.helper import build_helper
+from mh_builder.image.model import Image
+from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET, Options
+from mh_emulator.loader import parse_image
+
+PAGE = 0x1000
+
+
+class Mapping(NamedTuple):
+    """One leaf entry."""
+
+    va: int
+    gpa: int
+    size: int
+    writable: bool
+    executable: bool
+    private: bool
+
+
+def leaves(image: Image, base: int, c_bit: int) -> list[Mapping]:
+    """Every leaf of the image's tables, loaded at `base`."""
+    data = parse_image(image.data).relocated(base, c_bit)
+    cr3 = parse_image(data).descriptor.cr3
+    return list(_descend(data, base, c_bit, cr3, 4, 0, True, True))
+
+
+def _descend(
+    data: bytes, base: int, c_bit: int, table: int, level: int, va: int, writable: bool, executable: bool
+) -> Iterator[Mapping]:
+    assert table >> c_bit & 1, "tables are private memory"
+    place = (table & ~(1 << c_bit) & 0x000FFFFFFFFFF000) - base
+    assert 0 <= place < len(data), "tables lie in the image"
+    for index, entry in enumerate(struct.unpack_from("<512Q", data, place)):
+        if not entry & 1:
+            assert entry == 0
+            continue
+        here = va | index << (12 + 9 * (level - 1))
+        may_write, may_execute = writable and bool(entry & 2), executable and not entry >> 63
+        if level > 1 and not entry & 0x80:
+            yield from _descend(data, base, c_bit, entry, level - 1, here, may_write, may_execute)
+            continue
+        here |= 0xFFFF << 48 if here >> 47 & 1 else 0
+        gpa = entry & 0x000FFFFFFFFFF000 & ~(1 << c_bit)
+        yield Mapping(here, gpa, 1 << (12 + 9 * (level - 1)), may_write, may_execute, bool(entry >> c_bit & 1))
+
+
+CASES = [
+    ("alias-gpa", None, 51),
+    ("alias-gpa", None, 47),
+    ("alias-window", None, 51),
+    ("alias-window-high", None, 47),
+    ("regions", None, 51),
+    ("regions", (4 << 40) + 0x123000, 47),
+    ("isolated", None, 51),
+    ("isolated", (5 << 40) + 0xABC000, 47),
+]
+
+
+@pytest.fixture(params=CASES, ids=[f"{scheme}-{c_bit}-{base or 'linked'}" for scheme, base, c_bit in CASES])
+def loaded(request: pytest.FixtureRequest, images: dict[str, Image]) -> tuple[Image, int, list[Mapping]]:
+    """(image, base, its mappings)."""
+    scheme, base, c_bit = request.param
+    image = images[scheme]
+    base = image.space.base if base is None else base
+    return image, base, leaves(image, base, c_bit)
+
+
+Loaded = tuple[Image, int, list[Mapping]]
+
+
+def overlap(mapping: Mapping, start: int, end: int) -> bool:
+    return mapping.gpa < end and start < mapping.gpa + mapping.size
+
+
+def test_nothing_is_writable_and_executable(loaded: Loaded) -> None:
+    assert not [mapping for mapping in loaded[2] if mapping.writable and mapping.executable]
+
+
+def test_sections_have_their_rights_and_nothing_else_is_up_there(loaded: Loaded) -> None:
+    image, base, mappings = loaded
+    expected = {
+        section.va + page: (base + section.offset + page, section.writable, section.executable, section.private)
+        for section in image.sections
+        for page in range(0, section.size, PAGE)
+    }
+    found = {m.va: (m.gpa, m.writable, m.executable, m.private) for m in mappings if m.va >= HELPER_VA}
+    assert found == expected
+    assert all(mapping.size == PAGE for mapping in mappings if mapping.va >= HELPER_VA)
+
+
+def test_only_text_executes_and_only_the_ring_is_shared(loaded: Loaded) -> None:
+    image, _, mappings = loaded
+    text, ring = image.section(".text"), image.section(".ring")
+    for mapping in mappings:
+        assert mapping.executable == (text.va <= mapping.va < text.va + text.pages * PAGE)
+        assert mapping.private != (ring.va <= mapping.va < ring.va + ring.size)
+    assert ring.va == HELPER_VA + ring.offset + SHARED_OFFSET
+
+
+def test_guard_pages_below_both_stacks(loaded: Loaded) -> None:
+    image, _, mappings = loaded
+    mapped = {mapping.va for mapping in mappings}
+    for name in (".stack", ".fault_stack"):
+        assert image.section(name).va in mapped
+        assert image.section(name).va - PAGE not in mapped
+
+
+def test_helper_cannot_be_reached_through_ram(loaded: Loaded) -> None:
+    """Neither at its mirror GPA nor where its home appears in the RAM window."""
+    image, base, mappings = loaded
+    places = [(base, base + image.memory_bytes)]
+    places += [(image.space.window + part.start, image.space.window + part.end) for part in image.space.protected]
+    for mapping in mappings:
+        if mapping.va < HELPER_VA:
+            assert not any(overlap(mapping, *place) for place in places)
+    assert len(image.space.protected) == (0 if image.space.name == "isolated" else 1)
+
+
+def test_all_other_ram_is_reachable(loaded: Loaded) -> None:
+    """The window is complete, identity-mapped, private, writable, with 1 GiB pages where they fit."""
+    image, _, mappings = loaded
+    window = sorted(mapping for mapping in mappings if mapping.va < HELPER_VA)
+    position = image.space.window
+    holes = [(image.space.window + part.start, image.space.window + part.end) for part in image.space.protected]
+    for mapping in window:
+        assert (mapping.gpa, mapping.writable, mapping.private) == (mapping.va, True, True)
+        if holes and position == holes[0][0]:
+            position = holes.pop(0)[1]
+        assert mapping.va == position
+        position += mapping.size
+    assert not holes
+    assert position == image.space.window + image.space.options.ram_limit
+    assert sum(mapping.size == 1 << 30 for mapping in window) == (512 if image.space.name == "isolated" else 511)
+
+
+def test_four_tebibytes() -> None:
+    for scheme in ("alias-gpa", "alias-window-high", "isolated"):
+        image = build_helper(scheme, Options(ram_limit=4 << 40))
+        window = [mapping for mapping in leaves(image, image.space.base, 51) if mapping.va < HELPER_VA]
+        hidden = image.memory_bytes if image.space.protected else 0
+        assert sum(mapping.size for mapping in window) == (4 << 40) - hidden
+        assert max(mapping.gpa + mapping.size for mapping in window) == image.space.window + (4 << 40)
+
+
+def test_fixed_c_bit_equals_loaded_c_bit(scheme: str, images: dict[str, Image]) -> None:
+    fixed = build_helper(scheme, Options(c_bit=47))
+    base = fixed.space.base
+    assert leaves(fixed, base, 47) == leaves(images[scheme], base, 47)

@@ -1,0 +1,68 @@
+"""The linked image under another MMU: unicorn's own (QEMU's), with its own page walk and no memory encryption."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import unicorn
+from unicorn import x86_const as x86
+
+from mh_builder.helper import build_helper
+from mh_builder.image.model import Image
+from mh_builder.schemes.space import Options
+from mh_emulator.loader import parse_image
+from payload import abi
+
+RAM_BYTES = 128 << 20
+MSR_EFER, EFER = 0xC0000080, 0xD01
+CR0, CR4 = 0x80010033, 0x620
+
+
+@pytest.fixture(params=["alias-gpa", "regions", "isolated"])
+def engine(request: pytest.FixtureRequest) -> tuple[Any, Image, int]:
+    """(unicorn with the image loaded and started to its first HLT, the image, GPA of its ring)."""
+    # QEMU's physical addresses have 40 bits here, so what may be moved is moved below.
+    base = None if request.param == "alias-gpa" else 1 << 38
+    image = build_helper(request.param, Options(base=base, ram_limit=RAM_BYTES))
+    uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+    uc.ctl_set_cpu_model(x86.UC_CPU_X86_EPYC_ROME)
+    uc.ctl_set_tlb_mode(unicorn.UC_TLB_CPU)
+    uc.mem_map(0, RAM_BYTES)
+    if base is not None:
+        uc.mem_map(base, image.memory_bytes)
+    descriptor = parse_image(image.data).descriptor
+    uc.mem_write(image.space.base, image.data)
+    uc.reg_write(x86.UC_X86_REG_CR4, CR4)
+    uc.reg_write(x86.UC_X86_REG_MSR, (MSR_EFER, EFER))
+    uc.reg_write(x86.UC_X86_REG_CR3, descriptor.cr3)
+    uc.reg_write(x86.UC_X86_REG_CR0, CR0)
+    uc.emu_start(descriptor.entry64, 0)
+    return uc, image, image.space.base + descriptor.ring_offset
+
+
+def test_helper_starts_and_serves(engine: tuple[Any, Image, int]) -> None:
+    uc, image, ring = engine
+    header = abi.mh_ring(bytes(uc.mem_read(ring, len(abi.mh_ring))))
+    assert (header.magic, header.state) == (abi.MH_RING_MAGIC, abi.mh_ring_state.MH_RING_READY)
+    assert header.features == abi.MH_FEATURE_AESNI
+    uc.mem_write(ring + abi.MH_RING_SUBMISSIONS, abi.mh_submission(op=abi.mh_op.MH_OP_HELLO.value, cookie=7).dumps())
+    uc.mem_write(ring + abi.mh_ring.fields["tail"].offset, b"\1\0\0\0")
+    uc.emu_start(uc.reg_read(x86.UC_X86_REG_RIP), 0)
+    size = len(abi.mh_completion)
+    completion = abi.mh_completion(bytes(uc.mem_read(ring + abi.MH_RING_COMPLETIONS, size)))
+    assert (completion.status, completion.cookie) == (abi.mh_status.MH_DONE, 7)
+    assert any(completion.nonce)
+    assert image.symbol("entry64").value < 1 << 64
+
+
+@pytest.mark.parametrize("section", [".header", ".text", ".rodata", ".tables", ".secret"])
+def test_its_mmu_refuses_writes_too(engine: tuple[Any, Image, int], section: str) -> None:
+    uc, image, _ = engine
+    wipe = image.symbol("wipe_session").value
+    stosb = image.data.index(b"\xf3\xaa", wipe - image.section(".text").va + image.section(".text").offset)
+    uc.reg_write(x86.UC_X86_REG_RDI, image.section(section).va)
+    uc.reg_write(x86.UC_X86_REG_RCX, 1)
+    with pytest.raises(unicorn.UcError):
+        uc.emu_start(image.section(".text").va + stosb - image.section(".text").offset, 0)
+    assert uc.reg_read(x86.UC_X86_REG_CR2) == image.section(section).va
