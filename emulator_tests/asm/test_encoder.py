@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WORKER = """
 import json, os, sys, time
 for line in sys.stdin:
-    mode, rewrite, text = json.loads(line)
+    mode, rewrites, text = json.loads(line)
     if text == "hang":
         time.sleep(60)
     if text == "die":

@@ -26,11 +26,11 @@ START_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One instruction with numbers for operands; `rewrite` names a correction of keystone's bytes."""
+    """One instruction with numbers for operands; `rewrites` name corrections of keystone's bytes."""
 
     mode: int
     text: str
-    rewrite: str = ""
+    rewrites: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class Encoder:
         return answers
 
     def _send(self, batch: list[Request]) -> None:
-        text = "".join(json.dumps([request.mode, request.rewrite, request.text]) + "\n" for request in batch)
+        text = "".join(json.dumps([request.mode, request.rewrites, request.text]) + "\n" for request in batch)
         if self._process is None or self._process.stdin is None:
             raise _WorkerError("the encoder could not be started")
         try:

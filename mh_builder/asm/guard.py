@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mh_builder.asm import registers
+from mh_builder.asm import opcodes, registers
 from mh_builder.asm.diagnostics import StatementError
 from mh_builder.asm.operands import Memory, Operand, Register
 
@@ -28,6 +28,7 @@ _ADVICE_64 = {
     "popf": "'popf' pops 16 bits here; write 'popfq'",
     "into": "there is no 'into' in 64-bit code",
 }
+_ONLY_64 = frozenset({"swapgs", "vmrun", "vmload", "vmsave"})
 _ADDRESS_16 = frozenset({("bx", ""), ("bp", ""), ("si", ""), ("di", ""), ("", "")} | {
     pair for b in ("bx", "bp") for i in ("si", "di") for pair in ((b, i), (i, b))})  # fmt: skip
 
@@ -38,13 +39,34 @@ def check_mnemonic(mnemonic: str, column: int, mode: int) -> None:
         raise StatementError(column, f"'{mnemonic[:40]}' is no instruction, directive or macro")
     if mnemonic.startswith("v") and mnemonic not in _NOT_VEX:
         raise StatementError(column, f"'{mnemonic}': VEX instructions are refused, unicorn executes them wrongly")
+    if mode != 64 and mnemonic in _ONLY_64:
+        raise StatementError(column, f"'{mnemonic}' is for 64-bit code only")
     advice = ADVICE.get(mnemonic) or (_ADVICE_64.get(mnemonic) if mode == 64 else None)
     if advice:
         raise StatementError(column, advice)
 
 
-def check_operands(operands: tuple[Operand, ...], mode: int) -> None:
-    """Refuse registers that the mode lacks or that exclude each other; raises `StatementError`."""
+def check_operands(mnemonic: str, column: int, operands: tuple[Operand, ...], mode: int) -> None:
+    """Refuse operands that the mode lacks, that exclude each other or that keystone dies of.
+
+    Raises `StatementError`.
+    """
+    _check_form(mnemonic, column, operands, mode)
+    _check_registers(operands, mode)
+
+
+def _check_form(mnemonic: str, column: int, operands: tuple[Operand, ...], mode: int) -> None:
+    is_vector = any(isinstance(operand, Register) and operand.name in registers.XMM for operand in operands)
+    if operands and not is_vector and mnemonic in opcodes.STRING_INSTRUCTIONS | {"xlat", "xlatb"}:
+        raise StatementError(column, f"'{mnemonic}' is written without operands")
+    match mnemonic, operands:
+        case "mov" | "pop", (Register("cs"), *_):
+            raise StatementError(column, "'cs' is loaded by far jumps and returns only")
+        case "jmp" | "call", (Memory(32),) if mode == 16:
+            raise StatementError(column, f"'{mnemonic} dword ptr' is ambiguous in 16-bit code")
+
+
+def _check_registers(operands: tuple[Operand, ...], mode: int) -> None:
     used: list[tuple[str, int]] = []
     for operand in operands:
         if isinstance(operand, Register):

@@ -72,7 +72,7 @@ def parse_instruction(statement: Statement, mode: int, lookup: Lookup) -> Bytes 
         mnemonic, column = token.text, token.column
     guard.check_mnemonic(mnemonic, column, mode)
     operands = parse_operands(cursor, lookup)
-    guard.check_operands(operands, mode)
+    guard.check_operands(mnemonic, column, operands, mode)
     prefix = _prefix(prefixes, mnemonic, operands, mode, statement.column)
     parsed = _Instruction(statement.line, column, mode, mnemonic, prefix, operands)
     for encode in (_simple, _special, _branch):
@@ -100,6 +100,7 @@ def _prefix(prefixes: list[str], mnemonic: str, operands: tuple[Operand, ...], m
     if prefixes[0] == "lock":
         fits = fits and bool(operands) and isinstance(operands[0], Memory)
     elif mnemonic in opcodes.STRING_INSTRUCTIONS:
+        # `movsd xmm0, xmm1` is no string instruction.
         fits = fits and not operands
     if not fits:
         raise StatementError(column, f"'{prefixes[0]}' cannot stand before this '{mnemonic}'")
@@ -214,7 +215,7 @@ def _candidate(parsed: _Instruction, width: int) -> Candidate:
         if hole:
             holes.append(hole)
     text = _render(parsed, operands)
-    return Candidate(Request(parsed.mode, text, _rewrite(parsed)), tuple(operands), tuple(holes))
+    return Candidate(Request(parsed.mode, text, _rewrites(parsed)), tuple(operands), tuple(holes))
 
 
 def _numeric_register(operand: Register, _parsed: _Instruction, _width: int) -> tuple[Operand, Hole | None]:
@@ -279,20 +280,20 @@ def _is_segment(operand: Operand) -> bool:
     return isinstance(operand, Register) and operand.name in registers.SEGMENT
 
 
-def _rewrite(parsed: _Instruction) -> str:
+def _rewrites(parsed: _Instruction) -> tuple[str, ...]:
     operands = parsed.operands
-    if any(is_absolute(operand, parsed.mode) for operand in operands):
-        return "absolute"
-    if parsed.mnemonic == "nop":
-        return "long-nop"
-    is_table = parsed.mnemonic in {"lgdt", "lidt", "sgdt", "sidt"}
+    is_table = parsed.mnemonic in {"lgdt", "lidt", "sgdt", "sidt"} and parsed.mode != 16
     # Not `mov ax, cs`: a segment register goes to a general one in that one's width.
-    is_segment = (
-        parsed.mnemonic in {"mov", "push", "pop"}
-        and bool(operands)
-        and (_is_segment(operands[0]) or (isinstance(operands[0], Memory) and _is_segment(operands[-1])))
+    is_segment = parsed.mnemonic in {"mov", "push", "pop"} and bool(operands)
+    is_segment = is_segment and (
+        _is_segment(operands[0]) or (isinstance(operands[0], Memory) and _is_segment(operands[-1]))
     )
-    return "no-operand-size" if parsed.mode != 16 and (is_table or is_segment) else ""
+    wanted = {
+        "absolute": any(is_absolute(operand, parsed.mode) for operand in operands),
+        "long-nop": parsed.mnemonic == "nop",
+        "no-operand-size": is_table or is_segment,
+    }
+    return tuple(name for name, holds in wanted.items() if holds)
 
 
 def _render(parsed: _Instruction, operands: list[Operand]) -> str:

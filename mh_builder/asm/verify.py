@@ -177,12 +177,17 @@ def _differs(pending: Pending, expected: Operand, actual: _Item, width: int) -> 
             same = (value - actual) % (1 << width) == 0
             return "" if same else f"number {value:#x} cannot be encoded here"
         case Memory(), _Address():
-            return _address_differs(expected, actual, address_bits(expected, pending.mode))
+            return _address_differs(pending, expected, actual)
         case _:
             return "the operands do not fit"
 
 
-def _address_differs(expected: Memory, actual: _Address, bits: int) -> str:
+def _is_far(pending: Pending, memory: Memory) -> bool:
+    return pending.mnemonic in {"jmp", "call"} and memory.size == 48
+
+
+def _address_differs(pending: Pending, expected: Memory, actual: _Address) -> str:
+    bits = address_bits(expected, pending.mode)
     swapped = expected.scale == 1 and (actual.base, actual.index) == (expected.index, expected.base)
     if not swapped and (actual.base, actual.index, actual.scale) != (expected.base, expected.index, expected.scale):
         return "the address's registers are lost"
@@ -191,8 +196,9 @@ def _address_differs(expected: Memory, actual: _Address, bits: int) -> str:
     displacement = expected.displacement
     if not isinstance(displacement, ex.Number) or (displacement.value - actual.displacement) % (1 << bits):
         return "the displacement is lost"
-    if expected.size and actual.size and expected.size != actual.size:
-        return f"the memory operand has {actual.size} bits, not {expected.size}"
+    if expected.size and expected.size != actual.size and (actual.size or not _is_far(pending, expected)):
+        # capstone gives no size for what has none, nor for the far pointers of `jmp` and `call`.
+        return f"the memory operand has {actual.size} bits, not {expected.size}" if actual.size else "it takes no size"
     return ""
 
 

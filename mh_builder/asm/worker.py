@@ -54,7 +54,7 @@ class _Engine:
             self._pairs[mode] = (keystone.Ks(keystone.KS_ARCH_X86, _MODES[mode][0]), decoder)
         return self._pairs[mode]
 
-    def answer(self, mode: int, rewrite: str, text: str) -> dict[str, Any]:
+    def answer(self, mode: int, rewrites: list[str], text: str) -> dict[str, Any]:
         """Encode one instruction and decode what came out."""
         assembler, decoder = self._pair(mode)
         try:
@@ -64,7 +64,8 @@ class _Engine:
         if not code:
             return {"error": "no bytes came out"}
         try:
-            code = self._rewritten(decoder, rewrite, code)
+            for rewrite in rewrites:
+                code = self._rewritten(decoder, rewrite, code)
         except (ValueError, IndexError, StopIteration):
             return {"error": "unknown form of the instruction"}
         return {"code": code.hex(), "decoded": [_facts(item) for item in decoder.disasm(code, 0)]}
@@ -92,8 +93,8 @@ def main() -> None:
     engine = _Engine()
     for line in sys.stdin:
         signal.alarm(_SECONDS_PER_REQUEST)
-        mode, rewrite, text = json.loads(line)
-        sys.stdout.write(json.dumps(engine.answer(mode, rewrite, text)) + "\n")
+        mode, rewrites, text = json.loads(line)
+        sys.stdout.write(json.dumps(engine.answer(mode, rewrites, text)) + "\n")
         sys.stdout.flush()
     signal.alarm(0)
 
