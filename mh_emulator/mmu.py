@@ -102,6 +102,8 @@ class Translation(NamedTuple):
     """Under which the access sees memory, or None for raw bytes."""
     writable: bool
     """A write needs no further look into the tables."""
+    readable: bool
+    """A read sees the same: instructions are fetched private even where data is shared."""
 
 
 class Mmu:
@@ -121,9 +123,11 @@ class Mmu:
         spa = self._guest.spa(leaf.gpa)
         if spa is None:
             raise NoSlotError(leaf.gpa)
-        private = leaf.private or access is Access.FETCH
+        key = self._guest.key
+        view = key if leaf.private or access is Access.FETCH else None
         is_dirty = access is Access.WRITE or bool(leaf.path[-1][2] & DIRTY)
-        return Translation(spa, self._guest.key if private else None, writable and is_dirty)
+        readable = (leaf.private or key is None) and _allows(leaf, Access.READ, mode, writable=writable)
+        return Translation(spa, view, writable and is_dirty, readable)
 
     def read(self, va: int, size: int, mode: Mode, access: Access = Access.READ) -> bytes:
         """Read linear memory, as the CPU does on its own behalf."""

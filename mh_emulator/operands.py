@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
-from capstone import CS_ARCH_X86, CS_MODE_64, Cs
+from capstone import CS_AC_READ, CS_AC_WRITE, CS_ARCH_X86, CS_MODE_64, Cs
 from capstone.x86_const import X86_OP_MEM
 
 from mh_builder.paging import PAGE_BYTES
@@ -26,13 +26,16 @@ class Operand(NamedTuple):
     size: int
     on_stack: bool
     """A non-canonical address is #SS instead of #GP."""
+    is_read: bool
+    is_written: bool
 
 
-def missed(code: bytes, registers: Registers, page: int) -> Operand | None:
-    """Return the operand of the instruction `code` at RIP that touches `page`, cut to that page."""
+def missed(code: bytes, registers: Registers, page: int, *, by_write: bool) -> Operand | None:
+    """Return the operand of the instruction `code` at RIP that a read or write missed in `page`, cut to that page."""
     for operand in _operands(code, registers):
         end = operand.address + operand.size
-        if operand.address < page + PAGE_BYTES and page < end:
+        is_meant = operand.is_written if by_write else operand.is_read
+        if is_meant and operand.address < page + PAGE_BYTES and page < end:
             address = max(operand.address, page)
             return operand._replace(address=address, size=min(end, page + PAGE_BYTES) - address)
     return None
@@ -46,13 +49,14 @@ def _operands(code: bytes, registers: Registers) -> Iterator[Operand]:
         if operand.type == X86_OP_MEM:
             yield _explicit(instruction, operand, registers)
     if instruction.mnemonic.startswith(("push", "call", "enter")):
-        yield Operand((registers.rsp - _STACK_SLOT) & _MASK, _STACK_SLOT, on_stack=True)
+        address = (registers.rsp - _STACK_SLOT) & _MASK
+        yield Operand(address, _STACK_SLOT, on_stack=True, is_read=False, is_written=True)
     elif instruction.mnemonic.startswith(("pop", "ret", "iret")):
         # IRETQ pops five quadwords, the others one.
         count = 5 if instruction.mnemonic.startswith("iret") else 1
-        yield Operand(registers.rsp, _STACK_SLOT * count, on_stack=True)
+        yield Operand(registers.rsp, _STACK_SLOT * count, on_stack=True, is_read=True, is_written=False)
     elif instruction.mnemonic == "leave":
-        yield Operand(registers.rbp, _STACK_SLOT, on_stack=True)
+        yield Operand(registers.rbp, _STACK_SLOT, on_stack=True, is_read=True, is_written=False)
 
 
 def _explicit(instruction: Foreign, operand: Foreign, registers: Registers) -> Operand:
@@ -63,7 +67,8 @@ def _explicit(instruction: Foreign, operand: Foreign, registers: Registers) -> O
     if segment in ("fs", "gs"):
         address += getattr(registers, f"{segment}_base")
     on_stack = base in _STACK_REGISTERS and segment not in ("fs", "gs")
-    return Operand(address & _MASK, operand.size, on_stack)
+    is_read, is_written = bool(operand.access & CS_AC_READ), bool(operand.access & CS_AC_WRITE)
+    return Operand(address & _MASK, operand.size, on_stack, is_read, is_written)
 
 
 def _value(name: str | None, instruction: Foreign, registers: Registers) -> int:

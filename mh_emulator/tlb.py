@@ -60,7 +60,7 @@ class Tlb:
         self.code.add(frame)
         start = page_of(found.spa) - self._dram.base_spa
         self._traps.cover(page_of(va), bytes(self._dram.view[start : start + PAGE_BYTES]))
-        return _READ | _EXECUTE
+        return _READ | _EXECUTE if found.readable else _EXECUTE
 
     def _data(self, found: Translation, wanted: Access) -> int:
         frame = found.spa >> PAGE_SHIFT

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple
 
-from unicorn import unicorn_const
-
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.engine import Engine
 
@@ -65,9 +63,8 @@ class Traps:
     """The hooks of one engine; `on_trap` gets the address of every candidate that is about to execute."""
 
     def __init__(self, engine: Engine, on_trap: Callable[[int], None]) -> None:
-        self._engine = engine
         self._hooked: set[int] = set()
-        self._on_trap = on_trap
+        self._add = engine.code_hook(on_trap)
 
     def cover(self, va: int, page: bytes) -> None:
         """Put hooks on the page at virtual address `va`, which holds `page`."""
@@ -75,10 +72,7 @@ class Traps:
         for address in _candidates(page):
             if va + address not in self._hooked:
                 self._hooked.add(va + address)
-                self._engine.uc.hook_add(unicorn_const.UC_HOOK_CODE, self._fire, None, va + address, va + address)
-
-    def _fire(self, _uc: object, address: int, _size: int, _data: object) -> None:
-        self._on_trap(address)
+                self._add(va + address)
 
 
 def _candidates(page: bytes) -> set[int]:

@@ -12,6 +12,7 @@ from mh_emulator.engine import Engine, Foreign, UnicornError
 from mh_emulator.exceptions import WITH_ERROR_CODE, Event, TripleFault, deliver
 from mh_emulator.exits import Exit, Reason
 from mh_emulator.mmu import (
+    PF_WRITE,
     VECTOR_GP,
     VECTOR_PF,
     VECTOR_SS,
@@ -178,17 +179,25 @@ class Vcpu:
     def _missed_fault(self, fault: GuestFault) -> Event:
         page = page_of(self._tlb.missed_page)
         if fault.vector == VECTOR_PF:
-            return Event(VECTOR_PF, fault.error_code, self._missed_operand(page).address)
+            operand = self._missed_operand(page)
+            # What will be written is read with the intent to write; unicorn just reads.
+            intent = PF_WRITE if operand.is_written else 0
+            return Event(VECTOR_PF, (fault.error_code or 0) | intent, operand.address)
         on_stack = self._tlb.missed_access is not Access.FETCH and self._missed_operand(page).on_stack
         return Event(VECTOR_SS if on_stack else VECTOR_GP, 0)
 
     def _missed_operand(self, page: int) -> Operand:
         """Return the byte that a miss was about; unicorn tells the page only."""
         registers = self.get_registers()
+        address = page
         if self._tlb.missed_access is Access.FETCH:
-            return Operand(max(registers.rip, page), 0, on_stack=False)
-        found = missed(self._code(registers.rip, LONGEST_INSTRUCTION), registers, page)
-        return found or Operand(page, 0, on_stack=False)
+            address = max(registers.rip, page)
+        else:
+            by_write = self._tlb.missed_access is Access.WRITE
+            found = missed(self._code(registers.rip, LONGEST_INSTRUCTION), registers, page, by_write=by_write)
+            if found is not None:
+                return found
+        return Operand(address, 0, on_stack=False, is_read=False, is_written=False)
 
     def _mmio(self, missing: NoSlotError) -> Exit:
         page = page_of(self._tlb.missed_page)

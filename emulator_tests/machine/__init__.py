@@ -1,0 +1,1 @@
+"""The emulated machine, looked at from its guests and its host."""
