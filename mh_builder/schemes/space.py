@@ -29,6 +29,10 @@ HIGH_BASE = 4 * TIB
 """Mirror GPA of a helper that lies above all RAM; below the C-bit and the reduced width of every part."""
 
 
+C_BITS = range(32, 52)
+"""Where a C-bit can be: in a page-table entry's address field, above what 32-bit addresses reach."""
+
+
 class LayoutError(ValueError):
     """An address space that cannot be built; the message names the things and their numbers."""
 
@@ -147,6 +151,8 @@ def checked(space: AddressSpace) -> AddressSpace:
         )
     if space.base != space.home and space.ram.overlaps(space.helper):
         raise LayoutError(f"{space.name}: region helper {space.helper} overlaps region RAM {space.ram}")
+    if options.c_bit is not None and options.c_bit not in C_BITS:
+        raise LayoutError(f"{space.name}: C-bit {options.c_bit} is not in {C_BITS.start} to {C_BITS.stop - 1}")
     _check_reach(space)
     return space
 

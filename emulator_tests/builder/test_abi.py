@@ -1,0 +1,68 @@
+"""abi.h: the same to C, to Python and to the assembler."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from mh_builder.asm import assemble_text
+from payload import abi
+
+STRUCTURES = sorted(set(re.findall(r"^struct (mh_\w+) \{", abi.HEADER.read_text(), re.MULTILINE)))
+
+
+def test_c_agrees_on_every_size_offset_and_constant(program: Callable[[str], str], tmp_path: Path) -> None:
+    assert "mh_packet" in STRUCTURES
+    lines = ["#include <stddef.h>", "#include <stdint.h>", f'#include "{abi.HEADER}"']
+    for name, value in abi.assembler_symbols().items():
+        if isinstance(value, str):
+            lines.append(f'_Static_assert(sizeof({name}) == sizeof("{value}"), "{name}");')
+        elif name.startswith("sizeof."):
+            lines.append(f'_Static_assert(sizeof(struct {name[7:]}) == {value}, "{name}");')
+        elif "." in name:
+            structure, field = name.split(".")
+            lines.append(f'_Static_assert(offsetof(struct {structure}, {field}) == {value}, "{name}");')
+        else:
+            lines.append(f'_Static_assert({name} == {value}u, "{name}");')
+    source = tmp_path / "abi.c"
+    source.write_text("\n".join([*lines, ""]))
+    command = [program("cc"), "-std=c11", "-Wall", "-Wextra", "-Wpadded", "-Werror", "-fsyntax-only", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_assembler_sees_every_structure() -> None:
+    symbols = abi.assembler_symbols()
+    for name in STRUCTURES:
+        structure = getattr(abi, name)
+        assert symbols[f"sizeof.{name}"] == len(structure)
+        data = assemble_text(f".data\n.quad sizeof.{name}\n", "t.s", symbols=symbols).sections[-1].data
+        assert int.from_bytes(data, "little") == len(structure)
+
+
+def test_ring_areas_follow_each_other_without_overlap() -> None:
+    entries = abi.MH_RING_ENTRIES
+    assert entries & (entries - 1) == 0
+    assert len(abi.mh_ring) <= abi.MH_RING_SUBMISSIONS
+    assert abi.MH_RING_SUBMISSIONS + entries * len(abi.mh_submission) <= abi.MH_RING_COMPLETIONS
+    assert abi.MH_RING_COMPLETIONS + entries * len(abi.mh_completion) <= abi.MH_RING_PACKETS
+    assert len(abi.mh_packet) <= abi.MH_PACKET_SLOT_BYTES
+    assert abi.MH_RING_PACKETS + entries * abi.MH_PACKET_SLOT_BYTES <= abi.MH_RING_DATA
+    assert abi.MH_RING_DATA + entries * abi.MH_PAGE_BYTES == abi.MH_RING_BYTES
+    assert abi.MH_RING_DATA % abi.MH_PAGE_BYTES == abi.MH_RING_BYTES % abi.MH_PAGE_BYTES == 0
+
+
+def test_host_and_helper_write_to_different_cache_lines() -> None:
+    fields = abi.mh_ring.fields
+    assert fields["tail"].offset // 64 != fields["head"].offset // 64 == fields["state"].offset // 64
+    assert fields["fault"].offset // 64 != fields["tail"].offset // 64
+
+
+def test_iv_is_stream_and_sequence() -> None:
+    fields = abi.mh_packet.fields
+    assert fields["stream"].offset == abi.MH_PACKET_IV_OFFSET
+    assert fields["sequence"].offset + 8 == abi.MH_PACKET_IV_OFFSET + abi.MH_PACKET_IV_BYTES
+    assert fields["tag"].offset == abi.MH_PACKET_AAD_BYTES

@@ -1,0 +1,124 @@
+"""The files of an image, read by programs that are not ours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import lief
+import pytest
+
+from mh_builder.image.elf import write_elf
+from mh_builder.image.manifest import SCHEMA
+from mh_builder.image.model import Image
+from mh_builder.image.output import image_files, write_files
+
+Program = Callable[[str], str]
+
+
+@pytest.fixture
+def elf(images: dict[str, Image], scheme: str, tmp_path: Path) -> Path:
+    path = tmp_path / f"{scheme}.elf"
+    path.write_bytes(write_elf(images[scheme]))
+    return path
+
+
+def output_of(*command: str | Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_readelf_has_no_complaint(elf: Path, program: Program) -> None:
+    text = output_of(program("readelf"), "-a", "-W", elf)
+    assert not re.search(r"warning|error|corrupt|<unknown|unrecognized", text, re.IGNORECASE)
+    assert "Advanced Micro Devices X86-64" in text
+    assert len(re.findall(r"^  LOAD ", text, re.MULTILINE)) == 10
+
+
+def test_objdump_disassembles_all_of_it(elf: Path, program: Program) -> None:
+    text = output_of(program("objdump"), "-d", elf)
+    assert "(bad)" not in text
+    assert text.count("hlt") == 2
+    assert "<entry64>:" in text
+    assert not re.search(r"\tv[a-z]", text), "no VEX instruction"
+
+
+def test_gdb_reads_symbols_and_code(elf: Path, program: Program) -> None:
+    commands = ["info functions", "x/2i entry64", "info symbol gcm_seal", "info line serve"]
+    arguments = [part for command in commands for part in ("-ex", command)]
+    text = output_of(program("gdb"), "-nx", "-batch", *arguments, elf)
+    assert "<entry64>:\tcli" in text
+    assert "gcm_seal in section .text" in text
+    assert "  import_page\n" in text
+
+
+def test_lief_agrees_with_the_image(elf: Path, images: dict[str, Image], scheme: str) -> None:
+    image = images[scheme]
+    binary = lief.ELF.parse(str(elf))
+    assert binary is not None
+    sections = {section.name: section for section in binary.sections}
+    for section in image.sections:
+        if section.size:
+            theirs = sections[section.name]
+            assert (theirs.virtual_address, theirs.size) == (section.va, section.size)
+            if section.stored:
+                assert bytes(theirs.content) == image.data[section.offset : section.offset + section.size]
+    segments = {segment.virtual_address: segment.physical_address for segment in binary.segments}
+    base = image.space.base
+    assert segments == {part.va: base + part.offset for part in image.sections if part.size}
+    symbols = {symbol.name: symbol.value for symbol in binary.symtab_symbols if symbol.name}
+    assert symbols["entry64"] == binary.entrypoint == image.symbol("entry64").value
+
+
+def test_manifest_and_map_tell_the_same(images: dict[str, Image], scheme: str) -> None:
+    image = images[scheme]
+    files = image_files(image)
+    manifest = json.loads(files[f"{scheme}.json"])
+    assert manifest["schema"] == SCHEMA
+    assert manifest["sha256"] == hashlib.sha256(files[f"{scheme}.bin"]).hexdigest()
+    assert manifest["image_bytes"] == len(files[f"{scheme}.bin"])
+    text = files[f"{scheme}.map"].decode()
+    for section in manifest["sections"]:
+        assert re.search(
+            rf"^{section['va']} .*{section['rights']} .* {re.escape(section['name'])}$", text, re.MULTILINE
+        )
+    assert sum(part["bytes"] for part in manifest["ram"]) + sum(
+        int(part["end"], 16) - int(part["start"], 16) for part in manifest["protected"]
+    ) == int(manifest["ram_limit"], 16)
+
+
+def test_map_accounts_for_every_byte_of_a_section(images: dict[str, Image]) -> None:
+    for section in images["regions"].sections:
+        if section.pieces:
+            ends = [0]
+            for piece in section.pieces:
+                assert 0 <= piece.offset - ends[-1] < 64, "nothing but alignment lies between pieces"
+                ends.append(piece.offset + piece.size)
+            assert ends[-1] == section.size
+
+
+def test_blob_stays_small(images: dict[str, Image]) -> None:
+    for image in images.values():
+        assert len(image.data) - image.table_bytes < 32 << 10
+
+
+def test_all_files_or_none(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "b").mkdir()
+    (folder / "a").write_bytes(b"old")
+    with pytest.raises(OSError, match="b"):
+        write_files({"a": b"new", "b": b"a folder is in the way"}, folder)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_folder_made_for_nothing_goes_again(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with pytest.raises(OSError, match="x" * 300):
+        write_files({"x" * 300: b""}, folder)
+    assert not folder.exists()

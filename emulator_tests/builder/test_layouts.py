@@ -1,0 +1,106 @@
+"""Address spaces that cannot be: one line with the things and their numbers."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mh_builder.helper import build_helper
+from mh_builder.paging import GIB, MIB, TIB
+from mh_builder.schemes.space import LayoutError, Options, Range, human
+
+UNALIGNED = "is not a multiple of 0x1000"
+
+BAD = {
+    "no-such-scheme": (
+        "aliases",
+        Options(),
+        r"no scheme 'aliases'; there are alias-gpa, alias-window, alias-window-high, regions, isolated",
+    ),
+    "limit-zero": ("regions", Options(ram_limit=0), r"regions: RAM limit 0x0 is not in 0x1 to 0x40000000000"),
+    "limit-above-4-tib": (
+        "regions",
+        Options(ram_limit=8 * TIB),
+        r"regions: RAM limit 0x80000000000 is not in 0x1 to 0x40000000000",
+    ),
+    "limit-unaligned": (
+        "regions",
+        Options(ram_limit=GIB + 1),
+        r"regions: RAM limit 0x40000001 " + UNALIGNED,
+    ),
+    "home-unaligned": (
+        "alias-gpa",
+        Options(home=64 * MIB + 8),
+        r"alias-gpa: home 0x4000008 " + UNALIGNED,
+    ),
+    "base-unaligned": (
+        "isolated",
+        Options(base=4 * TIB + 1),
+        r"isolated: base 0x40000000001 " + UNALIGNED,
+    ),
+    "home-too-high": (
+        "alias-window",
+        Options(home=2 * GIB - MIB // 2),
+        r"alias-window: helper of 0x[0-9a-f]+ bytes at home 0x7ff80000 ends at 0x[0-9a-f]+, above 0x80000000",
+    ),
+    "helper-in-ram": (
+        "isolated",
+        Options(base=GIB),
+        r"isolated: region helper 0x40000000 to 0x[0-9a-f]+ overlaps region RAM 0x0 to 0x8000000000",
+    ),
+    "helper-at-the-edge-of-ram": (
+        "regions",
+        Options(base=512 * GIB - 0x1000),
+        r"regions: region helper 0x7ffffff000 to 0x[0-9a-f]+ overlaps region RAM 0x0 to 0x8000000000",
+    ),
+    "helper-under-the-high-window": (
+        "alias-window",
+        Options(home=64 * MIB, base=5 * GIB),
+        r"alias-window: base 0x140000000 is not the home 0x4000000: the mirror sees it 1:1",
+    ),
+    "alias-elsewhere": (
+        "alias-gpa",
+        Options(base=4 * TIB),
+        r"alias-gpa: base 0x40000000000 is not the home 0x4000000: the mirror sees it 1:1",
+    ),
+    "beyond-the-c-bit": (
+        "regions",
+        Options(base=1 << 47),
+        r"regions: region helper 0x800000000000 to 0x[0-9a-f]+ reaches the C-bit 0x800000000000",
+    ),
+    "beyond-a-fixed-c-bit": (
+        "isolated",
+        Options(base=(1 << 51) - 0x1000, c_bit=51),
+        r"isolated: region helper 0x7fffffffff000 to 0x[0-9a-f]+ reaches the C-bit 0x8000000000000",
+    ),
+    "c-bit-in-the-page-offset": ("regions", Options(c_bit=11), r"regions: C-bit 11 is not in 32 to 51"),
+    "c-bit-above-the-address": ("regions", Options(c_bit=52), r"regions: C-bit 52 is not in 32 to 51"),
+    "c-bit-negative": ("regions", Options(c_bit=-1), r"regions: C-bit -1 is not in 32 to 51"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_layout(case: str) -> None:
+    scheme, options, message = BAD[case]
+    with pytest.raises(LayoutError, match=f"^{message}$"):
+        build_helper(scheme, options)
+
+
+def test_helper_right_above_ram_is_fine() -> None:
+    image = build_helper("regions", Options(base=512 * GIB))
+    assert image.space.helper.start == image.space.ram.end
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (12, "12 bytes"), (64 * MIB, "64 MiB"), (3 * GIB // 2, "1.5 GiB"), (4 * TIB, "4 TiB")],
+)
+def test_human_sizes(size: int, text: str) -> None:
+    assert human(size) == text
+
+
+def test_ranges_that_touch_do_not_overlap() -> None:
+    assert not Range(0, 16).overlaps(Range(16, 32))
+    assert Range(0, 17).overlaps(Range(16, 32))
+    assert re.fullmatch("0x0 to 0x10", str(Range(0, 16)))

@@ -1,0 +1,119 @@
+"""The linker: what it joins, and what it refuses."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from mh_builder.asm import ObjectFile, assemble_text
+from mh_builder.image.model import Image
+from mh_builder.link import link
+from mh_builder.schemes import SCHEMES
+from mh_builder.schemes.space import HELPER_VA, Options
+from mh_builder.symbols import LinkError
+from mh_emulator.loader import parse_image
+from payload import abi
+
+ENTRY = ".text\n.global entry64\nentry64:\n    hlt\n"
+
+
+def objects(*texts: str) -> list[ObjectFile]:
+    return [assemble_text(text, f"{name}.s") for name, text in zip("abcdef", texts, strict=False)]
+
+
+def linked(*texts: str, scheme: str = "isolated", options: Options | None = None) -> Image:
+    return link(objects(*texts), SCHEMES[scheme], options or Options())
+
+
+def at(image: Image, name: str, size: int = 8) -> bytes:
+    offset = image.symbol(name).value - HELPER_VA
+    return image.data[offset : offset + size]
+
+
+def test_references_across_files_and_sections() -> None:
+    image = linked(
+        ENTRY + ".extern far\n    call far\n    lea rax, [rip + number + 4]\n.extern number\n",
+        ".section .rodata\n.global number\nnumber: .long 1, 2\n.text\n.global far\nfar: ret\n",
+    )
+    entry = image.symbol("entry64").value
+    call, lea = struct.unpack("<xxi xxx i", at(image, "entry64", 13))
+    assert entry + 6 + call == image.symbol("far").value
+    assert entry + 13 + lea == image.symbol("number").value + 4
+
+
+def test_local_symbols_of_two_files_do_not_meet() -> None:
+    image = linked(
+        ENTRY + ".data\n.global one\none: .quad own\nown: .byte 1\n",
+        ".data\n.global two\ntwo: .quad own\nown: .byte 2\n",
+    )
+    for name, value in (("one", 1), ("two", 2)):
+        (place,) = struct.unpack("<Q", at(image, name))
+        assert image.data[place - HELPER_VA] == value
+
+
+def test_private_quad_moves_and_carries_the_c_bit() -> None:
+    image = linked(ENTRY + ".data\n.global root\nroot: .pquad entry64\n")
+    entry = image.symbol("entry64").value - HELPER_VA
+    offset = image.symbol("root").value - HELPER_VA
+    helper = parse_image(image.data)
+    for base, c_bit in ((image.space.base, 51), (7 << 40, 47)):
+        data = helper.relocated(base, c_bit)
+        assert struct.unpack_from("<Q", data, offset)[0] == base + entry | 1 << c_bit
+
+
+def test_fixed_base_keeps_no_base_relocation() -> None:
+    for scheme in ("alias-gpa", "alias-window", "alias-window-high"):
+        image = linked(ENTRY, scheme=scheme)
+        assert {part.kinds for part in image.relocations} == {abi.MH_RELOCATE_CBIT}
+
+
+def test_fixed_c_bit_keeps_no_c_bit_relocation() -> None:
+    image = linked(ENTRY, options=Options(c_bit=51))
+    assert {part.kinds for part in image.relocations} == {abi.MH_RELOCATE_BASE}
+    assert linked(ENTRY, scheme="alias-gpa", options=Options(c_bit=51)).relocations == ()
+
+
+def test_gate_is_split_as_the_cpu_wants_it() -> None:
+    image = linked(ENTRY + ".section .rodata\n.global gate\ngate: .gate entry64, 8, 1\n")
+    low, selector, ist, kind, middle, high, zero = struct.unpack("<HHBBHII", at(image, "gate", 16))
+    assert low | middle << 16 | high << 32 == image.symbol("entry64").value
+    assert (selector, ist, kind, zero) == (8, 1, 0x8E, 0)
+
+
+def test_no_entry() -> None:
+    with pytest.raises(LinkError, match=r"^linker: error: no object defines the global symbol 'entry64'$"):
+        linked(".text\n    ret\n")
+
+
+def test_all_reasons_at_once() -> None:
+    with pytest.raises(LinkError) as caught:
+        linked(ENTRY + ".extern one\n    call one\n.extern two\n    jmp two\n")
+    assert caught.value.reasons == (
+        "a.s:6: error: undefined symbol 'one'",
+        "a.s:8: error: undefined symbol 'two'",
+    )
+
+
+def test_doubled_global() -> None:
+    with pytest.raises(LinkError, match=r"^b.s: error: symbol 'entry64' is defined in a.s already$"):
+        linked(ENTRY, ENTRY)
+
+
+def test_linker_symbols_cannot_be_taken() -> None:
+    with pytest.raises(LinkError, match=r"^a.s: error: symbol 'linker.params' is defined in linker already$"):
+        linked(ENTRY + ".global linker.params\nlinker.params: ret\n")
+
+
+def test_out_of_reach() -> None:
+    with pytest.raises(
+        LinkError, match=r"^a.s:5: error: symbol 'entry64' at 0xffff8[0-9a-f]+ is out of reach of ABS32"
+    ):
+        linked(ENTRY + ".long entry64\n")
+
+
+def test_gap_between_objects_traps() -> None:
+    image = linked(ENTRY, ".text\n.balign 16\n.global second\nsecond: ret\n")
+    start = image.symbol("entry64").value - HELPER_VA
+    end = image.symbol("second").value - HELPER_VA
+    assert set(image.data[start + 1 : end]) == {0xCC}
