@@ -76,7 +76,7 @@ def test_the_real_worker_survives_what_kills_keystone(text: str) -> None:
 
 def test_a_process_ends_cleanly() -> None:
     program = "from mh_builder.asm import assemble_text; print(assemble_text('mov eax, 5', 'x').sections[0].data.hex())"
-    done = subprocess.run(  # noqa: S603 - our own program
+    done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         capture_output=True,
         text=True,

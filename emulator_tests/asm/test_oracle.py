@@ -44,7 +44,7 @@ def reference(gnu_as: str, source: str, mode: int, section: str, directory: Path
         ("objcopy", "-O", "binary", "-j", section, "r.o", "r.bin"),
     )
     for command in commands:
-        subprocess.run(command, cwd=directory, check=True, capture_output=True)  # noqa: S603 - binutils
+        subprocess.run(command, cwd=directory, check=True, capture_output=True)
     return (directory / "r.bin").read_bytes()
 
 

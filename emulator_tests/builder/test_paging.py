@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -27,9 +29,8 @@ FIRST = 0x8000
 MILAN = Geometry(48, 51)
 
 
-def span(va: int, gpa: int, size: int, **changes: bool) -> Span:
-    rights = {"writable": True, "executable": False, "private": True} | changes
-    return Span(va, gpa, size, **rights)
+def span(va: int, gpa: int, size: int, **changes: Any) -> Span:
+    return replace(Span(va, gpa, size, writable=True, executable=False, private=True), **changes)
 
 
 def look(tables: Tables, va: int, base: int = 0, geometry: Geometry = MILAN) -> Leaf | Hole:

@@ -30,7 +30,7 @@ def binutils() -> None:
 
 
 def run(*command: str | Path) -> None:
-    subprocess.run(command, check=True, timeout=60)  # noqa: S603 - fixed tools on files of the test
+    subprocess.run(command, check=True, timeout=60)
 
 
 @pytest.mark.usefixtures("binutils")

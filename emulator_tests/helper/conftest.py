@@ -35,7 +35,7 @@ class Side:
     machine: Machine
     ring: Ring
 
-    def ask(self, op: int, address: int = 0, sealed: Sealed | None = None) -> int:
+    def ask(self, op: int, address: int = 0, sealed: Sealed | None = None) -> abi.mh_status:
         """Submit one request; return its status."""
         return self.ring.serve([Request(op, address=address, sealed=sealed)])[0].status
 
@@ -45,7 +45,7 @@ class Side:
         assert completion.status == Status.MH_DONE
         return completion.sealed
 
-    def put(self, address: int, sealed: Sealed) -> int:
+    def put(self, address: int, sealed: Sealed) -> abi.mh_status:
         """Import; return the status."""
         return self.ask(abi.mh_op.MH_OP_IMPORT, address, sealed)
 

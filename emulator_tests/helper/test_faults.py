@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ FAULT = abi.mh_ring_state.MH_RING_FAULT
 PAGE_FAULT, GENERAL_PROTECTION, INVALID_OPCODE = 14, 13, 6
 
 
-def fault_of(pair: Pair, **registers: int) -> abi.mh_fault:
+def fault_of(pair: Pair, **registers: Any) -> abi.mh_fault:
     """Let the host set registers (plain SEV cannot prevent it), run, and read the fault record."""
     machine = pair.source.machine
     vcpu = machine.helper_vcpu

@@ -12,6 +12,7 @@ from mh_builder.paging import GIB, PAGE_BYTES
 from mh_builder.schemes.space import Options
 from mh_emulator.guest.worker import Piece, Worker, expected
 from mh_emulator.host import migration
+from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import Scenario, run
 from mh_emulator.host.placement import WORKER_BYTES, PlacementError, place
 from mh_emulator.host.topology import FOUR_GIB
@@ -106,7 +107,7 @@ def test_a_lost_page_is_noticed(images: dict[str, Image], monkeypatch: pytest.Mo
     """The host delivers stale RAM for one page after the comparison of what was moved."""
     original = migration.move
 
-    def move_and_spoil(source: migration.Machine, target: migration.Machine, pages: list[int]) -> tuple[int, int]:
+    def move_and_spoil(source: Machine, target: Machine, pages: list[int]) -> tuple[int, int]:
         result = original(source, target, pages)
         target.memory.write_raw(pages[0], bytes(PAGE_BYTES))
         return result
@@ -119,13 +120,13 @@ def test_a_lost_page_is_noticed(images: dict[str, Image], monkeypatch: pytest.Mo
 
 
 def test_a_guest_that_does_not_allow_it_is_not_moved(images: dict[str, Image], monkeypatch: pytest.MonkeyPatch) -> None:
-    original = migration.Machine.start_guest
+    original = Machine.start_guest
     allowing = 14  # bytes of code up to and including the WRMSR
 
-    def start_behind(machine: migration.Machine, entry: int, cr3: int, argument: int) -> None:
+    def start_behind(machine: Machine, entry: int, cr3: int, argument: int) -> None:
         original(machine, entry + allowing, cr3, argument)
 
-    monkeypatch.setattr(migration.Machine, "start_guest", start_behind)
+    monkeypatch.setattr(Machine, "start_guest", start_behind)
     with pytest.raises(migration.MigrationError, match="^the guest has not allowed its migration: it left with "):
         run(scenario(images["regions"]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_unknown_op(pair: Pair, op: int) -> None:
     assert pair.source.ask(op) == Status.MH_BAD_OP
 
 
-UNUSED = {
+UNUSED: dict[str, tuple[int, dict[str, Any]]] = {
     "role": (Op.MH_OP_EXPORT, {"role": 1}),
     "nonce": (Op.MH_OP_EXPORT, {"nonce": bytes(31) + b"\1"}),
     "hello-address": (Op.MH_OP_HELLO, {"address": 0x1000}),
@@ -195,7 +196,7 @@ def test_pages_beside_the_helper_are_not_protected(pair: Pair) -> None:
 # ---- packets ----
 
 
-def refused(pair: Pair, sealed: Sealed, address: int | None = None) -> int:
+def refused(pair: Pair, sealed: Sealed, address: int | None = None) -> abi.mh_status:
     """Import something forged; RAM must stay as it was, and the right packet must still be welcome."""
     page = pair.pages[0]
     before = pair.target_page(page)

@@ -51,8 +51,9 @@ def end(side: Side, how: str) -> None:
             offset = side.machine.helper_offset + side.machine.helper.ring_offset
             place = offset + abi.mh_ring.fields["tail"].offset
             side.machine.helper_memory.write_raw(place, b"\xff\xff\xff\x7f")
+            side.machine.run_helper()
             with pytest.raises(HelperStopped):
-                side.ring.serve([Request(abi.mh_op.MH_OP_HELLO)] * 2 if side.machine.run_helper() is None else [])
+                side.ring.serve([Request(abi.mh_op.MH_OP_HELLO)])
         case "fault":
             crash(side)
         case "new-start":

@@ -58,12 +58,12 @@ def write_elf(image: Image) -> bytes:
     rows = _symbols(image.symbols, sections, strings)
     body = bytearray(PAGE_BYTES) + image.data
     headers = [bytes(_SECTION.size), *(_section(section, names) for section in sections)]
-    for name, kind, data, link, info, align, size in (
+    for title, kind, data, link, info, align, size in (
         (".symtab", SHT_SYMTAB, rows.data, len(headers) + 1, rows.local_count, 8, _SYMBOL.size),
         (".strtab", SHT_STRTAB, bytes(strings.data), 0, 0, 1, 0),
     ):
         offset = _append(body, data)
-        headers.append(_SECTION.pack(names.add(name), kind, 0, 0, offset, len(data), link, info, align, size))
+        headers.append(_SECTION.pack(names.add(title), kind, 0, 0, offset, len(data), link, info, align, size))
     name = names.add(".shstrtab")
     offset = _append(body, bytes(names.data))
     headers.append(_SECTION.pack(name, SHT_STRTAB, 0, 0, offset, len(names.data), 0, 0, 1, 0))

@@ -145,10 +145,12 @@ class Machine:
 
 def secret_table(transport_key: bytes) -> bytes:
     """The launch secret in OVMF's format with one entry: the transport key."""
-    entry_bytes = abi.MH_SECRET_ENTRY_BYTES + len(transport_key)
-    entry = UUID(abi.MH_SECRET_KEY_GUID).bytes_le + entry_bytes.to_bytes(4, "little") + transport_key
-    head_bytes = abi.MH_SECRET_ENTRY_BYTES + entry_bytes
-    return UUID(abi.MH_SECRET_TABLE_GUID).bytes_le + head_bytes.to_bytes(4, "little") + entry
+    return _guided(abi.MH_SECRET_TABLE_GUID, _guided(abi.MH_SECRET_KEY_GUID, transport_key))
+
+
+def _guided(guid: str, data: bytes) -> bytes:
+    size: int = abi.MH_SECRET_ENTRY_BYTES + len(data)
+    return UUID(guid).bytes_le + size.to_bytes(4, "little") + data
 
 
 def _whole_ram(machine: Machine, window: int) -> Iterator[Slot]:
