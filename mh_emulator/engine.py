@@ -19,6 +19,12 @@ from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback, uclib
 
 from mh_emulator.registers import GPR_NAMES, XMM_COUNT, Registers, SystemSegment, Table
 
+CODELESS = 1 << 51
+"""Set in a physical address: the same memory, but stores there are none of unicorn's business.
+
+Its own handling of self-modifying code starts the instruction again, which a limit of instructions counts twice.
+"""
+
 Foreign: TypeAlias = Any
 """An object of unicorn or capstone, which come without types."""
 
@@ -81,7 +87,8 @@ class Engine:
     def __init__(self, base: int, size: int, host_address: int) -> None:
         self._layout = unicorn_layout()
         self.uc: Foreign = _new_engine()
-        self.uc.mem_map_ptr(base, size, unicorn_const.UC_PROT_ALL, host_address)
+        for address in (base, base | CODELESS):
+            self.uc.mem_map_ptr(address, size, unicorn_const.UC_PROT_ALL, host_address)
         count = len(_CONTROL)
         self._handle = self.uc._uch  # noqa: SLF001
         self._counter = ctypes.c_size_t.from_address(_address_of(self.uc) + self._layout.counter)

@@ -6,7 +6,6 @@ Source: AMD64 APM volume 2, sections 5.6 (page protection), 8.4.2 (page-fault er
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -43,20 +42,22 @@ class Access(IntEnum):
     FETCH = unicorn_const.UC_MEM_FETCH
 
 
-@dataclass(frozen=True, slots=True)
 class GuestFault(Exception):
     """An exception that the guest must handle; `address` is what #PF puts into CR2."""
 
-    vector: int
-    error_code: int | None = None
-    address: int | None = None
+    def __init__(self, vector: int, error_code: int, address: int | None = None) -> None:
+        super().__init__(vector, error_code, address)
+        self.vector = vector
+        self.error_code = error_code
+        self.address = address
 
 
-@dataclass(frozen=True, slots=True)
 class NoSlotError(Exception):
     """The guest-physical address has no memory behind it."""
 
-    gpa: int
+    def __init__(self, gpa: int) -> None:
+        super().__init__(f"no memory slot at {gpa:#x}")
+        self.gpa = gpa
 
 
 class GuestPhysical(Protocol):

@@ -6,9 +6,12 @@ then can instructions that lie in several caches be forgotten in all of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
 from mh_emulator.dram import Dram
-from mh_emulator.engine import Engine, Foreign
+from mh_emulator.engine import CODELESS, Engine, Foreign
 from mh_emulator.mmu import Access, GuestFault, Mmu, Mode, NoSlotError, Translation, page_of
 from mh_emulator.traps import Traps
 
@@ -30,6 +33,7 @@ class Tlb:
         self.frames: set[int] = set()
         self.code: set[int] = set()
         self.writable: set[int] = set()
+        self._code_writable = False
         self.efer = 0
         self.missed: GuestFault | NoSlotError | StaleCodeError | None = None
         """Why the last miss could not be filled."""
@@ -48,7 +52,7 @@ class Tlb:
         except (GuestFault, NoSlotError, StaleCodeError) as reason:
             self.missed, self.missed_access, self.missed_page = reason, wanted, va
             return False
-        entry.paddr = page_of(found.spa)
+        entry.paddr = page_of(found.spa) | (CODELESS if self._code_writable and wanted is Access.WRITE else 0)
         self.frames.add(found.spa >> PAGE_SHIFT)
         return True
 
@@ -81,8 +85,19 @@ class Tlb:
         for observer in self._dram.observers:
             if frame in observer.code and observer is not self:
                 observer.flush_code()
-        if frame in self.code:
+        if frame in self.code and not self._code_writable:
             raise StaleCodeError
+
+    @contextmanager
+    def code_writable(self) -> Iterator[None]:
+        """Allow writes to frames with cached instructions for a while, and forget those before and after."""
+        self.flush_code()
+        self._code_writable = True
+        try:
+            yield
+        finally:
+            self._code_writable = False
+            self.flush_code()
 
     def flush_translations(self) -> None:
         """Empty the TLB."""

@@ -8,7 +8,7 @@ from typing import Protocol
 from unicorn import unicorn_const, x86_const
 
 from mh_builder.paging import PAGE_BYTES, is_canonical
-from mh_emulator.engine import Engine, Foreign, UnicornError
+from mh_emulator.engine import CODELESS, Engine, Foreign, UnicornError
 from mh_emulator.exceptions import WITH_ERROR_CODE, Event, TripleFault, deliver
 from mh_emulator.exits import Exit, Reason
 from mh_emulator.mmu import (
@@ -102,7 +102,7 @@ class Vcpu:
             is_write = unicorn_const.UC_MEM_WRITE
 
             def report(_uc: object, access: int, address: int, size: int, _value: int, _data: object) -> None:
-                callback(address, size, access == is_write)
+                callback(address & ~CODELESS, size, access == is_write)
 
             self._trace_hook = uc.hook_add(unicorn_const.UC_HOOK_MEM_READ | unicorn_const.UC_HOOK_MEM_WRITE, report)
         self._tlb.flush_code()
@@ -154,12 +154,18 @@ class Vcpu:
         elif self._trapped is not None:
             return self._trap(self._trapped)
         elif isinstance(missed_reason, StaleCodeError):
-            self._tlb.flush_code()
+            return self._write_into_code()
         elif isinstance(missed_reason, NoSlotError):
             return self._mmio(missed_reason)
         elif missed_reason is not None:
             self._deliver(self._missed_fault(missed_reason))
         return None
+
+    def _write_into_code(self) -> Exit | None:
+        """Let one instruction write where instructions are cached, maybe itself; then forget them all."""
+        with self._tlb.code_writable():
+            self._start(1)
+        return self._handle()
 
     def _deliver(self, event: Event) -> None:
         before = self.get_registers()
@@ -182,7 +188,7 @@ class Vcpu:
             operand = self._missed_operand(page)
             # What will be written is read with the intent to write; unicorn just reads.
             intent = PF_WRITE if operand.is_written else 0
-            return Event(VECTOR_PF, (fault.error_code or 0) | intent, operand.address)
+            return Event(VECTOR_PF, fault.error_code | intent, operand.address)
         on_stack = self._tlb.missed_access is not Access.FETCH and self._missed_operand(page).on_stack
         return Event(VECTOR_SS if on_stack else VECTOR_GP, 0)
 
