@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from mh_builder.asm import assemble_text
 from mh_emulator.exits import Exit, Reason
 from mh_emulator.kvm import Vm
-from mh_emulator.memory import UserMemory
+from mh_emulator.memory import UserMemory, pieces
 from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 from mh_emulator.registers import Registers, SystemSegment, Table
@@ -153,7 +153,8 @@ class Guest:
 
     def private(self, gpa: int, size: int) -> bytes:
         """Guest memory as the guest sees it."""
-        return self.platform.dram.read_private(self.vm.asid, self.spa(gpa), size)
+        dram, asid = self.platform.dram, self.vm.asid
+        return b"".join(dram.read_private(asid, self.spa(start), length) for start, length in pieces(gpa, size))
 
     def word(self, gpa: int) -> int:
         return int.from_bytes(self.private(gpa, 8), "little")
