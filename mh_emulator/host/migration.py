@@ -30,6 +30,8 @@ POLICY = 0x3
 ROUNDS = 3
 """How often the guest goes over its RAM."""
 
+SCHEMA = "sev-migration-helper/migration/1"
+
 BATCH = 8 * abi.MH_RING_ENTRIES
 
 _SPARE_FRAMES = 4
@@ -78,7 +80,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
-        return asdict(self) | {"exits_per_page": self.exits_per_page, "good": self.good}
+        return {"schema": SCHEMA} | asdict(self) | {"exits_per_page": self.exits_per_page, "good": self.good}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""The command, run in this process or in one of its own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from mh_cli.main import main
+
+ROOT = Path(__file__).parents[2]
+
+
+class Outcome(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `build.py` with these arguments in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> Outcome:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as leave:
+            code = int(leave.code or 0)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+def copy_tree(source: Path, folder: Path) -> None:
+    """Copy a file or folder of the project into `folder`, without what Python left there."""
+    if source.is_dir():
+        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(source, folder)
+
+
+def run_process(*arguments: str | Path, cwd: Path, root: Path = ROOT, timeout: int = 100) -> Outcome:
+    """Run `build.py` of the tree at `root` as a process of its own."""
+    done = subprocess.run(
+        [sys.executable, root / "build.py", *arguments],
+        cwd=cwd, capture_output=True, text=True, check=False, timeout=timeout,
+    )  # fmt: skip
+    return Outcome(done.returncode, done.stdout, done.stderr)

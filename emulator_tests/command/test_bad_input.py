@@ -1,0 +1,173 @@
+"""Bad input: one line that names the thing and both numbers, a documented exit code, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from emulator_tests.command.conftest import ROOT, Command, copy_tree, run_process
+from mh_builder.schemes import SCHEMES
+
+
+def one_line(text: str) -> str:
+    assert text.endswith("\n")
+    assert text.count("\n") == 1, text
+    assert "Traceback" not in text
+    return text[:-1]
+
+
+def test_missing_ram_file(command: Command) -> None:
+    outcome = command("migrate", "--scheme", "regions", "--ram", "nowhere")
+    assert outcome == (2, "", "build.py: error: RAM file nowhere: No such file or directory\n")
+
+
+def test_empty_ram_file(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    outcome = command("migrate", "--scheme", "regions", "--ram", "empty")
+    assert outcome == (2, "", "build.py: error: RAM file empty is empty: 0x0 bytes, at least 0x1 needed\n")
+
+
+def test_folder_as_ram_file(command: Command, tmp_path: Path) -> None:
+    outcome = command("migrate", "--scheme", "regions", "--ram", tmp_path)
+    assert outcome == (2, "", f"build.py: error: RAM file {tmp_path} is no regular file\n")
+
+
+@pytest.mark.parametrize(("scheme", "what"), [("alias-gpa", "GPA"), ("regions", "ram_addr"), ("isolated", "ram_addr")])
+def test_ram_larger_than_the_layout(command: Command, tmp_path: Path, scheme: str, what: str) -> None:
+    """A sparse file of a size that no layout maps is refused before a byte of it is read."""
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(600 << 30)
+    began = time.monotonic()
+    outcome = command("migrate", "--scheme", scheme, "--ram", "huge")
+    assert outcome.code == 1
+    assert outcome.out == ""
+    assert one_line(outcome.err).startswith(f"build.py: error: RAM ends at {what} 0x96")
+    assert outcome.err.endswith(", the image maps addresses below 0x8000000000\n")
+    assert time.monotonic() - began < 60
+
+
+def test_ram_larger_than_the_emulator(command: Command, tmp_path: Path) -> None:
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(5 << 30)
+    outcome = command("migrate", "--scheme", "regions", "--ram", "big")
+    message = "RAM file big has 0x140000000 bytes, the emulator takes 0x100000000"
+    assert outcome == (2, "", f"build.py: error: {message}\n")
+
+
+def test_unknown_scheme_lists_the_known(command: Command) -> None:
+    for verb in (["build"], ["migrate", "--ram", "x"]):
+        outcome = command(*verb, "--scheme", "aliased")
+        assert outcome.code == 2
+        assert "aliased" in outcome.err
+        assert all(scheme in outcome.err for scheme in SCHEMES)
+
+
+LAYOUTS = {
+    "overlapping-regions": (
+        ["--scheme", "isolated", "--base", "0x1000000"],
+        "isolated: region helper 0x1000000 to ",
+        " overlaps region RAM 0x0 to 0x8000000000",
+    ),
+    "does-not-fit": (
+        ["--scheme", "alias-gpa", "--home", "0x7fff0000"],
+        "alias-gpa: helper of 0x",
+        ", above 0x80000000",
+    ),
+    "limit": (
+        ["--scheme", "regions", "--ram-limit", "5T"],
+        "regions: RAM limit 0x50000000000 ",
+        "is not in 0x1 to 0x40000000000",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_bad_layout(command: Command, tmp_path: Path, case: str) -> None:
+    arguments, start, end = LAYOUTS[case]
+    outcome = command("build", *arguments)
+    assert outcome.code == 1
+    line = one_line(outcome.err)
+    assert line.startswith(f"build.py: error: {start}")
+    assert line.endswith(end)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", ["banana", "-1", "0x", "64X", "1.5G", ""])
+def test_bad_number(command: Command, number: str) -> None:
+    outcome = command("build", f"--home={number}")
+    assert outcome.code == 2
+    assert repr(number) in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_output_that_is_a_file(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    outcome = command("build", "--scheme", "regions", "-o", "file")
+    assert outcome.code == 1
+    assert "file" in one_line(outcome.err)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_traceback_only_with_debug(tmp_path: Path) -> None:
+    arguments = ("migrate", "--scheme", "regions", "--ram", "nowhere")
+    outcome = run_process("--debug", *arguments, cwd=tmp_path)
+    assert outcome.code == 1
+    assert "Traceback" in outcome.err
+    assert "UsageError: RAM file nowhere" in outcome.err
+    assert "Traceback" not in run_process(*arguments, cwd=tmp_path).err
+
+
+def test_bad_source_gives_all_its_errors(tmp_path: Path) -> None:
+    """In a copy of the tree, as somebody who edits the payload meets it."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("build.py", "mh_builder", "mh_cli", "mh_emulator", "payload", "bench"):
+        copy_tree(ROOT / name, tree)
+    source = tree / "payload" / "wipe.s"
+    text = source.read_text().replace("xor eax, eax", "xor eax, nothing").replace("rep stosb", "mov al, 300")
+    source.write_text(text)
+    outcome = run_process("build", cwd=tmp_path, root=tree)
+    assert (outcome.code, outcome.out) == (1, "")
+    lines = outcome.err.splitlines()
+    assert [line.split(" ", 1)[0] for line in lines if ": error: " in line] == [
+        "payload/wipe.s:16:14:",
+        "payload/wipe.s:17:5:",
+    ]
+    assert "    xor eax, nothing" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.3, 0.8, 1.4, 1.9, 2.4])
+def test_interrupt_leaves_no_partial_output(tmp_path: Path, delay: float) -> None:
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "build.py"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    time.sleep(delay)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    # The interpreter itself may still be starting: then the signal ends it as it ends any program.
+    assert process.returncode in (130, -signal.SIGINT)
+    assert process.returncode != 130 or errors == "build.py: error: interrupted\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_reader_that_goes_away(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "build.py", "build", "--scheme", "isolated", "--json"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+    assert errors == ""
