@@ -16,6 +16,7 @@ _BLOCK_SHIFT = 4
 _BLOCK_BITS = 128
 _BLOCKS = PAGE_BYTES >> _BLOCK_SHIFT
 _ADDRESS_BITS = 52
+_BYTE_BITS = 8
 # Multiplied by a block: that block, repeated over a page.
 _EVERY_BLOCK = sum(1 << _BLOCK_BITS * n for n in range(_BLOCKS))
 
@@ -24,15 +25,17 @@ class Tweaks:
     """T(P): the XOR of one random 128-bit vector for every set bit of P from bit 4."""
 
     def __init__(self, rng: random.Random) -> None:
-        self._vectors = [rng.getrandbits(_BLOCK_BITS) for _ in range(_BLOCK_SHIFT, _ADDRESS_BITS)]
+        vectors = [0] * _BLOCK_SHIFT + [rng.getrandbits(_BLOCK_BITS) for _ in range(_BLOCK_SHIFT, _ADDRESS_BITS)]
+        vectors += [0] * (-len(vectors) % _BYTE_BITS)
+        self._by_byte = [_combinations(vectors[n : n + _BYTE_BITS]) for n in range(0, len(vectors), _BYTE_BITS)]
         self._in_page = sum(self.block(n << _BLOCK_SHIFT) << _BLOCK_BITS * n for n in range(_BLOCKS))
 
     def block(self, address: int) -> int:
         """T(address), as a little-endian number."""
         tweak = 0
-        for bit, vector in enumerate(self._vectors, _BLOCK_SHIFT):
-            if address >> bit & 1:
-                tweak ^= vector
+        for combinations in self._by_byte:
+            tweak ^= combinations[address & 0xFF]
+            address >>= _BYTE_BITS
         return tweak
 
     def page(self, address: int) -> int:
@@ -61,6 +64,14 @@ class PageCipher:
         """Turn what DRAM holds into the plaintext of a page."""
         block = self._decrypt(_xor(page, tweak) if self._xex else page)
         return _xor(block, tweak)
+
+
+def _combinations(vectors: list[int]) -> list[int]:
+    """XOR of every subset of `vectors`, indexed by the bits of the subset."""
+    sums = [0]
+    for vector in vectors:
+        sums += [known ^ vector for known in sums]
+    return sums
 
 
 def _xor(page: memoryview | bytes, tweak: int) -> bytes:
