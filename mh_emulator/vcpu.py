@@ -11,6 +11,7 @@ from mh_builder.paging import PAGE_BYTES, is_canonical
 from mh_emulator.engine import CODELESS, Engine, Foreign, UnicornError
 from mh_emulator.exceptions import WITH_ERROR_CODE, Event, TripleFault, deliver
 from mh_emulator.exits import Exit, Reason
+from mh_emulator.interrupts import held_back
 from mh_emulator.mmu import (
     PF_WRITE,
     VECTOR_GP,
@@ -139,7 +140,8 @@ class Vcpu:
         self._raised = self._trapped = self._tlb.missed = None
         self._invalid = False
         try:
-            self._engine.uc.emu_start(self._engine.read(_RIP), 0, count=limit or 0)
+            with held_back(self._engine.uc.emu_stop):
+                self._engine.uc.emu_start(self._engine.read(_RIP), 0, count=limit or 0)
         except UnicornError:
             if self._tlb.missed is None:
                 raise
