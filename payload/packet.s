@@ -5,6 +5,7 @@
 .include "state.inc"
 .include "gcm.inc"
 
+.extern copy64
 .extern gcm_seal
 .extern gcm_open
 
@@ -44,16 +45,9 @@ fetch_packet:
     lea rdi, [rip + state_packet]
     mov rsi, [rip + state_slot_packet]
 copy_packet:
-    movdqu xmm0, [rsi]
-    movdqu xmm1, [rsi + 16]
-    movdqu xmm2, [rsi + 32]
-    movdqu xmm3, [rsi + 48]
-    movdqu xmm4, [rsi + 64]
-    movdqu [rdi], xmm0
-    movdqu [rdi + 16], xmm1
-    movdqu [rdi + 32], xmm2
-    movdqu [rdi + 48], xmm3
-    movdqu [rdi + 64], xmm4
+    call copy64
+    movdqu xmm0, [rsi + MH_PACKET_AAD_BYTES]
+    movdqu [rdi + MH_PACKET_AAD_BYTES], xmm0
     ret
 
 # check_packet(eax: kind, ecx: bytes of data) -> eax: status

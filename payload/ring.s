@@ -7,6 +7,7 @@
 
 .include "state.inc"
 
+.extern copy64
 .extern wipe_session
 .extern stop
 .extern hello
@@ -65,14 +66,7 @@ fetch:
     imul eax, eax, sizeof.mh_submission
     lea rsi, [r12 + rax + MH_RING_SUBMISSIONS]
     lea rdi, [rip + state_entry]
-    movdqu xmm0, [rsi]
-    movdqu xmm1, [rsi + 16]
-    movdqu xmm2, [rsi + 32]
-    movdqu xmm3, [rsi + 48]
-    movdqu [rdi], xmm0
-    movdqu [rdi + 16], xmm1
-    movdqu [rdi + 32], xmm2
-    movdqu [rdi + 48], xmm3
+    call copy64
     lea rdi, [rip + state_completion]
     pxor xmm0, xmm0
     movdqu [rdi], xmm0
@@ -164,14 +158,7 @@ complete:
     and eax, MH_RING_ENTRIES - 1
     imul eax, eax, sizeof.mh_completion
     lea rdi, [r12 + rax + MH_RING_COMPLETIONS]
-    movdqu xmm0, [rsi]
-    movdqu xmm1, [rsi + 16]
-    movdqu xmm2, [rsi + 32]
-    movdqu xmm3, [rsi + 48]
-    movdqu [rdi], xmm0
-    movdqu [rdi + 16], xmm1
-    movdqu [rdi + 32], xmm2
-    movdqu [rdi + 48], xmm3
+    call copy64
     inc ebp
     mov [rip + state_head], ebp
     mov [r12 + mh_ring.head], ebp
