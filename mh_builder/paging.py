@@ -217,7 +217,8 @@ def walk(read_entry: Callable[[int], int], cr3: int, va: int, geometry: Geometry
     Rights are combined as the CPU does; EFER.NXE, CR0.WP, SMEP and SMAP are the caller's.
     """
     path: list[tuple[int, int, int]] = []
-    table = cr3 & geometry.address_mask
+    address_mask, reserved_mask = geometry.address_mask, geometry.reserved_mask
+    table = cr3 & address_mask
     combined = WRITABLE | USER
     no_execute = 0
     for level in range(geometry.levels, 0, -1):
@@ -227,17 +228,17 @@ def walk(read_entry: Callable[[int], int], cr3: int, va: int, geometry: Geometry
         if not entry & PRESENT:
             return Hole(reserved=False, path=tuple(path))
         is_leaf = level == 1 or (level in LEAF_BYTES and entry & LARGE)
-        if entry & geometry.reserved_mask or (entry & LARGE and level > 3):
+        if entry & reserved_mask or (entry & LARGE and level > 3):
             return Hole(reserved=True, path=tuple(path))
         combined &= entry
         no_execute |= entry & NO_EXECUTE
         if is_leaf:
             offset_mask = LEAF_BYTES[level] - 1
             # Bit 12 of a large leaf is PAT; the other bits below its size are reserved.
-            if level > 1 and entry & geometry.address_mask & offset_mask & ~(1 << 12):
+            if level > 1 and entry & address_mask & offset_mask & ~(1 << 12):
                 return Hole(reserved=True, path=tuple(path))
             return Leaf(
-                gpa=entry & geometry.address_mask & ~offset_mask | va & offset_mask,
+                gpa=entry & address_mask & ~offset_mask | va & offset_mask,
                 page_bytes=LEAF_BYTES[level],
                 writable=bool(combined & WRITABLE),
                 user=bool(combined & USER),
@@ -245,7 +246,7 @@ def walk(read_entry: Callable[[int], int], cr3: int, va: int, geometry: Geometry
                 private=bool(entry & geometry.c_mask),
                 path=tuple(path),
             )
-        table = entry & geometry.address_mask
+        table = entry & address_mask
     raise AssertionError("level 1 always ends the walk")
 
 

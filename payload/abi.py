@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dissect.cstruct import cstruct
+from dissect.cstruct.exceptions import ResolveError
 
 HEADER = Path(__file__).with_name("abi.h")
 
@@ -18,12 +19,13 @@ _definitions.load(HEADER.read_text(encoding="ascii"))
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a constant, an enum or a structure class
-    if name in _definitions.consts:
-        return _definitions.consts[name]
     try:
-        return _definitions.resolve(name)
-    except Exception as error:
+        value = _definitions.consts[name] if name in _definitions.consts else _definitions.resolve(name)
+    except ResolveError as error:
         raise AttributeError(f"abi.h defines no {name!r}") from error
+    # So that the next look-up does not come here.
+    globals()[name] = value
+    return value
 
 
 def _structures() -> list[Any]:
