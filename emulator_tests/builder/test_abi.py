@@ -28,7 +28,17 @@ def test_c_agrees_on_every_size_offset_and_constant(program: Callable[[str], str
             lines.append(f'_Static_assert({name} == {value}u, "{name}");')
     source = tmp_path / "abi.c"
     source.write_text("\n".join([*lines, ""]))
-    command = [program("cc"), "-std=c11", "-Wall", "-Wextra", "-Wpadded", "-Werror", "-fsyntax-only", str(source)]
+    command = [
+        program("cc"),
+        "-std=c11",
+        "-ffreestanding",
+        "-Wall",
+        "-Wextra",
+        "-Wpadded",
+        "-Werror",
+        "-fsyntax-only",
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.stderr == ""
     assert done.returncode == 0
