@@ -27,7 +27,7 @@ class Figure(NamedTuple):
 
 def measure() -> list[Figure]:
     """Measure everything."""
-    return [_assembly(), _link("link regions, 512 GiB", Options()), _link("link regions, 4 TiB", _LARGE), _migration()]
+    return [_assembly(), _link("link regions, 64 GiB", Options()), _link("link regions, 4 TiB", _LARGE), _migration()]
 
 
 _LARGE = Options(ram_limit=MAX_RAM_LIMIT)

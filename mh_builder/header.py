@@ -90,6 +90,7 @@ def _params(space: AddressSpace, sections: Mapping[str, PlacedSection]) -> abi.m
         ram_limit=space.options.ram_limit,
         ring_va=sections[".ring"].va,
         secret_va=sections[".secret"].va,
+        bitmap_va=sections[".bitmap"].va,
         protect=[abi.mh_range(start=part.start, end=part.end) for part in space.protected] + unused,
     )
 

@@ -59,8 +59,9 @@ class _Plan:
 
 def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], scheme: Scheme, options: Options) -> _Plan:
     header_size, table_size = PAGE_BYTES, PAGE_BYTES
+    bitmap_size = -(-options.ram_limit // (8 * PAGE_BYTES))
     for _ in range(_MAX_ROUNDS):
-        sections = {section.name: section for section in _place(merged, header_size, table_size)}
+        sections = {section.name: section for section in _place(merged, header_size, table_size, bitmap_size)}
         ring = sections[".ring"]
         space = scheme(options, ring.offset + ring.size)
         tables = _map(sections.values(), space)
@@ -77,7 +78,9 @@ def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sch
     raise AssertionError("header and tables only grow with each other's pages, which settles at once")
 
 
-def _place(merged: dict[str, MergedSection], header_size: int, table_size: int) -> Iterator[PlacedSection]:
+def _place(
+    merged: dict[str, MergedSection], header_size: int, table_size: int, bitmap_size: int
+) -> Iterator[PlacedSection]:
     text, rodata, data, bss = (merged[name] for name in (".text", ".rodata", ".data", ".bss"))
     plan = (
         # name, bytes, stored, writable, executable, private, guard page below
@@ -87,6 +90,7 @@ def _place(merged: dict[str, MergedSection], header_size: int, table_size: int) 
         (".tables", table_size, True, False, False, True, False),
         (".data", data.size, True, True, False, True, False),
         (".bss", bss.size, False, True, False, True, False),
+        (".bitmap", bitmap_size, False, True, False, True, False),
         (".secret", SECRET_BYTES, False, False, False, True, False),
         (".fault_stack", FAULT_STACK_BYTES, False, True, False, True, True),
         (".stack", STACK_BYTES, False, True, False, True, True),

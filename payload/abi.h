@@ -9,7 +9,7 @@
 #define MH_ABI_H
 
 #define MH_PAGE_BYTES 4096
-#define MH_ABI_VERSION 1
+#define MH_ABI_VERSION 2
 
 /* ---- The image: a descriptor at offset 0 tells a host all it needs ---- */
 
@@ -88,18 +88,22 @@ struct mh_params {
     uint64_t ram_limit;
     uint64_t ring_va;
     uint64_t secret_va;
+    uint64_t bitmap_va;   /* one bit for each page below ram_limit: moved in this epoch */
     struct mh_range protect[4]; /* request addresses never exported nor imported; end 0: unused */
 };
 
 /* ---- The ring: one per vCPU, shared memory ---- */
 
 #define MH_RING_MAGIC 0x474e4952504c484d /* "MHLPRING" */
-#define MH_RING_ENTRIES 128
+#define MH_RING_ENTRIES 64
+#define MH_RING_SLOTS 512 /* pages that the ring holds; one submission may use them all */
 #define MH_RING_SUBMISSIONS 0x1000
-#define MH_RING_COMPLETIONS 0x3000
+#define MH_RING_COMPLETIONS 0x2000
+#define MH_RING_LIST 0x3000    /* uint64_t addresses, one a slot */
+#define MH_RING_RESULTS 0x4000 /* struct mh_result, one a slot */
 #define MH_RING_PACKETS 0x5000
-#define MH_RING_DATA 0x9000
-#define MH_RING_BYTES 0x89000
+#define MH_RING_DATA 0x15000
+#define MH_RING_BYTES 0x215000
 
 /* mh_ring.features */
 #define MH_FEATURE_AESNI 0x1 /* AES-NI and PCLMULQDQ kernel */
@@ -131,43 +135,62 @@ struct mh_ring {
     struct mh_fault fault; /* written by the helper */
 };
 
-/* Submission n, its completion, its packet and its data page all sit at index n % entries. */
+/* Submission n and its completion sit at index n % entries. */
 enum mh_op {
     MH_OP_HELLO = 1,  /* a fresh nonce for one session */
     MH_OP_START = 2,  /* role, the peer's nonce */
-    MH_OP_EXPORT = 3, /* address -> packet and data */
-    MH_OP_IMPORT = 4, /* address, packet and data -> memory */
-    MH_OP_FINISH = 5, /* source: makes the end packet; target: checks it */
-    MH_OP_ABORT = 6   /* forget the session, wipe keys */
+    MH_OP_EXPORT = 3, /* addresses -> packets and data */
+    MH_OP_IMPORT = 4, /* addresses, packets and data -> memory */
+    MH_OP_EPOCH = 5,  /* source: makes the packet that ends an epoch; target: checks it */
+    MH_OP_FINISH = 6, /* source: makes the packet that ends the session; target: checks it */
+    MH_OP_ABORT = 7   /* forget the session, wipe keys */
 };
 
 enum mh_role { MH_ROLE_SOURCE = 1, MH_ROLE_TARGET = 2 };
 
+/* mh_submission.flags */
+#define MH_BATCH_LIST 0x1 /* page i lies at list[slot + i]; else at address + i pages */
+
+/*
+ * EXPORT and IMPORT name `count` pages, in chunks of `chunk` pages (the last may be shorter). A chunk is one
+ * packet: page i has result and data at slot + i, a chunk has its packet at the slot of its first page. A list
+ * has chunks of one page. EPOCH and FINISH have their packet at `slot`.
+ */
 struct mh_submission {
     uint16_t op;
-    uint16_t role;       /* START only, else 0 */
-    uint32_t reserved0;  /* 0 */
+    uint16_t role;       /* START only */
+    uint16_t slot;       /* EXPORT, IMPORT, EPOCH, FINISH */
+    uint16_t count;      /* EXPORT and IMPORT: 1 to MH_RING_SLOTS */
     uint64_t cookie;     /* echoed in the completion */
-    uint64_t address;    /* EXPORT and IMPORT, else 0 */
-    uint8_t nonce[32];   /* START only, else 0 */
-    uint64_t reserved1;  /* 0 */
+    uint64_t address;    /* EXPORT and IMPORT without MH_BATCH_LIST */
+    uint8_t nonce[32];   /* START only */
+    uint16_t chunk;      /* EXPORT and IMPORT: 1 to count */
+    uint16_t flags;      /* EXPORT and IMPORT */
+    uint32_t reserved;   /* 0, as is every field that an op does not use */
+};
+
+/* What became of one page. */
+struct mh_result {
+    uint16_t status;     /* enum mh_status */
+    uint16_t kind;       /* enum mh_kind of its chunk if the status is MH_DONE */
+    uint32_t reserved;
 };
 
 struct mh_completion {
-    uint16_t status;     /* enum mh_status */
+    uint16_t status;     /* enum mh_status; of a batch, the first that is not MH_DONE */
     uint16_t op;
-    uint32_t reserved0;
+    uint32_t epoch;
     uint64_t cookie;
     uint64_t pages;      /* exported or imported in this session so far */
     uint8_t nonce[32];   /* HELLO: the helper's nonce */
-    uint64_t reserved1;
+    uint64_t reserved;
 };
 
 /* In the order of the checks; the first that fails is the answer. */
 enum mh_status {
     MH_DONE = 0,
     MH_BAD_OP = 1,         /* unknown op */
-    MH_BAD_ENTRY = 2,      /* a field that this op does not use is not zero, or no such role */
+    MH_BAD_ENTRY = 2,      /* a field that this op does not use is not zero; no such role, flag, slot, count or chunk */
     MH_WRONG_STATE = 3,    /* this op makes no sense now */
     MH_NO_FEATURE = 4,     /* the CPU lacks an instruction that the helper needs */
     MH_NO_ENTROPY = 5,     /* RDRAND failed ten times */
@@ -176,14 +199,16 @@ enum mh_status {
     MH_NOT_ALIGNED = 8,
     MH_OUT_OF_RANGE = 9,   /* outside [0, ram_limit): also a set C-bit, also wrap-around */
     MH_PROTECTED = 10,     /* the helper's own memory */
-    MH_BAD_PACKET = 11,    /* magic, version, kind, length or a reserved field */
-    MH_WRONG_SESSION = 12,
-    MH_WRONG_ADDRESS = 13, /* the packet is for another address */
-    MH_WRONG_EPOCH = 14,
-    MH_REPLAYED = 15,      /* the sequence number was used already */
-    MH_OUT_OF_ORDER = 16,  /* an earlier packet of the stream is missing */
-    MH_BAD_TAG = 17,
-    MH_BAD_TOTALS = 18     /* the end packet disagrees on the number of pages */
+    MH_REPEATED = 11,      /* the page was moved in this epoch already */
+    MH_BAD_PACKET = 12,    /* magic, version, kind, length or a reserved field */
+    MH_WRONG_SESSION = 13,
+    MH_WRONG_ADDRESS = 14, /* the packet is for another address */
+    MH_WRONG_EPOCH = 15,
+    MH_REPLAYED = 16,      /* the sequence number was used already */
+    MH_OUT_OF_ORDER = 17,  /* an earlier packet of the stream is missing */
+    MH_BAD_TAG = 18,
+    MH_BAD_TOTALS = 19,    /* the end packet disagrees on the number of pages: the session is over */
+    MH_SKIPPED = 20        /* import: an earlier chunk of the batch was refused, this one was not looked at */
 };
 
 /* ---- The packet: 64 bytes of additional data, then the tag; the data page travels beside it ---- */
@@ -195,17 +220,22 @@ enum mh_status {
 #define MH_PACKET_IV_BYTES 12
 #define MH_TAG_BYTES 16
 
-enum mh_kind { MH_KIND_PAGE = 1, MH_KIND_END = 2 };
+enum mh_kind {
+    MH_KIND_PAGE = 1,  /* `length` bytes from `address`, as data */
+    MH_KIND_ZERO = 2,  /* `length` bytes of zeros from `address`, no data */
+    MH_KIND_EPOCH = 3, /* end of an epoch */
+    MH_KIND_END = 4    /* end of the session */
+};
 
 struct mh_packet {
     uint32_t magic;
     uint16_t version;
     uint16_t kind;       /* enum mh_kind */
-    uint32_t length;     /* of the data: MH_PAGE_BYTES, or 0 for MH_KIND_END */
+    uint32_t length;     /* of the memory: whole pages; 0 for MH_KIND_EPOCH and MH_KIND_END */
     uint32_t stream;
     uint64_t sequence;   /* from 0, without a gap */
-    uint64_t address;    /* of the page; for MH_KIND_END the number of pages sent */
-    uint32_t epoch;
+    uint64_t address;    /* of the memory; MH_KIND_EPOCH, MH_KIND_END: pages sent in epoch or session */
+    uint32_t epoch;      /* from 0 */
     uint32_t reserved0;
     uint8_t session[16];
     uint64_t reserved1;

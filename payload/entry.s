@@ -10,6 +10,7 @@
 .extern gdt_tss
 .extern idt_pointer
 .extern tss
+.extern forget_counts
 .extern serve
 .extern wipe_session
 .extern linker.stack_top
@@ -56,11 +57,10 @@ entry64:
 
     call load_tables
     call wipe_session
+    call forget_counts
     xor eax, eax
     mov [rip + state_phase], eax
     mov [rip + state_head], eax
-    mov [rip + state_sequence], rax
-    mov [rip + state_pages], rax
     call detect_features
     call open_ring
     jmp serve

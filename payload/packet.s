@@ -11,7 +11,20 @@
 
 .text
 
-# seal_packet(eax: kind, ecx: bytes of data, rdx: the packet's address field, rsi: source of the data)
+# locate(eax: slot): the packet and the data at work lie there
+.global locate
+locate:
+    mov rdx, [rip + linker.params + mh_params.ring_va]
+    mov ecx, eax
+    imul ecx, ecx, MH_PACKET_SLOT_BYTES
+    lea rcx, [rdx + rcx + MH_RING_PACKETS]
+    mov [rip + state_slot_packet], rcx
+    imul eax, eax, MH_PAGE_BYTES
+    lea rax, [rdx + rax + MH_RING_DATA]
+    mov [rip + state_slot_data], rax
+    ret
+
+# seal_packet(eax: kind, ecx: length, rdx: the packet's address field, rsi: data, r8d: bytes of data)
 #
 # The sequence number is spent before anything is sealed with it.
 .global seal_packet
@@ -22,15 +35,18 @@ seal_packet:
     mov [rdi + mh_packet.kind], ax
     mov [rdi + mh_packet.length], ecx
     mov dword ptr [rdi + mh_packet.stream], 0
-    mov r8, [rip + state_sequence]
-    mov [rdi + mh_packet.sequence], r8
-    inc r8
-    mov [rip + state_sequence], r8
+    mov rax, [rip + state_sequence]
+    mov [rdi + mh_packet.sequence], rax
+    inc rax
+    mov [rip + state_sequence], rax
     mov [rdi + mh_packet.address], rdx
-    mov qword ptr [rdi + mh_packet.epoch], 0
+    mov eax, [rip + state_epoch]
+    mov [rdi + mh_packet.epoch], eax
+    mov dword ptr [rdi + mh_packet.reserved0], 0
     mov qword ptr [rdi + mh_packet.reserved1], 0
     movdqu xmm0, [rip + state_session]
     movdqu [rdi + mh_packet.session], xmm0
+    mov ecx, r8d
     mov rdx, [rip + state_slot_data]
     call describe
     call gcm_seal
@@ -50,7 +66,7 @@ copy_packet:
     movdqu [rdi + MH_PACKET_AAD_BYTES], xmm0
     ret
 
-# check_packet(eax: kind, ecx: bytes of data) -> eax: status
+# check_packet(eax: kind, ecx: length) -> eax: status
 .global check_packet
 check_packet:
     lea rdi, [rip + state_packet]
@@ -84,7 +100,8 @@ check_packet:
 # check_turn() -> eax: status. Packets come in the order in which they were made.
 .global check_turn
 check_turn:
-    cmp dword ptr [rip + state_packet + mh_packet.epoch], 0
+    mov eax, [rip + state_epoch]
+    cmp [rip + state_packet + mh_packet.epoch], eax
     jne .Lwrong_epoch
     mov rax, [rip + state_packet + mh_packet.sequence]
     cmp rax, [rip + state_sequence]
@@ -105,7 +122,10 @@ check_turn:
 # open_packet(ecx: bytes of data) -> eax: status; the data is in state_bounce
 .global open_packet
 open_packet:
-    lea rdx, [rip + state_bounce]
+    cmp rcx, [rip + state_bounce_used]
+    jbe 1f
+    mov [rip + state_bounce_used], rcx
+1:  lea rdx, [rip + state_bounce]
     mov rsi, [rip + state_slot_data]
     call describe
     call gcm_open

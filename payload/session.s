@@ -9,6 +9,7 @@
 .include "gcm.inc"
 
 .extern aes256_expand
+.extern bitmap_clear
 .extern gcm_key_init
 .extern kdf256
 .extern transport_key
@@ -106,7 +107,6 @@ start:
 
 # rsi: transport key, rdi: the context, nonces filled in
 derive:
-    push rbx
     mov dword ptr [rdi + mh_kdf_context.stream], 0
     mov dword ptr [rdi + mh_kdf_context.version], MH_ABI_VERSION
     lea rdi, [rip + state_schedule]
@@ -117,11 +117,11 @@ derive:
     mov ecx, MH_SESSION_BYTES
     call derive_one
     lea rsi, [rip + .Llabel_key]
-    lea rdx, [rip + state_bounce]
+    lea rdx, [rip + state_derived]
     mov ecx, MH_KEY_BYTES
     call derive_one
     lea rdi, [rip + state_page_key]
-    lea rsi, [rip + state_bounce]
+    lea rsi, [rip + state_derived]
     call gcm_key_init
 
     # Only page key and session are needed from here on; our nonce is used up.
@@ -130,17 +130,22 @@ derive:
     xor eax, eax
     rep stosb
     lea rdi, [rip + state_nonce]
-    mov ecx, MH_NONCE_BYTES
+    mov ecx, MH_NONCE_BYTES + MH_KEY_BYTES
     rep stosb
-    lea rdi, [rip + state_bounce]
-    mov ecx, MH_KEY_BYTES
-    rep stosb
-    mov [rip + state_sequence], rax
-    mov [rip + state_pages], rax
     wipe_xmm
-    pop rbx
+    call forget_counts
     mov eax, MH_DONE
     ret
+
+# forget_counts(): no packet, no page, no epoch yet
+.global forget_counts
+forget_counts:
+    xor eax, eax
+    mov [rip + state_sequence], rax
+    mov [rip + state_pages], rax
+    mov [rip + state_epoch], rax
+    mov [rip + state_epoch_pages], rax
+    jmp bitmap_clear
 
 # rsi: label, rdx: result, ecx: its bytes
 derive_one:
@@ -153,9 +158,8 @@ derive_one:
 .global abort
 abort:
     call wipe_session
+    call forget_counts
     mov dword ptr [rip + state_phase], PHASE_IDLE
-    mov qword ptr [rip + state_pages], 0
-    mov qword ptr [rip + state_sequence], 0
     mov eax, MH_DONE
     ret
 

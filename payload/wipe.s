@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 
+.include "state.inc"
 .include "gcm.inc"
 
 .extern state_secrets
@@ -16,4 +17,14 @@ wipe_session:
     xor eax, eax
     rep stosb
     wipe_xmm
+
+# wipe_bounce(): forgets plaintext that was imported, or should have been.
+.global wipe_bounce
+wipe_bounce:
+    lea rdi, [rip + state_bounce]
+    mov rcx, [rip + state_bounce_used]
+    shr rcx, 3
+    xor eax, eax
+    rep stosq
+    mov [rip + state_bounce_used], rcx
     ret

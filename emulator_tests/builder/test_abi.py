@@ -58,10 +58,13 @@ def test_ring_areas_follow_each_other_without_overlap() -> None:
     assert entries & (entries - 1) == 0
     assert len(abi.mh_ring) <= abi.MH_RING_SUBMISSIONS
     assert abi.MH_RING_SUBMISSIONS + entries * len(abi.mh_submission) <= abi.MH_RING_COMPLETIONS
-    assert abi.MH_RING_COMPLETIONS + entries * len(abi.mh_completion) <= abi.MH_RING_PACKETS
+    slots = abi.MH_RING_SLOTS
+    assert abi.MH_RING_COMPLETIONS + entries * len(abi.mh_completion) <= abi.MH_RING_LIST
+    assert abi.MH_RING_LIST + 8 * slots <= abi.MH_RING_RESULTS
+    assert abi.MH_RING_RESULTS + len(abi.mh_result) * slots <= abi.MH_RING_PACKETS
     assert len(abi.mh_packet) <= abi.MH_PACKET_SLOT_BYTES
-    assert abi.MH_RING_PACKETS + entries * abi.MH_PACKET_SLOT_BYTES <= abi.MH_RING_DATA
-    assert abi.MH_RING_DATA + entries * abi.MH_PAGE_BYTES == abi.MH_RING_BYTES
+    assert abi.MH_RING_PACKETS + slots * abi.MH_PACKET_SLOT_BYTES <= abi.MH_RING_DATA
+    assert abi.MH_RING_DATA + slots * abi.MH_PAGE_BYTES == abi.MH_RING_BYTES
     assert abi.MH_RING_DATA % abi.MH_PAGE_BYTES == abi.MH_RING_BYTES % abi.MH_PAGE_BYTES == 0
 
 

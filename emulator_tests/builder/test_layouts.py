@@ -47,12 +47,12 @@ BAD = {
     "helper-in-ram": (
         "isolated",
         Options(base=GIB),
-        r"isolated: region helper 0x40000000 to 0x[0-9a-f]+ overlaps region RAM 0x0 to 0x8000000000",
+        r"isolated: region helper 0x40000000 to 0x[0-9a-f]+ overlaps region RAM 0x0 to 0x1000000000",
     ),
     "helper-at-the-edge-of-ram": (
         "regions",
-        Options(base=512 * GIB - 0x1000),
-        r"regions: region helper 0x7ffffff000 to 0x[0-9a-f]+ overlaps region RAM 0x0 to 0x8000000000",
+        Options(base=64 * GIB - 0x1000),
+        r"regions: region helper 0xffffff000 to 0x[0-9a-f]+ overlaps region RAM 0x0 to 0x1000000000",
     ),
     "helper-under-the-high-window": (
         "alias-window",
@@ -88,7 +88,7 @@ def test_bad_layout(case: str) -> None:
 
 
 def test_helper_right_above_ram_is_fine() -> None:
-    image = build_helper("regions", Options(base=512 * GIB))
+    image = build_helper("regions", Options(base=64 * GIB))
     assert image.space.helper.start == image.space.ram.end
 
 

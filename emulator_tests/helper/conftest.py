@@ -14,7 +14,7 @@ from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import Request, Ring, Sealed
-from mh_emulator.host.session import begin, greet
+from mh_emulator.host.session import Batch, begin, greet
 from mh_emulator.loader import HelperImage, parse_image
 from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import PARTS, Part
@@ -36,14 +36,22 @@ class Side:
     ring: Ring
 
     def ask(self, op: int, address: int = 0, sealed: Sealed | None = None) -> abi.mh_status:
-        """Submit one request; return its status."""
-        return self.ring.serve([Request(op, address=address, sealed=sealed)])[0].status
+        """Submit one request, for one page where it moves any; return its status."""
+        if sealed is not None:
+            self.ring.put_sealed(0, sealed)
+        is_batch = op in (abi.mh_op.MH_OP_EXPORT, abi.mh_op.MH_OP_IMPORT)
+        request = Batch(address=address, count=1).request(op) if is_batch else Request(op, address=address)
+        return self.ring.serve([request])[0].status
 
     def export(self, address: int) -> Sealed:
         """Export a page that must be exportable."""
-        completion = self.ring.serve([Request(abi.mh_op.MH_OP_EXPORT, address=address)])[0]
-        assert completion.status == Status.MH_DONE
-        return completion.sealed
+        assert self.ask(abi.mh_op.MH_OP_EXPORT, address) == Status.MH_DONE
+        return self.ring.take_sealed(0)
+
+    def finish(self) -> Sealed:
+        """End the session of a source."""
+        assert self.ask(abi.mh_op.MH_OP_FINISH) == Status.MH_DONE
+        return self.ring.take_sealed(0)
 
     def put(self, address: int, sealed: Sealed) -> abi.mh_status:
         """Import; return the status."""

@@ -21,7 +21,7 @@ from emulator_tests.helper.conftest import (
 from emulator_tests.helper.oracle import derive, packet_fields
 from mh_builder.image.model import Image
 from mh_emulator.host.ring import HelperRefused, HelperStopped, Request, Sealed
-from mh_emulator.host.session import abort, begin, greet
+from mh_emulator.host.session import abort, begin, export_batch, greet, runs
 from mh_emulator.loader import parse_image
 from mh_emulator.parts import PARTS
 from payload import abi
@@ -39,22 +39,45 @@ def lonely(images: dict[str, Image], key: bytes = TRANSPORT_KEY) -> Side:
 # ---- submissions ----
 
 
-@pytest.mark.parametrize("op", [0, 7, 0xFF, 0x101, 0xFFFF])
+@pytest.mark.parametrize("op", [0, 8, 0xFF, 0x101, 0xFFFF])
 def test_unknown_op(pair: Pair, op: int) -> None:
     assert pair.source.ask(op) == Status.MH_BAD_OP
 
 
+BATCH: dict[str, Any] = {"count": 1, "chunk": 1}
+FULL = abi.MH_RING_SLOTS
+
 UNUSED: dict[str, tuple[int, dict[str, Any]]] = {
-    "role": (Op.MH_OP_EXPORT, {"role": 1}),
-    "nonce": (Op.MH_OP_EXPORT, {"nonce": bytes(31) + b"\1"}),
+    "export-role": (Op.MH_OP_EXPORT, BATCH | {"role": 1}),
+    "export-nonce": (Op.MH_OP_EXPORT, BATCH | {"nonce": bytes(31) + b"\1"}),
+    "import-nonce": (Op.MH_OP_IMPORT, BATCH | {"nonce": b"\1" + bytes(31)}),
     "hello-address": (Op.MH_OP_HELLO, {"address": 0x1000}),
     "hello-role": (Op.MH_OP_HELLO, {"role": 2}),
+    "hello-slot": (Op.MH_OP_HELLO, {"slot": 1}),
     "start-address": (Op.MH_OP_START, {"role": 1, "address": 1 << 63}),
+    "start-count": (Op.MH_OP_START, {"role": 1, "count": 1}),
+    "start-slot": (Op.MH_OP_START, {"role": 1, "slot": 1}),
     "start-without-role": (Op.MH_OP_START, {"role": 0}),
     "start-third-role": (Op.MH_OP_START, {"role": 3}),
-    "import-nonce": (Op.MH_OP_IMPORT, {"nonce": b"\1" + bytes(31)}),
     "finish-address": (Op.MH_OP_FINISH, {"address": 0x1000}),
+    "finish-chunk": (Op.MH_OP_FINISH, {"chunk": 1}),
+    "finish-slot-beyond": (Op.MH_OP_FINISH, {"slot": FULL}),
+    "epoch-flags": (Op.MH_OP_EPOCH, {"flags": 1}),
+    "epoch-nonce": (Op.MH_OP_EPOCH, {"nonce": bytes(8) + b"\1" + bytes(23)}),
+    "epoch-slot-beyond": (Op.MH_OP_EPOCH, {"slot": 0xFFFF}),
     "abort-nonce": (Op.MH_OP_ABORT, {"nonce": bytes(16) + b"\1" + bytes(15)}),
+    "abort-count": (Op.MH_OP_ABORT, {"count": 1}),
+    "no-pages": (Op.MH_OP_EXPORT, {}),
+    "no-chunk": (Op.MH_OP_EXPORT, {"count": 1}),
+    "no-count": (Op.MH_OP_EXPORT, {"chunk": 1}),
+    "chunk-above-count": (Op.MH_OP_EXPORT, {"count": 2, "chunk": 3}),
+    "more-than-the-ring-holds": (Op.MH_OP_EXPORT, {"count": FULL + 1, "chunk": 1}),
+    "beyond-the-last-slot": (Op.MH_OP_EXPORT, {"count": 2, "chunk": 1, "slot": FULL - 1}),
+    "slot-and-count-wrap": (Op.MH_OP_IMPORT, {"count": 0xFFFF, "chunk": 1, "slot": 1}),
+    "unknown-flag": (Op.MH_OP_EXPORT, BATCH | {"flags": 2}),
+    "unknown-flag-beside": (Op.MH_OP_EXPORT, BATCH | {"flags": 3}),
+    "list-in-chunks": (Op.MH_OP_EXPORT, {"count": 2, "chunk": 2, "flags": 1}),
+    "list-with-address": (Op.MH_OP_EXPORT, BATCH | {"flags": 1, "address": 0x1000}),
 }
 
 
@@ -64,26 +87,21 @@ def test_unused_fields_must_be_zero(pair: Pair, case: str) -> None:
     assert pair.source.ring.serve([Request(op, **fields)])[0].status == Status.MH_BAD_ENTRY
 
 
-@pytest.mark.parametrize("field", ["reserved0", "reserved1"])
-@pytest.mark.parametrize("op", [Op.MH_OP_HELLO, Op.MH_OP_START, Op.MH_OP_EXPORT, Op.MH_OP_ABORT])
-def test_reserved_fields_must_be_zero(pair: Pair, op: int, field: str) -> None:
-    side = pair.source
-    entry = abi.mh_submission(op=op, role=1 if op == Op.MH_OP_START else 0, **{field: 1}).dumps()
-    assert raw_submission(side, entry) == Status.MH_BAD_ENTRY
+@pytest.mark.parametrize("op", [op.value for op in Op])
+def test_reserved_field_must_be_zero(pair: Pair, op: int) -> None:
+    batch = op in (Op.MH_OP_EXPORT, Op.MH_OP_IMPORT)
+    entry = abi.mh_submission(op=op, role=1 if op == Op.MH_OP_START else 0, count=batch, chunk=batch, reserved=1 << 31)
+    assert raw_submission(pair.source, entry.dumps()) == Status.MH_BAD_ENTRY
 
 
-def raw_submission(side: Side, entry: bytes) -> int:
+def raw_submission(side: Side, entry: bytes) -> abi.mh_status:
     """Submit these 64 bytes; return the status."""
-    header = side.ring.header()
-    index = header.head % abi.MH_RING_ENTRIES
-    offset = side.machine.helper_offset + side.machine.helper.ring_offset
-    memory = side.machine.helper_memory
-    memory.write_raw(offset + abi.MH_RING_SUBMISSIONS + index * len(entry), entry)
-    tail = (header.head + 1).to_bytes(4, "little")
-    memory.write_raw(offset + abi.mh_ring.fields["tail"].offset, tail)
-    side.machine.run_helper()
+    ring = side.ring
+    index = ring.header().head % abi.MH_RING_ENTRIES
+    ring.submit(entry)
+    ring.run()
     size = len(abi.mh_completion)
-    return int(abi.mh_completion(memory.read_raw(offset + abi.MH_RING_COMPLETIONS + index * size, size)).status)
+    return Status(abi.mh_completion(ring.read(abi.MH_RING_COMPLETIONS + index * size, size)).status)
 
 
 # ---- states ----
@@ -122,12 +140,12 @@ def after_abort(_images: dict[str, Image], make: PairMaker) -> Side:
 Stage = Callable[[dict[str, Image], PairMaker], Side]
 
 WRONG_STATES: list[tuple[Stage, list[int]]] = [
-    (in_idle, [Op.MH_OP_START, Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_FINISH]),
-    (in_greeted, [Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_FINISH]),
+    (in_idle, [Op.MH_OP_START, Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_EPOCH, Op.MH_OP_FINISH]),
+    (in_greeted, [Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_EPOCH, Op.MH_OP_FINISH]),
     (as_source, [Op.MH_OP_HELLO, Op.MH_OP_START, Op.MH_OP_IMPORT]),
     (as_target, [Op.MH_OP_HELLO, Op.MH_OP_START, Op.MH_OP_EXPORT]),
-    (after_finish, [Op.MH_OP_START, Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_FINISH]),
-    (after_abort, [Op.MH_OP_START, Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_FINISH]),
+    (after_finish, [Op.MH_OP_START, Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_EPOCH, Op.MH_OP_FINISH]),
+    (after_abort, [Op.MH_OP_START, Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_EPOCH, Op.MH_OP_FINISH]),
 ]
 
 
@@ -135,8 +153,8 @@ WRONG_STATES: list[tuple[Stage, list[int]]] = [
 def test_wrong_state(stage: Stage, ops: list[int], images: dict[str, Image], make_pair: PairMaker) -> None:
     side = stage(images, make_pair)
     for op in ops:
-        role = 1 if op == Op.MH_OP_START else 0
-        assert side.ring.serve([Request(op, role=role)])[0].status == Status.MH_WRONG_STATE
+        fields = BATCH if op in (Op.MH_OP_EXPORT, Op.MH_OP_IMPORT) else {"role": op == Op.MH_OP_START}
+        assert side.ring.serve([Request(op, **fields)])[0].status == Status.MH_WRONG_STATE
 
 
 def test_own_nonce_is_no_peer(images: dict[str, Image]) -> None:
@@ -149,8 +167,8 @@ def test_own_nonce_is_no_peer(images: dict[str, Image]) -> None:
 # ---- addresses ----
 
 OUTSIDE = [
-    1 << 39,
-    (1 << 39) + PAGE,
+    1 << 36,
+    (1 << 36) + PAGE,
     1 << 47,
     1 << 51 | 0x1000,
     1 << 42,
@@ -180,10 +198,11 @@ def test_every_page_of_the_helper_is_protected(resident: str, make_pair: PairMak
     home = pair.source.machine.helper.home
     assert home is not None
     pages = range(home, home + pair.source.machine.helper.memory_bytes, PAGE)
-    statuses = pair.source.ring.serve(Request(Op.MH_OP_EXPORT, address=page) for page in pages)
-    assert {completion.status for completion in statuses} == {Status.MH_PROTECTED}
-    statuses = pair.target.ring.serve(Request(Op.MH_OP_IMPORT, address=page) for page in pages)
-    assert {completion.status for completion in statuses} == {Status.MH_PROTECTED}
+    for batch in runs(pages, chunk=1):
+        _, results = export_batch(pair.source.ring, batch)
+        assert {result.status for result in results} == {Status.MH_PROTECTED}
+    for page in [*pages[::50], pages[-1]]:
+        assert pair.target.ask(Op.MH_OP_IMPORT, page) == Status.MH_PROTECTED
 
 
 def test_pages_beside_the_helper_are_not_protected(pair: Pair) -> None:
@@ -238,9 +257,14 @@ def test_any_flipped_byte_is_refused(pair: Pair) -> None:
 
 
 def test_replay(pair: Pair) -> None:
-    sealed = pair.source.export(pair.pages[0])
+    sealed, other = pair.source.export(pair.pages[0]), pair.source.export(pair.pages[1])
     assert pair.target.put(pair.pages[0], sealed) == Status.MH_DONE
-    assert refused(pair, sealed) == Status.MH_REPLAYED
+    assert refused(pair, sealed) == Status.MH_REPEATED
+    # Under an address that was not imported yet, the packet's own age shows.
+    fields = abi.mh_packet(sealed.packet)
+    fields.address = pair.pages[1]
+    assert refused(pair, Sealed(fields.dumps(), sealed.data), pair.pages[1]) == Status.MH_REPLAYED
+    assert pair.target.put(pair.pages[1], other) == Status.MH_DONE
 
 
 def test_reorder_and_drop(pair: Pair) -> None:
@@ -271,7 +295,7 @@ def test_data_of_another_packet(pair: Pair) -> None:
 
 
 def test_end_packet_is_no_page(pair: Pair) -> None:
-    end = pair.source.ring.serve([Request(Op.MH_OP_FINISH)])[0].sealed
+    end = pair.source.finish()
     assert refused(pair, end, pair.pages[0]) == Status.MH_BAD_PACKET
 
 
@@ -282,7 +306,7 @@ def test_page_is_no_end_packet(pair: Pair) -> None:
 
 def test_dropped_page_is_noticed_at_the_end(pair: Pair) -> None:
     pair.source.export(pair.pages[0])
-    end = pair.source.ring.serve([Request(Op.MH_OP_FINISH)])[0].sealed
+    end = pair.source.finish()
     assert pair.target.ask(Op.MH_OP_FINISH, sealed=end) == Status.MH_OUT_OF_ORDER
 
 
@@ -385,7 +409,7 @@ def test_impossible_tail_breaks_the_ring(pair: Pair, ahead: int) -> None:
 
 def test_full_ring_is_served_at_once(pair: Pair) -> None:
     before = pair.source.machine.exits
-    requests = [Request(Op.MH_OP_EXPORT, address=pair.pages[0])] * abi.MH_RING_ENTRIES
+    requests = [Request(Op.MH_OP_EPOCH, slot=number) for number in range(abi.MH_RING_ENTRIES)]
     assert {completion.status for completion in pair.source.ring.serve(requests)} == {Status.MH_DONE}
     assert pair.source.machine.exits - before == 1
 

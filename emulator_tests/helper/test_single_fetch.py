@@ -8,6 +8,7 @@ import pytest
 
 from emulator_tests.helper.conftest import Pair, Side, Status
 from mh_emulator.host.ring import Request, Sealed
+from mh_emulator.host.session import Batch, export_batch
 from payload import abi
 
 Op = abi.mh_op
@@ -73,6 +74,7 @@ def test_export_writes_each_byte_once_and_reads_none_of_it(pair: Pair) -> None:
     pair.source.export(pair.pages[0])
     check(trace)
     assert sum(trace.fetched().values()) == len(abi.mh_submission)
+    assert sum(trace.writes[abi.MH_RING_RESULTS + byte] for byte in range(len(abi.mh_result))) == len(abi.mh_result)
     data = range(abi.MH_RING_DATA, abi.MH_RING_BYTES)
     written = Counter({byte: count for byte, count in trace.writes.items() if byte in data})
     assert sum(written.values()) == abi.MH_PAGE_BYTES
@@ -89,6 +91,26 @@ def test_control_operations_read_their_submission_once(pair: Pair, op: int) -> N
 
 def test_tail_is_read_once_for_a_batch(pair: Pair) -> None:
     trace = SharedTrace(pair.source)
-    pair.source.ring.serve([Request(Op.MH_OP_EXPORT, address=pair.pages[0])] * 16)
+    pair.source.ring.serve([Request(Op.MH_OP_EPOCH)] * 16)
     # Once after HLT, once when the batch is done.
     assert trace.reads[TAIL] == 2
+
+
+def test_list_entries_are_read_once(pair: Pair) -> None:
+    batch = Batch(listed=tuple(pair.pages))
+    pair.source.ring.put_list(0, batch.listed)
+    trace = SharedTrace(pair.source)
+    assert batch.submit(pair.source.ring, Op.MH_OP_EXPORT).status == Status.MH_DONE
+    check(trace)
+    entries = range(abi.MH_RING_LIST, abi.MH_RING_LIST + 8 * len(pair.pages))
+    assert all(trace.reads[byte] == 1 for byte in entries)
+
+
+def test_chunk_is_read_once(pair: Pair) -> None:
+    batch = Batch(address=0, count=3, chunk=3)
+    packets, _ = export_batch(pair.source.ring, batch)
+    pair.target.ring.put_sealed(0, packets[0])
+    trace = SharedTrace(pair.target)
+    assert batch.submit(pair.target.ring, Op.MH_OP_IMPORT).status == Status.MH_DONE
+    check(trace)
+    assert sum(trace.fetched().values()) == len(abi.mh_submission) + len(abi.mh_packet) + 3 * abi.MH_PAGE_BYTES

@@ -22,7 +22,7 @@ DEFAULT_HOME = 64 * MIB
 HOME_LIMIT = 2 * GIB
 """A home ends below this: q35 starts its PCI hole here at the lowest, and below it `ram_addr` equals GPA."""
 
-DEFAULT_RAM_LIMIT = 512 * GIB
+DEFAULT_RAM_LIMIT = 64 * GIB
 MAX_RAM_LIMIT = 4 * TIB
 
 HIGH_BASE = 4 * TIB

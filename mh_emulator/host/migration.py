@@ -15,8 +15,8 @@ from mh_emulator.exits import Reason
 from mh_emulator.guest.worker import Worker, expected
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
-from mh_emulator.host.ring import HelperRefused, Ring, Sealed
-from mh_emulator.host.session import connect, export_pages, finish, import_pages
+from mh_emulator.host.ring import HelperRefused, Result, Ring
+from mh_emulator.host.session import Batch, connect, export_batch, finish, import_batch, runs
 from mh_emulator.host.topology import PAGE_BYTES
 from mh_emulator.loader import HelperImage
 from mh_emulator.owner import GuestOwner
@@ -32,7 +32,8 @@ ROUNDS = 3
 
 SCHEMA = "sev-migration-helper/migration/1"
 
-BATCH = 8 * abi.MH_RING_ENTRIES
+CHUNK = 16
+"""Pages of one packet in bulk."""
 
 _SPARE_FRAMES = 4
 """A platform has this many times the frames that the guest touches, so that they lie scattered."""
@@ -137,8 +138,8 @@ def move(source: Machine, target: Machine, pages: list[int]) -> tuple[int, int]:
     source_ring, target_ring = source.start_helper(), target.start_helper()
     before = source.exits + target.exits
     connect(source_ring, target_ring)
-    for start in range(0, len(pages), BATCH):
-        _move_batch(source_ring, target_ring, [source.request_address(page) for page in pages[start : start + BATCH]])
+    for batch in runs([source.request_address(page) for page in pages], CHUNK):
+        _move_batch(source_ring, target_ring, batch)
     total = finish(source_ring, target_ring)
     return total, source.exits + target.exits - before
 
@@ -182,15 +183,16 @@ def _work_until_stopped(source: Machine, worker: Worker) -> None:
         raise MigrationError(f"the guest was to be stopped at work: it left with {stopped}")
 
 
-def _move_batch(source: Ring, target: Ring, addresses: list[int]) -> None:
-    sealed: list[Sealed] = []
-    for completion in export_pages(source, addresses):
-        if completion.status != abi.mh_status.MH_DONE:
-            raise HelperRefused("export", completion.status)
-        sealed.append(completion.sealed)
-    for completion in import_pages(target, zip(addresses, sealed, strict=True)):
-        if completion.status != abi.mh_status.MH_DONE:
-            raise HelperRefused("import", completion.status)
+def _move_batch(source: Ring, target: Ring, batch: Batch) -> None:
+    packets, results = export_batch(source, batch)
+    _check("export", results)
+    _check("import", import_batch(target, batch, packets))
+
+
+def _check(operation: str, results: list[Result]) -> None:
+    for result in results:
+        if result.status != abi.mh_status.MH_DONE:
+            raise HelperRefused(operation, result.status)
 
 
 def _resume_and_check(source: Machine, target: Machine, placement: Placement, worker: Worker, contents: bytes) -> bool:
