@@ -40,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = int(arguments.run(arguments))
         sys.stdout.flush()
-        return code
     except KeyboardInterrupt:
         return _fail(arguments, "interrupted", INTERRUPTED)
     except BrokenPipeError:
@@ -51,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(arguments, str(error), USAGE)
     except _BAD_THINGS as error:
         return _fail(arguments, str(error), BAD)
+    else:
+        return code
 
 
 def _fail(arguments: argparse.Namespace, message: str, code: int) -> int:
