@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -82,10 +82,17 @@ def contents_of(pages: int) -> bytes:
 
 
 def launched(
-    helper: HelperImage, part: Part, seed: int, contents: bytes, key: bytes = TRANSPORT_KEY, base: int | None = None
+    helper: HelperImage,
+    part: Part,
+    seed: int,
+    contents: bytes,
+    key: bytes = TRANSPORT_KEY,
+    base: int | None = None,
+    unplugged: int = 0,
 ) -> Machine:
-    """A launched guest with `contents` in RAM."""
+    """A launched guest with `contents` in RAM, and `unplugged` bytes of RAM that has no GPA."""
     placement = place(PAGES * abi.MH_PAGE_BYTES, helper)
+    placement = replace(placement, topology=replace(placement.topology, unplugged=unplugged))
     machine = Machine(Platform(part, DRAM_BYTES, seed), placement, helper, base)
     machine.launch(GuestOwner(POLICY), boot_contents(placement, contents), key)
     return machine

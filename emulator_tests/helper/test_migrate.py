@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from emulator_tests.helper.conftest import launched
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.paging import GIB, PAGE_BYTES
@@ -98,6 +99,21 @@ def test_ram_beyond_the_map() -> None:
             PlacementError, match=rf"^RAM ends at {what} 0x[0-9a-f]+, the image maps addresses below 0x8000000$"
         ):
             place(200 << 20, helper)
+
+
+@pytest.mark.parametrize("scheme", ["alias-window", "alias-window-high", "regions", "isolated"])
+def test_ram_without_a_gpa_moves_too(images: dict[str, Image], scheme: str) -> None:
+    """What the guest wrote before its RAM was unplugged is still there, encrypted, and has a `ram_addr`."""
+    helper = parse_image(images[scheme].data)
+    source, target = (launched(helper, PARTS["milan"], seed, b"", unplugged=2 * PAGE_BYTES) for seed in (1, 2))
+    place_of = source.memory.size - PAGE_BYTES
+    assert source.vm.spa(source.placement.topology.gpa_end) is None
+    with pytest.raises(ValueError, match="has no GPA"):
+        source.placement.topology.gpa(place_of)
+    source.platform.dram.write_private(source.asid, source.memory.spa(place_of), b"unplugged" * 400)
+    moved, _ = migration.move(source, target, [place_of])
+    assert moved == 1
+    assert target.read_guest(place_of)[:3600] == b"unplugged" * 400
 
 
 # ---- the proof can fail ----

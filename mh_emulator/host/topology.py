@@ -22,15 +22,19 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """`below` bytes of RAM from GPA 0, `above` bytes from 4 GiB; `ram_addr` counts through both."""
+    """`below` bytes of RAM from GPA 0, `above` bytes from 4 GiB, `unplugged` ones that have no GPA now.
+
+    `ram_addr` counts through all of them. Unplugged RAM (virtio-mem) may still hold what the guest wrote.
+    """
 
     below: int
     above: int
+    unplugged: int = 0
 
     @property
     def ram_bytes(self) -> int:
         """All RAM; every `ram_addr` lies below it."""
-        return self.below + self.above
+        return self.below + self.above + self.unplugged
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -44,7 +48,9 @@ class Topology:
         return max(piece.gpa + piece.size for piece in self.blocks)
 
     def gpa(self, ram_addr: int) -> int:
-        """Where the main VM sees `ram_addr`."""
+        """Where the main VM sees `ram_addr`; `ValueError` where it does not."""
+        if not 0 <= ram_addr < self.below + self.above:
+            raise ValueError(f"ram_addr {ram_addr:#x} has no GPA")
         return ram_addr if ram_addr < self.below else ram_addr - self.below + FOUR_GIB
 
     def ram_addr(self, gpa: int) -> int:
