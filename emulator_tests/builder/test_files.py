@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -109,16 +112,39 @@ def test_blob_stays_small(images: dict[str, Image]) -> None:
 
 def test_all_files_or_none(tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    folder.mkdir()
-    (folder / "b").mkdir()
+    (folder / "b").mkdir(parents=True)
     (folder / "a").write_bytes(b"old")
-    with pytest.raises(OSError, match="b"):
+    with pytest.raises(IsADirectoryError, match=r"out/b'$"):
         write_files({"a": b"new", "b": b"a folder is in the way"}, folder)
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert (folder / "a").read_bytes() == b"old"
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
 
 
-def test_a_folder_made_for_nothing_goes_again(tmp_path: Path) -> None:
-    folder = tmp_path / "out"
+def test_folders_made_for_nothing_go_again(tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "deeper"
     with pytest.raises(OSError, match="x" * 300):
         write_files({"x" * 300: b""}, folder)
-    assert not folder.exists()
+    assert not folder.parent.exists()
+
+
+def test_full_disk_leaves_nothing_and_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fchmod", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/out/a'$"):
+        write_files({"a": b"new"}, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_waits_until_all_files_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = Path.replace
+
+    def interrupted(source: Path, target: Path) -> Path:
+        signal.raise_signal(signal.SIGINT)
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_files({"a": b"1", "b": b"2"}, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]

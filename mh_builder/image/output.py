@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import tempfile
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mh_builder.image.elf import write_elf
@@ -26,11 +28,7 @@ def image_files(image: Image) -> dict[str, bytes]:
 
 
 def write_images(images: Iterable[Image], folder: Path) -> list[Path]:
-    """Write all files of all images into `folder`; return their paths. Raises `OSError`.
-
-    Everything is written beside its place first and renamed at the end, so a full disk or a Ctrl-C
-    on the way leaves the folder as it was.
-    """
+    """Write all files of all images into `folder`, as `write_files` does; return their paths."""
     files: dict[str, bytes] = {}
     for image in images:
         files |= image_files(image)
@@ -38,26 +36,58 @@ def write_images(images: Iterable[Image], folder: Path) -> list[Path]:
 
 
 def write_files(files: Mapping[str, bytes], folder: Path) -> list[Path]:
-    """Write `files`, name -> contents, into `folder`, which is made if need be: all or none."""
-    made = not folder.exists()
-    with ExitStack() as undo:
-        folder.mkdir(parents=True, exist_ok=True)
-        if made:
-            undo.callback(_remove_empty, folder)
-        staged = []
-        for name, contents in files.items():
-            handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
-            undo.callback(Path(temporary).unlink, missing_ok=True)
-            with os.fdopen(handle, "wb") as stream:
-                os.fchmod(handle, 0o644)
-                stream.write(contents)
-            staged.append((Path(temporary), folder / name))
-        for temporary_path, path in staged:
-            temporary_path.replace(path)
+    """Write `files`, name -> contents, into `folder`, which is made if need be: all or none.
+
+    Everything is written beside its place first and renamed at the end, so a full disk leaves the folder
+    as it was; Ctrl-C waits for the end. Raises `OSError` with the path in question.
+    """
+    with _interrupts_wait(), ExitStack() as undo:
+        _make_folder(folder, undo)
+        staged = [(_stage(folder / name, contents, undo), folder / name) for name, contents in files.items()]
+        for _, path in staged:
+            if path.is_dir():
+                raise _error(errno.EISDIR, path)
+        for temporary, path in staged:
+            temporary.replace(path)
         undo.pop_all()
     return [path for _, path in staged]
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _make_folder(folder: Path, undo: ExitStack) -> None:
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        undo.callback(_remove_empty, path)
+    if not folder.is_dir():
+        raise _error(errno.ENOTDIR, folder)
 
 
 def _remove_empty(folder: Path) -> None:
     if not any(folder.iterdir()):
         folder.rmdir()
+
+
+def _stage(path: Path, contents: bytes, undo: ExitStack) -> Path:
+    """Write `contents` into a file beside `path`; return where."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        undo.callback(Path(name).unlink, missing_ok=True)
+        with os.fdopen(handle, "wb") as stream:
+            os.fchmod(handle, 0o644)
+            stream.write(contents)
+    except OSError as error:
+        raise _error(error.errno or errno.EIO, path) from error
+    return Path(name)
+
+
+def _error(number: int, path: Path) -> OSError:
+    return OSError(number, os.strerror(number), str(path))
