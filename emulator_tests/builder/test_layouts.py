@@ -54,6 +54,11 @@ BAD = {
         Options(base=64 * GIB - 0x1000),
         r"regions: region helper 0xffffff000 to 0x[0-9a-f]+ overlaps region RAM 0x0 to 0x1000000000",
     ),
+    "helper-at-its-home": (
+        "regions",
+        Options(base=64 * MIB, home=64 * MIB),
+        r"regions: region helper 0x4000000 to 0x[0-9a-f]+ overlaps region RAM 0x0 to 0x1000000000",
+    ),
     "helper-under-the-high-window": (
         "alias-window",
         Options(home=64 * MIB, base=5 * GIB),

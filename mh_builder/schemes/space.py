@@ -28,7 +28,6 @@ MAX_RAM_LIMIT = 4 * TIB
 HIGH_BASE = 4 * TIB
 """Mirror GPA of a helper that lies above all RAM; below the C-bit and the reduced width of every part."""
 
-
 C_BITS = range(32, 52)
 """Where a C-bit can be: in a page-table entry's address field, above what 32-bit addresses reach."""
 
@@ -149,7 +148,7 @@ def checked(space: AddressSpace) -> AddressSpace:
             f"{space.name}: helper of {space.memory_bytes:#x} bytes at home {space.home:#x} "
             f"ends at {space.home + space.memory_bytes:#x}, above {HOME_LIMIT:#x}"
         )
-    if space.base != space.home and space.ram.overlaps(space.helper):
+    if space.moves and space.ram.overlaps(space.helper):
         raise LayoutError(f"{space.name}: region helper {space.helper} overlaps region RAM {space.ram}")
     if options.c_bit is not None and options.c_bit not in C_BITS:
         raise LayoutError(f"{space.name}: C-bit {options.c_bit} is not in {C_BITS.start} to {C_BITS.stop - 1}")
