@@ -13,7 +13,7 @@ from mh_cli import options
 from mh_cli.errors import BAD, GOOD
 
 PACKAGES = ("capstone", "cryptography", "dissect.cstruct", "keystone-engine", "lief", "rich", "unicorn")
-PROGRAMS = {"as": "binutils", "objdump": "binutils", "readelf": "binutils", "gdb": "gdb"}
+PROGRAMS = {"as": "binutils", "objdump": "binutils", "readelf": "binutils", "gdb": "gdb", "cc": "gcc"}
 """Programs that the tests use as oracles -> Debian package."""
 
 

@@ -14,9 +14,12 @@ _COLUMNS = (
     "plaintext pages\nhosts see", "pages a naive\ncopy keeps", "RAM\nequal", "guest\nright", "result",
 )  # fmt: skip
 
+_WIDTH = 160
+"""More than the table takes."""
+
 
 def print_reports(reports: Sequence[Report]) -> None:
-    """Print the table to stdout, as wide as it needs to be where there is no terminal."""
+    """Print the table to stdout, never cut: a narrow terminal wraps its lines."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(_COLUMNS):
         table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
@@ -33,8 +36,7 @@ def print_reports(reports: Sequence[Report]) -> None:
             _word(report.guest_ok),
             "[green]migrated[/]" if report.good else "[red]FAILED[/]",
         )
-    console = Console()
-    console.print(table) if console.is_terminal else Console(width=160).print(table)
+    Console(width=_WIDTH).print(table)
 
 
 def _word(good: bool) -> str:  # noqa: FBT001 - a truth to be shown

@@ -118,6 +118,17 @@ def test_help_names_verbs_and_exit_codes(command: Command) -> None:
         assert word in outcome.out
 
 
+@pytest.mark.parametrize("forced", ["1", ""])
+def test_table_is_never_cut(tmp_path: Path, forced: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", forced)
+    monkeypatch.setenv("COLUMNS", "40")
+    (tmp_path / "ram").write_bytes(b"x")
+    outcome = run_process("migrate", "--scheme", "alias-window-high", "--ram", "ram", cwd=tmp_path)
+    assert "\u2026" not in outcome.out
+    assert "alias-window-high" in outcome.out
+    assert ("\x1b" in outcome.out) == bool(forced)
+
+
 @pytest.mark.parametrize("variable", ["NO_COLOR", "TERM"])
 def test_no_colour_off_a_terminal(tmp_path: Path, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "xterm-256color" if variable == "TERM" else "1")
