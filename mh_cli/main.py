@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from mh_builder.asm import AssemblyError
 from mh_builder.paging import PagingError
@@ -25,9 +28,12 @@ _EPILOG = """\
 exit codes: 0 good; 1 what was asked for is bad (source, layout, image, migration); 2 the command line
 cannot be carried out; 130 interrupted. Results go to stdout, everything else to stderr."""
 
+_DIAGNOSTICS = (AssemblyError, LinkError)
+"""Errors that are lines of their own, which name a place in a source or an object."""
+
 _BAD_THINGS = (
-    AssemblyError, LinkError, LayoutError, PagingError, PlacementError, ImageError,
-    MigrationError, HelperRefused, HelperStopped, OwnerRefuses, OSError,
+    *_DIAGNOSTICS, LayoutError, PagingError, PlacementError, ImageError,
+    MigrationError, HelperRefused, HelperStopped, OwnerRefuses, OSError, MemoryError,
 )  # fmt: skip
 
 _VERBS = (build, migrate, bench, doctor)
@@ -35,31 +41,65 @@ _VERBS = (build, migrate, bench, doctor)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
     parser = _parser()
     arguments = parser.parse_args(argv)
     try:
+        _check_stdout()
         code = int(arguments.run(arguments))
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail(arguments, "interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone; nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
         return BAD
     except UsageError as error:
         return _fail(arguments, str(error), USAGE)
     except _BAD_THINGS as error:
-        return _fail(arguments, str(error), BAD)
+        if _is_stdout_full(error):
+            _silence_stdout()
+        return _fail(arguments, error, BAD)
     else:
         return code
 
 
-def _fail(arguments: argparse.Namespace, message: str, code: int) -> int:
+def _check_stdout() -> None:
+    if sys.stdout is None:
+        # The next file that is opened would take its place, and our output with it.
+        raise UsageError("standard output is closed")
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _silence_stdout() -> None:
+    """Let nothing more be written there, not even when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(arguments: argparse.Namespace, error: Exception | str, code: int) -> int:
     if arguments.debug:
         raise  # noqa: PLE0704 - called from an except clause: the traceback is what was asked for
-    prefix = "" if ": error: " in message else "build.py: error: "
-    print(f"{prefix}{message}", file=sys.stderr)
+    print(str(error) if isinstance(error, _DIAGNOSTICS) else f"build.py: error: {_line(error)}", file=sys.stderr)
     return code
+
+
+def _line(error: Exception | str) -> str:
+    """The error as one line, whatever the names in it contain."""
+    text = str(error)
+    if _is_stdout_full(error):
+        text = f"standard output: {os.strerror(errno.ENOSPC)}"
+    elif isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, MemoryError):
+        text = text or "not enough memory"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _is_stdout_full(error: Exception | str) -> bool:
+    # Every file that is written says its name.
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
+from mh_builder.schemes.space import LayoutError
 from mh_cli import options
 from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.table import print_reports
@@ -41,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     images = {scheme: build_helper(scheme, chosen) for scheme in options.schemes(arguments)}
     for image in images.values():
         place(size, parse_image(image.data))
+        _check_reach(image, PARTS[arguments.part])
     if size > MAX_CONTENTS:
         raise UsageError(f"RAM file {arguments.ram} has {size:#x} bytes, the emulator takes {MAX_CONTENTS:#x}")
     contents = arguments.ram.read_bytes()
@@ -57,6 +59,15 @@ def run(arguments: argparse.Namespace) -> int:
 def migrate(scheme: str, image: Image, part: Part, contents: bytes) -> Report:
     """One migration of a guest with these RAM contents, by the helper in `image`."""
     return run_migration(Scenario(scheme, part, parse_image(image.data), image.table_bytes, contents))
+
+
+def _check_reach(image: Image, part: Part) -> None:
+    for what, region in (("helper", image.space.helper), ("RAM", image.space.ram)):
+        if region.end > 1 << part.physical_bits:
+            raise LayoutError(
+                f"{image.space.name}: region {what} {region} exceeds the {part.physical_bits} physical address bits "
+                f"of {part.name}, {1 << part.physical_bits:#x}"
+            )
 
 
 def _ram_size(path: Path) -> int:

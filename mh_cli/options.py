@@ -28,6 +28,14 @@ def size(text: str) -> int:
     return value
 
 
+def bit(text: str) -> int:
+    """The number of a bit: decimal or 0x."""
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a bit (examples: 51, 0x33)") from None
+
+
 def add_layout(parser: argparse.ArgumentParser) -> None:
     """Options that change the address space."""
     group = parser.add_argument_group("address space")
@@ -40,7 +48,7 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
         "--ram-limit", type=size, default=DEFAULT_RAM_LIMIT, metavar="BYTES",
         help=f"requests name addresses below this, up to 4T (default {DEFAULT_RAM_LIMIT >> 30}G)",
     )  # fmt: skip
-    group.add_argument("--c-bit", type=int, metavar="BIT", help="fix the C-bit (default: the loader sets it)")
+    group.add_argument("--c-bit", type=bit, metavar="BIT", help="fix the C-bit (default: the loader sets it)")
 
 
 def add_part(parser: argparse.ArgumentParser) -> None:

@@ -51,10 +51,12 @@ def copy_tree(source: Path, folder: Path) -> None:
         shutil.copy(source, folder)
 
 
-def run_process(*arguments: str | Path, cwd: Path, root: Path = ROOT, timeout: int = 100) -> Outcome:
+def run_process(
+    *arguments: str | Path, cwd: Path, root: Path = ROOT, timeout: int = 100, environment: dict[str, str] | None = None
+) -> Outcome:
     """Run `build.py` of the tree at `root` as a process of its own."""
     done = subprocess.run(
         [sys.executable, root / "build.py", *arguments],
-        cwd=cwd, capture_output=True, text=True, check=False, timeout=timeout,
+        cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=timeout,
     )  # fmt: skip
     return Outcome(done.returncode, done.stdout, done.stderr)

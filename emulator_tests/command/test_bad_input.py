@@ -79,6 +79,11 @@ LAYOUTS = {
         "alias-gpa: helper of 0x",
         ", above 0x80000000",
     ),
+    "at-its-home": (
+        ["--scheme", "regions", "--base", "64M"],
+        "regions: region helper 0x4000000 to 0x",
+        " overlaps region RAM 0x0 to 0x1000000000",
+    ),
     "limit": (
         ["--scheme", "regions", "--ram-limit", "5T"],
         "regions: RAM limit 0x50000000000 ",
@@ -98,6 +103,18 @@ def test_bad_layout(command: Command, tmp_path: Path, case: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_base_beyond_the_part(command: Command, tmp_path: Path) -> None:
+    """The C-bit of Milan lies above its physical addresses, so an image may be linked between the two."""
+    (tmp_path / "ram").write_bytes(b"x")
+    layout = ["--scheme", "isolated", "--base", "0x1000000000000", "--c-bit", "0x33"]
+    outcome = command("migrate", *layout, "--ram", "ram")
+    assert outcome.code == 1
+    line = one_line(outcome.err)
+    assert line.startswith("build.py: error: isolated: region helper 0x1000000000000 to 0x")
+    assert line.endswith(" exceeds the 48 physical address bits of milan, 0x1000000000000")
+    assert command("migrate", *layout, "--ram", "ram", "--part", "genoa").code == 0
+
+
 @pytest.mark.parametrize("number", ["banana", "-1", "0x", "64X", "1.5G", ""])
 def test_bad_number(command: Command, number: str) -> None:
     outcome = command("build", f"--home={number}")
@@ -106,11 +123,60 @@ def test_bad_number(command: Command, number: str) -> None:
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.parametrize("number", ["", "0x", "5o", "047"])
+def test_bad_c_bit(command: Command, number: str) -> None:
+    outcome = command("build", f"--c-bit={number}")
+    assert outcome.code == 2
+    assert f"{number!r} is not the number of a bit" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a\nb", r"a\nb"), ("x: error: y", "x: error: y"), ("\x1b[2J", r"\x1b[2J"), ("\udcff", r"\udcff")],
+)
+def test_odd_names_stay_one_line(command: Command, name: str, shown: str) -> None:
+    outcome = command("migrate", "--ram", name)
+    assert outcome == (2, "", f"build.py: error: RAM file {shown}: No such file or directory\n")
+
+
+def test_name_that_stdout_cannot_say(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    outcome = run_process("build", "--scheme", "isolated", "-o", "\u00fc", cwd=tmp_path, environment=environment)
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert outcome.out.startswith("\\xfc/isolated.bin\n")
+
+
+@pytest.mark.parametrize(("stream", "code"), [("1", 2), ("2", 1)])
+def test_closed_streams(tmp_path: Path, stream: str, code: int) -> None:
+    """No traceback, no file in the place of a stream, no message in the place of results."""
+    script = f'exec "$@" {stream}>&-'
+    done = subprocess.run(
+        ["/bin/sh", "-c", script, "sh", sys.executable, ROOT / "build.py", "build", "--ram-limit", "1"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert done.stderr == ("" if stream == "2" else "build.py: error: standard output is closed\n")
+
+
+@pytest.mark.parametrize("verb", [["doctor"], ["build", "--scheme", "isolated", "--json"]])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_full_stdout(tmp_path: Path, verb: list[str], *, buffered: bool) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": "" if buffered else "1"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, ROOT / "build.py", *verb],
+            cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, env=environment, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "build.py: error: standard output: No space left on device\n")
+
+
 def test_output_that_is_a_file(command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     outcome = command("build", "--scheme", "regions", "-o", "file")
     assert outcome.code == 1
-    assert "file" in one_line(outcome.err)
+    assert one_line(outcome.err) == "build.py: error: file: Not a directory"
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -160,10 +226,13 @@ def test_interrupt_leaves_no_partial_output(tmp_path: Path, delay: float) -> Non
     assert not (tmp_path / "out").exists()
 
 
-def test_reader_that_goes_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", [["doctor"], ["build", "--scheme", "isolated", "--json"]])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_reader_that_goes_away(tmp_path: Path, verb: list[str], *, buffered: bool) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": "" if buffered else "1"}
     process = subprocess.Popen(
-        [sys.executable, ROOT / "build.py", "build", "--scheme", "isolated", "--json"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, ROOT / "build.py", *verb],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stderr is not None
