@@ -6,6 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from mh_builder.paging import PAGE_BYTES
 from payload import abi
 
 
@@ -51,11 +52,24 @@ class HelperImage:
             raise ImageError(f"image is fixed to base {link_base:#x}, not {base:#x}")
         if flags & abi.MH_FLAG_FIXED_CBIT and c_bit != self.descriptor.c_bit:
             raise ImageError(f"image is fixed to C-bit {self.descriptor.c_bit}, the part has {c_bit}")
+        self._check_base(base, c_bit)
         data = bytearray(self.data)
         count = self.descriptor.relocation_count
         for part in _records(self.data, self.descriptor.relocation_offset, count, abi.mh_relocation):
             _relocate(data, part, base - link_base, 1 << c_bit)
         return bytes(data)
+
+    def _check_base(self, base: int, c_bit: int) -> None:
+        end = base + self.memory_bytes
+        if base < 0 or base % PAGE_BYTES:
+            raise ImageError(f"base {base:#x} is not a multiple of {PAGE_BYTES:#x}")
+        if end > 1 << c_bit:
+            raise ImageError(f"image at {base:#x} to {end:#x} reaches the C-bit {1 << c_bit:#x}")
+        # Only an image with a fixed base has a hole for itself there.
+        ram = int(self.descriptor.window)
+        ram_end = ram + int(self.descriptor.ram_limit)
+        if not self.descriptor.flags & abi.MH_FLAG_FIXED_BASE and base < ram_end and ram < end:
+            raise ImageError(f"image at {base:#x} to {end:#x} overlaps RAM {ram:#x} to {ram_end:#x}")
 
 
 def parse_image(data: bytes) -> HelperImage:

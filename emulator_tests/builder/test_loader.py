@@ -65,6 +65,27 @@ def test_fixed_base(images: dict[str, Image]) -> None:
         parse_image(images["alias-gpa"].data).relocated(0x5000000, 51)
 
 
+@pytest.mark.parametrize(
+    ("base", "c_bit", "message"),
+    [
+        (0x4000, 51, r"image at 0x4000 to 0x[0-9a-f]+ overlaps RAM 0x0 to 0x1000000000"),
+        ((64 << 30) - 0x1000, 51, r"image at 0xffffff000 to 0x[0-9a-f]+ overlaps RAM 0x0 to 0x1000000000"),
+        ((1 << 42) + 8, 51, r"base 0x40000000008 is not a multiple of 0x1000"),
+        (-0x1000, 51, r"base -0x1000 is not a multiple of 0x1000"),
+        ((1 << 47) - 0x1000, 47, r"image at 0x7ffffffff000 to 0x[0-9a-f]+ reaches the C-bit 0x800000000000"),
+    ],
+)
+def test_base_where_the_helper_must_not_lie(images: dict[str, Image], base: int, c_bit: int, message: str) -> None:
+    """Seen through the RAM window, which is writable, code and tables would be open to every import."""
+    for scheme in ("regions", "isolated"):
+        with pytest.raises(ImageError, match=f"^{message}$"):
+            parse_image(images[scheme].data).relocated(base, c_bit)
+
+
+def test_right_above_ram_is_fine(images: dict[str, Image]) -> None:
+    assert parse_image(images["isolated"].data).relocated(64 << 30, 51)
+
+
 def test_loading_elsewhere_equals_linking_there() -> None:
     there = 6 << 40
     moved = parse_image(build_helper("isolated", Options()).data).relocated(there, 51)
