@@ -18,7 +18,6 @@ from mh_emulator.cipher import PageCipher, Tweaks
 from mh_emulator.parts import Part
 
 BLOCK_BYTES = 16
-BLOCKS_PER_PAGE = PAGE_BYTES // BLOCK_BYTES
 
 # Linux; the mmap module does not name it before Python 3.13.
 _MAP_NORESERVE = 0x4000

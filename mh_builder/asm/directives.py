@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MAX_ALIGN = 1 << 21
 INTERRUPT_GATE = 0x8E
 """Present, privilege level 0; APM volume 2, 4.8.4."""
-MAX_ELEMENTS = 4096
 
 
 class Unit(Protocol):
