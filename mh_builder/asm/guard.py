@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mh_builder.asm import opcodes, registers
+from mh_builder.asm import opcodes, registers, vex
 from mh_builder.asm.diagnostics import StatementError
 from mh_builder.asm.operands import Memory, Operand, Register
 
@@ -38,12 +38,19 @@ def check_mnemonic(mnemonic: str, column: int, mode: int) -> None:
     if not _MNEMONIC.fullmatch(mnemonic):
         raise StatementError(column, f"'{mnemonic[:40]}' is no instruction, directive or macro")
     if mnemonic.startswith("v") and mnemonic not in _NOT_VEX:
-        raise StatementError(column, f"'{mnemonic}': VEX instructions are refused, unicorn executes them wrongly")
+        _check_vex(mnemonic, column, mode)
     if mode != 64 and mnemonic in _ONLY_64:
         raise StatementError(column, f"'{mnemonic}' is for 64-bit code only")
     advice = ADVICE.get(mnemonic) or (_ADVICE_64.get(mnemonic) if mode == 64 else None)
     if advice:
         raise StatementError(column, advice)
+
+
+def _check_vex(mnemonic: str, column: int, mode: int) -> None:
+    if mnemonic not in vex.TABLE:
+        raise StatementError(column, f"'{mnemonic}' is none of the VEX instructions that are encoded here")
+    if mode != 64:
+        raise StatementError(column, f"'{mnemonic}' is for 64-bit code only")
 
 
 def check_operands(mnemonic: str, column: int, operands: tuple[Operand, ...], mode: int) -> None:
@@ -52,7 +59,7 @@ def check_operands(mnemonic: str, column: int, operands: tuple[Operand, ...], mo
     Raises `StatementError`.
     """
     _check_form(mnemonic, column, operands, mode)
-    _check_registers(operands, mode)
+    _check_registers(mnemonic, operands, mode)
 
 
 def _check_form(mnemonic: str, column: int, operands: tuple[Operand, ...], mode: int) -> None:
@@ -66,11 +73,13 @@ def _check_form(mnemonic: str, column: int, operands: tuple[Operand, ...], mode:
             raise StatementError(column, f"'{mnemonic} dword ptr' is ambiguous in 16-bit code")
 
 
-def _check_registers(operands: tuple[Operand, ...], mode: int) -> None:
+def _check_registers(mnemonic: str, operands: tuple[Operand, ...], mode: int) -> None:
     used: list[tuple[str, int]] = []
     for operand in operands:
         if isinstance(operand, Register):
             used.append((operand.name, operand.column))
+            if operand.name in registers.YMM and mnemonic not in vex.TABLE:
+                raise StatementError(operand.column, f"'{mnemonic}' takes no ymm register")
         elif isinstance(operand, Memory):
             _check_address(operand, mode)
             used += [(name, operand.column) for name in (operand.base, operand.index) if name]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mh_builder.asm import expression as ex
-from mh_builder.asm import guard, opcodes, registers
+from mh_builder.asm import guard, opcodes, registers, vex
 from mh_builder.asm.diagnostics import StatementError
 from mh_builder.asm.encoder import Request
 from mh_builder.asm.fragments import Branch, Bytes, Field, FieldKind, signed, signed_or_unsigned
@@ -75,7 +75,7 @@ def parse_instruction(statement: Statement, mode: int, lookup: Lookup) -> Bytes 
     guard.check_operands(mnemonic, column, operands, mode)
     prefix = _prefix(prefixes, mnemonic, operands, mode, statement.column)
     parsed = _Instruction(statement.line, column, mode, mnemonic, prefix, operands)
-    for encode in (_simple, _special, _branch):
+    for encode in (_simple, _special, _branch, _vex):
         result = encode(parsed)
         if result is not None:
             return result
@@ -183,6 +183,10 @@ def _branch(parsed: _Instruction) -> Branch | None:
     short, near = forms
     width = 2 if parsed.mode == 16 else 4
     return Branch(parsed.line, target.value, target.column, short, near, width, is_near=not short)
+
+
+def _vex(parsed: _Instruction) -> Bytes | None:
+    return vex.encode(parsed.line, parsed.mnemonic, parsed.column, parsed.operands)
 
 
 # ---- what keystone encodes ----

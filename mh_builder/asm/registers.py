@@ -20,6 +20,8 @@ SEGMENT = frozenset({"cs", "ds", "es", "fs", "gs", "ss"})
 CONTROL = frozenset(f"cr{n}" for n in range(16))
 DEBUG = frozenset(f"dr{n}" for n in range(16))
 XMM = frozenset(f"xmm{n}" for n in range(16))
+YMM = frozenset(f"ymm{n}" for n in range(16))
+VECTOR = XMM | YMM
 MMX = frozenset(f"mm{n}" for n in range(8))
 X87 = frozenset(f"st{n}" for n in range(8)) | {"st"}
 POINTER = frozenset({"ip", "eip", "rip"})
@@ -33,6 +35,7 @@ BITS: dict[str, int] = {
     **dict.fromkeys(MMX, 64),
     **dict.fromkeys(X87, 80),
     **dict.fromkeys(XMM, 128),
+    **dict.fromkeys(YMM, 256),
     **dict.fromkeys(CONTROL | DEBUG, 0),
 }
 """Width of every register that may be an operand; 0 where it is that of the mode."""
@@ -43,9 +46,9 @@ RESERVED = frozenset(BITS) | POINTER | WIDE_VECTOR
 NEEDS_64 = frozenset(
     name
     for name in RESERVED
-    if name in QUAD | REX_BYTE or (name[0] == "r" and name[1].isdigit()) or (name in XMM and int(name[3:]) > 7)
+    if name in QUAD | REX_BYTE or (name[0] == "r" and name[1].isdigit()) or (name in VECTOR and int(name[3:]) > 7)
 )
 """Registers that exist in 64-bit code only."""
 
-NEEDS_REX = REX_BYTE | QUAD | (NEEDS_64 & (WORD | DOUBLE | XMM))
+NEEDS_REX = REX_BYTE | QUAD | (NEEDS_64 & (WORD | DOUBLE | VECTOR))
 """Registers whose use takes a REX prefix, or may take one, and so excludes the high-byte registers."""
