@@ -10,6 +10,7 @@
 .extern gdt_tss
 .extern idt_pointer
 .extern tss
+.extern detect_features
 .extern forget_counts
 .extern serve
 .extern wipe_session
@@ -23,9 +24,6 @@
 .equ CR4_OSFXSR, 1 << 9
 .equ CR4_OSXMMEXCPT, 1 << 10
 .equ TSS_PRESENT_AVAILABLE, 0x89
-
-# CPUID 1 ECX: PCLMULQDQ, SSSE3, SSE4.1, AES, RDRAND.
-.equ NEEDED_ECX, (1 << 1) | (1 << 9) | (1 << 19) | (1 << 25) | (1 << 30)
 
 .text
 .global entry64
@@ -86,17 +84,6 @@ load_tables:
     mov eax, SELECTOR_TSS
     ltr ax
     lidt [rip + idt_pointer]
-    ret
-
-detect_features:
-    mov eax, 1
-    cpuid
-    xor edx, edx
-    and ecx, NEEDED_ECX
-    cmp ecx, NEEDED_ECX
-    jne 1f
-    mov edx, MH_FEATURE_AESNI
-1:  mov [rip + state_features], edx
     ret
 
 open_ring:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# AES-256-GCM (SP 800-38D) with a 96-bit IV, legacy SSE encodings only.
+# AES-256-GCM (SP 800-38D) with a 96-bit IV, legacy SSE encodings only. gcm_vaes.s begins and ends here: gcm_begin,
+# gcm_*_rest with the state that gcm_begin leaves, gcm_*_tag with the tag in xmm0 and its address in rsi.
 #
 # The host is hostile and may change shared memory at any instant: every byte of source, aad, iv and tag is
 # read once, every byte of destination and tag is written once and never read. What is hashed is what was
@@ -29,12 +30,6 @@
 .Lpoly: # x^128 + x^127 + x^126 + x^121 + 1, reflected: the upper half, and what a shifted-out bit folds to
     .quad 1, 0xc200000000000000
 
-.equ frame.blocks, 0            # eight blocks to hash next, one for the lengths; byte-swapped
-.equ frame.mask, 144            # CIPH(J0), which hides the hash in the tag
-.equ frame.lanes, 160           # counter blocks plus round key 0; after the last step its key stream
-.equ frame.part, 288            # a partial block
-.equ sizeof.frame, 304
-
 .text
 
 # gcm_key_init(rdi: gcm_key, rsi: 32-byte key)
@@ -56,28 +51,27 @@ gcm_key_init:
     pand xmm1, [rip + .Lpoly]
     pxor xmm0, xmm1
     movdqa xmm15, xmm0
-    lea rax, [rdi + gcm_key.powers]
-    mov ecx, GCM_POWERS
+    mov ecx, (GCM_POWERS - 1) * 16
 .Lpower:
-    movdqa [rax], xmm15
+    movdqa [rdi + rcx + gcm_key.powers], xmm15
     pshufd xmm11, xmm15, 0x4e
     movdqa xmm9, xmm15
     movdqa xmm1, xmm11
     pxor xmm1, xmm15
-    movdqa [rax + 16], xmm1
+    movdqa [rdi + rcx + gcm_key.sums], xmm1
     multiply_first rdi, 0
     reduce_low
     reduce_high
-    add rax, 32
-    dec ecx
-    jnz .Lpower
+    sub ecx, 16
+    jns .Lpower
     wipe_xmm
     ret
 
 # Hashes the blocks at frame offsets 0..rax, at least two. Loses rax, rbx, xmm9..xmm14.
 .balign 16, 0xcc
 .Lhash:
-    lea rbx, [rdi + rax * 2]
+    mov rbx, rdi
+    sub rbx, rax
     movdqa xmm9, [r11 + frame.blocks]
     xor eax, eax
     pxor xmm9, xmm15
@@ -85,12 +79,12 @@ gcm_key_init:
     multiply_first rbx, 0
 .Lhash_next:
     add rax, 16
-    sub rbx, 32
+    add rbx, 16
     movdqa xmm9, [r11 + rax + frame.blocks]
     pshufd xmm11, xmm9, 0x4e
     multiply rbx, 0
     cmp rbx, rdi
-    ja .Lhash_next
+    jb .Lhash_next
     reduce_low
     reduce_high
     ret
@@ -124,7 +118,7 @@ gcm_key_init:
 .endm
 
 # Key stream of the next eight blocks in xmm0..xmm7; hashes the eight blocks of the frame. GHASH begins at
-# round 3: gcm_seal has only just made those blocks.
+# round 3: sealing has only just made those blocks.
 .balign 64, 0xcc
 .Lstep:
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
@@ -166,9 +160,10 @@ gcm_key_init:
     jb 1b
 .endm
 
-# What gcm_seal and gcm_open begin with: from the arguments to the first group in the frame.
+# What every kernel begins with: from the arguments to the first group in the frame.
 .balign 16, 0xcc
-.Lbegin:
+.global gcm_begin
+gcm_begin:
     mov rax, [rsi + gcm_job.iv]
     movq xmm0, [rax]
     pinsrd xmm0, [rax + 8], 2
@@ -246,15 +241,17 @@ gcm_key_init:
     pxor xmm0, xmm15
     ret
 
-# The body of gcm_seal (\seal = 1) and gcm_open (0): all but the tag.
+# The body of gcm_aesni_seal (\seal = 1) and gcm_aesni_open (0): all but the tag.
 .macro crypt seal
-    push rbp
-    mov rbp, rsp
-    push rbx
-    sub rsp, sizeof.frame
-    and rsp, -64
-    mov r11, rsp
-    call .Lbegin
+    enter_frame
+    call gcm_begin
+.if \seal
+.global gcm_seal_rest
+gcm_seal_rest:
+.else
+.global gcm_open_rest
+gcm_open_rest:
+.endif
     sub rcx, 128
     jb .Ltail\@
 .Lloop\@:
@@ -327,22 +324,24 @@ gcm_key_init:
     call .Lfinish
 .endm
 
-# gcm_seal(rdi: gcm_key, rsi: gcm_job)
+# gcm_aesni_seal(rdi: gcm_key, rsi: gcm_job)
 .balign 16, 0xcc
-.global gcm_seal
-gcm_seal:
+.global gcm_aesni_seal
+gcm_aesni_seal:
     crypt 1
+.global gcm_seal_tag
+gcm_seal_tag:
     movdqu [rsi], xmm0
     xor eax, eax
     jmp .Lwipe
 
-# gcm_open(rdi: gcm_key, rsi: gcm_job) -> eax: 0, or 1 when the tag is wrong
-#
-# The destination must be private: it holds plaintext before the tag is known to be good.
+# gcm_aesni_open(rdi: gcm_key, rsi: gcm_job) -> eax: 0, or 1 when the tag is wrong
 .balign 16, 0xcc
-.global gcm_open
-gcm_open:
+.global gcm_aesni_open
+gcm_aesni_open:
     crypt 0
+.global gcm_open_tag
+gcm_open_tag:
     movdqu xmm1, [rsi]
     pxor xmm0, xmm1
     xor eax, eax
@@ -351,7 +350,7 @@ gcm_open:
 
 .Lwipe:
     wipe_xmm
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26
     movdqa [r11 + \i * 16], xmm0
 .endr
     xor r10d, r10d

@@ -22,8 +22,8 @@
 hello:
     cmp dword ptr [rip + state_phase], PHASE_GREETED
     ja .Lwrong_state
-    cmp dword ptr [rip + state_features], MH_FEATURE_AESNI
-    jne .Lno_feature
+    test dword ptr [rip + state_features], MH_FEATURE_AESNI
+    jz .Lno_feature
     lea rdi, [rip + state_nonce]
     mov r8d, MH_NONCE_BYTES / 8
 .Lword:

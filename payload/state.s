@@ -39,7 +39,7 @@ state_slot_data: .zero 8
 .global state_bounce_used       # bytes of state_bounce that may hold plaintext
 state_bounce_used: .zero 8
 
-.balign 16
+.balign 64
 .global state_secrets
 state_secrets:
 .global state_page_key

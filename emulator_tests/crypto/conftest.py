@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .kernels import Emulated, Engine, Native, Traced
+from .kernels import Emulated, Engine, Native, NativeWide, Traced
 
 
 @pytest.fixture(scope="session")
@@ -20,11 +20,18 @@ def native_engine() -> Native:
 
 
 @pytest.fixture(scope="session")
+def wide_engine() -> NativeWide:
+    if missing := NativeWide.missing():
+        pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}: the VAES kernel cannot run")
+    return NativeWide()
+
+
+@pytest.fixture(scope="session")
 def traced_engine() -> Traced:
     return Traced()
 
 
-@pytest.fixture(params=["emulated_engine", "native_engine"], ids=["unicorn", "native"])
+@pytest.fixture(params=["emulated_engine", "native_engine", "wide_engine"], ids=["unicorn", "native", "vaes"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Engine)

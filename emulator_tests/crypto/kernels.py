@@ -21,7 +21,7 @@ from mh_builder.asm import ObjectFile, RelocationKind, assemble, assemble_text
 from payload import abi
 
 PAYLOAD = Path(payload.__file__).parent
-KERNELS = ("aes", "gcm", "kdf")
+KERNELS = ("aes", "gcm", "gcm_vaes", "kdf")
 SECTIONS = (".text", ".rodata")
 
 CODE_BYTES = 0x10000
@@ -29,7 +29,6 @@ DATA_BYTES = 0x20000
 STACK_BYTES = 0x1000  # of the kernels; behind it the record of the probe and the stack of the probe
 HEAP_OFFSET = 0x2000
 CANARY = b"\xa5" * 16
-RECORD_BYTES = 448
 PRESERVED = {
     "rbx": 0x33333333,
     "rbp": 0x55555555,
@@ -47,8 +46,8 @@ def assembled(name: str) -> ObjectFile:
 
 
 @cache
-def _probe() -> ObjectFile:
-    return assemble(Path(__file__).with_name("probe.s"), symbols={})
+def _probe(*, wide: bool) -> ObjectFile:
+    return assemble(Path(__file__).with_name("probe.s"), symbols={"WIDE": 1} if wide else {})
 
 
 @cache
@@ -81,9 +80,9 @@ def relocated(source: ObjectFile, places: dict[str, int], outside: dict[str, int
     return result
 
 
-def linked(base: int) -> tuple[bytes, dict[str, int]]:
+def linked(base: int, *, wide: bool) -> tuple[bytes, dict[str, int]]:
     """The kernels and the probe as one image at `base`, and where the global names are."""
-    objects = [*(assembled(name) for name in KERNELS), _probe()]
+    objects = [*(assembled(name) for name in KERNELS), _probe(wide=wide)]
     places: list[dict[str, int]] = [{} for _ in objects]
     end = base
     for name in SECTIONS:
@@ -119,11 +118,14 @@ class Outcome:
 
 
 class Engine(ABC):
-    """Runs kernels by name on buffers that lie between canaries."""
+    """Runs kernels by name on buffers that lie between canaries; `gcm_seal` and `gcm_open` are those of `KERNEL`."""
+
+    KERNEL = "aesni"
+    VECTOR_BYTES = 16
 
     def __init__(self, code: int, data: int) -> None:
         self.data = data
-        self.image, self.symbols = linked(code)
+        self.image, self.symbols = linked(code, wide=self.VECTOR_BYTES > 16)
         self.reset()
 
     @abstractmethod
@@ -155,10 +157,11 @@ class Engine(ABC):
         record = stack + STACK_BYTES
         self.write(stack, b"\x5a" * STACK_BYTES)
         padded = (*arguments, *(0,) * (4 - len(arguments)))
-        self.write(record, struct.pack("<6Q", self.symbols[name], *padded, record - 8))
+        function = self.symbols[re.sub(r"^gcm_(?=seal|open)", f"gcm_{self.KERNEL}_", name)]
+        self.write(record, struct.pack("<6Q", function, *padded, record - 8))
         self.run(self.symbols["probe"], record)
 
-        out = self.read(record, RECORD_BYTES)
+        out = self.read(record, 192 + 16 * self.VECTOR_BYTES)
         general = dict(zip(GENERAL, struct.unpack_from("<16Q", out, 64), strict=True))
         flags = int.from_bytes(out[56:64], "little")
         assert {register: general[register] for register in PRESERVED} == PRESERVED
@@ -250,6 +253,14 @@ class Native(Engine):
 
     def run(self, function: int, argument: int) -> None:
         ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function)(argument)
+
+
+class NativeWide(Native):
+    """This CPU with the VAES kernel."""
+
+    KERNEL = "vaes"
+    VECTOR_BYTES = 32
+    NEEDS = Native.NEEDS | {"avx2", "vaes", "vpclmulqdq"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,17 @@
 .equ record.flags, 56
 .equ record.general, 64         # in the order of the encoding, rax..r15; rsp is left out
 .equ record.vector, 192
-.equ sizeof.record, 448
+
+# With ymm registers where WIDE is defined.
+.macro record_vectors
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+.ifdef WIDE
+    vmovdqu [rdi + record.vector + \i * 32], ymm\i
+.else
+    movdqu [rdi + record.vector + \i * 16], xmm\i
+.endif
+.endr
+.endm
 
 .text
 .global probe
@@ -24,7 +34,11 @@ probe:
     mov rsp, [rdi + record.stack]
     push rdi
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+.ifdef WIDE
+    vpcmpeqd ymm\i, ymm\i, ymm\i
+.else
     pcmpeqd xmm\i, xmm\i
+.endif
 .endr
     mov rax, [rdi + record.target]
     mov rsi, [rdi + record.arguments + 8]
@@ -62,9 +76,7 @@ probe:
     pushfq
     pop rax
     mov [rdi + record.flags], rax
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-    movdqu [rdi + record.vector + \i * 16], xmm\i
-.endr
+    record_vectors
     mov rsp, [rdi + record.saved]
     pop r15
     pop r14

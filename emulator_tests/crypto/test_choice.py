@@ -1,0 +1,102 @@
+"""Which kernel is taken: by CPUID alone, and under emulation never the one with VEX instructions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import unicorn
+from unicorn import unicorn_const, x86_const
+
+from mh_builder.asm import assemble, assemble_text
+from mh_builder.helper import build_helper
+from mh_builder.schemes.space import Options
+from mh_emulator.host.migration import Scenario, run
+from mh_emulator.loader import parse_image
+from mh_emulator.parts import PARTS
+from payload import abi
+
+from .kernels import PAYLOAD, addresses, relocated
+
+CODE, STACK, FEATURES, END = 0x1000, 0x8000, 0x9000, 0x1800
+BOTH = abi.MH_FEATURE_AESNI | abi.MH_FEATURE_VAES
+NEEDED_ECX = 1 << 1 | 1 << 9 | 1 << 19 | 1 << 25 | 1 << 30
+XSAVE, AVX, AVX2, VAES, VPCLMULQDQ = 1 << 26, 1 << 28, 1 << 5, 1 << 9, 1 << 10
+OSXSAVE = 1 << 18
+ALL = {(0, "eax"): 7, (1, "ecx"): NEEDED_ECX | XSAVE | AVX, (7, "ebx"): AVX2, (7, "ecx"): VAES | VPCLMULQDQ}
+
+
+def detected(cpuid: dict[tuple[int, str], int]) -> tuple[int, int, int]:
+    """What `detect_features` makes of a CPU: the features, CR4 and XCR0."""
+    library: Any = unicorn  # says that it is typed, and is not
+    uc = library.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
+    uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_EPYC_ROME)
+    uc.mem_map(0, 0x10000)
+    source = assemble(PAYLOAD / "features.s", symbols=abi.assembler_symbols())
+    places = {".text": CODE}
+    uc.mem_write(CODE, relocated(source, places, {"state_features": FEATURES})[".text"])
+    reader = assemble_text("xor ecx, ecx\nxgetbv\n", "reader.s").sections[0].data
+    uc.mem_write(END, reader)
+
+    def answer(_uc: object, _data: object) -> int:
+        leaf, subleaf = uc.reg_read(x86_const.UC_X86_REG_EAX), uc.reg_read(x86_const.UC_X86_REG_ECX)
+        assert leaf != 7 or subleaf == 0
+        for name in ("eax", "ebx", "ecx", "edx"):
+            uc.reg_write(getattr(x86_const, f"UC_X86_REG_{name.upper()}"), cpuid.get((leaf, name), 0))
+        return 1
+
+    uc.hook_add(unicorn_const.UC_HOOK_INSN, answer, None, 1, 0, x86_const.UC_X86_INS_CPUID)
+    uc.mem_write(STACK, END.to_bytes(8, "little"))
+    uc.reg_write(x86_const.UC_X86_REG_RSP, STACK)
+    uc.reg_write(x86_const.UC_X86_REG_RCX, 0x55)
+    uc.reg_write(x86_const.UC_X86_REG_CR4, uc.reg_read(x86_const.UC_X86_REG_CR4) & ~OSXSAVE)
+    uc.emu_start(addresses(source, places)["detect_features"], END)
+    cr4 = uc.reg_read(x86_const.UC_X86_REG_CR4)
+    enabled = 0
+    if cr4 & OSXSAVE:
+        uc.emu_start(END, END + len(reader))
+        enabled = uc.reg_read(x86_const.UC_X86_REG_EAX)
+    return int.from_bytes(uc.mem_read(FEATURES, 4), "little"), cr4 & OSXSAVE, enabled
+
+
+def test_a_cpu_with_all_gets_the_wide_kernel_and_avx() -> None:
+    assert detected(ALL) == (BOTH, OSXSAVE, 7)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "register", "bit"),
+    [(1, "ecx", XSAVE), (1, "ecx", AVX), (7, "ebx", AVX2), (7, "ecx", VAES), (7, "ecx", VPCLMULQDQ)],
+)
+def test_without_one_of_them_avx_stays_off(leaf: int, register: str, bit: int) -> None:
+    lacking = ALL | {(leaf, register): ALL[leaf, register] & ~bit}
+    assert detected(lacking) == (abi.MH_FEATURE_AESNI, 0, 0)
+
+
+def test_leaf_7_is_not_read_where_it_is_not() -> None:
+    """A CPU answers for its highest leaf when asked for one above."""
+    assert detected(ALL | {(0, "eax"): 6}) == (abi.MH_FEATURE_AESNI, 0, 0)
+
+
+@pytest.mark.parametrize("bit", [1, 9, 19, 25, 30])
+def test_without_what_is_needed_there_is_no_kernel(bit: int) -> None:
+    assert detected(ALL | {(1, "ecx"): ALL[1, "ecx"] & ~(1 << bit)}) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_emulated_part_shows_vaes(part: str) -> None:
+    assert PARTS[part].cpuid(7, 0, encrypted=True).ecx & (VAES | VPCLMULQDQ) == 0
+
+
+def test_emulation_never_reaches_vex_instructions() -> None:
+    """A migration does as well when the file that has them is all breakpoints."""
+    image = build_helper("regions", Options())
+    text = image.section(".text")
+    wide = next(piece for piece in text.pieces if piece.name == "payload/gcm_vaes.s")
+    start = text.offset + wide.offset
+    data = image.data[:start] + b"\xcc" * wide.size + image.data[start + wide.size :]
+    poisoned = replace(image, data=data)
+    scenario = Scenario(
+        "regions", PARTS["milan"], parse_image(poisoned.data), image.table_bytes, bytes(range(256)) * 64
+    )
+    assert run(scenario).good

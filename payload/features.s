@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+#
+# What the CPU has, from CPUID: AMD64 APM volume 3, appendix E.3.
+
+.extern state_features
+
+# CPUID 1 ECX: PCLMULQDQ, SSSE3, SSE4.1, AES, RDRAND.
+.equ NEEDED_ECX, (1 << 1) | (1 << 9) | (1 << 19) | (1 << 25) | (1 << 30)
+# CPUID 1 ECX: XSAVE, AVX; CPUID 7 EBX: AVX2; CPUID 7 ECX: VAES, VPCLMULQDQ.
+.equ AVX_ECX, (1 << 26) | (1 << 28)
+.equ AVX2_EBX, 1 << 5
+.equ VAES_ECX, (1 << 9) | (1 << 10)
+
+.equ CR4_OSXSAVE, 1 << 18
+.equ XCR0_X87_SSE_AVX, 7
+
+.text
+
+# detect_features(): sets state_features, and turns AVX on where it will be used. Loses rbx, r8, r9.
+.global detect_features
+detect_features:
+    xor r9d, r9d
+    xor eax, eax
+    cpuid
+    mov r8d, eax                # the highest leaf
+    mov eax, 1
+    cpuid
+    mov eax, ecx
+    and eax, NEEDED_ECX
+    cmp eax, NEEDED_ECX
+    jne .Ldetected
+    mov r9d, MH_FEATURE_AESNI
+    and ecx, AVX_ECX
+    cmp ecx, AVX_ECX
+    jne .Ldetected
+    cmp r8d, 7
+    jb .Ldetected
+    mov eax, 7
+    xor ecx, ecx
+    cpuid
+    and ecx, VAES_ECX
+    cmp ecx, VAES_ECX
+    jne .Ldetected
+    test ebx, AVX2_EBX
+    jz .Ldetected
+    mov rax, cr4
+    or rax, CR4_OSXSAVE
+    mov cr4, rax
+    xor ecx, ecx
+    xor edx, edx
+    mov eax, XCR0_X87_SSE_AVX
+    xsetbv
+    or r9d, MH_FEATURE_VAES
+.Ldetected:
+    mov [rip + state_features], r9d
+    ret
