@@ -1,4 +1,4 @@
-"""`bench`: how fast the toolchain and the emulator are on this machine. Figures are never checked."""
+"""`bench`: how fast the kernels, the toolchain and the emulator are on this machine. Figures are never checked."""
 
 from __future__ import annotations
 
@@ -7,25 +7,67 @@ import json
 import sys
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
+from bench import crypto
 from bench.speed import measure
 from mh_cli import options
 from mh_cli.errors import GOOD
 
+_COLUMNS = ("kernel", "direction", "GB/s", "cycles/byte", "x openssl", "x libgcrypt", "x cryptography", "x limit")
+
 
 def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
     """Add the verb to the command line."""
-    parser = verbs.add_parser("bench", help="measure builds and emulated migrations", description=__doc__)
+    parser = verbs.add_parser("bench", help="measure kernels, builds and emulated migrations", description=__doc__)
     options.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
+    report = crypto.measure()
     figures = measure()
     if arguments.json:
-        json.dump({"figures": [figure._asdict() for figure in figures]}, sys.stdout, indent=2)
+        json.dump(_plain(report) | {"figures": [figure._asdict() for figure in figures]}, sys.stdout, indent=2)
         print()
         return GOOD
+    _print_kernels(report)
     for figure in figures:
         print(f"{figure.name:44} {figure.value:12.2f} {figure.unit}")
     return GOOD
+
+
+def _plain(report: crypto.Report) -> dict[str, Any]:
+    return report._asdict() | {
+        "kernels": [item._asdict() for item in report.kernels],
+        "limits": [item._asdict() for item in report.limits],
+        "peers": [item._asdict() for item in report.peers],
+    }
+
+
+def _print_kernels(report: crypto.Report) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(_COLUMNS):
+        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)
+    for kernel in report.kernels:
+        ratios = (kernel.ratio_openssl, kernel.ratio_libgcrypt, kernel.ratio_cryptography, kernel.ratio_limit)
+        table.add_row(
+            kernel.kernel,
+            kernel.direction,
+            f"{kernel.gbps:.2f}",
+            f"{kernel.cycles_per_byte:.3f}",
+            *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+        )
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(table)
+    print(f"4 KiB pages with 64 bytes of AAD; harness: {report.harness}; core clock {report.clock_ghz:.2f} GHz")
+    for limit in report.limits:
+        parts = f"AES alone {limit.aes_gbps:.2f}, GHASH alone {limit.ghash_gbps:.2f}"
+        print(f"limit of {limit.kernel}: {limit.gbps:.2f} GB/s ({parts})")
+    for peer in report.peers:
+        speed = "" if peer.gbps is None else f"{peer.gbps:.2f} GB/s"
+        print(" ".join(filter(None, (f"{peer.name} {peer.direction}:", speed, peer.version, peer.note))))
+    for reason in report.absent:
+        print(reason)

@@ -1,0 +1,117 @@
+"""The linked helper and the limit kernels in this process's memory, to be run as user code."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+import struct
+from pathlib import Path
+
+from mh_builder.asm import ObjectFile, RelocationKind, assemble_text
+from mh_builder.image.model import Image
+from mh_builder.paging import PAGE_BYTES
+from payload import abi
+
+NEEDS = {
+    "aesni": frozenset({"aes", "pclmulqdq", "ssse3", "sse4_1"}),
+    "vaes": frozenset({"aes", "pclmulqdq", "ssse3", "sse4_1", "avx2", "vaes", "vpclmulqdq"}),
+}
+"""What /proc/cpuinfo must list for a kernel."""
+
+FEATURES = {"aesni": abi.MH_FEATURE_AESNI, "vaes": abi.MH_FEATURE_AESNI | abi.MH_FEATURE_VAES}
+
+
+def missing(kernel: str) -> list[str]:
+    """The CPU features that a kernel needs and this machine does not show."""
+    flags: set[str] = set()
+    cpuinfo = Path("/proc/cpuinfo")
+    if platform.machine() == "x86_64" and cpuinfo.exists():
+        flags = set(next(line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")).split())
+    return sorted(NEEDS[kernel] - flags)
+
+
+class Memory:
+    """Page-aligned memory of this process."""
+
+    def __init__(self, size: int) -> None:
+        self._map = mmap.mmap(-1, -(-size // PAGE_BYTES) * PAGE_BYTES)
+        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Copy bytes to `offset`."""
+        self._map[offset : offset + len(data)] = data
+
+    def make_executable(self, offset: int, size: int) -> None:
+        """Make the pages of a range readable and executable, and no longer writable."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        length = -(-size // PAGE_BYTES) * PAGE_BYTES
+        if libc.mprotect(ctypes.c_void_p(self.base + offset), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_EXEC):
+            raise OSError(ctypes.get_errno(), "mprotect")
+
+
+class NativeImage:
+    """A linked image; its code reaches its data relative to rip, so it runs wherever the distances are right."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._memory = Memory(image.memory_bytes)
+        self._memory.write(0, image.data)
+        for section in image.sections:
+            if section.executable:
+                self._memory.make_executable(section.offset, section.size)
+
+    def address(self, name: str) -> int:
+        """Where a global symbol is in this process."""
+        return self._memory.base + self._offset(name)
+
+    def _offset(self, name: str) -> int:
+        symbol = self._image.symbol(name)
+        section = self._image.section(symbol.section or "")
+        return symbol.value - section.va + section.offset
+
+    def choose(self, kernel: str) -> None:
+        """Make `gcm_seal` and `gcm_open` take a kernel, as the detection of CPU features does."""
+        self._memory.write(self._offset("state_features"), struct.pack("<I", FEATURES[kernel]))
+
+    def set_key(self, key: bytes) -> int:
+        """Prepare the page key; give its address."""
+        where, source = self.address("state_page_key"), ctypes.create_string_buffer(key, len(key))
+        prepare = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(self.address("gcm_key_init"))
+        prepare(where, ctypes.addressof(source))
+        return where
+
+
+class Limits:
+    """AES alone and GHASH alone, from limit.s."""
+
+    def __init__(self) -> None:
+        folder = Path(abi.HEADER).parent
+        source = Path(__file__).with_name("limit.s").read_text(encoding="ascii")
+        unit = assemble_text(source, "bench/limit.s", symbols=abi.assembler_symbols(), include_dir=folder)
+        places, end = {}, 0
+        for section in unit.sections:
+            places[section.name] = end = -(-end // PAGE_BYTES) * PAGE_BYTES
+            end += section.size
+        self._memory = Memory(end)
+        for section in unit.sections:
+            self._memory.write(places[section.name], _relocated(unit, section.name, places))
+            if section.name == ".text":
+                self._memory.make_executable(places[section.name], section.size)
+        self._offsets = {item.name: places[item.section] + item.value for item in unit.symbols if item.section}
+
+    def address(self, name: str) -> int:
+        """Where a function is in this process."""
+        return self._memory.base + self._offsets[name]
+
+
+def _relocated(unit: ObjectFile, name: str, places: dict[str, int]) -> bytes:
+    names = {item.name: places[item.section] + item.value for item in unit.symbols if item.section}
+    section = next(item for item in unit.sections if item.name == name)
+    data = bytearray(section.data)
+    for fixup in section.relocations:
+        if fixup.kind is not RelocationKind.REL32:
+            raise ValueError(f"{fixup.place}: not relative")
+        distance = names[fixup.symbol] + fixup.addend - places[name] - fixup.offset
+        struct.pack_into("<i", data, fixup.offset, distance)
+    return bytes(data)
