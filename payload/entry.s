@@ -54,12 +54,12 @@ entry64:
     mov cr4, rax
 
     call load_tables
+    call detect_features
     call wipe_session
     call forget_counts
     xor eax, eax
     mov [rip + state_phase], eax
     mov [rip + state_head], eax
-    call detect_features
     call open_ring
     jmp serve
 

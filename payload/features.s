@@ -20,6 +20,7 @@
 .global detect_features
 detect_features:
     xor r9d, r9d
+    mov [rip + state_features], r9d     # of an earlier start: AVX may be off by now
     xor eax, eax
     cpuid
     mov r8d, eax                # the highest leaf

@@ -245,3 +245,9 @@ gcm_vaes_open:
     cmp qword ptr [rsi + gcm_job.bytes], STEP_BYTES
     jb gcm_aesni_open
     crypt 0
+
+# gcm_vaes_wipe(): all vector registers, their upper halves as well
+.global gcm_vaes_wipe
+gcm_vaes_wipe:
+    vzeroall
+    ret

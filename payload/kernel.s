@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# The choice of a kernel, by what the CPU has. A gcm_job and its buffers are as gcm.inc and gcm.s say.
+# The choice of a kernel, and of how to wipe behind it, by what the CPU has. A gcm_job and its buffers are as gcm.inc and gcm.s say.
 
 .extern state_features
 .extern gcm_aesni_open
 .extern gcm_aesni_seal
 .extern gcm_vaes_open
 .extern gcm_vaes_seal
+.extern gcm_vaes_wipe
+
+.include "gcm.inc"
 
 .text
 
@@ -25,3 +28,11 @@ gcm_open:
     test dword ptr [rip + state_features], MH_FEATURE_VAES
     jz gcm_aesni_open
     jmp gcm_vaes_open
+
+# wipe_vectors(): what a kernel that did not return may have left
+.global wipe_vectors
+wipe_vectors:
+    test dword ptr [rip + state_features], MH_FEATURE_VAES
+    jnz gcm_vaes_wipe
+    wipe_xmm
+    ret

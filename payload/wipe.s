@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 
 .include "state.inc"
-.include "gcm.inc"
 
 .extern state_secrets
 .extern state_secrets_end
+.extern wipe_vectors
 
 .text
 
-# wipe_session(): forgets keys, nonce, session and plaintext, in memory and in SSE registers.
+# wipe_session(): forgets keys, nonce, session and plaintext, in memory and in vector registers.
 .global wipe_session
 wipe_session:
     lea rdi, [rip + state_secrets]
@@ -16,7 +16,7 @@ wipe_session:
     sub rcx, rdi
     xor eax, eax
     rep stosb
-    wipe_xmm
+    call wipe_vectors
 
 # wipe_bounce(): forgets plaintext that was imported, or should have been.
 .global wipe_bounce

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from .kernels import Engine, Job, Outcome, Traced, constants, make_job, make_key, seal
+from .kernels import Engine, Job, NativeWide, Outcome, Traced, constants, make_job, make_key, seal
 from .test_kdf import LABELS, expand, template
 
 LENGTHS = [(0, 0), (0, 64), (1, 1), (16, 20), (100, 130), (128, 0), (300, 64), (1024, 64)]
@@ -128,3 +128,9 @@ def test_no_secret_is_left_behind(engine: Engine, name: str, length: int) -> Non
     assert len(remains) == 1
     verdicts = [1, 0, 1, 0] if name == "gcm_open" else [outcomes[0].eax] * 4
     assert [outcome.eax for outcome in outcomes] == verdicts
+
+
+def test_wipe_takes_the_upper_halves(wide_engine: NativeWide) -> None:
+    """The probe fills all vector registers with ones before the call."""
+    wide_engine.reset()
+    assert wide_engine.call("gcm_vaes_wipe").vector == bytes(16 * wide_engine.VECTOR_BYTES)
