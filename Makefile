@@ -4,7 +4,9 @@
 
 PYTHON ?= python3
 VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable
 INSTALLED := $(VENV)/.installed
+TESTABLE := $(VENV)/.testable
 
 # Programs that the tests use as oracles, and their Debian packages.
 ORACLES := as:binutils gdb:gdb cc:gcc
@@ -14,10 +16,10 @@ ORACLES := as:binutils gdb:gdb cc:gcc
 all: $(INSTALLED)
 	$(VENV)/bin/python build.py
 
-test: $(INSTALLED) oracles
+test: $(TESTABLE) oracles
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q
 
-lint: $(INSTALLED)
+lint: $(TESTABLE)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -25,7 +27,11 @@ lint: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory debian-python3-venv
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
+	$(PIP) .
+	touch $@
+
+$(TESTABLE): $(INSTALLED)
+	$(PIP) '.[test,dev]'
 	touch $@
 
 # On Debian as root, what is missing is installed; elsewhere the tests name what they skip.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +12,7 @@ from bench import crypto
 from bench.speed import measure
 from mh_cli import options
 from mh_cli.errors import GOOD
+from mh_cli.output import print_json
 
 _COLUMNS = ("kernel", "direction", "GB/s", "cycles/byte", "x openssl", "x libgcrypt", "x cryptography", "x limit")
 
@@ -30,8 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = crypto.measure()
     figures = measure()
     if arguments.json:
-        json.dump(_plain(report) | {"figures": [figure._asdict() for figure in figures]}, sys.stdout, indent=2)
-        print()
+        print_json("bench/1", _plain(report) | {"figures": [figure._asdict() for figure in figures]})
         return GOOD
     _print_kernels(report)
     for figure in figures:

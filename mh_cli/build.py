@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from mh_builder.image.manifest import manifest
 from mh_builder.image.output import write_images
 from mh_cli import options
 from mh_cli.errors import GOOD
+from mh_cli.output import print_json
 
 
 def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
@@ -32,8 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     images = [build_helper(scheme, chosen) for scheme in options.schemes(arguments)]
     paths = write_images(images, arguments.output)
     if arguments.json:
-        json.dump({"images": [manifest(image) for image in images]}, sys.stdout, indent=2)
-        print()
+        print_json("build/1", {"images": [manifest(image) for image in images]})
         return GOOD
     for path in paths:
         print(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from importlib import metadata
@@ -11,6 +10,7 @@ from typing import Any
 
 from mh_cli import options
 from mh_cli.errors import BAD, GOOD
+from mh_cli.output import print_json
 
 PACKAGES = ("capstone", "cryptography", "dissect.cstruct", "keystone-engine", "lief", "rich", "unicorn")
 PROGRAMS = {"as": "binutils", "objdump": "binutils", "readelf": "binutils", "gdb": "gdb", "cc": "gcc"}
@@ -29,8 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     packages = {name: _version(name) for name in PACKAGES}
     programs = {name: shutil.which(name) for name in PROGRAMS}
     if arguments.json:
-        json.dump({"python": sys.version.split()[0], "packages": packages, "programs": programs}, sys.stdout, indent=2)
-        print()
+        print_json("doctor/1", {"python": sys.version.split()[0], "packages": packages, "programs": programs})
     else:
         print(f"python {sys.version.split()[0]}")
         for name, version in packages.items():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from mh_builder.image.model import Image
 from mh_builder.schemes.space import LayoutError
 from mh_cli import options
 from mh_cli.errors import BAD, GOOD, UsageError
+from mh_cli.output import print_json
 from mh_cli.table import print_reports
 from mh_emulator.host.migration import Report, Scenario
 from mh_emulator.host.migration import run as run_migration
@@ -49,8 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     reports = [migrate(scheme, image, PARTS[arguments.part], contents) for scheme, image in images.items()]
     if arguments.json:
         shown = [report.as_json() for report in reports]
-        json.dump(shown[0] if arguments.scheme else {"migrations": shown}, sys.stdout, indent=2)
-        print()
+        if arguments.scheme:
+            print_json("migration/1", shown[0])
+        else:
+            print_json("migrations/1", {"migrations": shown})
     else:
         print_reports(reports)
     return GOOD if all(report.good for report in reports) else BAD

@@ -104,6 +104,21 @@ def test_two_folders_give_the_same_bytes(tmp_path: Path) -> None:
     assert not any(str(tmp_path).encode() in data for data in results[0].values())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "schema"),
+    [
+        (["doctor"], "doctor/1"),
+        (["build", "--scheme", "regions"], "build/1"),
+        (["migrate", "--ram", "ram"], "migrations/1"),
+        (["migrate", "--ram", "ram", "--scheme", "isolated"], "migration/1"),
+    ],
+    ids=["doctor", "build", "migrate-all", "migrate"],
+)
+def test_json_names_its_schema(command: Command, tmp_path: Path, arguments: list[str], schema: str) -> None:
+    (tmp_path / "ram").write_bytes(b"x")
+    assert json.loads(command(*arguments, "--json").out)["schema"] == f"sev-migration-helper/{schema}"
+
+
 def test_doctor(command: Command) -> None:
     outcome = command("doctor", "--json")
     assert outcome.code == 0

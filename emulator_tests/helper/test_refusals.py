@@ -212,6 +212,46 @@ def test_pages_beside_the_helper_are_not_protected(pair: Pair) -> None:
     assert pair.source.ask(Op.MH_OP_EXPORT, helper.home + helper.memory_bytes) == Status.MH_DONE
 
 
+@pytest.mark.parametrize("number", range(abi.MH_PROTECTED_MAX))
+def test_every_protected_range_counts(images: dict[str, Image], number: int) -> None:
+    """An image with a range more, as for a launch secret outside of the helper, in each place of the table."""
+    data = bytearray(images["isolated"].data)
+    start, end = 0x2000, 0x4000
+    entry = len(abi.mh_descriptor) + abi.mh_params.fields["protect"].offset + number * len(abi.mh_range)
+    data[entry : entry + len(abi.mh_range)] = abi.mh_range(start=start, end=end).dumps()
+    side = started(launched(parse_image(bytes(data)), PARTS["milan"], 1, contents_of(PAGES)))
+    greet(side.ring)
+    begin(side.ring, Role.MH_ROLE_SOURCE, bytes(32))
+    statuses = [side.ask(Op.MH_OP_EXPORT, page) for page in range(start - PAGE, end + PAGE, PAGE)]
+    assert statuses == [Status.MH_DONE, Status.MH_PROTECTED, Status.MH_PROTECTED, Status.MH_DONE]
+
+
+# ---- randomness ----
+
+RDRAND_RAX = bytes.fromhex("480fc7f0")
+
+
+def without_entropy(images: dict[str, Image], replacement: bytes) -> Side:
+    """A helper whose RDRAND was replaced by other instructions of four bytes, in the image before its launch."""
+    data = images["regions"].data
+    assert data.count(RDRAND_RAX) == 1
+    helper = parse_image(data.replace(RDRAND_RAX, replacement))
+    return started(launched(helper, PARTS["milan"], 1, contents_of(PAGES)))
+
+
+def test_no_entropy(images: dict[str, Image]) -> None:
+    side = without_entropy(images, bytes.fromhex("f8909090"))  # clc
+    assert side.ask(Op.MH_OP_HELLO) == Status.MH_NO_ENTROPY
+    assert side.ring.serve([Request(Op.MH_OP_START, role=1)])[0].status == Status.MH_WRONG_STATE
+
+
+@pytest.mark.parametrize(("works_at", "status"), [(2, Status.MH_DONE), (9, Status.MH_DONE)])
+def test_entropy_that_comes_late(images: dict[str, Image], works_at: int, status: abi.mh_status) -> None:
+    """ECX counts the tries down from ten: carry is set once fewer than `works_at` are left."""
+    side = without_entropy(images, bytes.fromhex("83f9") + bytes([works_at]) + b"\x90")  # cmp ecx, works_at
+    assert side.ask(Op.MH_OP_HELLO) == status
+
+
 # ---- packets ----
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from mh_builder.paging import PAGE_BYTES
 from mh_emulator.exits import Exit, Reason
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.ring import HelperStopped, Ring
-from mh_emulator.host.topology import FOUR_GIB, PAGE_BYTES
+from mh_emulator.host.topology import FOUR_GIB
 from mh_emulator.loader import HelperImage
 from mh_emulator.memory import UserMemory
 from mh_emulator.owner import GuestOwner

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mh_builder.paging import PAGE_BYTES
 from mh_emulator.exits import Reason
 from mh_emulator.guest.worker import Worker, expected
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused, Result, Ring
 from mh_emulator.host.session import Batch, connect, export_batch, finish, import_batch, runs
-from mh_emulator.host.topology import PAGE_BYTES
 from mh_emulator.loader import HelperImage
 from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import Part
@@ -29,8 +29,6 @@ POLICY = 0x3
 
 ROUNDS = 3
 """How often the guest goes over its RAM."""
-
-SCHEMA = "sev-migration-helper/migration/1"
 
 CHUNK = 16
 """Pages of one packet in bulk."""
@@ -81,7 +79,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
-        return {"schema": SCHEMA} | asdict(self) | {"exits_per_page": self.exits_per_page, "good": self.good}
+        return asdict(self) | {"exits_per_page": self.exits_per_page, "good": self.good}
 
 
 @dataclass(frozen=True)

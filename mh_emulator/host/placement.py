@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mh_builder.paging import PAGE_BYTES
 from mh_emulator.guest.worker import Piece, Worker
-from mh_emulator.host.topology import FOUR_GIB, LOW_LIMIT, PAGE_BYTES, Topology
+from mh_emulator.host.topology import FOUR_GIB, LOW_LIMIT, Topology
 from mh_emulator.loader import HelperImage
 from payload import abi
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PAGE_BYTES = 4096
 FOUR_GIB = 1 << 32
 
 LOW_LIMIT = 2 << 30
