@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mh_builder.image.model import ImageRelocation, PlacedSection
-from mh_builder.schemes.space import AddressSpace, Tuple
+from mh_builder.schemes.space import AddressSpace, Start, Tuple
 from payload import abi
 
 
@@ -55,6 +55,7 @@ def _descriptor(
 ) -> abi.mh_descriptor:
     options = space.options
     flags = (0 if space.moves else abi.MH_FLAG_FIXED_BASE) | (0 if options.c_bit is None else abi.MH_FLAG_FIXED_CBIT)
+    flags |= abi.MH_FLAG_ES if options.start is Start.ES else 0
     stack = sections[".stack"]
     return abi.mh_descriptor(
         magic=abi.MH_DESCRIPTOR_MAGIC,
@@ -92,6 +93,8 @@ def _params(space: AddressSpace, sections: Mapping[str, PlacedSection]) -> abi.m
         secret_va=sections[".secret"].va,
         bitmap_va=sections[".bitmap"].va,
         protect=[abi.mh_range(start=part.start, end=part.end) for part in space.protected] + unused,
+        # Every part with SEV-ES has the instructions that the helper needs.
+        features=abi.MH_FEATURE_AESNI if space.options.start is Start.ES else 0,
     )
 
 

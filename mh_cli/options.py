@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from mh_builder.schemes import SCHEMES
-from mh_builder.schemes.space import DEFAULT_HOME, DEFAULT_RAM_LIMIT, Options
+from mh_builder.schemes.space import DEFAULT_HOME, DEFAULT_RAM_LIMIT, Options, Start
 from mh_emulator.parts import PARTS
 
 _UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
@@ -48,6 +48,10 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
         "--ram-limit", type=size, default=DEFAULT_RAM_LIMIT, metavar="BYTES",
         help=f"requests name addresses below this, up to 4T (default {DEFAULT_RAM_LIMIT >> 30}G)",
     )  # fmt: skip
+    group.add_argument(
+        "--start", choices=[start.value for start in Start], default=Start.HOST.value,
+        help="who sets the registers: the host, or SEV-ES with a VMSA, which is written where --c-bit says the C-bit",
+    )  # fmt: skip
     group.add_argument("--c-bit", type=bit, metavar="BIT", help="fix the C-bit (default: the loader sets it)")
 
 
@@ -74,6 +78,7 @@ def layout(arguments: argparse.Namespace) -> Options:
         base=arguments.base,
         window_bit=PARTS[arguments.part].window_bit,
         c_bit=arguments.c_bit,
+        start=Start(arguments.start),
     )
 
 

@@ -25,6 +25,7 @@ enum mh_scheme {
 /* mh_descriptor.flags */
 #define MH_FLAG_FIXED_BASE 0x1 /* may be placed at link_base only */
 #define MH_FLAG_FIXED_CBIT 0x2 /* c_bit was applied at link time */
+#define MH_FLAG_ES 0x4         /* for SEV-ES: takes no #VC, so it looks up nothing with CPUID */
 
 struct mh_descriptor {
     uint64_t magic;
@@ -90,6 +91,7 @@ struct mh_params {
     uint64_t secret_va;
     uint64_t bitmap_va;   /* one bit for each page below ram_limit: moved in this epoch */
     struct mh_range protect[4]; /* request addresses never exported nor imported; end 0: unused */
+    uint64_t features;    /* MH_FLAG_ES: goes into mh_ring.features, which CPUID fills otherwise; else 0 */
 };
 
 /* ---- The ring: one per vCPU, shared memory ---- */

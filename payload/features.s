@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# What the CPU has, from CPUID: AMD64 APM volume 3, appendix E.3.
+# What the CPU has, from CPUID: AMD64 APM volume 3, appendix E.3. With MH_START_ES from the linker, because CPUID
+# raises #VC: a CPU that lacks it takes #UD, and the host finds the fault record.
 
 .extern state_features
+.extern linker.params
 
 # CPUID 1 ECX: PCLMULQDQ, SSSE3, SSE4.1, AES, RDRAND.
 .equ NEEDED_ECX, (1 << 1) | (1 << 9) | (1 << 19) | (1 << 25) | (1 << 30)
@@ -19,6 +21,11 @@
 # detect_features(): sets state_features, and turns AVX on where it will be used. Loses rbx, r8, r9.
 .global detect_features
 detect_features:
+.ifdef MH_START_ES
+    mov eax, [rip + linker.params + mh_params.features]
+    mov [rip + state_features], eax
+    ret
+.else
     xor r9d, r9d
     mov [rip + state_features], r9d     # of an earlier start: AVX may be off by now
     xor eax, eax
@@ -55,3 +62,4 @@ detect_features:
 .Ldetected:
     mov [rip + state_features], r9d
     ret
+.endif

@@ -1,1 +1,1 @@
-"""Writers of a finished image: flat binary, ELF, map, manifest."""
+"""Writers of a finished image: flat binary, ELF, map, manifest, VMSA."""

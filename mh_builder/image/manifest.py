@@ -27,6 +27,7 @@ def manifest(image: Image) -> dict[str, Any]:
         "c_bit": space.options.c_bit,
         "window": hex(space.window),
         "ram_limit": hex(space.options.ram_limit),
+        "start": space.options.start.value,
         "entry64": hex(image.symbol("entry64").value),
         "ram": [
             {"va": hex(span.va), "gpa": hex(span.gpa), "bytes": span.size, "rights": "rw-", "private": span.private}

@@ -14,17 +14,22 @@ from mh_builder.image.elf import write_elf
 from mh_builder.image.manifest import write_manifest
 from mh_builder.image.mapfile import write_map
 from mh_builder.image.model import Image
+from mh_builder.image.vmsa import write_vmsa
+from mh_builder.schemes.space import Start
 
 
 def image_files(image: Image) -> dict[str, bytes]:
     """File name -> contents of everything that is written for one image."""
     name = image.space.name
-    return {
+    files = {
         f"{name}.bin": image.data,
         f"{name}.elf": write_elf(image),
         f"{name}.map": write_map(image).encode(),
         f"{name}.json": write_manifest(image).encode(),
     }
+    if image.space.options.start is Start.ES and image.space.options.c_bit is not None:
+        files[f"{name}.vmsa"] = write_vmsa(image, image.space.base, image.space.options.c_bit)
+    return files
 
 
 def write_images(images: Iterable[Image], folder: Path) -> list[Path]:

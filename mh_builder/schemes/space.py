@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from mh_builder.paging import GIB, KIB, MIB, PAGE_BYTES, TIB, Origin, Span
@@ -36,6 +37,15 @@ class LayoutError(ValueError):
     """An address space that cannot be built; the message names the things and their numbers."""
 
 
+class Start(Enum):
+    """Who sets the registers with which the helper starts."""
+
+    HOST = "host"
+    """The host, in plain SEV."""
+    ES = "es"
+    """SEV-ES: a measured VMSA. The helper then executes nothing that raises #VC."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a build may choose. Addresses and sizes in bytes; `base` None takes the scheme's own."""
@@ -47,6 +57,7 @@ class Options:
     """MAXPHYADDR - reduction - 1 of the part: 42 up to Milan, 45 from Genoa on (CPUID 8000_001F, 8000_0008)."""
     c_bit: int | None = None
     """Fixes the C-bit at link time; None leaves it to the loader."""
+    start: Start = Start.HOST
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,11 +93,15 @@ class Machine:
             mirror.set_user_memory_region(number, slot.gpa, slot.size, slot.memory, slot.offset)
         self.mirror = mirror
         self.helper_vcpu = mirror.create_vcpu()
-        descriptor = self.helper.descriptor
-        cr3 = self.base + int(descriptor.cr3) - int(descriptor.link_base) | 1 << self.platform.part.c_bit
-        self.helper_vcpu.set_registers(Registers.long_mode(descriptor.entry64, descriptor.stack64, cr3))
+        self.helper_vcpu.set_registers(self.helper_registers())
         self.run_helper()
         return Ring(self.helper_memory, ring_offset, self.run_helper)
+
+    def helper_registers(self) -> Registers:
+        """What a faithful host starts the helper with."""
+        descriptor = self.helper.descriptor
+        cr3 = self.base + int(descriptor.cr3) - int(descriptor.link_base) | 1 << self.platform.part.c_bit
+        return Registers.long_mode(descriptor.entry64, descriptor.stack64, cr3)
 
     def start_guest(self, entry: int, cr3: int, argument: int) -> None:
         """Set the guest's vCPU to `entry`, `argument` in RDI."""
