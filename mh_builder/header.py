@@ -21,9 +21,10 @@ def write_header(
     relocations: Sequence[ImageRelocation],
     *,
     entry: int,
+    entry32: int,
 ) -> None:
     """Write the header into the first bytes of `data`, the whole image as linked."""
-    descriptor = _descriptor(space, sections, relocations, entry, len(data))
+    descriptor = _descriptor(space, sections, relocations, (entry, entry32), len(data))
     ring_offset = sections[".ring"].offset
     head = b"".join(
         [
@@ -50,7 +51,7 @@ def _descriptor(
     space: AddressSpace,
     sections: Mapping[str, PlacedSection],
     relocations: Sequence[ImageRelocation],
-    entry: int,
+    entries: tuple[int, int],
     image_bytes: int,
 ) -> abi.mh_descriptor:
     options = space.options
@@ -70,7 +71,7 @@ def _descriptor(
         window=space.window,
         ram_limit=options.ram_limit,
         cr3=space.base + sections[".tables"].offset | space.c_mask,
-        entry64=entry,
+        entry64=entries[0],
         stack64=stack.va + stack.size,
         c_bit=options.c_bit or 0,
         ring_offset=sections[".ring"].offset,
@@ -81,6 +82,7 @@ def _descriptor(
         relocation_count=len(relocations),
         region_offset=_region_offset(),
         region_count=len(space.tuples(0)),
+        entry32=entries[1],
     )
 
 

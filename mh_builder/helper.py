@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 
 from mh_builder.asm import ObjectFile, assemble
 from mh_builder.image.model import Image
 from mh_builder.image.vc import check_no_vc
 from mh_builder.link import link
-from mh_builder.schemes import SCHEMES
+from mh_builder.schemes import LOW, SCHEMES
 from mh_builder.schemes.space import LayoutError, Options, Start
 from payload import abi
 
 SOURCES = Path(abi.HEADER).parent
 
-_SWITCHES: Mapping[Start, Mapping[str, int | str]] = MappingProxyType({Start.HOST: {}, Start.ES: {"MH_START_ES": 1}})
-"""What the sources ask for with `.ifdef`."""
-
 
 @cache
-def helper_objects(start: Start = Start.HOST) -> tuple[ObjectFile, ...]:
-    """All sources of the helper, assembled for `start`, in the order of their names. Raises `AssemblyError`."""
-    symbols = {**abi.assembler_symbols(), **_SWITCHES[start]}
+def helper_objects(switches: frozenset[str] = frozenset()) -> tuple[ObjectFile, ...]:
+    """All sources of the helper, assembled, in the order of their names. Raises `AssemblyError`.
+
+    `switches` are what the sources ask for with `.ifdef`.
+    """
+    symbols = abi.assembler_symbols() | dict.fromkeys(switches, 1)
     return tuple(assemble(path, symbols=symbols, name=f"payload/{path.name}") for path in sorted(SOURCES.glob("*.s")))
 
 
@@ -32,7 +30,13 @@ def build_helper(scheme: str, options: Options) -> Image:
     """The helper for the scheme of that name. Raises `LayoutError`, `AssemblyError`, `LinkError`."""
     if scheme not in SCHEMES:
         raise LayoutError(f"no scheme {scheme!r}; there are {', '.join(SCHEMES)}")
-    image = link(helper_objects(options.start), SCHEMES[scheme], options)
+    image = link(helper_objects(_switches(scheme, options.start)), SCHEMES[scheme], options)
     if options.start is Start.ES:
         check_no_vc(image)
     return image
+
+
+def _switches(scheme: str, start: Start) -> frozenset[str]:
+    if start is Start.ES:
+        return frozenset({"MH_START_ES"})
+    return frozenset({"MH_START_32"}) if scheme in LOW else frozenset()

@@ -35,7 +35,7 @@ def link(objects: Sequence[ObjectFile], scheme: Scheme, options: Options) -> Ima
     """
     merged = {name: merge(objects, name) for name in SECTION_NAMES}
     plan = _settle(objects, merged, scheme, options)
-    symbols = SymbolTable(objects, merged, plan.sections)
+    symbols = SymbolTable(objects, merged, plan.sections, None if plan.space.moves else plan.space.base)
     data = bytearray(sum(_pages(section.stored) for section in plan.sections.values()))
     for name, section in merged.items():
         offset = plan.sections[name].offset
@@ -43,7 +43,14 @@ def link(objects: Sequence[ObjectFile], scheme: Scheme, options: Options) -> Ima
     _resolve(objects, merged, plan, symbols, data)
     tables = plan.tables.dumps(plan.space.base, plan.space.c_mask)
     data[plan.tables.first_table : plan.tables.first_table + len(tables)] = tables
-    write_header(data, plan.space, plan.sections, plan.relocations, entry=symbols.required("entry64"))
+    write_header(
+        data,
+        plan.space,
+        plan.sections,
+        plan.relocations,
+        entry=symbols.required("entry64"),
+        entry32=0 if plan.entry32 is None else plan.space.base + plan.entry32,
+    )
     return Image(plan.space, tuple(plan.sections.values()), tuple(symbols.placed()), plan.relocations, bytes(data))
 
 
@@ -55,6 +62,8 @@ class _Plan:
     space: AddressSpace
     tables: Tables
     relocations: tuple[ImageRelocation, ...]
+    entry32: int | None
+    """Offset of the 32-bit start from the base of the image, where an object defines one."""
 
 
 def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], scheme: Scheme, options: Options) -> _Plan:
@@ -64,7 +73,8 @@ def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sch
         sections = {section.name: section for section in _place(merged, header_size, table_size, bitmap_size)}
         ring = sections[".ring"]
         space = scheme(options, ring.offset + ring.size)
-        tables = _map(sections.values(), space)
+        entry32 = _entry32(objects, merged, sections)
+        tables = _map(sections.values(), space, entry32)
         words = [
             *_table_words(tables, space),
             *_object_words(objects, merged, sections, space),
@@ -73,7 +83,7 @@ def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sch
         relocations = _runs(words)
         needed = _pages(header_bytes(space, len(relocations)))
         if (needed, tables.size) == (header_size, table_size):
-            return _Plan(sections, space, tables, relocations)
+            return _Plan(sections, space, tables, relocations, entry32)
         header_size, table_size = needed, tables.size
     raise AssertionError("header and tables only grow with each other's pages, which settles at once")
 
@@ -108,7 +118,17 @@ def _pages(size: int) -> int:
     return -(-size // PAGE_BYTES) * PAGE_BYTES
 
 
-def _map(sections: Iterable[PlacedSection], space: AddressSpace) -> Tables:
+def _entry32(
+    objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sections: dict[str, PlacedSection]
+) -> int | None:
+    for part in objects:
+        for symbol in part.symbols:
+            if (symbol.name, symbol.section, symbol.is_global) == ("entry32", ".text", True):
+                return sections[".text"].offset + merged[".text"].starts[part.name] + symbol.value
+    return None
+
+
+def _map(sections: Iterable[PlacedSection], space: AddressSpace, entry32: int | None) -> Tables:
     sections = list(sections)
     first_table = next(section.offset for section in sections if section.name == ".tables")
     tables = Tables(first_table)
@@ -125,6 +145,8 @@ def _map(sections: Iterable[PlacedSection], space: AddressSpace) -> Tables:
                     private=section.private,
                 )
             )
+    if entry32 is not None:
+        tables.map(space.identity_span(entry32 // PAGE_BYTES * PAGE_BYTES))
     return tables
 
 

@@ -51,12 +51,24 @@ def merge(objects: Iterable[ObjectFile], name: str) -> MergedSection:
     return merged
 
 
+PHYSICAL = "physical."
+"""`physical.NAME` is the mirror GPA of NAME, for code that runs without paging."""
+
+
 class SymbolTable:
-    """All symbols of a link: each object's own, the global ones, and the linker's."""
+    """All symbols of a link: each object's own, the global ones, and the linker's.
+
+    `base` is the mirror GPA of the image; where a loader may choose it, None, and there are no `physical.` symbols.
+    """
 
     def __init__(
-        self, objects: Sequence[ObjectFile], merged: Mapping[str, MergedSection], sections: Mapping[str, PlacedSection]
+        self,
+        objects: Sequence[ObjectFile],
+        merged: Mapping[str, MergedSection],
+        sections: Mapping[str, PlacedSection],
+        base: int | None,
     ) -> None:
+        self._base = base
         self._local: dict[tuple[str, str], PlacedSymbol] = {}
         self._global: dict[str, PlacedSymbol] = {}
         reasons: list[str] = []
@@ -76,7 +88,15 @@ class SymbolTable:
 
     def find(self, part: ObjectFile, name: str) -> PlacedSymbol | None:
         """The symbol that `name` means in `part`."""
+        if name.startswith(PHYSICAL):
+            return self._physical(part, name)
         return self._local.get((part.name, name)) or self._global.get(name)
+
+    def _physical(self, part: ObjectFile, name: str) -> PlacedSymbol | None:
+        symbol = self.find(part, name.removeprefix(PHYSICAL))
+        if symbol is None or symbol.section is None or self._base is None:
+            return None
+        return PlacedSymbol(name, self._base + symbol.value - HELPER_VA, None, is_global=True, origin="linker")
 
     def required(self, name: str) -> int:
         """The address of the global `name`, which every image has."""
@@ -96,6 +116,7 @@ def _linker_symbols(sections: Mapping[str, PlacedSection]) -> Iterator[PlacedSym
         yield PlacedSymbol(
             name, sections[section].va + sections[section].size, section, is_global=True, origin="linker"
         )
+    yield PlacedSymbol("linker.tables", sections[".tables"].va, ".tables", is_global=True, origin="linker")
     params = HELPER_VA + len(abi.mh_descriptor)
     yield PlacedSymbol("linker.params", params, ".header", is_global=True, origin="linker")
 

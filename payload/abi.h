@@ -51,6 +51,7 @@ struct mh_descriptor {
     uint32_t relocation_count;
     uint32_t region_offset;
     uint32_t region_count;
+    uint64_t entry32;       /* mirror GPA: protected mode, flat segments, paging off; 0: no such start */
 };
 
 #define MH_NO_HOME 0xffffffffffffffff

@@ -82,6 +82,36 @@ def overlap(mapping: Mapping, start: int, end: int) -> bool:
     return mapping.gpa < end and start < mapping.gpa + mapping.size
 
 
+def start_page(image: Image) -> Mapping | None:
+    """The page of the 32-bit start at its own address, which only images below 4 GiB have."""
+    start = parse_image(image.data).descriptor.entry32
+    if image.space.name in ("regions", "isolated"):
+        assert start == 0
+        return None
+    assert image.space.base < start < image.space.base + image.section(".rodata").offset
+    page = start // PAGE * PAGE
+    return Mapping(page, page, PAGE, writable=False, executable=True, private=True)
+
+
+def other_than_start(image: Image, mappings: list[Mapping]) -> list[Mapping]:
+    """The mappings without the one of the 32-bit start, which must be there exactly once."""
+    page = start_page(image)
+    assert mappings.count(page) == (page is not None)  # type: ignore[arg-type]
+    return [mapping for mapping in mappings if mapping != page]
+
+
+def test_start_page_holds_all_of_the_32_bit_start(loaded: Loaded) -> None:
+    image, _, mappings = loaded
+    pieces = [piece for piece in image.section(".text").pieces if piece.name == "payload/start32.s"]
+    page = start_page(image)
+    assert len(pieces) == (page is not None)
+    for piece in pieces:
+        assert page in mappings
+        first = image.space.base + image.section(".text").offset + piece.offset
+        assert page is not None
+        assert page.gpa <= first < first + piece.size <= page.gpa + PAGE
+
+
 def test_nothing_is_writable_and_executable(loaded: Loaded) -> None:
     assert not [mapping for mapping in loaded[2] if mapping.writable and mapping.executable]
 
@@ -100,6 +130,7 @@ def test_sections_have_their_rights_and_nothing_else_is_up_there(loaded: Loaded)
 
 def test_only_text_executes_and_only_the_ring_is_shared(loaded: Loaded) -> None:
     image, _, mappings = loaded
+    mappings = other_than_start(image, mappings)
     text, ring = image.section(".text"), image.section(".ring")
     for mapping in mappings:
         assert mapping.executable == (text.va <= mapping.va < text.va + text.pages * PAGE)
@@ -116,8 +147,9 @@ def test_guard_pages_below_both_stacks(loaded: Loaded) -> None:
 
 
 def test_helper_cannot_be_reached_through_ram(loaded: Loaded) -> None:
-    """Neither at its mirror GPA nor where its home appears in the RAM window."""
+    """Neither at its mirror GPA nor where its home appears in the RAM window; but for the page of the 32-bit start."""
     image, base, mappings = loaded
+    mappings = other_than_start(image, mappings)
     places = [(base, base + image.memory_bytes)]
     places += [(image.space.window + part.start, image.space.window + part.end) for part in image.space.protected]
     for mapping in mappings:
@@ -129,7 +161,7 @@ def test_helper_cannot_be_reached_through_ram(loaded: Loaded) -> None:
 def test_all_other_ram_is_reachable(loaded: Loaded) -> None:
     """The window is complete, identity-mapped, private, writable, with 1 GiB pages where they fit."""
     image, _, mappings = loaded
-    window = sorted(mapping for mapping in mappings if mapping.va < HELPER_VA)
+    window = sorted(mapping for mapping in other_than_start(image, mappings) if mapping.va < HELPER_VA)
     position = image.space.window
     holes = [(image.space.window + part.start, image.space.window + part.end) for part in image.space.protected]
     for mapping in window:
@@ -148,7 +180,8 @@ def test_all_other_ram_is_reachable(loaded: Loaded) -> None:
 def test_four_tebibytes() -> None:
     for scheme in ("alias-gpa", "alias-window-high", "isolated"):
         image = build_helper(scheme, Options(ram_limit=4 << 40))
-        window = [mapping for mapping in leaves(image, image.space.base, 51) if mapping.va < HELPER_VA]
+        mappings = other_than_start(image, leaves(image, image.space.base, 51))
+        window = [mapping for mapping in mappings if mapping.va < HELPER_VA]
         hidden = image.memory_bytes if image.space.protected else 0
         assert sum(mapping.size for mapping in window) == (4 << 40) - hidden
         assert max(mapping.gpa + mapping.size for mapping in window) == image.space.window + (4 << 40)

@@ -45,6 +45,11 @@ def test_readelf_has_no_complaint(elf: Path, program: Program) -> None:
 
 def test_objdump_disassembles_all_of_it(elf: Path, program: Program) -> None:
     text = output_of(program("objdump"), "-d", elf)
+    # 32-bit code and its GDT, which objdump takes for 64-bit code.
+    text, starts = re.subn(
+        r"<entry32>:\n.*?(?=<entry32_long>:)|<start_gdt>:\n.*?(?=\n\n|\Z)", "", text, flags=re.DOTALL
+    )
+    assert starts == (2 if elf.stem.startswith("alias") else 0)
     assert "(bad)" not in text
     assert text.count("hlt") == 2
     assert "<entry64>:" in text

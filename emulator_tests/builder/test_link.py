@@ -62,6 +62,28 @@ def test_private_quad_moves_and_carries_the_c_bit() -> None:
         assert struct.unpack_from("<Q", data, offset)[0] == base + entry | 1 << c_bit
 
 
+PHYSICAL = (
+    ".extern number\n.extern physical.number\n.section .rodata\n.global place\nplace: .long physical.number + 4\n"
+)
+
+
+def test_physical_symbols_are_mirror_addresses() -> None:
+    image = linked(ENTRY + PHYSICAL, ".data\n.global number\nnumber: .quad 0\n", scheme="alias-gpa")
+    (place,) = struct.unpack("<I", at(image, "place", 4))
+    assert place == image.space.base + image.symbol("number").value - HELPER_VA + 4
+
+
+def test_image_that_moves_has_no_physical_symbols() -> None:
+    with pytest.raises(LinkError, match=r"^a\.s:[0-9]+:?[0-9]*: error: undefined symbol 'physical\.number'$"):
+        linked(ENTRY + PHYSICAL, ".data\n.global number\nnumber: .quad 0\n")
+
+
+def test_physical_symbol_of_a_number_or_of_nothing_is_undefined() -> None:
+    for other in ("", ".equ number, 5\n.global number\n"):
+        with pytest.raises(LinkError, match=r"undefined symbol 'physical\.number'$"):
+            linked(ENTRY + PHYSICAL, other, scheme="alias-gpa")
+
+
 def test_fixed_base_keeps_no_base_relocation() -> None:
     for scheme in ("alias-gpa", "alias-window", "alias-window-high"):
         image = linked(ENTRY, scheme=scheme)

@@ -10,7 +10,8 @@ from unicorn import x86_const as x86
 
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
-from mh_builder.schemes.space import Options
+from mh_builder.schemes import LOW
+from mh_builder.schemes.space import HELPER_VA, Options, Start
 from mh_emulator.loader import parse_image
 from payload import abi
 
@@ -66,3 +67,40 @@ def test_its_mmu_refuses_writes_too(engine: tuple[Any, Image, int], section: str
     with pytest.raises(unicorn.UcError):
         uc.emu_start(image.section(".text").va + stosb - image.section(".text").offset, 0)
     assert uc.reg_read(x86.UC_X86_REG_CR2) == image.section(section).va
+
+
+def test_32_bit_start_leads_to_service() -> None:
+    """From protected mode without paging, every register poisoned, to a request that is served."""
+    for scheme in ("alias-gpa", "alias-window", "alias-window-high"):
+        image = build_helper(scheme, Options(ram_limit=RAM_BYTES))
+        descriptor = parse_image(image.data).descriptor
+        uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
+        uc.ctl_set_cpu_model(x86.UC_CPU_X86_EPYC_ROME)
+        uc.ctl_set_tlb_mode(unicorn.UC_TLB_CPU)
+        uc.mem_map(0, RAM_BYTES)
+        uc.mem_write(image.space.base, image.data)
+        ring = image.space.base + descriptor.ring_offset
+        hello = abi.mh_submission(op=abi.mh_op.MH_OP_HELLO.value, cookie=7)
+        uc.mem_write(ring + abi.MH_RING_SUBMISSIONS, hello.dumps())
+        uc.mem_write(ring + abi.mh_ring.fields["tail"].offset, b"\1\0\0\0")
+        for name in ("EAX", "EBX", "ECX", "EDX", "ESI", "EDI", "EBP", "ESP", "CR3"):
+            uc.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0xDEAD0000)
+        assert uc.reg_read(x86.UC_X86_REG_CR0) >> 31 == 0
+        uc.emu_start(descriptor.entry32, 0)
+        # Such an engine does not tell 64-bit registers; memory tells what has happened.
+        assert uc.reg_read(x86.UC_X86_REG_CR0) >> 31 == 1
+        header = abi.mh_ring(bytes(uc.mem_read(ring, len(abi.mh_ring))))
+        assert (header.magic, header.state, header.head) == (abi.MH_RING_MAGIC, abi.mh_ring_state.MH_RING_READY, 1)
+        done = abi.mh_completion(bytes(uc.mem_read(ring + abi.MH_RING_COMPLETIONS, len(abi.mh_completion))))
+        assert (done.status, done.cookie) == (abi.mh_status.MH_DONE, 7)
+        assert any(done.nonce)
+
+
+def test_only_images_below_4_gib_start_with_32_bits(scheme: str, images: dict[str, Image]) -> None:
+    image = images[scheme]
+    start = parse_image(image.data).descriptor.entry32
+    assert (start == 0) == image.space.moves == (scheme not in LOW)
+    assert start < 1 << 32
+    assert parse_image(build_helper(scheme, Options(start=Start.ES)).data).descriptor.entry32 == 0
+    if start:
+        assert start == image.space.base + image.symbol("entry32").value - HELPER_VA

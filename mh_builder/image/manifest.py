@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from mh_builder.image.model import Image
+from mh_builder.schemes.space import HELPER_VA
 
 SCHEMA = "sev-migration-helper/image/1"
 
@@ -14,6 +15,7 @@ SCHEMA = "sev-migration-helper/image/1"
 def manifest(image: Image) -> dict[str, Any]:
     """All that a program may want to know of an image, JSON-ready."""
     space = image.space
+    names = {symbol.name for symbol in image.symbols if symbol.is_global}
     return {
         "schema": SCHEMA,
         "scheme": space.name,
@@ -29,6 +31,7 @@ def manifest(image: Image) -> dict[str, Any]:
         "ram_limit": hex(space.options.ram_limit),
         "start": space.options.start.value,
         "entry64": hex(image.symbol("entry64").value),
+        "entry32": hex(space.base + image.symbol("entry32").value - HELPER_VA) if "entry32" in names else None,
         "ram": [
             {"va": hex(span.va), "gpa": hex(span.gpa), "bytes": span.size, "rights": "rw-", "private": span.private}
             for span in space.ram_spans()

@@ -17,3 +17,6 @@ SCHEMES: Mapping[str, Callable[[Options, int], AddressSpace]] = MappingProxyType
         "isolated": isolated.space,
     }
 )
+
+LOW = frozenset({"alias-gpa", "alias-window", "alias-window-high"})
+"""Schemes whose image stays at its home, below 4 GiB, where 32-bit code can run without paging."""

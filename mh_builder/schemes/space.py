@@ -137,6 +137,12 @@ class AddressSpace:
         va = HELPER_VA + offset + (0 if private else SHARED_OFFSET)
         return Span(va, offset, size, writable, executable, private, Origin.IMAGE)
 
+    def identity_span(self, offset: int) -> Span:
+        """The page of the image at `offset`, to be executed at its own mirror GPA while paging is turned on."""
+        return Span(
+            self.base + offset, offset, PAGE_BYTES, writable=False, executable=True, private=True, origin=Origin.IMAGE
+        )
+
     def tuples(self, ring_offset: int) -> tuple[Tuple, ...]:
         """What the guest tells the host about the image, when the mirror sees it at another address."""
         if self.home is None or self.home == self.base:
