@@ -131,7 +131,7 @@ def _entry32(
 def _map(sections: Iterable[PlacedSection], space: AddressSpace, entry32: int | None) -> Tables:
     sections = list(sections)
     first_table = next(section.offset for section in sections if section.name == ".tables")
-    tables = Tables(first_table)
+    tables = Tables(first_table, largest_page=space.options.largest_page)
     for span in space.ram_spans():
         tables.map(span)
     for section in sections:

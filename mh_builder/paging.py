@@ -93,11 +93,13 @@ class Tables:
 
     `first_table` is the byte offset of the root table from the base of the image; the other tables
     follow it. Entries come out without load base and C-bit: the linker makes relocations of both.
+    No leaf maps more than `largest_page` bytes.
     """
 
-    def __init__(self, first_table: int, levels: int = 4) -> None:
+    def __init__(self, first_table: int, levels: int = 4, largest_page: int = GIB) -> None:
         self.first_table = first_table
         self.levels = levels
+        self._leaf_levels = tuple(level for level in (3, 2, 1) if LEAF_BYTES[level] <= largest_page)
         self._tables: list[dict[int, TableEntry]] = [{}]
 
     @property
@@ -111,7 +113,7 @@ class Tables:
             raise PagingError(f"span {span.va:#x} -> {span.gpa:#x} of {span.size:#x} bytes is not made of 4 KiB pages")
         if not (is_canonical(span.va, self.levels) and is_canonical(span.end - 1, self.levels)):
             raise PagingError(f"virtual addresses {span.va:#x} to {span.end - 1:#x} are not canonical")
-        for offset, level in _leaves(span):
+        for offset, level in self._leaves(span):
             self._map_leaf(span, offset, level)
 
     def entries(self) -> Iterator[tuple[int, TableEntry]]:
@@ -127,6 +129,17 @@ class Tables:
             value = entry.value + (base if entry.moves else 0) | (c_mask if entry.private else 0)
             struct.pack_into("<Q", data, offset, value)
         return bytes(data)
+
+    def _leaves(self, span: Span) -> Iterator[tuple[int, int]]:
+        """(offset in the span, level of the leaf), large pages where both addresses allow them."""
+        # An image may be loaded at any page, so a page of it never becomes part of a larger one.
+        levels = (1,) if span.origin is Origin.IMAGE else self._leaf_levels
+        offset = 0
+        while offset < span.size:
+            aligned = (span.va + offset) | (span.gpa + offset)
+            level = next(n for n in levels if aligned % LEAF_BYTES[n] == 0 and LEAF_BYTES[n] <= span.size - offset)
+            yield offset, level
+            offset += LEAF_BYTES[level]
 
     def _map_leaf(self, span: Span, offset: int, leaf_level: int) -> None:
         va = span.va + offset
@@ -152,18 +165,6 @@ class Tables:
         if entry.value & LARGE:
             raise PagingError(f"virtual address {va:#x} is mapped twice")
         return self._tables[((entry.value & ADDRESS_FIELD) - self.first_table) // PAGE_BYTES]
-
-
-def _leaves(span: Span) -> Iterator[tuple[int, int]]:
-    """(offset in the span, level of the leaf), large pages where both addresses allow them."""
-    # An image may be loaded at any page, so a page of it never becomes part of a larger one.
-    levels = (1,) if span.origin is Origin.IMAGE else (3, 2, 1)
-    offset = 0
-    while offset < span.size:
-        aligned = (span.va + offset) | (span.gpa + offset)
-        level = next(n for n in levels if aligned % LEAF_BYTES[n] == 0 and LEAF_BYTES[n] <= span.size - offset)
-        yield offset, level
-        offset += LEAF_BYTES[level]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(_arguments: argparse.Namespace) -> int:
     """Build and write all images, migrate under each, print one table."""
-    images = {scheme: build_helper(scheme, Options(window_bit=PART.window_bit)) for scheme in SCHEMES}
+    images = {
+        scheme: build_helper(scheme, Options(window_bit=PART.window_bit, largest_page=PART.largest_page))
+        for scheme in SCHEMES
+    }
     contents = b"".join(map(_page, range(PAGES)))
     reports = [migrate(scheme, image, PART, contents) for scheme, image in images.items()]
     paths = write_images(images.values(), options.OUT)

@@ -52,6 +52,9 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
         "--start", choices=[start.value for start in Start], default=Start.HOST.value,
         help="who sets the registers: the host, or SEV-ES with a VMSA, which is written where --c-bit says the C-bit",
     )  # fmt: skip
+    group.add_argument(
+        "--largest-page", type=size, metavar="BYTES", help="of the page tables: 2M or 1G (default: what the part has)"
+    )
     group.add_argument("--c-bit", type=bit, metavar="BIT", help="fix the C-bit (default: the loader sets it)")
 
 
@@ -72,13 +75,15 @@ def add_scheme(parser: argparse.ArgumentParser, *, help_text: str) -> None:
 
 def layout(arguments: argparse.Namespace) -> Options:
     """What `add_layout` and `add_part` read."""
+    part = PARTS[arguments.part]
     return Options(
         home=arguments.home,
         ram_limit=arguments.ram_limit,
         base=arguments.base,
-        window_bit=PARTS[arguments.part].window_bit,
+        window_bit=part.window_bit,
         c_bit=arguments.c_bit,
         start=Start(arguments.start),
+        largest_page=part.largest_page if arguments.largest_page is None else arguments.largest_page,
     )
 
 

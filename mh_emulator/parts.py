@@ -12,7 +12,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from mh_builder.paging import Geometry
+from mh_builder.paging import GIB, MIB, Geometry
 
 
 class TweakMode(Enum):
@@ -45,7 +45,8 @@ _LEAF1_ECX_HYPERVISOR = 1 << 31
 _LEAF1_EDX = 0x0789_FBFF
 _LEAF7_EBX = 1 << 0 | 1 << 3 | 1 << 7 | 1 << 8 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 23 | 1 << 24
 _EXTENDED1_ECX = 1 << 0 | 1 << 5
-_EXTENDED1_EDX = 0x0183_FBFF | 1 << 11 | 1 << 20 | 1 << 26 | 1 << 27 | 1 << 29
+_PAGE_1G = 1 << 26
+_EXTENDED1_EDX = 0x0183_FBFF | 1 << 11 | 1 << 20 | _PAGE_1G | 1 << 27 | 1 << 29
 
 _SEV = 1 << 1
 _SEV_ES = 1 << 3
@@ -81,6 +82,11 @@ class Part:
     def system_bits(self) -> int:
         """Width of a system physical address."""
         return self.physical_bits - self.reduction
+
+    @property
+    def largest_page(self) -> int:
+        """Bytes of the largest page that the part translates."""
+        return GIB if self.cpuid(0x8000_0001, 0, encrypted=True).edx & _PAGE_1G else 2 * MIB
 
     def geometry(self, *, encrypted: bool) -> Geometry:
         """How a guest's page-table entries are read; only an `encrypted` guest has a C-bit."""

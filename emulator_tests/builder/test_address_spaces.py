@@ -10,8 +10,11 @@ import pytest
 
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
+from mh_builder.paging import GIB
+from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET, Options
 from mh_emulator.loader import parse_image
+from mh_emulator.parts import PARTS, CpuidResult, Part
 
 PAGE = 0x1000
 
@@ -66,11 +69,29 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=CASES, ids=[f"{scheme}-{c_bit}-{base or 'linked'}" for scheme, base, c_bit in CASES])
-def loaded(request: pytest.FixtureRequest, images: dict[str, Image]) -> tuple[Image, int, list[Mapping]]:
+SMALL_PAGES = 2 << 20
+CASES_OF_PAGES = [
+    *((*case, GIB) for case in CASES),
+    *((scheme, None, 51, SMALL_PAGES) for scheme in SCHEMES),
+]
+
+
+@pytest.fixture(scope="session")
+def small_images() -> dict[str, Image]:
+    """Every scheme for a part without 1 GiB pages."""
+    return {scheme: build_helper(scheme, Options(largest_page=SMALL_PAGES)) for scheme in SCHEMES}
+
+
+@pytest.fixture(
+    params=CASES_OF_PAGES,
+    ids=[f"{scheme}-{c_bit}-{base or 'linked'}-{largest:#x}" for scheme, base, c_bit, largest in CASES_OF_PAGES],
+)
+def loaded(
+    request: pytest.FixtureRequest, images: dict[str, Image], small_images: dict[str, Image]
+) -> tuple[Image, int, list[Mapping]]:
     """(image, base, its mappings)."""
-    scheme, base, c_bit = request.param
-    image = images[scheme]
+    scheme, base, c_bit, largest = request.param
+    image = (images if largest == GIB else small_images)[scheme]
     base = image.space.base if base is None else base
     return image, base, leaves(image, base, c_bit)
 
@@ -159,7 +180,7 @@ def test_helper_cannot_be_reached_through_ram(loaded: Loaded) -> None:
 
 
 def test_all_other_ram_is_reachable(loaded: Loaded) -> None:
-    """The window is complete, identity-mapped, private, writable, with 1 GiB pages where they fit."""
+    """The window is complete, identity-mapped, private, writable, with the part's largest pages where they fit."""
     image, _, mappings = loaded
     window = sorted(mapping for mapping in other_than_start(image, mappings) if mapping.va < HELPER_VA)
     position = image.space.window
@@ -172,9 +193,37 @@ def test_all_other_ram_is_reachable(loaded: Loaded) -> None:
         position += mapping.size
     assert not holes
     assert position == image.space.window + image.space.options.ram_limit
-    gibibytes = image.space.options.ram_limit >> 30
+    largest = image.space.options.largest_page
+    assert largest in (GIB, SMALL_PAGES)
     holed = image.space.name != "isolated"
-    assert sum(mapping.size == 1 << 30 for mapping in window) == gibibytes - holed
+    holes_in_largest = 0
+    if holed:
+        start, end = image.space.protected[0].start, image.space.protected[0].end
+        holes_in_largest = -(-end // largest) - start // largest
+    assert (
+        sum(mapping.size == largest for mapping in window)
+        == image.space.options.ram_limit // largest - holes_in_largest
+    )
+    assert max(mapping.size for mapping in window) == largest
+
+
+def test_smaller_pages_take_a_table_for_each_gibibyte(
+    scheme: str, images: dict[str, Image], small_images: dict[str, Image]
+) -> None:
+    # The gibibyte around the image's home has its table anyway.
+    gibibytes = (images[scheme].space.options.ram_limit >> 30) - (scheme != "isolated")
+    assert small_images[scheme].table_bytes - images[scheme].table_bytes == gibibytes * PAGE
+
+
+def test_page_size_follows_the_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {part.largest_page for part in PARTS.values()} == {GIB}
+
+    def without(_part: Part, leaf: int, _subleaf: int, *, encrypted: bool) -> CpuidResult:
+        assert (leaf, encrypted) == (0x80000001, True)
+        return CpuidResult(0, 0, 0, 0xFFFFFFFF ^ 1 << 26)
+
+    monkeypatch.setattr(Part, "cpuid", without)
+    assert PARTS["rome"].largest_page == SMALL_PAGES
 
 
 def test_four_tebibytes() -> None:

@@ -29,6 +29,11 @@ BAD = {
         Options(ram_limit=GIB + 1),
         r"regions: RAM limit 0x40000001 " + UNALIGNED,
     ),
+    "odd-page-size": (
+        "isolated",
+        Options(largest_page=4 * MIB),
+        r"isolated: largest page 0x400000 is neither 0x200000 nor 0x40000000",
+    ),
     "home-unaligned": (
         "alias-gpa",
         Options(home=64 * MIB + 8),

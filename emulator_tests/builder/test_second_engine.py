@@ -9,6 +9,7 @@ import unicorn
 from unicorn import x86_const as x86
 
 from mh_builder.helper import build_helper
+from mh_builder.image.manifest import manifest
 from mh_builder.image.model import Image
 from mh_builder.schemes import LOW
 from mh_builder.schemes.space import HELPER_VA, Options, Start
@@ -101,6 +102,7 @@ def test_only_images_below_4_gib_start_with_32_bits(scheme: str, images: dict[st
     start = parse_image(image.data).descriptor.entry32
     assert (start == 0) == image.space.moves == (scheme not in LOW)
     assert start < 1 << 32
+    assert manifest(image)["entry32"] == (hex(start) if start else None)
     assert parse_image(build_helper(scheme, Options(start=Start.ES)).data).descriptor.entry32 == 0
     if start:
         assert start == image.space.base + image.symbol("entry32").value - HELPER_VA

@@ -161,3 +161,10 @@ def test_build_without_packages_says_what_to_do(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "is missing: run `make`" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_largest_page_is_asked_for_or_the_parts(command: Command) -> None:
+    for arguments, largest in (((), 1 << 30), (("--largest-page", "2M"), 2 << 20), (("--largest-page", "1G"), 1 << 30)):
+        outcome = command("build", "--scheme", "isolated", "--json", *arguments)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert json.loads(outcome.out)["images"][0]["largest_page"] == largest

@@ -9,7 +9,7 @@ import pytest
 from emulator_tests.helper.conftest import launched
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
-from mh_builder.paging import GIB, PAGE_BYTES
+from mh_builder.paging import GIB, MIB, PAGE_BYTES
 from mh_builder.schemes.space import Options
 from mh_emulator.guest.worker import Piece, Worker, expected
 from mh_emulator.host import migration
@@ -56,6 +56,11 @@ def test_fixed_c_bit(scheme: str, c_bit: int) -> None:
 @pytest.mark.parametrize("ram_limit", [GIB, 512 * GIB, 1024 * GIB, 4096 * GIB], ids=hex)
 def test_ram_limits(ram_limit: int) -> None:
     assert run(scenario(build_helper("regions", Options(ram_limit=ram_limit)))).good
+
+
+def test_part_without_1_gib_pages(scheme: str) -> None:
+    image = build_helper(scheme, Options(ram_limit=8 * GIB, largest_page=2 * MIB))
+    assert run(scenario(image)).good
 
 
 @pytest.mark.parametrize("home", [0x100000, 0x823000, 0x7F000000], ids=hex)

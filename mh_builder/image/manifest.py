@@ -27,6 +27,7 @@ def manifest(image: Image) -> dict[str, Any]:
         "main_gpa": None if space.home is None else hex(space.home),
         "moves": space.moves,
         "c_bit": space.options.c_bit,
+        "largest_page": space.options.largest_page,
         "window": hex(space.window),
         "ram_limit": hex(space.options.ram_limit),
         "start": space.options.start.value,

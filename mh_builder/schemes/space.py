@@ -33,6 +33,10 @@ C_BITS = range(32, 52)
 """Where a C-bit can be: in a page-table entry's address field, above what 32-bit addresses reach."""
 
 
+LARGE_PAGES = (2 * MIB, GIB)
+"""What the largest page of a part may be, in bytes."""
+
+
 class LayoutError(ValueError):
     """An address space that cannot be built; the message names the things and their numbers."""
 
@@ -58,6 +62,8 @@ class Options:
     c_bit: int | None = None
     """Fixes the C-bit at link time; None leaves it to the loader."""
     start: Start = Start.HOST
+    largest_page: int = GIB
+    """Bytes of the largest page that the part translates: 1 GiB or 2 MiB (CPUID 8000_0001 EDX[26])."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +175,8 @@ def checked(space: AddressSpace) -> AddressSpace:
         raise LayoutError(f"{space.name}: region helper {space.helper} overlaps region RAM {space.ram}")
     if options.c_bit is not None and options.c_bit not in C_BITS:
         raise LayoutError(f"{space.name}: C-bit {options.c_bit} is not in {C_BITS.start} to {C_BITS.stop - 1}")
+    if options.largest_page not in LARGE_PAGES:
+        raise LayoutError(f"{space.name}: largest page {options.largest_page:#x} is neither {2 * MIB:#x} nor {GIB:#x}")
     _check_reach(space)
     return space
 
