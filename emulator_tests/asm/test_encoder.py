@@ -62,6 +62,37 @@ def test_answers_are_remembered(fragile: Encoder) -> None:
     assert time.monotonic() - start < 0.1
 
 
+def test_worker_that_died_while_idle_is_nobodys_fault(fragile: Encoder) -> None:
+    """The worker once ended itself a minute after its last answer, and the next instruction was blamed."""
+    assert not fragile.encode([Request(64, "a")])[Request(64, "a")].error
+    process = fragile._process
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert not fragile.encode([Request(64, "b")])[Request(64, "b")].error
+
+
+IDLE = """
+import runpy, signal, sys
+class Requests:
+    def __iter__(self):
+        yield '[64, [], "nop"]\\n'
+        print(signal.getitimer(signal.ITIMER_REAL)[0])
+sys.stdin = Requests()
+runpy.run_path(sys.argv[1], run_name="worker")["main"]()
+"""
+
+
+def test_worker_has_no_alarm_set_while_it_waits() -> None:
+    """A watch over one request that outlives it ends an idle worker."""
+    script = encoder.__file__.replace("encoder.py", "worker.py")
+    command = [sys.executable, "-c", IDLE, script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    answer, alarm = done.stdout.splitlines()
+    assert '"code": "90"' in answer
+    assert float(alarm) == 0
+
+
 @pytest.mark.parametrize("text", ["mov ah, r8b", "mov rax, [ah]", "rep ,"])
 def test_the_real_worker_survives_what_kills_keystone(text: str) -> None:
     made = Encoder((sys.executable, "-P", encoder.__file__.replace("encoder.py", "worker.py")), 1.0)

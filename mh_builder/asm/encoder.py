@@ -70,7 +70,9 @@ class Encoder:
     def start(self) -> None:
         """Start the worker, if it is not running, without waiting for it."""
         if self._process is not None and self._owner == os.getpid():
-            return
+            if self._process.poll() is None:
+                return
+            self.close()
         self._owner, self._pending, self._answered = os.getpid(), b"", False
         self._process = subprocess.Popen(  # noqa: S603 - our own script
             self._command,

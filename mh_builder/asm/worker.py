@@ -94,9 +94,10 @@ def main() -> None:
     for line in sys.stdin:
         signal.alarm(_SECONDS_PER_REQUEST)
         mode, rewrites, text = json.loads(line)
-        sys.stdout.write(json.dumps(engine.answer(mode, rewrites, text)) + "\n")
+        answer = engine.answer(mode, rewrites, text)
+        signal.alarm(0)
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
-    signal.alarm(0)
 
 
 if __name__ == "__main__":
