@@ -110,6 +110,11 @@ def started(machine: Machine) -> Side:
     return Side(machine, machine.start_helper())
 
 
+def lonely(images: dict[str, Image], key: bytes = TRANSPORT_KEY) -> Side:
+    """A helper without a session."""
+    return started(launched(parse_image(images["regions"].data), PARTS["milan"], 1, contents_of(PAGES), key))
+
+
 PairMaker = Callable[..., Pair]
 
 
