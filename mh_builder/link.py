@@ -77,7 +77,11 @@ def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sch
         tables = _map(sections.values(), space, entry32)
         words = [
             *_table_words(tables, space),
-            *_object_words(objects, merged, sections, space),
+            *(
+                (offset, _kinds(space, moves=True, private=True))
+                for _, relocation, offset in _fields(objects, merged, sections)
+                if relocation.kind is RelocationKind.PRIVATE64
+            ),
             (abi.mh_descriptor.fields["cr3"].offset, _kinds(space, moves=True, private=True)),
         ]
         relocations = _runs(words)
@@ -161,18 +165,15 @@ def _table_words(tables: Tables, space: AddressSpace) -> Iterator[tuple[int, int
         yield tables.first_table + offset, _kinds(space, moves=entry.moves, private=entry.private)
 
 
-def _object_words(
-    objects: Sequence[ObjectFile],
-    merged: dict[str, MergedSection],
-    sections: dict[str, PlacedSection],
-    space: AddressSpace,
-) -> Iterator[tuple[int, int]]:
+def _fields(
+    objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sections: dict[str, PlacedSection]
+) -> Iterator[tuple[ObjectFile, Relocation, int]]:
+    """(object, relocation, offset of its field from the base of the image) of all objects."""
     for part in objects:
         for section in part.sections:
             start = sections[section.name].offset + merged[section.name].starts.get(part.name, 0)
             for relocation in section.relocations:
-                if relocation.kind is RelocationKind.PRIVATE64:
-                    yield start + relocation.offset, _kinds(space, moves=True, private=True)
+                yield part, relocation, start + relocation.offset
 
 
 def _runs(relocations: Iterable[tuple[int, int]]) -> tuple[ImageRelocation, ...]:
@@ -197,19 +198,15 @@ def _resolve(
     data: bytearray,
 ) -> None:
     reasons: list[str] = []
-    for part in objects:
-        for section in part.sections:
-            start = plan.sections[section.name].offset + merged[section.name].starts.get(part.name, 0)
-            for relocation in section.relocations:
-                symbol = symbols.find(part, relocation.symbol)
-                offset = start + relocation.offset
-                if symbol is None:
-                    reasons.append(f"{relocation.place}: error: undefined symbol '{relocation.symbol}'")
-                    continue
-                try:
-                    _apply(data, offset, relocation, symbol.value, plan.space)
-                except struct.error:
-                    reasons.append(_out_of_reach(relocation, offset, symbol))
+    for part, relocation, offset in _fields(objects, merged, plan.sections):
+        symbol = symbols.find(part, relocation.symbol)
+        if symbol is None:
+            reasons.append(f"{relocation.place}: error: undefined symbol '{relocation.symbol}'")
+            continue
+        try:
+            _apply(data, offset, relocation, symbol.value, plan.space)
+        except struct.error:
+            reasons.append(_out_of_reach(relocation, offset, symbol))
     if reasons:
         raise LinkError(reasons)
 

@@ -249,8 +249,3 @@ def walk(read_entry: Callable[[int], int], cr3: int, va: int, geometry: Geometry
             )
         table = entry & address_mask
     raise AssertionError("level 1 always ends the walk")
-
-
-def entry_reader(memory: Callable[[int, int], bytes]) -> Callable[[int], int]:
-    """Make `walk`'s `read_entry` from a function (GPA, bytes) -> bytes."""
-    return lambda address: struct.unpack("<Q", memory(address, ENTRY_BYTES))[0]

@@ -20,7 +20,6 @@ from mh_builder.paging import (
     PagingError,
     Span,
     Tables,
-    entry_reader,
     is_canonical,
     walk,
 )
@@ -36,10 +35,11 @@ def span(va: int, gpa: int, size: int, **changes: Any) -> Span:
 def look(tables: Tables, va: int, base: int = 0, geometry: Geometry = MILAN) -> Leaf | Hole:
     data = tables.dumps(base, geometry.c_mask)
 
-    def memory(gpa: int, size: int) -> bytes:
-        return data[gpa - base - FIRST : gpa - base - FIRST + size]
+    def read_entry(gpa: int) -> int:
+        (entry,) = struct.unpack_from("<Q", data, gpa - base - FIRST)
+        return int(entry)
 
-    return walk(entry_reader(memory), base + FIRST | geometry.c_mask, va, geometry)
+    return walk(read_entry, base + FIRST | geometry.c_mask, va, geometry)
 
 
 def test_largest_pages_that_fit() -> None:
