@@ -6,6 +6,7 @@ writes. `assembler_symbols()` gives the same facts to the assembler.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,18 @@ from dissect.cstruct.exceptions import ResolveError
 
 HEADER = Path(__file__).with_name("abi.h")
 
-_definitions = cstruct(endian="<")
-_definitions.load(HEADER.read_text(encoding="ascii"))
+_STRING = re.compile(r'^#define (MH_\w+) "([^"]*)"', re.MULTILINE)
+
+
+def _parse(text: str) -> cstruct:
+    """dissect.cstruct evaluates strings as expressions, where a GUID with a leading zero is a bad octal number."""
+    definitions = cstruct(endian="<")
+    definitions.load(_STRING.sub("", text))
+    definitions.consts |= dict(_STRING.findall(text))
+    return definitions
+
+
+_definitions = _parse(HEADER.read_text(encoding="ascii"))
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a constant, an enum or a structure class
