@@ -10,6 +10,7 @@ from mh_emulator.kvm import AsidPool, Vm
 from mh_emulator.memory import UserMemory
 from mh_emulator.parts import Part
 from mh_emulator.psp.firmware import Firmware
+from mh_emulator.psp.vmsa import REGION_BYTES
 
 
 class Platform:
@@ -24,7 +25,11 @@ class Platform:
         base = random.Random(f"base {seed}").randrange(1, highest) * GIB  # noqa: S311
         self.dram = Dram(dram_bytes, base, part, seed)
         self.psp = Firmware(self.dram, seed)
-        self.psp.init()
+        # As the driver does (drivers/crypto/ccp/sev-dev.c): all ASIDs are dirty and there is no room for VMSAs before
+        # the flush. The memory for their checksums is none that anybody else gets.
+        self.psp.init(base - REGION_BYTES)
+        self.psp.wbinvd()
+        self.psp.df_flush()
         self._asids = AsidPool(part, self.psp)
 
     def memory(self, size: int) -> UserMemory:

@@ -38,7 +38,12 @@ class Rig:
         self.dram = Dram(size, BASE, PARTS[part], 3)
         self.fw = Firmware(self.dram, 3)
         if init:
-            self.fw.init()
+            self.init()
+
+    def init(self, region: int = 0) -> None:
+        self.fw.init(region)
+        self.fw.wbinvd()
+        self.fw.df_flush()
 
     def guest(self, state: GuestState = G.LUPDATE, policy: int = 0, asid: int = ASID, handle: int = 0) -> int:
         new = self.fw.launch_start(policy, None, handle)
@@ -99,7 +104,7 @@ def test_guest_states(command: str, state: GuestState) -> None:
 def test_every_guest_command_needs_a_working_platform_then_a_known_guest(command: str) -> None:
     rig = Rig(init=False)
     assert status(lambda: COMMANDS[command](rig.fw, 1)) is S.INVALID_PLATFORM_STATE
-    rig.fw.init()
+    rig.init()
     assert status(lambda: COMMANDS[command](rig.fw, 1)) is S.INVALID_PLATFORM_STATE
     rig.guest()
     assert status(lambda: COMMANDS[command](rig.fw, 77)) is S.INVALID_GUEST
@@ -127,7 +132,7 @@ def test_platform_states() -> None:
     assert status(lambda: rig.fw.launch_start(0)) is S.INVALID_PLATFORM_STATE
     assert status(lambda: rig.fw.guest_status(1)) is S.INVALID_PLATFORM_STATE
     assert status(rig.fw.df_flush) is S.INVALID_PLATFORM_STATE
-    rig.fw.init()
+    rig.init()
     seen = [rig.fw.state]
     assert status(rig.fw.init) is S.INVALID_PLATFORM_STATE
     handle = rig.fw.launch_start(0)

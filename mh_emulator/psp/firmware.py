@@ -29,6 +29,7 @@ from mh_emulator.psp.state import (
     policy_version,
 )
 from mh_emulator.psp.status import FirmwareError, Status
+from mh_emulator.psp.vmsa import REGION_BYTES, VMSA_BYTES, TrustedRegion, checksum_address
 
 SECRET_MAX_BYTES = 0x5000
 COPY_WINDOW_BYTES = 64 * MIB
@@ -67,6 +68,9 @@ class Firmware:
         self._digests: dict[int, hashlib._Hash] = {}
         self._dirty: set[int] = set()
         self._flushed = False
+        self._region_spa = 0
+        self.region: TrustedRegion | None = None
+        """Checksums of VMSAs, which the microcode uses too; only with SEV-ES, and after the first DF_FLUSH."""
         self.state = PlatformState.UNINIT
 
     def pdh_public(self) -> bytes:
@@ -78,10 +82,15 @@ class Firmware:
         """API major, minor and build."""
         return API_MAJOR, API_MINOR, BUILD
 
-    def init(self) -> None:
-        """INIT: take the platform into use."""
+    def init(self, region_spa: int = 0) -> None:
+        """INIT: take the platform into use, with SEV-ES if the host gives memory for checksums (1 MiB, aligned)."""
         if self.state is not PlatformState.UNINIT:
             _fail(Command.INIT, Status.INVALID_PLATFORM_STATE)
+        if region_spa % REGION_BYTES:
+            _fail(Command.INIT, Status.INVALID_ADDRESS)
+        self._region_spa = region_spa
+        self._dirty = set(range(1, self._part.asids + 1))
+        self._flushed = False
         self.state = PlatformState.INIT
 
     def shutdown(self) -> None:
@@ -92,6 +101,7 @@ class Firmware:
         self._guests.clear()
         self._digests.clear()
         self._dirty.clear()
+        self._region_spa, self.region = 0, None
         self.state = PlatformState.UNINIT
 
     def launch_start(self, policy: int, launch: LaunchSession | None = None, shared_handle: int = 0) -> int:
@@ -104,7 +114,7 @@ class Firmware:
         seed = self._bytes(session.KEY_BYTES) if not shared_handle else self._share(command, policy, shared_handle)
         if len(self._guests) == GUESTS_MAX:
             _fail(command, Status.RESOURCE_LIMIT)
-        if policy & Policy.ES:
+        if policy & Policy.ES and not self._region_spa:
             _fail(command, Status.UNSUPPORTED)
         handle = next(number for number in range(1, GUESTS_MAX + 1) if number not in self._guests)
         self._guests[handle] = GuestContext(handle, policy, seed, channel)
@@ -122,10 +132,10 @@ class Firmware:
             _fail(command, Status.ASID_OWNED)
         if guest.asid:
             _fail(command, Status.ACTIVE)
-        if asid < self._part.min_asid:
-            _fail(command, Status.INVALID_ASID)
         if asid in self._dirty:
             _fail(command, Status.DF_FLUSH_REQUIRED)
+        if guest.es is not (asid < self._part.min_asid):
+            _fail(command, Status.INVALID_ASID)
         guest.asid = asid
         self._dram.install_key(asid, session.kdf(guest.key_seed, _MEMORY_KEY_LABEL, _MEMORY_KEY_CONTEXT))
 
@@ -143,6 +153,9 @@ class Firmware:
         guest = self._guest(Command.DECOMMISSION, handle)
         if guest.asid:
             _fail(Command.DECOMMISSION, Status.ACTIVE)
+        if self.region is not None:
+            for address in guest.vmsas:
+                self.region.free(address)
         del self._guests[handle], self._digests[handle]
         if not self._guests:
             self.state = PlatformState.INIT
@@ -158,6 +171,8 @@ class Firmware:
         if not self._flushed:
             _fail(Command.DF_FLUSH, Status.WBINVD_REQUIRED)
         self._dirty.clear()
+        if self._region_spa and self.region is None:
+            self.region = TrustedRegion(self._region_spa)
 
     def guest_status(self, handle: int) -> GuestStatus:
         """GUEST_STATUS."""
@@ -180,6 +195,25 @@ class Firmware:
         data = self._dram.read_raw(spa, size)
         self._digests[handle].update(data)
         self._dram.write_private(guest.asid, spa, data)
+
+    def launch_update_vmsa(self, handle: int, spa: int, size: int = VMSA_BYTES) -> None:
+        """LAUNCH_UPDATE_VMSA: measure a VMSA, give it a checksum, and encrypt it in place."""
+        command = Command.LAUNCH_UPDATE_VMSA
+        if size != VMSA_BYTES:
+            _fail(command, Status.INVALID_LENGTH)
+        guest = self._guest(command, handle)
+        if not guest.es:
+            _fail(command, Status.UNSUPPORTED)
+        self._need_asid(command, guest)
+        if spa % BLOCK_BYTES:
+            _fail(command, Status.INVALID_ADDRESS)
+        vmsa = self._dram.read_raw(spa, size)
+        self._digests[handle].update(vmsa)
+        with_checksum = self.region.set_up(vmsa) if self.region else None
+        if with_checksum is None:
+            _fail(command, Status.RESOURCE_LIMIT)
+        guest.vmsas.append(checksum_address(with_checksum))
+        self._dram.write_private(guest.asid, spa, with_checksum)
 
     def launch_measure(self, handle: int) -> Measurement:
         """LAUNCH_MEASURE: close the launch digest and return what the guest owner checks."""

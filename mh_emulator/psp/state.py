@@ -46,6 +46,7 @@ class Command(Enum):
     COPY = "COPY"
     LAUNCH_START = "LAUNCH_START"
     LAUNCH_UPDATE_DATA = "LAUNCH_UPDATE_DATA"
+    LAUNCH_UPDATE_VMSA = "LAUNCH_UPDATE_VMSA"
     LAUNCH_MEASURE = "LAUNCH_MEASURE"
     LAUNCH_SECRET = "LAUNCH_SECRET"  # noqa: S105
     LAUNCH_FINISH = "LAUNCH_FINISH"
@@ -61,6 +62,7 @@ ALLOWED: Mapping[Command, frozenset[GuestState]] = MappingProxyType(
         Command.DEACTIVATE: _ANY_GUEST,
         Command.DECOMMISSION: _ANY_GUEST,
         Command.LAUNCH_UPDATE_DATA: frozenset({GuestState.LUPDATE}),
+        Command.LAUNCH_UPDATE_VMSA: frozenset({GuestState.LUPDATE}),
         Command.LAUNCH_MEASURE: frozenset({GuestState.LUPDATE}),
         Command.LAUNCH_SECRET: frozenset({GuestState.LSECRET}),
         Command.LAUNCH_FINISH: frozenset({GuestState.LSECRET}),
@@ -105,3 +107,10 @@ class GuestContext:
     state: GuestState = GuestState.LUPDATE
     asid: int = 0
     """0 while not activated."""
+    vmsas: list[int] = field(default_factory=list)
+    """Addresses of the checksums of its VMSAs."""
+
+    @property
+    def es(self) -> bool:
+        """Whether its registers are encrypted."""
+        return bool(self.policy & Policy.ES)

@@ -1,0 +1,173 @@
+"""VMSAs in the launch of an SEV-ES guest."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from mh_emulator.dram import Dram
+from mh_emulator.parts import PARTS
+from mh_emulator.psp.firmware import Firmware
+from mh_emulator.psp.state import Policy
+from mh_emulator.psp.status import FirmwareError, Status
+from mh_emulator.psp.vmsa import REGION_BYTES, BadVmsaError, TrustedRegion, checksum
+
+PAGE = 0x1000
+BASE = 0x12_3400_0000
+VMSA = bytes(range(256)) * 16
+ES_ASID, ASID = 5, 100
+
+S = Status
+
+
+def status(call: Callable[[], object]) -> Status:
+    try:
+        call()
+    except FirmwareError as error:
+        return error.status
+    return S.SUCCESS
+
+
+class Rig:
+    """A platform with or without SEV-ES."""
+
+    def __init__(self, region: int = BASE - REGION_BYTES) -> None:
+        self.dram = Dram(1 << 20, BASE, PARTS["milan"], 3)
+        self.fw = Firmware(self.dram, 3)
+        self.fw.init(region)
+        self.fw.wbinvd()
+        self.fw.df_flush()
+
+    def guest(self, policy: int = Policy.ES, asid: int = ES_ASID) -> int:
+        handle = self.fw.launch_start(policy)
+        self.fw.activate(handle, asid)
+        return handle
+
+
+def crc32c(data: bytes) -> int:
+    """Bit by bit, from the most significant one, as a circuit does it."""
+    state = 0xFFFF_FFFF
+    for byte in data:
+        for bit in range(8):
+            top = (state >> 31) ^ (byte >> bit & 1)
+            state = (state << 1 & 0xFFFF_FFFF) ^ (0x1EDC_6F41 if top else 0)
+    return int(f"{state ^ 0xFFFF_FFFF:032b}"[::-1], 2)
+
+
+def test_checksum_against_the_circuit() -> None:
+    assert crc32c(b"123456789") == 0xE306_9283
+    lanes = [
+        crc32c(b"".join(VMSA[at : at + 8] for at in range(first, 0xFC0, 24))) for first in (0, 8, 16)
+    ]  # fmt: skip
+    assert checksum(VMSA) == (lanes[0] ^ lanes[1] ^ lanes[2]) << 32 | crc32c(struct.pack("<3I", *lanes))
+    assert checksum(VMSA[:0xFC0] + bytes(0x40)) == checksum(VMSA)
+
+
+def test_vmsa_is_measured_as_given_and_encrypted_with_its_checksum() -> None:
+    rig = Rig()
+    handle = rig.guest()
+    rig.dram.write_raw(BASE, VMSA)
+    rig.fw.launch_update_vmsa(handle, BASE)
+    found = rig.fw.launch_measure(handle)
+    message = bytes([4, *rig.fw.version]) + struct.pack("<I", Policy.ES) + hashlib.sha256(VMSA).digest() + found.nonce
+    assert found.mac == hmac.digest(bytes(16), message, "sha256")
+    stored = rig.dram.read_private(ES_ASID, BASE, PAGE)
+    assert stored[:0x388] + stored[0x390:] == VMSA[:0x388] + VMSA[0x390:]
+    assert BASE - REGION_BYTES <= int.from_bytes(stored[0x388:0x390], "little") < BASE
+    assert rig.fw.region is not None
+    rig.fw.region.validate(stored)
+
+
+def test_region_notices_changes_and_takes_the_cpus_own() -> None:
+    region = TrustedRegion(0x10_0000)
+    stored = region.set_up(VMSA)
+    assert stored is not None
+    changed = stored[:0x178] + b"X" + stored[0x179:]
+    with pytest.raises(BadVmsaError, match="does not match"):
+        region.validate(changed)
+    region.update(changed)
+    region.validate(changed)
+    with pytest.raises(BadVmsaError):
+        region.validate(stored)
+    with pytest.raises(BadVmsaError, match="no checksum at 0x8f8e8d8c8b8a8988"):
+        region.update(VMSA)
+
+
+@pytest.mark.parametrize(("size", "spa", "expected"), [
+    (PAGE, BASE, S.SUCCESS), (PAGE - 16, BASE, S.INVALID_LENGTH), (2 * PAGE, BASE, S.INVALID_LENGTH),
+    (0, BASE, S.INVALID_LENGTH), (PAGE, BASE + 8, S.INVALID_ADDRESS),
+])  # fmt: skip
+def test_arguments(size: int, spa: int, expected: Status) -> None:
+    rig = Rig()
+    handle = rig.guest()
+    assert status(lambda: rig.fw.launch_update_vmsa(handle, spa, size)) is expected
+
+
+def test_only_for_sev_es_guests_in_their_launch() -> None:
+    rig = Rig()
+    plain = rig.guest(0, ASID)
+    assert status(lambda: rig.fw.launch_update_vmsa(plain, BASE)) is S.UNSUPPORTED
+    handle = rig.fw.launch_start(Policy.ES)
+    assert status(lambda: rig.fw.launch_update_vmsa(handle, BASE)) is S.INACTIVE
+    rig.fw.launch_measure(handle)
+    assert status(lambda: rig.fw.launch_update_vmsa(handle, BASE)) is S.INVALID_GUEST_STATE
+    # The length comes before everything else, even the platform's state.
+    rig.fw.shutdown()
+    assert status(lambda: rig.fw.launch_update_vmsa(handle, BASE, 1)) is S.INVALID_LENGTH
+    assert status(lambda: rig.fw.launch_update_vmsa(handle, BASE)) is S.INVALID_PLATFORM_STATE
+
+
+def test_asids_are_split_between_kinds_of_guest() -> None:
+    rig = Rig()
+    es, plain = rig.fw.launch_start(Policy.ES), rig.fw.launch_start(0)
+    assert status(lambda: rig.fw.activate(es, 100)) is S.INVALID_ASID
+    assert status(lambda: rig.fw.activate(plain, 99)) is S.INVALID_ASID
+    assert status(lambda: rig.fw.activate(es, 99)) is S.SUCCESS
+    assert status(lambda: rig.fw.activate(plain, 100)) is S.SUCCESS
+
+
+def test_platform_without_sev_es() -> None:
+    rig = Rig(region=0)
+    assert status(lambda: rig.fw.launch_start(Policy.ES)) is S.UNSUPPORTED
+    assert rig.fw.region is None
+
+
+def test_no_room_for_checksums_is_a_limited_resource() -> None:
+    rig = Rig()
+    handle = rig.guest()
+    assert rig.fw.region is not None
+    rig.fw.region._free.clear()
+    assert status(lambda: rig.fw.launch_update_vmsa(handle, BASE)) is S.RESOURCE_LIMIT
+
+
+def test_checksums_have_no_room_before_the_first_flush() -> None:
+    rig = Rig()
+    rig.fw.shutdown()
+    rig.fw.init(BASE - REGION_BYTES)
+    assert rig.fw.region is None
+    rig.fw.wbinvd()
+    rig.fw.df_flush()
+    assert rig.fw.region is not None
+
+
+def test_region_of_memory_must_be_aligned() -> None:
+    rig = Rig()
+    rig.fw.shutdown()
+    assert status(lambda: rig.fw.init(BASE + PAGE)) is S.INVALID_ADDRESS
+
+
+def test_decommission_frees_the_checksums() -> None:
+    rig = Rig()
+    handle = rig.guest()
+    for page in range(3):
+        rig.fw.launch_update_vmsa(handle, BASE + page * PAGE)
+    stored = rig.dram.read_private(ES_ASID, BASE, PAGE)
+    rig.fw.deactivate(handle)
+    rig.fw.decommission(handle)
+    assert rig.fw.region is not None
+    with pytest.raises(BadVmsaError):
+        rig.fw.region.validate(stored)

@@ -1,0 +1,93 @@
+"""VMSAs of SEV-ES guests: their checksums, in a region of memory that no x86 core can reach.
+
+Source: AMD-ASPFW (SEV firmware 1.55.25), sev_es.c (sev_es_setup_vmsa, sev_es_validate_vmsa), crc.c; the microcode of
+VMRUN and of every exit computes the same checksum.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from mh_builder.paging import MIB, PAGE_BYTES
+
+VMSA_BYTES = PAGE_BYTES
+REGION_BYTES = MIB
+CHECKSUM_ADDRESS_OFFSET = 0x388
+"""Where a VMSA holds the system physical address of its checksum."""
+CHECKED_BYTES = 0xFC0
+
+_POLYNOMIAL = 0x82F6_3B78
+"""CRC-32C, bits reversed."""
+_ALL_ONES = 0xFFFF_FFFF
+_LANES = 3
+_WORD = 8
+_ADDRESS = struct.Struct("<Q")
+
+
+class BadVmsaError(Exception):
+    """A VMSA whose checksum is another one, or nowhere."""
+
+
+class TrustedRegion:
+    """The checksums of all VMSAs, from `spa` on, 8 bytes each."""
+
+    def __init__(self, spa: int) -> None:
+        self._spa = spa
+        self._checksums: dict[int, int] = {}
+        self._free = list(range(spa + REGION_BYTES - _WORD, spa - _WORD, -_WORD))
+
+    def set_up(self, vmsa: bytes) -> bytes | None:
+        """Give `vmsa` a checksum; return it with the checksum's address in it, None if there is no room."""
+        if not self._free:
+            return None
+        address = self._free.pop()
+        page = bytearray(vmsa)
+        _ADDRESS.pack_into(page, CHECKSUM_ADDRESS_OFFSET, address)
+        self._checksums[address] = checksum(page)
+        return bytes(page)
+
+    def validate(self, vmsa: bytes) -> None:
+        """Check `vmsa`, as VMRUN does; raise `BadVmsaError`."""
+        (address,) = _ADDRESS.unpack_from(vmsa, CHECKSUM_ADDRESS_OFFSET)
+        if self._checksums.get(address) != checksum(vmsa):
+            raise BadVmsaError(f"VMSA: checksum at {address:#x} does not match")
+
+    def update(self, vmsa: bytes) -> None:
+        """Remember the checksum of `vmsa` as it is now, as an exit does; raise `BadVmsaError` if it has none."""
+        (address,) = _ADDRESS.unpack_from(vmsa, CHECKSUM_ADDRESS_OFFSET)
+        if address not in self._checksums:
+            raise BadVmsaError(f"VMSA: no checksum at {address:#x}")
+        self._checksums[address] = checksum(vmsa)
+
+    def free(self, address: int) -> None:
+        """Forget the checksum at `address`."""
+        del self._checksums[address]
+        self._free.append(address)
+
+
+def checksum(vmsa: bytes | bytearray) -> int:
+    """CRC-64 of a VMSA: three CRC-32C over every third quadword, XORed, above the CRC-32C of the three."""
+    words = [bytes(vmsa[at : at + _WORD]) for at in range(0, CHECKED_BYTES, _WORD)]
+    lanes = [_crc32c(b"".join(words[lane::_LANES])) for lane in range(_LANES)]
+    return (lanes[0] ^ lanes[1] ^ lanes[2]) << 32 | _crc32c(struct.pack("<3I", *lanes))
+
+
+def checksum_address(vmsa: bytes) -> int:
+    """Where the checksum of `vmsa` lies."""
+    return int(_ADDRESS.unpack_from(vmsa, CHECKSUM_ADDRESS_OFFSET)[0])
+
+
+def _crc32c(data: bytes) -> int:
+    crc = _ALL_ONES
+    for byte in data:
+        crc = _TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
+    return crc ^ _ALL_ONES
+
+
+def _entry(byte: int) -> int:
+    for _ in range(8):
+        byte = byte >> 1 ^ (_POLYNOMIAL if byte & 1 else 0)
+    return byte
+
+
+_TABLE = [_entry(byte) for byte in range(256)]
