@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
 # Programs that the tests use as oracles, and their Debian packages.
-ORACLES := as:binutils gdb:gdb cc:gcc
+ORACLES := as:binutils gdb:gdb cc:gcc qemu-system-x86_64:qemu-system-x86
 
 .PHONY: all test lint clean oracles
 

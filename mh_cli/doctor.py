@@ -13,7 +13,14 @@ from mh_cli.errors import BAD, GOOD
 from mh_cli.output import print_json
 
 PACKAGES = ("capstone", "cryptography", "dissect.cstruct", "keystone-engine", "lief", "rich", "unicorn")
-PROGRAMS = {"as": "binutils", "objdump": "binutils", "readelf": "binutils", "gdb": "gdb", "cc": "gcc"}
+PROGRAMS = {
+    "as": "binutils",
+    "objdump": "binutils",
+    "readelf": "binutils",
+    "gdb": "gdb",
+    "cc": "gcc",
+    "qemu-system-x86_64": "qemu-system-x86",
+}
 """Programs that the tests use as oracles -> Debian package."""
 
 

@@ -1,0 +1,1 @@
+"""QEMU, as a second machine: TCG only, driven over QMP."""
