@@ -143,8 +143,11 @@ def test_include_errors(tmp_path: Path) -> None:
 
 def test_include_of_itself_ends(tmp_path: Path) -> None:
     (tmp_path / "main.s").write_text('.include "main.s"', encoding="ascii")
-    with pytest.raises(AssemblyError, match=r"'\.include' nests deeper than 64"):
-        assemble(tmp_path / "main.s")
+    with pytest.raises(AssemblyError, match=r"'\.include' nests deeper than 64") as caught:
+        assemble(tmp_path / "main.s", name="main.s")
+    notes = str(caught.value).splitlines()[3:]
+    here = "main.s:1: note: included here"
+    assert notes == [here] * 3 + ["main.s: note: 57 more between these"] + [here] * 3
 
 
 def test_missing_file(tmp_path: Path) -> None:

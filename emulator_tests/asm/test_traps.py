@@ -122,6 +122,7 @@ def test_right_bytes(source: str, expected: str | None) -> None:
         pytest.param("mov [rax], 5", "the memory operand needs a size", id="store-without-size"),
         pytest.param("inc [rax]", "the memory operand needs a size", id="inc-without-size"),
         pytest.param("shl [rax], cl", "the memory operand needs a size", id="shift-without-size"),
+        pytest.param("mov [rax], [rbx]", "cannot encode 'mov' with two memory operands", id="memory-to-memory"),
         pytest.param("movzx eax, [rbx]", "the memory operand needs a size", id="movzx-without-size"),
         pytest.param("mov eax, qword ptr [rbx]", "", id="wrong-size"),
         pytest.param("vaddps xmm0, xmm1, xmm2", "'vaddps' is none of the VEX instructions", id="vex"),

@@ -150,14 +150,19 @@ def test_full_disk_leaves_nothing_and_names_the_file(tmp_path: Path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupt_waits_until_all_files_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_waits_until_all_files_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
     replace = Path.replace
 
     def interrupted(source: Path, target: Path) -> Path:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         return replace(source, target)
 
     monkeypatch.setattr(Path, "replace", interrupted)
+    before = signal.signal(number, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         write_files({"a": b"1", "b": b"2"}, tmp_path)
+    signal.signal(number, before)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]

@@ -79,6 +79,11 @@ LAYOUTS = {
         "alias-gpa: helper of 0x",
         ", above 0x80000000",
     ),
+    "below-a-mebibyte": (
+        ["--scheme", "regions", "--home", "0xa0000"],
+        "regions: home 0xa0000 is below ",
+        "0x100000",
+    ),
     "at-its-home": (
         ["--scheme", "regions", "--base", "64M"],
         "regions: region helper 0x4000000 to 0x",

@@ -30,6 +30,9 @@ class Line:
         return f"{self.file}:{self.number}{outer}"
 
 
+_NOTES_SHOWN = 6
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
     """An error at a column, counted from 1, of a line."""
@@ -39,16 +42,20 @@ class Diagnostic:
     message: str
 
     def __str__(self) -> str:
-        """Give the error with its source line, a caret and the macro uses that led there."""
+        """Give the error, its source line, a caret and the uses that led there; of many only both ends."""
         shown = self.line.text.replace("\t", " ").rstrip()
         parts = [f"{self.line.file}:{self.line.number}:{self.column}: error: {self.message}"]
         if shown:
             parts += [f"    {shown}", f"    {' ' * (self.column - 1)}^"]
+        notes = []
         line = self.line
         while line.origin:
-            parts.append(f"{line.origin.file}:{line.origin.number}: note: {line.reason} here")
+            notes.append(f"{line.origin.file}:{line.origin.number}: note: {line.reason} here")
             line = line.origin
-        return "\n".join(parts)
+        if len(notes) > _NOTES_SHOWN:
+            half = _NOTES_SHOWN // 2
+            notes[half:-half] = [f"{self.line.file}: note: {len(notes) - 2 * half} more between these"]
+        return "\n".join([*parts, *notes])
 
 
 class AssemblyError(Exception):

@@ -64,6 +64,8 @@ def complaint(pending: Pending, candidate: Candidate, encoding: Encoding) -> str
 def _refusal(pending: Pending, candidate: Candidate, error: str) -> str:
     if error.startswith("Invalid mnemonic"):
         return f"unknown instruction '{pending.mnemonic}'"
+    if sum(isinstance(operand, Memory) for operand in candidate.operands) > 1:
+        return f"cannot encode '{pending.mnemonic}' with two memory operands"
     bare = any(isinstance(operand, Memory) and not operand.size for operand in candidate.operands)
     if bare and error.startswith("Invalid operand") and _canonical(pending.mnemonic) not in _NO_SIZE:
         return f"cannot encode '{pending.mnemonic}' with these operands; {_SIZE_MISSING}"

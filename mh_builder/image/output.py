@@ -44,7 +44,7 @@ def write_files(files: Mapping[str, bytes], folder: Path) -> list[Path]:
     """Write `files`, name -> contents, into `folder`, which is made if need be: all or none.
 
     Everything is written beside its place first and renamed at the end, so a full disk leaves the folder
-    as it was; Ctrl-C waits for the end. Raises `OSError` with the path in question.
+    as it was; Ctrl-C and a polite end wait until all is done. Raises `OSError` with the path in question.
     """
     with _interrupts_wait(), ExitStack() as undo:
         _make_folder(folder, undo)
@@ -58,9 +58,12 @@ def write_files(files: Mapping[str, bytes], folder: Path) -> list[Path]:
     return [path for _, path in staged]
 
 
+_POLITE = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
 @contextmanager
 def _interrupts_wait() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _POLITE)
     try:
         yield
     finally:

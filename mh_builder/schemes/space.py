@@ -20,6 +20,9 @@ SHARED_OFFSET = 256 * GIB
 DEFAULT_HOME = 64 * MIB
 """Main GPA that the firmware reserves for the helper."""
 
+HOME_START = MIB
+"""A home begins here at the lowest: below it are the real-mode vectors, the VGA window and option ROMs."""
+
 HOME_LIMIT = 2 * GIB
 """A home ends below this: q35 starts its PCI hole here at the lowest, and below it `ram_addr` equals GPA."""
 
@@ -166,6 +169,8 @@ def checked(space: AddressSpace) -> AddressSpace:
     for what, number in (("RAM limit", options.ram_limit), ("home", options.home), ("base", space.base)):
         if number % PAGE_BYTES or number < 0:
             raise LayoutError(f"{space.name}: {what} {number:#x} is not a multiple of {PAGE_BYTES:#x}")
+    if space.home is not None and space.home < HOME_START:
+        raise LayoutError(f"{space.name}: home {space.home:#x} is below {HOME_START:#x}")
     if space.home is not None and space.home + space.memory_bytes > HOME_LIMIT:
         raise LayoutError(
             f"{space.name}: helper of {space.memory_bytes:#x} bytes at home {space.home:#x} "
