@@ -1,4 +1,7 @@
-"""Why a vCPU stopped, as KVM_RUN tells its caller."""
+"""Why a vCPU stopped, as KVM_RUN tells its caller.
+
+Source: Linux, include/uapi/linux/kvm.h (struct kvm_run).
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,20 @@ class Reason(Enum):
     """What the host has to do with."""
 
     HLT = "hlt"
-    """RIP is behind the instruction, as it is for HYPERCALL, IO and MSR."""
     HYPERCALL = "hypercall"
-    """VMMCALL or VMGEXIT; number and arguments are in the registers."""
+    """The host answers with what RAX is to be."""
     IO = "io"
+    """The host answers an input with what was read."""
     MMIO = "mmio"
-    """A guest-physical address without a slot; RIP is at the instruction, which has not been executed."""
+    """A guest-physical address without a slot; the instruction has not been executed and is tried again."""
     MSR = "msr"
-    """MSR_KVM_MIGRATION_CONTROL was written."""
+    """The host answers a read with the value, and either with whether it is an error."""
     SHUTDOWN = "shutdown"
     """Triple fault."""
     LIMIT = "limit"
     """As many instructions as `run` was allowed have been begun."""
     FAIL_ENTRY = "fail-entry"
-    """The secure processor has not made the ASID valid for execution."""
+    """VMRUN fails: the ASID is not valid for execution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,14 @@ class Exit:
     size: int = 0
     """IO and MMIO: bytes; 0 for an MMIO access that is not an operand of the instruction."""
     value: int = 0
-    """IO out and MSR."""
+    """IO out and MSR write."""
     is_write: bool = False
-    """IO and MMIO."""
+    """IO, MMIO and MSR."""
     gpa: int = 0
     """MMIO."""
     msr: int = 0
     """MSR."""
+    number: int = 0
+    """HYPERCALL."""
+    arguments: tuple[int, ...] = ()
+    """HYPERCALL: RBX, RCX and RDX."""

@@ -52,8 +52,6 @@ _SEV = 1 << 1
 _SEV_ES = 1 << 3
 _SME_COHERENT = 1 << 10
 
-_KVM_FEATURE_MIGRATION_CONTROL = 1 << 17
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -105,7 +103,6 @@ class Part:
             0: CpuidResult(MAX_BASIC_LEAF, amd[0], amd[2], amd[1]),
             1: CpuidResult(self.signature, 1 << 16 | 8 << 8, _LEAF1_ECX | _LEAF1_ECX_HYPERVISOR, _LEAF1_EDX),
             0x4000_0000: CpuidResult(MAX_KVM_LEAF, *kvm),
-            0x4000_0001: CpuidResult(_KVM_FEATURE_MIGRATION_CONTROL, 0, 0, 0),
             0x8000_0000: CpuidResult(MAX_EXTENDED_LEAF, amd[0], amd[2], amd[1]),
             0x8000_0001: CpuidResult(self.signature, 0, _EXTENDED1_ECX, _EXTENDED1_EDX),
             0x8000_0008: CpuidResult(48 << 8 | self.physical_bits, 0, 0, 0),

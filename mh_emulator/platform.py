@@ -6,7 +6,7 @@ import random
 
 from mh_builder.paging import GIB
 from mh_emulator.dram import Dram
-from mh_emulator.kvm import AsidPool, Vm
+from mh_emulator.kvm import AsidPool, Vm, VmType
 from mh_emulator.memory import UserMemory
 from mh_emulator.parts import Part
 from mh_emulator.psp.firmware import Firmware
@@ -36,6 +36,6 @@ class Platform:
         """Map `size` bytes of memory in the host process."""
         return UserMemory(self.dram, size)
 
-    def create_vm(self) -> Vm:
+    def create_vm(self, vm_type: VmType = VmType.DEFAULT) -> Vm:
         """KVM_CREATE_VM."""
-        return Vm(self.dram, self.psp, self._asids)
+        return Vm(self.dram, self.psp, self._asids, vm_type)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+
+import pytest
 
 from mh_builder.asm import assemble_text
 from mh_emulator.exits import Exit, Reason
-from mh_emulator.kvm import Vm
+from mh_emulator.kvm import KvmError, Vcpu, Vm
 from mh_emulator.memory import UserMemory, pieces
 from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 from mh_emulator.registers import Registers, SystemSegment, Table
-from mh_emulator.vcpu import Vcpu
 
 PAGE = 0x1000
 P, RW, US, A, D, NX = 1 << 0, 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 63
@@ -163,6 +166,16 @@ class Guest:
         spa = self.vm.spa(gpa)
         assert spa is not None
         return spa
+
+
+def fails(number: int, ioctl: str) -> AbstractContextManager[pytest.ExceptionInfo[KvmError]]:
+    """What an ioctl does that must fail with that errno."""
+    return pytest.raises(KvmError, match=f"^{ioctl}: {errno.errorcode[number]}")
+
+
+def machine(part: str = "milan") -> Platform:
+    """A small host."""
+    return Platform(PARTS[part], 16 << 20, 1)
 
 
 def assemble(text: str) -> bytes:

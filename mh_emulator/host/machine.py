@@ -11,12 +11,20 @@ from mh_emulator.exits import Exit, Reason
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.ring import HelperStopped, Ring
 from mh_emulator.host.topology import FOUR_GIB
+from mh_emulator.kvm import hypercalls, msrs
 from mh_emulator.loader import HelperImage
 from mh_emulator.memory import UserMemory
 from mh_emulator.owner import GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.registers import Registers
 from payload import abi
+
+MSR_KVM_MIGRATION_CONTROL = 0x4B56_4D08
+MIGRATION_READY = 1 << 0
+
+KVM_FEATURE_HC_MAP_GPA_RANGE = 1 << 16
+KVM_FEATURE_MIGRATION_CONTROL = 1 << 17
+"""EAX of CPUID leaf 4000_0001 (arch/x86/include/uapi/asm/kvm_para.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,16 @@ class Machine:
             self.vm.set_user_memory_region(number, block.gpa, block.size, self.memory, block.ram_addr)
         self._set_helper_memory()
         self.exits = 0
+        self.migration_allowed = False
+        """What the guest last wrote to MSR_KVM_MIGRATION_CONTROL; Documentation/virt/kvm/x86/msr.rst."""
+        self._watch_guest()
+
+    def _watch_guest(self) -> None:
+        """Offer the guest to say which pages it shares, and that it may be migrated: both reach the host only."""
+        self.vm.kvm_features = KVM_FEATURE_HC_MAP_GPA_RANGE | KVM_FEATURE_MIGRATION_CONTROL
+        self.vm.enable_exit_hypercall(1 << hypercalls.MAP_GPA_RANGE)
+        self.vm.enable_user_space_msr(msrs.EXIT_FILTER)
+        self.vm.set_msr_filter(frozenset({MSR_KVM_MIGRATION_CONTROL}))
 
     def _set_helper_memory(self) -> None:
         if self.helper.home is None:
@@ -109,8 +127,19 @@ class Machine:
         self.vcpu.set_registers(replace(state, rdi=argument))
 
     def run_guest(self, max_instructions: int | None = None) -> Exit:
-        """KVM_RUN of the guest's vCPU."""
-        return self.vcpu.run(max_instructions)
+        """KVM_RUN of the guest's vCPU; an access to MSR_KVM_MIGRATION_CONTROL is answered before it is returned."""
+        leave = self.vcpu.run(max_instructions)
+        if leave.reason is Reason.MSR:
+            self._answer_migration_control(leave)
+        return leave
+
+    def _answer_migration_control(self, access: Exit) -> None:
+        if not access.is_write:
+            self.vcpu.answer(MIGRATION_READY if self.migration_allowed else 0)
+        elif access.value & ~MIGRATION_READY:
+            self.vcpu.answer(error=True)
+        else:
+            self.migration_allowed = bool(access.value)
 
     def run_helper(self) -> None:
         """KVM_RUN until the helper has nothing to do. Raises `HelperStopped` for any other exit."""

@@ -174,7 +174,7 @@ def _work_until_stopped(source: Machine, worker: Worker) -> None:
     """Run the guest from its start to about the middle of its work, at no particular instruction."""
     source.start_guest(worker.entry, worker.cr3, worker.base)
     allowed = source.run_guest()
-    if allowed.reason is not Reason.MSR or not source.vm.migration_allowed:
+    if allowed.reason is not Reason.MSR or not source.migration_allowed:
         raise MigrationError(f"the guest has not allowed its migration: it left with {allowed}")
     stopped = source.run_guest(worker.instructions() // 2)
     if stopped.reason is not Reason.LIMIT:

@@ -1,4 +1,7 @@
-"""One vCPU: runs guest code until the host has something to do."""
+"""One CPU in guest mode: runs until an intercept, as VMRUN does.
+
+What KVM makes of an intercept is in `mh_emulator.kvm`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from unicorn import unicorn_const, x86_const
 from mh_builder.paging import PAGE_BYTES, is_canonical
 from mh_emulator.engine import CODELESS, Engine, Foreign, UnicornError
 from mh_emulator.exceptions import WITH_ERROR_CODE, Event, TripleFault, deliver
-from mh_emulator.exits import Exit, Reason
+from mh_emulator.intercepts import Code, Intercept
 from mh_emulator.interrupts import held_back
 from mh_emulator.mmu import (
     PF_WRITE,
@@ -25,10 +28,10 @@ from mh_emulator.mmu import (
     NoSlotError,
     page_of,
 )
-from mh_emulator.msr import MSR_KVM_MIGRATION_CONTROL, BadMsrError, MsrOwner, read_msr, write_msr
+from mh_emulator.msr import BadMsrError, is_direct, read_msr, write_msr
 from mh_emulator.operands import LONGEST_INSTRUCTION, Operand, missed
-from mh_emulator.parts import OSXSAVE, Part
-from mh_emulator.registers import CR0_PG, CR4_OSXSAVE, EFER_LMA, Registers
+from mh_emulator.parts import OSXSAVE, CpuidResult
+from mh_emulator.registers import CR0_PG, CR4_OSXSAVE, EFER_LMA, GPR_NAMES, Registers
 from mh_emulator.tlb import StaleCodeError, Tlb
 from mh_emulator.traps import Trap, Trapped, Traps, classify
 
@@ -40,27 +43,29 @@ _INT3 = 0xCC
 _MASK32 = 0xFFFF_FFFF
 _IOPL_SHIFT = 12
 
-_RAX, _RCX, _RDX, _RBX = (getattr(x86_const, f"UC_X86_REG_{n}") for n in ("RAX", "RCX", "RDX", "RBX"))
+_GPRS = {name: getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in GPR_NAMES}
+_RAX, _RCX, _RDX, _RBX = (_GPRS[name] for name in ("rax", "rcx", "rdx", "rbx"))
 _RIP = x86_const.UC_X86_REG_RIP
 
 MemoryTrace = Callable[[int, int, bool], None]
 """(system physical address, bytes, whether it is a write)."""
 
 
-class Machine(GuestPhysical, MsrOwner, Protocol):
-    """The VM around a vCPU."""
-
-    part: Part
+class Guest(GuestPhysical, Protocol):
+    """The VM whose code runs."""
 
     @property
-    def runnable(self) -> bool:
-        """Whether the CPU accepts the VM's ASID."""
+    def encrypted(self) -> bool:
+        """Whether SEV is on."""
+
+    def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
+        """What CPUID returns, without what depends on the CPU's state."""
 
 
-class Vcpu:
-    """A virtual CPU of `vm`; give it registers, then `run` it again and again."""
+class Core:
+    """A CPU that executes `vm`; give it registers, then `run` it again and again."""
 
-    def __init__(self, vm: Machine) -> None:
+    def __init__(self, vm: Guest) -> None:
         self._vm = vm
         dram = vm.dram
         self._engine = Engine(dram.base_spa, dram.size, dram.host_address)
@@ -70,6 +75,8 @@ class Vcpu:
         self._invalid = False
         self._trapped: Trapped | None = None
         self._counts = False
+        self.begun = 0
+        """Instructions begun in the last `run` that had a limit."""
         self._trace_hook: int | None = None
         self._add_hooks()
 
@@ -80,7 +87,7 @@ class Vcpu:
     def set_registers(self, registers: Registers) -> None:
         """Write the whole state; raise `ValueError` outside of long mode with paging."""
         if not (registers.cr0 & CR0_PG and registers.efer & EFER_LMA):
-            raise ValueError(f"CR0 {registers.cr0:#x}, EFER {registers.efer:#x}: the vCPU runs in long mode only")
+            raise ValueError(f"CR0 {registers.cr0:#x}, EFER {registers.efer:#x}: the CPU runs in long mode only")
         self._engine.set_registers(registers)
         self._tlb.efer = registers.efer
         self._tlb.flush_translations()
@@ -90,7 +97,7 @@ class Vcpu:
         self._tlb.flush_translations()
 
     def close(self) -> None:
-        """Stop watching memory; the vCPU cannot be used any more."""
+        """Stop watching memory; the CPU cannot be used any more."""
         self._tlb.close()
 
     def trace_memory(self, callback: MemoryTrace | None) -> None:
@@ -112,24 +119,41 @@ class Vcpu:
         """Return memory as the guest's supervisor sees it at `va`; raise `GuestFault` or `NoSlotError`."""
         return self._mmu.read(va, size, self._mode().supervisor())
 
-    def run(self, max_instructions: int | None = None) -> Exit:
-        """Run until an exit, or until `max_instructions` have been begun."""
-        if not self._vm.runnable:
-            return Exit(Reason.FAIL_ENTRY)
-        remaining = max_instructions
+    def run(self, max_instructions: int | None = None) -> Intercept:
+        """Run until an intercept, or until `max_instructions` have been begun; `begun` says how many were."""
+        self.begun = 0
         try:
-            while remaining is None or remaining > 0:
-                begun = self._start(remaining)
-                if remaining is not None:
-                    remaining -= begun
+            while max_instructions is None or self.begun < max_instructions:
+                self.begun += self._start(None if max_instructions is None else max_instructions - self.begun)
                 stop = self._handle()
                 if stop is not None:
                     return stop
         except TripleFault:
-            return Exit(Reason.SHUTDOWN)
+            return Intercept(Code.SHUTDOWN)
         except NoSlotError as missing:
-            return Exit(Reason.MMIO, gpa=missing.gpa)
-        return Exit(Reason.LIMIT)
+            return Intercept(Code.NPF, gpa=missing.gpa)
+        return Intercept(Code.INTR)
+
+    def read(self, name: str) -> int:
+        """A general-purpose register by name."""
+        return int(self._engine.read(_GPRS[name]))
+
+    def write(self, name: str, value: int) -> None:
+        """Set a general-purpose register by name."""
+        self._engine.write(_GPRS[name], value)
+
+    @property
+    def privilege(self) -> int:
+        """CPL."""
+        return self._engine.control().cs & 3
+
+    def skip(self, length: int) -> None:
+        """Move RIP behind an instruction of `length` bytes, which somebody else has executed."""
+        self._engine.write(_RIP, self._engine.read(_RIP) + length)
+
+    def inject(self, vector: int, error_code: int | None) -> None:
+        """Deliver an exception at the instruction at RIP; raise `TripleFault` where that cannot be."""
+        self._deliver(Event(vector, error_code))
 
     def _start(self, limit: int | None) -> int:
         """Run the engine until something happens; return the instructions begun, 0 without a limit."""
@@ -147,7 +171,7 @@ class Vcpu:
                 raise
         return min(self._engine.executed(), limit) if limit is not None else 0
 
-    def _handle(self) -> Exit | None:
+    def _handle(self) -> Intercept | None:
         missed_reason = self._tlb.missed
         if self._raised is not None:
             self._deliver(self._exception(self._raised))
@@ -163,7 +187,7 @@ class Vcpu:
             self._deliver(self._missed_fault(missed_reason))
         return None
 
-    def _write_into_code(self) -> Exit | None:
+    def _write_into_code(self) -> Intercept | None:
         """Let one instruction write where instructions are cached, maybe itself; then forget them all."""
         with self._tlb.code_writable():
             self._start(1)
@@ -207,59 +231,59 @@ class Vcpu:
                 return found
         return Operand(address, 0, on_stack=False, is_read=False, is_written=False)
 
-    def _mmio(self, missing: NoSlotError) -> Exit:
+    def _mmio(self, missing: NoSlotError) -> Intercept:
         page = page_of(self._tlb.missed_page)
         operand = self._missed_operand(page)
         is_table_walk = missing.gpa % PAGE_BYTES != 0
         if is_table_walk:
-            return Exit(Reason.MMIO, gpa=missing.gpa)
+            return Intercept(Code.NPF, gpa=missing.gpa)
         is_write = self._tlb.missed_access is Access.WRITE
-        return Exit(Reason.MMIO, gpa=missing.gpa + operand.address - page, size=operand.size, is_write=is_write)
+        return Intercept(Code.NPF, gpa=missing.gpa + operand.address - page, size=operand.size, is_write=is_write)
 
-    def _invalid_instruction(self) -> Exit | None:
+    def _invalid_instruction(self) -> Intercept | None:
         rip = self._engine.read(_RIP)
         code = self._code(rip, 4)
         length = 4 if code[:1] in _REPEAT else 3
         if code[length - 3 : length] != _VMMCALL:
             self._deliver(Event(VECTOR_UD, None))
             return None
-        self._engine.write(_RIP, rip + length)
-        return Exit(Reason.HYPERCALL)
+        return Intercept(Code.VMMCALL, length)
 
-    def _trap(self, trapped: Trapped) -> Exit | None:
+    def _trap(self, trapped: Trapped) -> Intercept | None:
         control = self._engine.control()
         level = control.cs & 3
         limit = control.rflags >> _IOPL_SHIFT & 3 if trapped.trap in (Trap.IN, Trap.OUT) else 0
         if level > limit:
             self._deliver(Event(VECTOR_GP, 0))
             return None
-        try:
-            stop = self._execute(trapped)
-        except BadMsrError:
-            self._deliver(Event(VECTOR_GP, 0))
-            return None
-        self._engine.write(_RIP, self._engine.read(_RIP) + trapped.length)
-        return stop
-
-    def _execute(self, trapped: Trapped) -> Exit | None:
         if trapped.trap is Trap.HLT:
-            return Exit(Reason.HLT)
+            self.skip(trapped.length)
+            return Intercept(Code.HLT)
         if trapped.trap in (Trap.IN, Trap.OUT):
-            is_write = trapped.trap is Trap.OUT
             port = self._engine.read(_RDX) & 0xFFFF if trapped.port is None else trapped.port
-            value = self._engine.read(_RAX) & ((1 << 8 * trapped.size) - 1) if is_write else 0
-            return Exit(Reason.IO, port=port, size=trapped.size, value=value, is_write=is_write)
+            return Intercept(Code.IOIO, trapped.length, port, trapped.size, is_write=trapped.trap is Trap.OUT)
+        return self._access_msr(trapped)
+
+    def _access_msr(self, trapped: Trapped) -> Intercept | None:
+        is_write = trapped.trap is Trap.WRMSR
         index = self._engine.read(_RCX) & _MASK32
-        if trapped.trap is Trap.RDMSR:
-            value = read_msr(index, self._engine, self._vm)
+        if not is_direct(index, encrypted=self._vm.encrypted):
+            return Intercept(Code.MSR, trapped.length, is_write=is_write)
+        if is_write:
+            value = (self._engine.read(_RDX) & _MASK32) << 32 | self._engine.read(_RAX) & _MASK32
+            try:
+                write_msr(index, value, self._engine)
+            except BadMsrError:
+                self._deliver(Event(VECTOR_GP, 0))
+                return None
+            self._tlb.efer = self._engine.efer()
+            self._tlb.flush_translations()
+        else:
+            value = read_msr(index, self._engine)
             self._engine.write(_RAX, value & _MASK32)
             self._engine.write(_RDX, value >> 32)
-            return None
-        value = (self._engine.read(_RDX) & _MASK32) << 32 | self._engine.read(_RAX) & _MASK32
-        write_msr(index, value, self._engine, self._vm)
-        self._tlb.efer = self._engine.efer()
-        self._tlb.flush_translations()
-        return Exit(Reason.MSR, msr=index, value=value) if index == MSR_KVM_MIGRATION_CONTROL else None
+        self.skip(trapped.length)
+        return None
 
     def _code(self, va: int, size: int) -> bytes:
         """Return up to `size` bytes of instructions at `va`, fewer where the next page is missing."""
@@ -300,7 +324,7 @@ class Vcpu:
 
     def _on_cpuid(self, uc: Foreign, _data: object) -> int:
         leaf, subleaf = uc.reg_read(_RAX) & _MASK32, uc.reg_read(_RCX) & _MASK32
-        eax, ebx, ecx, edx = self._vm.part.cpuid(leaf, subleaf, encrypted=self._vm.encrypted)
+        eax, ebx, ecx, edx = self._vm.cpuid(leaf, subleaf)
         if leaf == 1 and self._engine.control().cr4 & CR4_OSXSAVE:
             ecx |= OSXSAVE
         for register, value in ((_RAX, eax), (_RBX, ebx), (_RCX, ecx), (_RDX, edx)):

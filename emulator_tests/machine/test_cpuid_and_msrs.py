@@ -1,0 +1,116 @@
+"""CPUID and MSRs, as a guest sees them."""
+
+from __future__ import annotations
+
+import pytest
+
+from emulator_tests.machine.guests import (
+    DATA,
+    HEAP,
+    PAGE,
+    STACK,
+    TEXT,
+    Guest,
+    caught,
+    run_to_halt,
+)
+from mh_emulator.exits import Reason
+from mh_emulator.kvm import Vcpu
+from mh_emulator.registers import EFER_NXE
+
+
+def cpuid(vcpu: Vcpu, leaf: int, subleaf: int = 0) -> tuple[int, int, int, int]:
+    vcpu.set_registers(vcpu.get_registers().with_changes(rip=TEXT, rax=leaf, rcx=subleaf))
+    state = run_to_halt(vcpu)
+    return state.rax, state.rbx, state.rcx, state.rdx
+
+
+@pytest.mark.parametrize(
+    ("part", "address_bits", "ebx", "asids", "coherent"),
+    [
+        ("naples", 48, 0x16F, 15, 0),
+        ("rome", 48, 0x16F, 509, 0),
+        ("milan", 48, 0x173, 509, 1),
+        ("genoa", 52, 0x1B3, 1006, 1),
+    ],
+)
+def test_cpuid_shows_the_part(part: str, address_bits: int, ebx: int, asids: int, coherent: int) -> None:
+    vcpu = Guest(part).launch("cpuid\n hlt")
+    assert cpuid(vcpu, 0x8000_0008)[0] & 0xFF == address_bits
+    sev = cpuid(vcpu, 0x8000_001F)
+    # EBX[15:12], the number of VMPLs, belongs to SNP, which these guests have not.
+    assert (sev[1], sev[2]) == (ebx, asids)
+    assert sev[0] & 2
+    assert sev[0] >> 10 & 1 == coherent
+    vendor = cpuid(vcpu, 0)
+    text = b"".join(vendor[n].to_bytes(4, "little") for n in (1, 3, 2))
+    assert text == b"AuthenticAMD"
+    hypervisor = cpuid(vcpu, 0x4000_0000)
+    assert b"".join(n.to_bytes(4, "little") for n in hypervisor[1:]) == b"KVMKVMKVM\0\0\0"
+    needed = 1 << 1 | 1 << 9 | 1 << 19 | 1 << 20 | 1 << 25 | 1 << 26 | 1 << 30 | 1 << 31
+    features = cpuid(vcpu, 1)
+    assert features[2] & needed == needed
+    assert features[2] >> 27 & 1 == 0
+    assert features[2] >> 28 & 1 == 0, "AVX, which the engine executes wrongly"
+    assert cpuid(vcpu, 7)[1] >> 18 & 1
+    assert cpuid(vcpu, 7, 1) == (0, 0, 0, 0)
+    extended = cpuid(vcpu, 0x8000_0001)
+    assert all(extended[3] >> bit & 1 for bit in (20, 26, 29))
+
+
+def test_cpuid_of_a_plain_guest_has_no_sev_and_osxsave_follows_cr4() -> None:
+    guest = Guest(encrypted=False)
+    vcpu = guest.launch("cpuid\n hlt")
+    assert cpuid(vcpu, 0x8000_001F) == (0, 0, 0, 0)
+    vcpu.set_registers(vcpu.get_registers().with_changes(cr4=guest.registers().cr4 | 1 << 18))
+    assert cpuid(vcpu, 1)[2] >> 27 & 1
+
+
+def msr(vcpu: Vcpu, index: int, value: int | None = None) -> int | None:
+    """Read or write one MSR in the guest; None for #GP."""
+    start = TEXT if value is None else TEXT + 3
+    low, high = (0, 0) if value is None else (value & 0xFFFF_FFFF, value >> 32)
+    state = vcpu.get_registers().with_changes(
+        rip=start, rax=low | 0xDEAD << 32, rdx=high | 0xDEAD << 32, rcx=index | 0xBEEF << 32, rsp=STACK
+    )
+    vcpu.set_registers(state)
+    stop = vcpu.run()
+    while stop.reason is Reason.MSR:
+        stop = vcpu.run()
+    state = vcpu.get_registers()
+    if state.rip == 0x2_0000 + 13 + 1:
+        assert int.from_bytes(vcpu.read_linear(state.rsp, 16)[8:], "little") == start
+        return None
+    return state.rdx << 32 | state.rax if value is None else value
+
+
+def test_msrs() -> None:
+    guest = Guest()
+    vcpu = guest.launch("rdmsr\n hlt\n wrmsr\n hlt")
+    efer = guest.registers().efer
+    assert msr(vcpu, 0xC001_0131) == 1
+    assert msr(vcpu, 0xC000_0080) == efer
+    for index, value in ((0xC000_0102, 0x1234_5678_9ABC_DEF0), (0xC000_0082, 0xFFFF_8000_0000_1000)):
+        assert msr(vcpu, index, value) == value
+        assert msr(vcpu, index) == value
+    assert vcpu.get_registers().kernel_gs_base == 0x1234_5678_9ABC_DEF0
+    for index in (0xC001_0130, 0x1234, 0x10):
+        assert msr(vcpu, index) is None
+        assert msr(vcpu, index, 1) is None
+    assert msr(vcpu, 0xC001_0131, 1) is None
+    assert msr(vcpu, 0xC000_0080, efer & ~(1 << 8)) is None
+    assert msr(vcpu, 0xC000_0080, efer | 1 << 1) is None
+    plain = Guest(encrypted=False).launch("rdmsr\n hlt\n wrmsr\n hlt")
+    assert msr(plain, 0xC001_0131) is None
+
+
+def test_efer_written_by_the_guest_changes_what_page_tables_mean() -> None:
+    guest = Guest()
+    for page in (STACK - PAGE, 0x5_0000, 0x5_1000):
+        guest.tables.map(page, page, DATA & ~(1 << 63))
+    vcpu = guest.launch(
+        f"mov rbx, [{HEAP}]\n mov ecx, 0xc0000080\n rdmsr\n btr eax, 11\n wrmsr\n mov rbx, [{HEAP}]\n hlt"
+    )
+    fault = caught(vcpu)
+    assert (fault.vector, fault.error_code, fault.cr2) == (14, 9, HEAP)
+    assert not vcpu.get_registers().efer & EFER_NXE

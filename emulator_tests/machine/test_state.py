@@ -1,0 +1,92 @@
+"""State that moves from one vCPU to another."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from emulator_tests.machine.guests import (
+    HEAP,
+    PAGE,
+    Guest,
+    caught,
+    run_to_halt,
+)
+from mh_emulator.exits import Exit, Reason
+from mh_emulator.registers import Registers
+
+BUSY = """
+again:
+    imul rax, rax, 0x6255
+    add rax, 0x3619
+    movq xmm1, rax
+    paddq xmm0, xmm1
+    pxor xmm15, xmm0
+    mov rdx, rax
+    and edx, 0xff8
+    add [rdi + rdx], rax
+    rol r11, 7
+    adc r11, rdx
+    loop again
+    hlt
+"""
+
+
+@pytest.mark.parametrize("cut", [1, 10, 11, 997, 5000])
+def test_a_guest_moved_in_the_middle_of_its_work_ends_the_same(cut: int) -> None:
+    straight = Guest()
+    expected = run_to_halt(straight.launch(BUSY, rdi=HEAP, rcx=1000))
+    guest = Guest()
+    first = guest.launch(BUSY, rdi=HEAP, rcx=1000)
+    assert first.run(cut) == Exit(Reason.LIMIT)
+    second = guest.vm.create_vcpu()
+    second.set_registers(first.get_registers())
+    assert run_to_halt(second) == expected
+    assert guest.private(HEAP, PAGE) == straight.private(HEAP, PAGE)
+
+
+def test_every_register_survives_a_round_trip() -> None:
+    rng = random.Random(5)
+    names = [f"r{n}" for n in range(8, 16)] + ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"]
+    guest = Guest()
+    state = guest.registers(
+        **{name: rng.getrandbits(64) for name in names},
+        **{name: rng.getrandbits(47) for name in ("fs_base", "gs_base", "kernel_gs_base", "lstar", "cr2")},
+        xmm=tuple(rng.getrandbits(128) for _ in range(16)),
+        mxcsr=0x1FA0, rflags=0x40AD7, star=0x001B_0008 << 32, sfmask=0x4_7700, ds=0x1B, es=0x10, fs=0x1B, gs=0x23,
+    )  # fmt: skip
+    first, second = guest.vm.create_vcpu(), guest.vm.create_vcpu()
+    first.set_registers(state)
+    assert first.get_registers() == state
+    second.set_registers(first.get_registers())
+    assert second.get_registers() == state
+
+
+def test_flags_that_the_engine_computes_late_are_carried() -> None:
+    guest = Guest()
+    first = guest.launch(
+        "std\n mov al, 0x7f\n add al, 1\n hlt\n seto bl\n sets cl\n mov rdi, rsi\n lodsb\n hlt", rsi=HEAP + 8
+    )
+    state = run_to_halt(first)
+    second = guest.vm.create_vcpu()
+    second.set_registers(state)
+    end = run_to_halt(second)
+    assert (end.rbx & 0xFF, end.rcx & 0xFF, end.rsi) == (1, 1, HEAP + 7)
+
+
+def test_user_mode_moves_too() -> None:
+    guest = Guest()
+    guest.code(0x7_0000, "again: inc rax\n jmp again")
+    first = guest.launch("", rip=0x7_0000, cs=0x23, ss=0x1B, rsp=0x7_8000)
+    assert first.run(10) == Exit(Reason.LIMIT)
+    second = guest.vm.create_vcpu()
+    second.set_registers(first.get_registers().with_changes(rip=HEAP))
+    fault = caught(second)
+    assert (fault.vector, fault.error_code, fault.cs) == (14, 0b10101, 0x23)
+
+
+def test_registers_default_to_the_documented_start() -> None:
+    state = Registers.long_mode(0x1000, 0x2000, 0x3000)
+    assert (state.rip, state.rsp, state.cr3, state.cs & 3, state.rflags) == (0x1000, 0x2000, 0x3000, 0, 2)
+    assert (state.cr0, state.cr4, state.efer) == (0x8001_0033, 0x620, 0xD01)

@@ -1,0 +1,57 @@
+"""The guest's registers while KVM emulates one of its instructions."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mh_emulator.core import Core
+from mh_emulator.mmu import VECTOR_GP
+
+
+class Frame(Protocol):
+    """What an emulated instruction reads and changes."""
+
+    @property
+    def privilege(self) -> int:
+        """CPL."""
+
+    def read(self, name: str) -> int:
+        """A register by name."""
+
+    def write(self, name: str, value: int) -> None:
+        """Set a register by name."""
+
+    def done(self) -> None:
+        """The instruction has been executed."""
+
+    def fault(self) -> None:
+        """The instruction raises #GP."""
+
+
+class PlainFrame:
+    """Of a vCPU whose registers the host sees: those of the CPU, stopped at an instruction of `length` bytes."""
+
+    def __init__(self, core: Core, length: int) -> None:
+        self._core = core
+        self._length = length
+
+    @property
+    def privilege(self) -> int:
+        """CPL."""
+        return self._core.privilege
+
+    def read(self, name: str) -> int:
+        """A register by name."""
+        return self._core.read(name)
+
+    def write(self, name: str, value: int) -> None:
+        """Set a register by name."""
+        self._core.write(name, value)
+
+    def done(self) -> None:
+        """Move RIP behind the instruction."""
+        self._core.skip(self._length)
+
+    def fault(self) -> None:
+        """Deliver #GP; raises `TripleFault` where that cannot be."""
+        self._core.inject(VECTOR_GP, 0)

@@ -1,0 +1,52 @@
+"""Intercepted MSRs: KVM has none that this machine needs, so each is #GP unless the host asked for it.
+
+Source: Linux, arch/x86/kvm/x86.c (kvm_emulate_rdmsr, kvm_emulate_wrmsr, kvm_msr_allowed, kvm_msr_user_space),
+Documentation/virt/kvm/api.rst (KVM_X86_SET_MSR_FILTER, KVM_CAP_X86_USER_SPACE_MSR).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mh_emulator.exits import Exit, Reason
+from mh_emulator.kvm.frame import Frame
+
+EXIT_INVAL, EXIT_UNKNOWN, EXIT_FILTER = 1 << 0, 1 << 1, 1 << 2
+"""KVM_MSR_EXIT_REASON_*: what KVM_CAP_X86_USER_SPACE_MSR can be enabled for."""
+EXIT_REASONS = EXIT_INVAL | EXIT_UNKNOWN | EXIT_FILTER
+
+_MASK32 = 0xFFFF_FFFF
+
+
+@dataclass(slots=True)
+class MsrExits:
+    """Which accesses leave for the host instead of being #GP."""
+
+    reasons: int = 0
+    denied: frozenset[int] = frozenset()
+    """MSRs that the filter denies."""
+
+    def wanted(self, index: int) -> bool:
+        """Whether the host is asked."""
+        return bool(self.reasons & (EXIT_FILTER if index in self.denied else EXIT_UNKNOWN))
+
+
+def begin(frame: Frame, exits: MsrExits, *, is_write: bool) -> Exit | None:
+    """Deliver #GP, or return the exit for the access."""
+    index = frame.read("rcx") & _MASK32
+    if not exits.wanted(index):
+        frame.fault()
+        return None
+    value = (frame.read("rdx") & _MASK32) << 32 | frame.read("rax") & _MASK32 if is_write else 0
+    return Exit(Reason.MSR, msr=index, value=value, is_write=is_write)
+
+
+def finish(frame: Frame, value: int, *, is_write: bool, error: bool) -> None:
+    """Complete the instruction as the host answered."""
+    if error:
+        frame.fault()
+        return
+    if not is_write:
+        frame.write("rax", value & _MASK32)
+        frame.write("rdx", value >> 32 & _MASK32)
+    frame.done()

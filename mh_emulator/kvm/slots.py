@@ -1,0 +1,68 @@
+"""Memory slots: what lies behind a guest-physical address.
+
+Source: Linux, virt/kvm/kvm_main.c (kvm_set_memory_region), arch/x86/kvm/x86.c (kvm_arch_prepare_memory_region).
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+from mh_builder.paging import PAGE_BYTES
+from mh_emulator.kvm.errors import KvmError
+from mh_emulator.memory import UserMemory
+
+_IOCTL = "KVM_SET_USER_MEMORY_REGION"
+
+
+class Slot(NamedTuple):
+    """Guest-physical memory: `size` bytes at `gpa` are those of `memory` from `offset`."""
+
+    gpa: int
+    size: int
+    memory: UserMemory
+    offset: int
+
+
+class Slots:
+    """The slots of one VM on a part with that MAXPHYADDR."""
+
+    def __init__(self, physical_bits: int) -> None:
+        self._physical_bits = physical_bits
+        self._slots: dict[int, Slot] = {}
+        self._pages: dict[int, int] = {}
+
+    def set(self, number: int, slot: Slot) -> None:
+        """Make, move or, with size 0, delete a slot. EINVAL, EEXIST."""
+        old = self._slots.get(number)
+        if slot.size == 0:
+            if old is None:
+                raise KvmError(errno.EINVAL, _IOCTL)
+            del self._slots[number]
+        else:
+            self._check(number, slot, old)
+            self._slots[number] = slot
+        self._pages.clear()
+
+    def spa(self, gpa: int) -> int | None:
+        """System physical address behind `gpa`, or None where no slot is."""
+        page = self._pages.get(gpa // PAGE_BYTES)
+        if page is None:
+            slot = next((one for one in self._slots.values() if one.gpa <= gpa < one.gpa + one.size), None)
+            if slot is None:
+                return None
+            page = slot.memory.spa(slot.offset + gpa // PAGE_BYTES * PAGE_BYTES - slot.gpa)
+            self._pages[gpa // PAGE_BYTES] = page
+        return page + gpa % PAGE_BYTES
+
+    def _check(self, number: int, slot: Slot, old: Slot | None) -> None:
+        gpa, size, memory, offset = slot
+        is_outside = gpa < 0 or offset < 0 or offset + size > memory.size or (gpa + size - 1) >> self._physical_bits
+        if (gpa | size | offset) % PAGE_BYTES or is_outside:
+            raise KvmError(errno.EINVAL, _IOCTL)
+        # Only the place can change.
+        if old is not None and old[1:] != slot[1:]:
+            raise KvmError(errno.EINVAL, _IOCTL)
+        for other_number, other in self._slots.items():
+            if other_number != number and gpa < other.gpa + other.size and other.gpa < gpa + size:
+                raise KvmError(errno.EEXIST, _IOCTL)

@@ -1,0 +1,126 @@
+"""A vCPU: KVM_RUN, and what KVM does itself between two of its exits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from mh_emulator.core import Core, Guest, MemoryTrace
+from mh_emulator.exceptions import TripleFault
+from mh_emulator.exits import Exit, Reason
+from mh_emulator.intercepts import Code, Intercept
+from mh_emulator.kvm import hypercalls, msrs, ports
+from mh_emulator.kvm.frame import PlainFrame
+from mh_emulator.kvm.msrs import MsrExits
+from mh_emulator.registers import Registers
+
+
+class Machine(Guest, Protocol):
+    """The VM around a vCPU."""
+
+    hypercall_exits: int
+    msr_exits: MsrExits
+
+    @property
+    def runnable(self) -> bool:
+        """Whether the CPU accepts the VM's ASID."""
+
+
+class Answer(NamedTuple):
+    """What the host leaves in struct kvm_run for the instruction that it was asked about."""
+
+    value: int = 0
+    error: bool = False
+
+
+class Vcpu:
+    """A virtual CPU of `vm`; its methods are the ioctls on its file descriptor.
+
+    HYPERCALL, IO and MSR leave before the instruction; the next `run` completes it with the host's `answer`.
+    """
+
+    def __init__(self, vm: Machine) -> None:
+        self._vm = vm
+        self._core = Core(vm)
+        self._pending: Callable[[Answer], None] | None = None
+        self._answer = Answer()
+
+    def get_registers(self) -> Registers:
+        """KVM_GET_REGS, KVM_GET_SREGS and the like."""
+        return self._core.get_registers()
+
+    def set_registers(self, registers: Registers) -> None:
+        """KVM_SET_REGS, KVM_SET_SREGS and the like; `ValueError` outside of long mode with paging."""
+        self._core.set_registers(registers)
+
+    def answer(self, value: int = 0, *, error: bool = False) -> None:
+        """Say what the instruction of the last exit gives: RAX of a hypercall, input, an MSR.
+
+        Without a call it is 0 and no error.
+        """
+        self._answer = Answer(value, error)
+
+    def run(self, max_instructions: int | None = None) -> Exit:
+        """KVM_RUN: until an exit, or until `max_instructions` have been begun."""
+        if not self._vm.runnable:
+            return Exit(Reason.FAIL_ENTRY)
+        remaining = max_instructions
+        try:
+            self._complete()
+            while True:
+                stop = self._core.run(remaining)
+                if remaining is not None:
+                    remaining -= self._core.begun
+                leave = self._handle(stop)
+                if leave is not None:
+                    return leave
+        except TripleFault:
+            return Exit(Reason.SHUTDOWN)
+
+    def flush_translations(self) -> None:
+        """Forget cached translations, after a change of the VM's memory slots."""
+        self._core.flush_translations()
+
+    def close(self) -> None:
+        """Stop watching memory; the vCPU cannot be used any more."""
+        self._core.close()
+
+    def trace_memory(self, callback: MemoryTrace | None) -> None:
+        """Call `callback` for every data access from now on, or stop that with None."""
+        self._core.trace_memory(callback)
+
+    def read_linear(self, va: int, size: int) -> bytes:
+        """Return memory as the guest's supervisor sees it at `va`; raise `GuestFault` or `NoSlotError`."""
+        return self._core.read_linear(va, size)
+
+    def _complete(self) -> None:
+        pending, self._pending = self._pending, None
+        answer, self._answer = self._answer, Answer()
+        if pending is not None:
+            pending(answer)
+
+    def _handle(self, stop: Intercept) -> Exit | None:
+        if stop.code is Code.HLT:
+            return Exit(Reason.HLT)
+        if stop.code is Code.INTR:
+            return Exit(Reason.LIMIT)
+        if stop.code is Code.NPF:
+            return Exit(Reason.MMIO, gpa=stop.gpa, size=stop.size, is_write=stop.is_write)
+        if stop.code is Code.SHUTDOWN:
+            return Exit(Reason.SHUTDOWN)
+        return self._emulate(stop)
+
+    def _emulate(self, stop: Intercept) -> Exit | None:
+        frame = PlainFrame(self._core, stop.length)
+        if stop.code is Code.VMMCALL:
+            self._pending = lambda answer: hypercalls.finish(frame, answer.value)
+            leave = hypercalls.begin(frame, self._vm.hypercall_exits)
+        elif stop.code is Code.MSR:
+            self._pending = lambda answer: msrs.finish(frame, answer.value, is_write=stop.is_write, error=answer.error)
+            leave = msrs.begin(frame, self._vm.msr_exits, is_write=stop.is_write)
+        else:
+            self._pending = lambda answer: ports.finish(frame, stop, answer.value)
+            leave = ports.begin(frame, stop)
+        if leave is None:
+            self._pending = None
+        return leave
