@@ -1,0 +1,1 @@
+"""Reading, walking, auditing, comparing and drawing address spaces."""

@@ -1,0 +1,119 @@
+"""Layouts of our own images, from their bytes alone: descriptor, parameters, page tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mh_builder.image.model import PlacedSection
+from mh_builder.link import FAULT_STACK_BYTES, STACK_BYTES
+from mh_builder.paging import GIB, PAGE_BYTES, Geometry
+from mh_builder.report.layout import Backing, Layout, Plan
+from mh_builder.report.memory import PhysicalMemory, Piece
+from mh_builder.report.reader import Reading, read_tables
+from mh_builder.schemes.space import HELPER_VA, HOME_LIMIT
+from payload import abi
+
+_NAMES = {
+    abi.mh_scheme.MH_SCHEME_ALIAS_GPA.value: "alias-gpa",
+    abi.mh_scheme.MH_SCHEME_ALIAS_WINDOW.value: "alias-window",
+    abi.mh_scheme.MH_SCHEME_REGIONS.value: "regions",
+    abi.mh_scheme.MH_SCHEME_ISOLATED.value: "isolated",
+}
+
+
+def image_layout(data: bytes, base: int, geometry: Geometry, sections: Sequence[PlacedSection] | None = None) -> Layout:
+    """The layout of an image whose flat bytes `data` are relocated for mirror GPA `base` and `geometry`.
+
+    `sections` are the linker's, where they are known: a flat image does not say where its code ends and its
+    constants begin, so without them what the tables allow to execute is taken for code.
+    """
+    descriptor = abi.mh_descriptor(data)
+    memory = PhysicalMemory([Piece(base, descriptor.memory_bytes, data)])
+    reading = read_tables(memory, int(descriptor.cr3), geometry)
+    found = tuple(_sections(data, descriptor, base, reading)) if sections is None else tuple(sections)
+    home = None if descriptor.home == abi.MH_NO_HOME else int(descriptor.home)
+    plan = Plan(
+        scheme=scheme_name(descriptor),
+        base=base,
+        home=home,
+        window=int(descriptor.window),
+        ram_limit=int(descriptor.ram_limit),
+        memory_bytes=int(descriptor.memory_bytes),
+        ring_offset=int(descriptor.ring_offset),
+        entry32=int(descriptor.entry32),
+        by_gpa=descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA,
+        sections=found,
+        backings=tuple(sorted(_backings(descriptor, base, home))),
+    )
+    return Layout(plan.scheme, memory, reading, plan)
+
+
+def scheme_name(descriptor: Any) -> str:  # noqa: ANN401 - a structure of abi.h
+    """The name of the scheme as users type it."""
+    name = _NAMES.get(descriptor.scheme, f"scheme {descriptor.scheme}")
+    return f"{name}-high" if name == "alias-window" and descriptor.window != 4 * GIB else name
+
+
+def _backings(descriptor: Any, base: int, home: int | None) -> Iterator[Backing]:  # noqa: ANN401
+    size, window, limit = int(descriptor.memory_bytes), int(descriptor.window), int(descriptor.ram_limit)
+    if descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA:
+        yield from _low(0, limit, main_gpa=0, ram_addr=None)
+        return
+    if descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_WINDOW:
+        yield from _low(0, min(4 * GIB, window), main_gpa=0, ram_addr=None)
+    elif home is None:
+        yield Backing(base, size, None, None)
+    else:
+        yield Backing(base, size, home, home)
+    yield from _low(window, limit, main_gpa=None, ram_addr=0)
+
+
+def _low(gpa: int, size: int, main_gpa: int | None, ram_addr: int | None) -> Iterator[Backing]:
+    """Below `HOME_LIMIT` main GPA and `ram_addr` are equal, above it one of them is not known."""
+    low = min(size, HOME_LIMIT)
+    yield Backing(gpa, low, 0, 0)
+    if size > low:
+        above = (None if start is None else start + low for start in (main_gpa, ram_addr))
+        yield Backing(gpa + low, size - low, *above)
+
+
+def _sections(data: bytes, descriptor: Any, base: int, reading: Reading) -> Iterator[PlacedSection]:  # noqa: ANN401
+    """The sections as far as header and tables tell."""
+    stored = int(descriptor.image_bytes)
+    header = _pages(descriptor.relocation_offset + descriptor.relocation_count * len(abi.mh_relocation))
+    tables = [gpa - base for gpa in reading.tables if base <= gpa < base + stored]
+    code_end = _code_end(header, reading)
+    bitmap = int(abi.mh_params(data[len(abi.mh_descriptor) :]).bitmap_va) - HELPER_VA
+    secret, ring = int(descriptor.secret_offset), int(descriptor.ring_offset)
+    fault_stack = secret + _pages(descriptor.secret_bytes) + PAGE_BYTES
+    stack = int(descriptor.stack64) - HELPER_VA - STACK_BYTES
+    for name, start, end, rights in (
+        (".header", 0, header, ""),
+        (".text", header, code_end, "x"),
+        (".rodata", code_end, min(tables), ""),
+        (".tables", min(tables), max(tables) + PAGE_BYTES, ""),
+        (".data", max(tables) + PAGE_BYTES, stored, "w"),
+        (".bss", stored, bitmap, "w"),
+        (".bitmap", bitmap, secret, "w"),
+        (".secret", secret, secret + descriptor.secret_bytes, ""),
+        (".fault_stack", fault_stack, fault_stack + FAULT_STACK_BYTES, "w"),
+        (".stack", stack, stack + STACK_BYTES, "w"),
+        (".ring", ring, int(descriptor.memory_bytes), "w"),
+    ):
+        size = max(0, end - start)
+        kept = max(0, min(size, stored - start))
+        yield PlacedSection(name, start, size, kept, "w" in rights, "x" in rights, name != ".ring")
+
+
+def _code_end(start: int, reading: Reading) -> int:
+    """Offset at which what can be executed from offset `start` on ends."""
+    end = HELPER_VA + start
+    for mapping in reading.mappings:
+        if mapping.executable and mapping.va <= end < mapping.end:
+            end = mapping.end
+    return end - HELPER_VA
+
+
+def _pages(size: int) -> int:
+    return -(-size // PAGE_BYTES) * PAGE_BYTES

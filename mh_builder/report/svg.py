@@ -1,0 +1,260 @@
+"""The picture of a layout as SVG 1.1: no script, no font, no file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from xml.sax.saxutils import escape
+
+from mh_builder.report.layout import RAM, Layout
+from mh_builder.report.picture import Band, Chain, Picture, picture
+from mh_builder.schemes.space import human
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """Distances in pixels at the picture's own width."""
+
+    width: int
+    label: int
+    """Room for addresses, left of each bar."""
+    bar: int
+    margin: int
+    font: float
+    head: int
+    is_short: bool
+    """Addresses as 64 MiB, not as 0x4000000, and no words in bars but the sections' names."""
+
+
+WIDE = Style(width=1200, label=118, bar=132, margin=12, font=10.5, head=58, is_short=False)
+NARROW = Style(width=400, label=44, bar=46, margin=3, font=8.0, head=64, is_short=True)
+
+_CSS = """
+.mh-space{--ink:#1b1f24;--dim:#59636e;--paper:#fff;--private:#2f5f9e;--on-private:#fff;--shared:#f4c27a;--stripe:#8a4b00;
+--gap:#f3f4f6;--guard:#b42318;font-family:system-ui,'Segoe UI',Helvetica,Arial,sans-serif}
+@media (prefers-color-scheme:dark){.mh-space{--ink:#e6e9ed;--dim:#9aa4af;--paper:#14171a;--private:#5d93da;
+--on-private:#06121f;--shared:#a8671a;--stripe:#ffd9a0;--gap:#1e2227;--guard:#ff8a7a}}
+.mh-space text{fill:var(--ink)}.mh-space .dim{fill:var(--dim)}
+.mh-space .mono{font-family:ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',monospace}
+.mh-space .halo{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
+.mh-space .private rect{fill:var(--private);stroke:var(--paper);stroke-width:.8}
+.mh-space .shared rect{stroke:var(--stripe);stroke-width:.8}
+.mh-space .private .join{fill:var(--private);opacity:.2}.mh-space .shared .join{fill:var(--shared);opacity:.45}
+.mh-space .only{stroke:var(--private);stroke-dasharray:4 3;stroke-width:.8}
+.mh-space .private text{fill:var(--on-private)}.mh-space .shared text{fill:var(--ink)}
+.mh-space .gap{fill:var(--gap);stroke:var(--dim);stroke-width:.7;stroke-dasharray:2 2}
+.mh-space .guard{fill:var(--paper);stroke:var(--guard);stroke-width:1}
+.mh-space text.guard{fill:var(--guard);stroke:none}
+.mh-space .chain:hover .join{opacity:.75}.mh-space .chain:hover rect{stroke:var(--ink);stroke-width:2}
+"""
+
+
+def draw(layout: Layout, style: Style = WIDE) -> str:
+    """One SVG element. Raises `NoPictureError` where `layout` is of an image that is not ours."""
+    shown = picture(layout)
+    return _Drawing(shown, style).text()
+
+
+class _Drawing:
+    def __init__(self, shown: Picture, style: Style) -> None:
+        self._shown, self._style = shown, style
+        self._stripes = f"stripes-{shown.layout.name}-{style.width}"
+        self._pitch = (style.width - 2 * style.margin - style.label - style.bar) / (len(shown.columns) - 1)
+        self._height = style.head + max(column.height for column in shown.columns) + 24
+
+    def text(self) -> str:
+        width, height, name = self._style.width, f"{self._height:g}", escape(self._shown.layout.name)
+        box = f'width="{width}" viewBox="0 0 {width} {height}" font-size="{self._style.font}"'
+        lines = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="mh-space" role="img" {box}>',
+            f"<title>Address spaces of {name}</title>",
+            f"<style>{_CSS}</style>",
+            f"<defs>{self._pattern()}</defs>",
+            f'<rect width="{width}" height="{height}" style="fill:var(--paper)"/>',
+            *self._heads(),
+            *self._legend(),
+            *self._gaps(),
+            *(line for number, chain in enumerate(self._shown.chains) for line in self._chain(number, chain)),
+            *self._addresses(),
+            "</svg>",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _pattern(self) -> str:
+        ground = '<rect width="6" height="6" style="fill:var(--shared);stroke:none"/>'
+        stripe = '<rect width="1.6" height="6" style="fill:var(--stripe);stroke:none"/>'
+        place = 'width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"'
+        return f'<pattern id="{self._stripes}" {place}>{ground}{stripe}</pattern>'
+
+    def _bar(self, column: int) -> float:
+        """Left edge of a column's bar."""
+        return self._style.margin + self._style.label + column * self._pitch
+
+    def _heads(self) -> Iterator[str]:
+        style = self._style
+        for number, column in enumerate(self._shown.columns):
+            middle = self._bar(number) + style.bar / 2
+            bottom = style.head - 8
+            if style.is_short:
+                yield f'<text x="{middle:g}" y="{bottom}" text-anchor="middle" font-weight="600">{column.title}</text>'
+                continue
+            yield (
+                f'<text x="{middle:g}" y="{bottom - 14}" text-anchor="middle" font-weight="600" font-size="14">'
+                f'{column.title}</text><text x="{middle:g}" y="{bottom}" text-anchor="middle" class="dim">'
+                f"{escape(column.note)}</text>"
+            )
+
+    def _legend(self) -> Iterator[str]:
+        style = self._style
+        x, y = float(style.margin), 6.0
+        step = 13 if style.is_short else 0
+        words = (
+            ("private", "private: C-bit set, the CPU decrypts"),
+            ("shared", "shared: C-bit clear, raw bytes"),
+            ("gap", "break: not mapped, any size; heights grow with log(size)"),
+        )
+        for kind, text in words:
+            fill = f' style="fill:url(#{self._stripes})"' if kind == "shared" else ""
+            shape = f'<rect x="{x:g}" y="{y:g}" width="14" height="10"{fill}{" class=gap" if kind == "gap" else ""}/>'
+            shape = shape.replace("class=gap", 'class="gap"')
+            yield f'<g class="{kind}">{shape}</g><text x="{x + 19:g}" y="{y + 9:g}">{escape(text)}</text>'
+            x, y = (x, y + step) if step else (x + 30 + 5.4 * len(text), y)
+
+    def _gaps(self) -> Iterator[str]:
+        style = self._style
+        for number, column in enumerate(self._shown.columns):
+            for band in column.bands:
+                if band.chain is not None:
+                    continue
+                x, y = self._bar(number), style.head + band.top
+                tip = _range(band.start, band.end) if band.size else ""
+                words = _brief(band) if style.is_short else band.words
+                shape = _torn(x, y, style.bar, band.height) if band.is_break else _box(x, y, style.bar, band.height)
+                kind = "gap" if band.is_break else "guard"
+                yield f"<g><title>{escape(words)} {tip}</title>{shape.format(kind)}"
+                yield from self._inside(x, band, words, "guard" if kind == "guard" else "dim")
+                yield "</g>"
+
+    def _inside(self, x: float, band: Band, words: str, kind: str) -> Iterator[str]:
+        """Words in a bar, as far as they fit."""
+        style = self._style
+        middle = style.head + band.top + band.height / 2 + style.font * 0.35
+        room = int((style.bar - 6) / (style.font * 0.53))
+        line = words if len(words) <= room else f"{words[: room - 1]}…"
+        x += style.bar / 2
+        yield f'<text x="{x:g}" y="{middle:g}" text-anchor="middle" class="{kind}">{escape(line)}</text>'
+
+    def _chain(self, number: int, chain: Chain) -> Iterator[str]:
+        style = self._style
+        kind = "private" if chain.region.mapping.private else "shared"
+        found = list(self._spots(number, chain))
+        yield f'<g class="chain {kind}"><title>{escape(self._tip(chain))}</title>'
+        for (first, *left), (second, *right) in pairwise(found):
+            yield self._join(self._bar(first) + style.bar, left, self._bar(second), right, second - first > 1)
+        drawn = [(column, band) for column, band in self._bands() if band.chain == number]
+        for column, band in drawn:
+            x, y = self._bar(column), style.head + band.top
+            fill = f' style="fill:url(#{self._stripes})"' if kind == "shared" else ""
+            yield f'<rect x="{x:g}" y="{y:g}" width="{style.bar}" height="{band.height:g}"{fill}/>'
+            halo = "halo" if kind == "shared" else ""
+            yield from self._inside(x, band, self._words(column, chain), halo)
+        yield "</g>"
+
+    def _bands(self) -> Iterator[tuple[int, Band]]:
+        """(number of the column, band) of all columns."""
+        for number, column in enumerate(self._shown.columns):
+            for band in column.bands:
+                yield number, band
+
+    def _spots(self, number: int, chain: Chain) -> Iterator[tuple[int, float, float]]:
+        """(column, top, height) of each place of a chain, also where another chain's bar is drawn there."""
+        own = {column: band for column, band in self._bands() if band.chain == number}
+        for column, shown in enumerate(self._shown.columns):
+            place = chain.places[column]
+            if column in own:
+                yield column, own[column].top, own[column].height
+            elif place is not None and (spot := shown.find(place, chain.size)) is not None:
+                yield column, *spot
+
+    def _join(self, x0: float, left: Sequence[float], x1: float, right: Sequence[float], is_only: bool) -> str:  # noqa: FBT001
+        """A band between two places, each (top, height); dashed where it passes a column in which it has no place."""
+        y0, y1 = (self._style.head + top for top, _ in (left, right))
+        z0, z1 = y0 + left[1], y1 + right[1]
+        middle = (x0 + x1) / 2
+        curve = f"M{x0:g} {y0:g}C{middle:g} {y0:g} {middle:g} {y1:g} {x1:g} {y1:g}"
+        back = f"V{z1:g}C{middle:g} {z1:g} {middle:g} {z0:g} {x0:g} {z0:g}Z"
+        return f'<path class="join{" only" if is_only else ""}" d="{curve}{back}"/>'
+
+    def _words(self, column: int, chain: Chain) -> str:
+        region = chain.region
+        name = region.purpose
+        if name == RAM:
+            name = "no RAM" if column and chain.places[2:] == (None, None) else "RAM"
+        if self._style.is_short or column > 1:
+            return name
+        if column == 1:
+            return f"{name}, {human(chain.size)}"
+        pages = f" {human(region.mapping.page_bytes)} pages" if region.purpose == RAM else ""
+        return f"{name} {region.mapping.rights}{pages}"
+
+    def _tip(self, chain: Chain) -> str:
+        mapping = chain.region.mapping
+        names = ("virtual", "mirror GPA", "main GPA", "ram_addr")
+        places = [
+            f"{name} {_range(start, start + chain.size)}" if start is not None else f"{name}: none"
+            for name, start in zip(names, chain.places, strict=True)
+        ]
+        head = f"{chain.region.purpose}: {mapping.rights}, {mapping.view}, {human(chain.size)}"
+        return "\n".join([f"{head} in pages of {human(mapping.page_bytes)}", *places])
+
+    def _addresses(self) -> Iterator[str]:
+        style = self._style
+        kind = "halo dim" if style.is_short else "halo dim mono"
+        for number, column in enumerate(self._shown.columns):
+            x, last, before = self._bar(number) - 4, -100.0, ""
+            for band in column.bands:
+                if not band.size or (band.start == 0 and band.top):
+                    continue
+                y = style.head + band.top + style.font * 0.8
+                text = _short(band.start) if style.is_short else f"{band.start:#x}"
+                if y - last >= style.font and text and text != before:
+                    before = text
+                    yield f'<text x="{x:g}" y="{y:g}" text-anchor="end" class="{kind}">{text}</text>'
+                    last = y
+            ends = [band for band in column.bands if band.size and not (band.start == 0 and band.top)]
+            if ends and not style.is_short:
+                y = style.head + ends[-1].top + ends[-1].height + style.font * 0.8
+                yield f'<text x="{x:g}" y="{y:g}" text-anchor="end" class="{kind}">{ends[-1].end:#x}</text>'
+
+
+def _range(start: int, end: int) -> str:
+    return f"{start:#x} to {end:#x}"
+
+
+def _brief(band: Band) -> str:
+    """What a narrow bar has room for."""
+    if not band.is_break:
+        return "guard"
+    number, _, unit = human(band.size).partition(" ")
+    return f"{float(number):.3g} {unit}" if band.size and "canonical" not in band.words else ""
+
+
+def _short(address: int) -> str:
+    """An address that people can say, or nothing."""
+    text = human(address)
+    return text if len(text) <= 8 and "bytes" not in text else "0" if not address else ""
+
+
+def _box(x: float, y: float, width: float, height: float) -> str:
+    return f'<rect x="{x + 0.5:g}" y="{y + 0.5:g}" width="{width - 1:g}" height="{height - 1:g}" class="{{}}"/>'
+
+
+def _torn(x: float, y: float, width: float, height: float) -> str:
+    """A box with torn edges: what is between them is not to scale."""
+    teeth = 8
+    step = width / teeth
+    upper = "".join(f"L{x + (i + 1) * step:g} {y + 2 + (3 if i % 2 == 0 else 0):g}" for i in range(teeth))
+    bottom = y + height - 2
+    lower = "".join(f"L{x + (teeth - 1 - i) * step:g} {bottom - (3 if i % 2 == 0 else 0):g}" for i in range(teeth))
+    return f'<path d="M{x:g} {y + 2:g}{upper}L{x + width:g} {bottom:g}{lower}Z" class="{{}}"/>'
