@@ -11,9 +11,9 @@ from typing import Protocol
 from unicorn import unicorn_const, x86_const
 
 from mh_builder.paging import PAGE_BYTES, is_canonical
-from mh_emulator.engine import CODELESS, Engine, Foreign, UnicornError
+from mh_emulator.engine import CODELESS, Control, Engine, Foreign, UnicornError
 from mh_emulator.exceptions import WITH_ERROR_CODE, Event, TripleFault, deliver
-from mh_emulator.intercepts import Code, Intercept
+from mh_emulator.intercepts import NON_AUTOMATIC, Code, Intercept
 from mh_emulator.interrupts import held_back
 from mh_emulator.mmu import (
     PF_WRITE,
@@ -28,14 +28,14 @@ from mh_emulator.mmu import (
     NoSlotError,
     page_of,
 )
-from mh_emulator.msr import BadMsrError, is_direct, read_msr, write_msr
+from mh_emulator.msr import BadMsrError, MsrOwner, Msrs
 from mh_emulator.operands import LONGEST_INSTRUCTION, Operand, missed
-from mh_emulator.parts import OSXSAVE, CpuidResult
+from mh_emulator.parts import OSXSAVE, CpuidResult, Part
 from mh_emulator.registers import CR0_PG, CR4_OSXSAVE, EFER_LMA, GPR_NAMES, Registers
 from mh_emulator.tlb import StaleCodeError, Tlb
 from mh_emulator.traps import Trap, Trapped, Traps, classify
 
-VECTOR_UD, VECTOR_BP = 6, 3
+VECTOR_UD, VECTOR_BP, VECTOR_VC = 6, 3, 29
 
 _VMMCALL = b"\x0f\x01\xd9"
 _REPEAT = (b"\xf2", b"\xf3")
@@ -51,12 +51,10 @@ MemoryTrace = Callable[[int, int, bool], None]
 """(system physical address, bytes, whether it is a write)."""
 
 
-class Guest(GuestPhysical, Protocol):
+class Guest(GuestPhysical, MsrOwner, Protocol):
     """The VM whose code runs."""
 
-    @property
-    def encrypted(self) -> bool:
-        """Whether SEV is on."""
+    part: Part
 
     def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
         """What CPUID returns, without what depends on the CPU's state."""
@@ -69,6 +67,7 @@ class Core:
         self._vm = vm
         dram = vm.dram
         self._engine = Engine(dram.base_spa, dram.size, dram.host_address)
+        self.msrs = Msrs(self._engine, vm)
         self._mmu = Mmu(vm)
         self._tlb = Tlb(self._engine, self._mmu, dram, Traps(self._engine, self._on_trap))
         self._raised: int | None = None
@@ -126,13 +125,20 @@ class Core:
             while max_instructions is None or self.begun < max_instructions:
                 self.begun += self._start(None if max_instructions is None else max_instructions - self.begun)
                 stop = self._handle()
-                if stop is not None:
+                if stop is not None and not self._reflect(stop):
                     return stop
         except TripleFault:
             return Intercept(Code.SHUTDOWN)
         except NoSlotError as missing:
             return Intercept(Code.NPF, gpa=missing.gpa)
         return Intercept(Code.INTR)
+
+    def _reflect(self, stop: Intercept) -> bool:
+        """Under SEV-ES, deliver #VC for what would tell the hypervisor something; return whether that was so."""
+        if not self._vm.es or stop.code not in NON_AUTOMATIC:
+            return False
+        self._deliver(Event(VECTOR_VC, stop.code))
+        return True
 
     def read(self, name: str) -> int:
         """A general-purpose register by name."""
@@ -247,15 +253,20 @@ class Core:
         if code[length - 3 : length] != _VMMCALL:
             self._deliver(Event(VECTOR_UD, None))
             return None
+        if self._vm.es and code[:1] in _REPEAT:
+            self.skip(length)
+            return Intercept(Code.VMGEXIT, length)
         return Intercept(Code.VMMCALL, length)
 
     def _trap(self, trapped: Trapped) -> Intercept | None:
         control = self._engine.control()
         level = control.cs & 3
-        limit = control.rflags >> _IOPL_SHIFT & 3 if trapped.trap in (Trap.IN, Trap.OUT) else 0
+        limit = {Trap.CPUID: 3, Trap.IN: _iopl(control), Trap.OUT: _iopl(control)}.get(trapped.trap, 0)
         if level > limit:
             self._deliver(Event(VECTOR_GP, 0))
             return None
+        if trapped.trap is Trap.CPUID:
+            return Intercept(Code.CPUID, trapped.length)
         if trapped.trap is Trap.HLT:
             self.skip(trapped.length)
             return Intercept(Code.HLT)
@@ -267,19 +278,19 @@ class Core:
     def _access_msr(self, trapped: Trapped) -> Intercept | None:
         is_write = trapped.trap is Trap.WRMSR
         index = self._engine.read(_RCX) & _MASK32
-        if not is_direct(index, encrypted=self._vm.encrypted):
+        if not self.msrs.is_direct(index):
             return Intercept(Code.MSR, trapped.length, is_write=is_write)
         if is_write:
             value = (self._engine.read(_RDX) & _MASK32) << 32 | self._engine.read(_RAX) & _MASK32
             try:
-                write_msr(index, value, self._engine)
+                self.msrs.write(index, value)
             except BadMsrError:
                 self._deliver(Event(VECTOR_GP, 0))
                 return None
             self._tlb.efer = self._engine.efer()
             self._tlb.flush_translations()
         else:
-            value = read_msr(index, self._engine)
+            value = self.msrs.read(index)
             self._engine.write(_RAX, value & _MASK32)
             self._engine.write(_RDX, value >> 32)
         self.skip(trapped.length)
@@ -318,8 +329,10 @@ class Core:
         return True
 
     def _on_trap(self, address: int) -> None:
-        self._trapped = classify(self._code(address, 3))
-        if self._trapped is not None:
+        trapped = classify(self._code(address, 3))
+        # Without SEV-ES nobody sees what KVM does for CPUID, and unicorn has a hook for it.
+        if trapped is not None and (self._vm.es or trapped.trap is not Trap.CPUID):
+            self._trapped = trapped
             self._engine.uc.emu_stop()
 
     def _on_cpuid(self, uc: Foreign, _data: object) -> int:
@@ -330,3 +343,7 @@ class Core:
         for register, value in ((_RAX, eax), (_RBX, ebx), (_RCX, ecx), (_RDX, edx)):
             uc.reg_write(register, value)
         return 1
+
+
+def _iopl(control: Control) -> int:
+    return control.rflags >> _IOPL_SHIFT & 3

@@ -18,7 +18,10 @@ class Reason(Enum):
     IO = "io"
     """The host answers an input with what was read."""
     MMIO = "mmio"
-    """A guest-physical address without a slot; the instruction has not been executed and is tried again."""
+    """A guest-physical address without a slot; the instruction has not been executed and is tried again.
+
+    An SEV-ES guest asks for it by address and gets the host's answer, or has its value taken.
+    """
     MSR = "msr"
     """The host answers a read with the value, and either with whether it is an error."""
     SHUTDOWN = "shutdown"
@@ -26,7 +29,13 @@ class Reason(Enum):
     LIMIT = "limit"
     """As many instructions as `run` was allowed have been begun."""
     FAIL_ENTRY = "fail-entry"
-    """VMRUN fails: the ASID is not valid for execution."""
+    """VMRUN fails: the ASID is not valid for execution, or the VMSA is not the CPU's own."""
+    AP_RESET_HOLD = "ap-reset-hold"
+    """An SEV-ES guest has parked this vCPU."""
+    SYSTEM_EVENT = "system-event"
+    """An SEV-ES guest asks for its termination: KVM_SYSTEM_EVENT_SEV_TERM."""
+    INTERNAL_ERROR = "internal-error"
+    """KVM has no code for the exit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ class Exit:
     size: int = 0
     """IO and MMIO: bytes; 0 for an MMIO access that is not an operand of the instruction."""
     value: int = 0
-    """IO out and MSR write."""
+    """IO out, MSR write, MMIO write of an SEV-ES guest, SYSTEM_EVENT: the GHCB MSR."""
     is_write: bool = False
     """IO, MMIO and MSR."""
     gpa: int = 0

@@ -35,6 +35,10 @@ class Code(IntEnum):
     """VMRUN has not accepted the guest's state."""
 
 
+NON_AUTOMATIC = frozenset(Code) - {Code.INTR, Code.HLT, Code.SHUTDOWN, Code.VMGEXIT, Code.INVALID}
+"""Under SEV-ES these are #VC first. A page without a slot is among them: KVM makes it MMIO, with reserved bits set."""
+
+
 @dataclass(frozen=True, slots=True)
 class Intercept:
     """One exit; fields that a code does not use are zero.

@@ -6,13 +6,16 @@ Source: AMD64 APM volume 2, sections 3.1.7 (EFER) and 15.34.10 (SEV_STATUS); Lin
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from mh_emulator import engine
 from mh_emulator.engine import Engine
 from mh_emulator.registers import EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
 
+MSR_GHCB = 0xC001_0130
 MSR_SEV_STATUS = 0xC001_0131
 
-SEV_STATUS_SEV = 1 << 0
+SEV_STATUS_SEV, SEV_STATUS_ES = 1 << 0, 1 << 1
 
 _PLAIN = frozenset(
     {
@@ -27,23 +30,53 @@ class BadMsrError(Exception):
     """The access is #GP."""
 
 
-def is_direct(index: int, *, encrypted: bool) -> bool:
-    """Whether a guest reaches this MSR without the hypervisor."""
-    return index in _PLAIN or index == engine.MSR_EFER or (index == MSR_SEV_STATUS and encrypted)
+class MsrOwner(Protocol):
+    """The guest, as far as its MSRs go."""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether SEV is on."""
+
+    @property
+    def es(self) -> bool:
+        """Whether SEV-ES is on."""
 
 
-def read_msr(index: int, cpu: Engine) -> int:
-    """Return an MSR that `is_direct`."""
-    return SEV_STATUS_SEV if index == MSR_SEV_STATUS else int(cpu.uc.msr_read(index))
+class Msrs:
+    """The MSRs of one CPU."""
 
+    def __init__(self, cpu: Engine, guest: MsrOwner) -> None:
+        self._cpu = cpu
+        self._guest = guest
+        self.ghcb = 0
+        """MSR 0xC0010130: not in the VMSA, but in the VMCB (ghcb_gpa), where the hypervisor answers in it."""
 
-def write_msr(index: int, value: int, cpu: Engine) -> None:
-    """Set an MSR that `is_direct`, or raise `BadMsrError`."""
-    if index in _PLAIN:
-        cpu.uc.msr_write(index, value)
-        return
-    # LME cannot change while paging is on, and LMA is the CPU's.
-    changed = value ^ cpu.uc.msr_read(engine.MSR_EFER)
-    if index != engine.MSR_EFER or changed & ~(_EFER_WRITABLE | EFER_LMA) or not value & EFER_LME:
-        raise BadMsrError
-    cpu.uc.msr_write(index, value | EFER_LMA)
+    def is_direct(self, index: int) -> bool:
+        """Whether the guest reaches this MSR without the hypervisor."""
+        if index == MSR_GHCB:
+            return self._guest.es
+        return index in _PLAIN or index == engine.MSR_EFER or (index == MSR_SEV_STATUS and self._guest.encrypted)
+
+    def read(self, index: int) -> int:
+        """Return an MSR that `is_direct`."""
+        if index == MSR_GHCB:
+            return self.ghcb
+        if index == MSR_SEV_STATUS:
+            return SEV_STATUS_SEV | (SEV_STATUS_ES if self._guest.es else 0)
+        return int(self._cpu.uc.msr_read(index))
+
+    def write(self, index: int, value: int) -> None:
+        """Set an MSR that `is_direct`, or raise `BadMsrError`."""
+        if index == MSR_GHCB:
+            self.ghcb = value
+        elif index in _PLAIN:
+            self._cpu.uc.msr_write(index, value)
+        else:
+            self._write_efer(index, value)
+
+    def _write_efer(self, index: int, value: int) -> None:
+        # LME cannot change while paging is on, and LMA is the CPU's.
+        changed = value ^ self._cpu.uc.msr_read(engine.MSR_EFER)
+        if index != engine.MSR_EFER or changed & ~(_EFER_WRITABLE | EFER_LMA) or not value & EFER_LME:
+            raise BadMsrError
+        self._cpu.uc.msr_write(index, value | EFER_LMA)

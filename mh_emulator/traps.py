@@ -15,7 +15,7 @@ from typing import NamedTuple
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.engine import Engine
 
-_OPCODES = re.compile(rb"[\xf4\xe4-\xe7\xec-\xef]|\x0f[\x30\x32]", re.DOTALL)
+_OPCODES = re.compile(rb"[\xf4\xe4-\xe7\xec-\xef]|\x0f[\x30\x32\xa2]", re.DOTALL)
 _OPERAND_SIZE = 0x66
 _TWO_BYTE = 0x0F
 
@@ -28,6 +28,7 @@ class Trap(Enum):
     WRMSR = auto()
     IN = auto()
     OUT = auto()
+    CPUID = auto()
 
 
 class Trapped(NamedTuple):
@@ -49,6 +50,8 @@ def classify(code: bytes) -> Trapped | None:
         return Trapped(Trap.WRMSR, prefixes + 2)
     if opcode == b"\x0f\x32":
         return Trapped(Trap.RDMSR, prefixes + 2)
+    if opcode == b"\x0f\xa2":
+        return Trapped(Trap.CPUID, prefixes + 2)
     if not opcode or opcode[0] not in (*range(0xE4, 0xE8), *range(0xEC, 0xF0)):
         return None
     trap = Trap.OUT if opcode[0] & 2 else Trap.IN

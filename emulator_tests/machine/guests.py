@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from mh_builder.asm import assemble_text
+from mh_emulator import vmsa
 from mh_emulator.exits import Exit, Reason
-from mh_emulator.kvm import KvmError, Vcpu, Vm
+from mh_emulator.kvm import EsVcpu, KvmError, Vcpu, Vm, VmType
 from mh_emulator.memory import UserMemory, pieces
 from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
+from mh_emulator.psp.state import Policy
 from mh_emulator.registers import Registers, SystemSegment, Table
 
 PAGE = 0x1000
@@ -82,6 +84,7 @@ class Guest:
 
     part: str = "milan"
     encrypted: bool = True
+    es: bool = False
     policy: int = 0
     seed: int = 1
     platform: Platform = field(init=False)
@@ -92,7 +95,7 @@ class Guest:
 
     def __post_init__(self) -> None:
         self.platform = Platform(PARTS[self.part], 64 << 20, self.seed)
-        self.vm = self.platform.create_vm()
+        self.vm = self.platform.create_vm(VmType.SEV_ES if self.es else VmType.DEFAULT)
         self.memory = self.platform.memory(MEMORY)
         self.vm.set_user_memory_region(0, 0, MEMORY, self.memory, 0)
         self.tables = PageTables(1 << PARTS[self.part].c_bit if self.encrypted else 0)
@@ -134,15 +137,25 @@ class Guest:
             self.memory.write_raw(address, data)
         for address, entry in self.tables.entries.items():
             self.memory.write_raw(address, struct.pack("<Q", entry))
-        if self.encrypted:
+        if self.es:
+            self.vm.sev_init2()
+        elif self.encrypted:
             self.vm.sev_init()
-            self.vm.sev_launch_start(self.policy)
-            self.vm.sev_launch_update_data(self.memory, 0, MEMORY)
-            self.vm.sev_launch_measure()
-            self.vm.sev_launch_finish()
         vcpu = self.vm.create_vcpu()
         vcpu.set_registers(self.registers(**registers))
+        if self.encrypted:
+            self.vm.sev_launch_start(self.policy | (Policy.ES if self.es else 0))
+            self.vm.sev_launch_update_data(self.memory, 0, MEMORY)
+            if self.es:
+                self.vm.sev_launch_update_vmsa()
+            self.vm.sev_launch_measure()
+            self.vm.sev_launch_finish()
         return vcpu
+
+    def inside(self, vcpu: Vcpu) -> Registers:
+        """The registers of an SEV-ES vCPU, as only the holder of the memory key reads them."""
+        assert isinstance(vcpu, EsVcpu)
+        return vmsa.load(self.platform.dram.read_private(self.vm.asid, vcpu.vmsa.spa(0), PAGE))
 
     def registers(self, **changes: object) -> Registers:
         state = Registers.long_mode(TEXT, STACK, self.cr3).with_changes(

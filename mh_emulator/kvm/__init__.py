@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from mh_emulator.kvm.asids import AsidPool
 from mh_emulator.kvm.errors import KvmError
+from mh_emulator.kvm.es_vcpu import EsVcpu
 from mh_emulator.kvm.vcpu import Vcpu
 from mh_emulator.kvm.vm import Vm, VmType
 
-__all__ = ["AsidPool", "KvmError", "Vcpu", "Vm", "VmType"]
+__all__ = ["AsidPool", "EsVcpu", "KvmError", "Vcpu", "Vm", "VmType"]

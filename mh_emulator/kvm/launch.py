@@ -10,6 +10,7 @@ from functools import partial
 
 from mh_emulator.kvm.context import SevContext, check_blob
 from mh_emulator.kvm.errors import KvmError
+from mh_emulator.kvm.es_vcpu import EsVcpu
 from mh_emulator.memory import UserMemory, pieces
 from mh_emulator.psp.firmware import GuestStatus, Measurement
 from mh_emulator.psp.session import LaunchSession, Packet
@@ -35,6 +36,21 @@ class LaunchCommands(SevContext):
         for start, length in pieces(offset, size):
             spa = memory.spa(start)
             self._firmware(ioctl, partial(self._psp.launch_update_data, own.handle, spa, length))
+
+    def sev_launch_update_vmsa(self) -> None:
+        """KVM_SEV_LAUNCH_UPDATE_VMSA: measure and encrypt the registers of every vCPU of this VM; a mirror has its own.
+
+        EINVAL for a vCPU that is protected already: a fix of 2026; Linux before encrypted the page twice.
+        """
+        ioctl = "KVM_SEV_LAUNCH_UPDATE_VMSA"
+        own = self._on_any(ioctl)
+        if not own.es:
+            raise KvmError(errno.ENOTTY, ioctl)
+        for vcpu in self._vcpus:
+            if isinstance(vcpu, EsVcpu):
+                spa = vcpu.sync_vmsa(ioctl)
+                self._firmware(ioctl, partial(self._psp.launch_update_vmsa, own.handle, spa))
+                vcpu.protected = True
 
     def sev_launch_measure(self) -> Measurement:
         """KVM_SEV_LAUNCH_MEASURE."""

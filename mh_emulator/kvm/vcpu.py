@@ -10,7 +10,7 @@ from mh_emulator.exceptions import TripleFault
 from mh_emulator.exits import Exit, Reason
 from mh_emulator.intercepts import Code, Intercept
 from mh_emulator.kvm import hypercalls, msrs, ports
-from mh_emulator.kvm.frame import PlainFrame
+from mh_emulator.kvm.frame import Frame, PlainFrame
 from mh_emulator.kvm.msrs import MsrExits
 from mh_emulator.registers import Registers
 
@@ -33,6 +33,16 @@ class Answer(NamedTuple):
     error: bool = False
 
 
+Pending = Callable[[Answer], None]
+
+_REASONS = {
+    Code.HLT: Reason.HLT,
+    Code.INTR: Reason.LIMIT,
+    Code.SHUTDOWN: Reason.SHUTDOWN,
+    Code.INVALID: Reason.FAIL_ENTRY,
+}
+
+
 class Vcpu:
     """A virtual CPU of `vm`; its methods are the ioctls on its file descriptor.
 
@@ -42,7 +52,7 @@ class Vcpu:
     def __init__(self, vm: Machine) -> None:
         self._vm = vm
         self._core = Core(vm)
-        self._pending: Callable[[Answer], None] | None = None
+        self._pending: Pending | None = None
         self._answer = Answer()
 
     def get_registers(self) -> Registers:
@@ -68,7 +78,7 @@ class Vcpu:
         try:
             self._complete()
             while True:
-                stop = self._core.run(remaining)
+                stop = self._enter(remaining)
                 if remaining is not None:
                     remaining -= self._core.begun
                 leave = self._handle(stop)
@@ -93,34 +103,36 @@ class Vcpu:
         """Return memory as the guest's supervisor sees it at `va`; raise `GuestFault` or `NoSlotError`."""
         return self._core.read_linear(va, size)
 
+    def _enter(self, max_instructions: int | None) -> Intercept:
+        """VMRUN."""
+        return self._core.run(max_instructions)
+
+    def _handle(self, stop: Intercept) -> Exit | None:
+        if stop.code in _REASONS:
+            return Exit(_REASONS[stop.code])
+        if stop.code is Code.NPF:
+            return Exit(Reason.MMIO, gpa=stop.gpa, size=stop.size, is_write=stop.is_write)
+        return self._emulate(PlainFrame(self._core, stop.length), stop)
+
     def _complete(self) -> None:
         pending, self._pending = self._pending, None
         answer, self._answer = self._answer, Answer()
         if pending is not None:
             pending(answer)
 
-    def _handle(self, stop: Intercept) -> Exit | None:
-        if stop.code is Code.HLT:
-            return Exit(Reason.HLT)
-        if stop.code is Code.INTR:
-            return Exit(Reason.LIMIT)
-        if stop.code is Code.NPF:
-            return Exit(Reason.MMIO, gpa=stop.gpa, size=stop.size, is_write=stop.is_write)
-        if stop.code is Code.SHUTDOWN:
-            return Exit(Reason.SHUTDOWN)
-        return self._emulate(stop)
-
-    def _emulate(self, stop: Intercept) -> Exit | None:
-        frame = PlainFrame(self._core, stop.length)
+    def _emulate(self, frame: Frame, stop: Intercept) -> Exit | None:
+        """Do what the guest asks for, or leave for the host, whose answer will complete it."""
         if stop.code is Code.VMMCALL:
-            self._pending = lambda answer: hypercalls.finish(frame, answer.value)
             leave = hypercalls.begin(frame, self._vm.hypercall_exits)
+            self._pending = lambda answer: hypercalls.finish(frame, answer.value)
         elif stop.code is Code.MSR:
-            self._pending = lambda answer: msrs.finish(frame, answer.value, is_write=stop.is_write, error=answer.error)
             leave = msrs.begin(frame, self._vm.msr_exits, is_write=stop.is_write)
-        else:
-            self._pending = lambda answer: ports.finish(frame, stop, answer.value)
+            self._pending = lambda answer: msrs.finish(frame, answer.value, is_write=stop.is_write, error=answer.error)
+        elif stop.code is Code.IOIO:
             leave = ports.begin(frame, stop)
+            self._pending = lambda answer: ports.finish(frame, stop, answer.value)
+        else:
+            return Exit(Reason.INTERNAL_ERROR)
         if leave is None:
             self._pending = None
         return leave

@@ -15,14 +15,17 @@ from mh_emulator.kvm.asids import AsidPool
 from mh_emulator.kvm.context import Encryption
 from mh_emulator.kvm.debug import DebugCommands
 from mh_emulator.kvm.errors import KvmError
+from mh_emulator.kvm.es_vcpu import EsVcpu
 from mh_emulator.kvm.hypercalls import MAP_GPA_RANGE
 from mh_emulator.kvm.launch import LaunchCommands
 from mh_emulator.kvm.msrs import EXIT_REASONS, MsrExits
 from mh_emulator.kvm.slots import Slot, Slots
 from mh_emulator.kvm.vcpu import Vcpu
+from mh_emulator.kvm.vmgexit import GHCB_VERSION_MIN
 from mh_emulator.memory import UserMemory
 from mh_emulator.parts import CpuidResult
 from mh_emulator.psp.firmware import Firmware
+from mh_emulator.psp.vmsa import TrustedRegion
 
 KVM_FEATURES_LEAF = 0x4000_0001
 GHCB_VERSION_MAX = 2
@@ -49,6 +52,10 @@ class Vm(LaunchCommands, DebugCommands):
         self.msr_exits = MsrExits()
         self.kvm_features = 0
         """EAX of CPUID leaf 4000_0001, which is the host's to set with KVM_SET_CPUID2."""
+        self.ghcb_version = 0
+        """Of SEV-ES; a mirror has none, for it is not copied."""
+        self.ap_jump_table = 0
+        """Where the guest says that its parked vCPUs wait."""
         self._type = vm_type
         self._asids = asids
         self._slots = Slots(self.part.physical_bits)
@@ -65,6 +72,16 @@ class Vm(LaunchCommands, DebugCommands):
     def runnable(self) -> bool:
         """Whether a vCPU can enter the guest."""
         return self._encryption is None or self._psp.is_runnable(self._encryption.asid)
+
+    @property
+    def has_protected_state(self) -> bool:
+        """Whether this VM was created as an SEV-ES one; KVM_SEV_ES_INIT makes one that was not."""
+        return self._type is VmType.SEV_ES
+
+    @property
+    def checksums(self) -> TrustedRegion | None:
+        """Where the CPU keeps the checksums of VMSAs."""
+        return self._psp.region
 
     def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
         """What CPUID returns, without what depends on the CPU's state."""
@@ -84,7 +101,7 @@ class Vm(LaunchCommands, DebugCommands):
 
     def create_vcpu(self) -> Vcpu:
         """KVM_CREATE_VCPU."""
-        vcpu = Vcpu(self)
+        vcpu = EsVcpu(self) if self.es else Vcpu(self)
         self._vcpus.append(vcpu)
         return vcpu
 
@@ -111,6 +128,7 @@ class Vm(LaunchCommands, DebugCommands):
     def sev_es_init(self) -> None:
         """KVM_SEV_ES_INIT: as KVM_SEV_INIT, with encrypted registers."""
         self._init_old("KVM_SEV_ES_INIT", es=True)
+        self.ghcb_version = GHCB_VERSION_MIN
 
     def sev_init2(self, flags: int = 0, vmsa_features: int = 0, ghcb_version: int = 0) -> None:
         """KVM_SEV_INIT2: give a VM of an SEV type an ASID; without debug-swap there are no VMSA features."""
@@ -119,6 +137,7 @@ class Vm(LaunchCommands, DebugCommands):
         if self._type is VmType.DEFAULT or self._encryption is not None:
             raise KvmError(errno.EINVAL, ioctl)
         self._init(ioctl, es=is_es, bad=bool(flags or vmsa_features) or ghcb_version > GHCB_VERSION_MAX * is_es)
+        self.ghcb_version = (ghcb_version or GHCB_VERSION_MAX) * is_es
 
     def copy_enc_context_from(self, other: Vm) -> None:
         """KVM_CAP_VM_COPY_ENC_CONTEXT_FROM: become a mirror of `other`."""

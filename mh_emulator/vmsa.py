@@ -1,0 +1,103 @@
+"""The VMSA: what KVM makes of registers before the launch, and what VMRUN and every exit move.
+
+Source: AMD64 APM volume 2, section 15.35 (SEV-ES) and appendix B; Linux, arch/x86/kvm/svm/sev.c (sev_es_sync_vmsa).
+"""
+
+from __future__ import annotations
+
+from mh_builder.paging import PAGE_BYTES
+from mh_builder.save_area import OFFSETS, Segment, get, get_segment, put, put_segment
+from mh_emulator.registers import GPR_NAMES, XMM_COUNT, Registers, SystemSegment, Table
+
+CR4_MCE = 1 << 6
+EFER_SVME = 1 << 12
+
+_PLAIN = (*GPR_NAMES, "rip", "rflags", "cr0", "cr2", "cr3", "kernel_gs_base", "star", "lstar", "sfmask")
+_DATA_SEGMENTS = ("es", "ss", "ds", "fs", "gs")
+_XMM_BYTES = 16
+_LIMIT = 0xFFFF_FFFF
+_CODE, _DATA = 0xA9B, 0xC93
+_DPL_SHIFT = 5
+_LDT_RESET, _TR_RESET = Segment(0, 0x082, 0xFFFF), Segment(0, 0x08B, 0xFFFF)
+
+_FIXED = {
+    "dr6": 0xFFFF_0FF0,
+    "dr7": 0x400,
+    "g_pat": 0x0007_0406_0007_0406,
+    "sev_features": 0,
+    "xcr0": 1,
+}
+_FCW_RESET = 0x037F
+
+
+def make(registers: Registers, *, fpu: bool) -> bytes:
+    """The page before its encryption; without `fpu`, as KVM_SEV_ES_INIT has it, x87 and SSE state is zero."""
+    page = bytearray(PAGE_BYTES)
+    for name, value in _FIXED.items():
+        put(page, name, value)
+    put_segment(page, "ldtr", _LDT_RESET)
+    put_segment(page, "tr", _TR_RESET)
+    if fpu:
+        put(page, "fcw", _FCW_RESET)
+    else:
+        registers = registers.with_changes(mxcsr=0, xmm=(0,) * XMM_COUNT)
+    return store(bytes(page), registers.with_changes(cr4=registers.cr4 | CR4_MCE))
+
+
+def store(page: bytes, registers: Registers) -> bytes:
+    """`page` with the state of a vCPU that has left the guest."""
+    new = bytearray(page)
+    for name in _PLAIN:
+        put(new, name, getattr(registers, name))
+    put(new, "cr4", registers.cr4)
+    put(new, "efer", registers.efer | EFER_SVME)
+    put(new, "mxcsr", registers.mxcsr)
+    level = registers.cs & 3
+    put(new, "cpl", level)
+    put_segment(new, "cs", Segment(registers.cs, _CODE | level << _DPL_SHIFT, _LIMIT))
+    for name in _DATA_SEGMENTS:
+        base = getattr(registers, f"{name}_base", 0)
+        put_segment(new, name, Segment(getattr(registers, name), _DATA | level << _DPL_SHIFT, _LIMIT, base))
+    for name in ("gdtr", "idtr"):
+        table: Table = getattr(registers, name)
+        put_segment(new, name, Segment(0, 0, table.limit, table.base))
+    for name in ("ldtr", "tr"):
+        _put_system(new, name, getattr(registers, name))
+    start = OFFSETS["xmm"]
+    new[start : start + _XMM_BYTES * XMM_COUNT] = b"".join(
+        value.to_bytes(_XMM_BYTES, "little") for value in registers.xmm
+    )
+    return bytes(new)
+
+
+def load(page: bytes) -> Registers:
+    """The state that VMRUN gives the CPU."""
+    gdtr, idtr = (get_segment(page, name) for name in ("gdtr", "idtr"))
+    start = OFFSETS["xmm"]
+    vectors = (page[at : at + _XMM_BYTES] for at in range(start, start + _XMM_BYTES * XMM_COUNT, _XMM_BYTES))
+    return Registers(
+        **{name: get(page, name) for name in _PLAIN},
+        **{name: get_segment(page, name).selector for name in ("cs", *_DATA_SEGMENTS)},
+        fs_base=get_segment(page, "fs").base,
+        gs_base=get_segment(page, "gs").base,
+        gdtr=Table(gdtr.base, gdtr.limit),
+        idtr=Table(idtr.base, idtr.limit),
+        tr=_system(get_segment(page, "tr")),
+        ldtr=_system(get_segment(page, "ldtr")),
+        cr4=get(page, "cr4"),
+        efer=get(page, "efer") & ~EFER_SVME,
+        mxcsr=get(page, "mxcsr"),
+        xmm=tuple(int.from_bytes(vector, "little") for vector in vectors),
+    )
+
+
+def _put_system(page: bytearray, name: str, segment: SystemSegment) -> None:
+    """Write TR or LDTR; one that was never loaded keeps what reset gives it."""
+    if segment != SystemSegment():
+        attributes = segment.attributes >> 8 & 0xFF | segment.attributes >> 12 & 0xF00
+        put_segment(page, name, Segment(segment.selector, attributes, segment.limit, segment.base))
+
+
+def _system(segment: Segment) -> SystemSegment:
+    attributes = (segment.attributes & 0xFF) << 8 | (segment.attributes & 0xF00) << 12
+    return SystemSegment(segment.selector, segment.base, segment.limit, attributes)
