@@ -12,9 +12,12 @@ from pathlib import Path
 
 from mh_builder.asm import AssemblyError
 from mh_builder.paging import PagingError
+from mh_builder.report.memory import DumpError
+from mh_builder.report.picture import NoPictureError
+from mh_builder.report.trace import BadAddressError
 from mh_builder.schemes.space import LayoutError
 from mh_builder.symbols import LinkError
-from mh_cli import bench, build, doctor, job, migrate
+from mh_cli import audit, bench, build, diff, doctor, job, migrate, show, walk
 from mh_cli.errors import BAD, INTERRUPTED, USAGE, UsageError
 from mh_emulator.host.migration import MigrationError
 from mh_emulator.host.placement import PlacementError
@@ -33,10 +36,11 @@ _DIAGNOSTICS = (AssemblyError, LinkError)
 
 _BAD_THINGS = (
     *_DIAGNOSTICS, LayoutError, PagingError, PlacementError, ImageError,
+    DumpError, BadAddressError, NoPictureError,
     MigrationError, HelperRefused, HelperStopped, OwnerRefuses, OSError, MemoryError,
 )  # fmt: skip
 
-_VERBS = (build, migrate, bench, doctor)
+_VERBS = (build, migrate, show, walk, audit, diff, bench, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

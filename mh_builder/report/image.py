@@ -107,10 +107,11 @@ def _sections(data: bytes, descriptor: Any, base: int, reading: Reading) -> Iter
 
 
 def _code_end(start: int, reading: Reading) -> int:
-    """Offset at which what can be executed from offset `start` on ends."""
+    """Offset at which the first code behind offset `start` ends, or `start` without any."""
     end = HELPER_VA + start
     for mapping in reading.mappings:
-        if mapping.executable and mapping.va <= end < mapping.end:
+        is_first = mapping.va >= end == HELPER_VA + start
+        if mapping.executable and (is_first or mapping.va == end):
             end = mapping.end
     return end - HELPER_VA
 

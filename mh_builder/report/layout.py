@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from mh_builder.image.model import PlacedSection
@@ -77,6 +78,15 @@ class Plan:
         return None if self.home is None else Range(self.home, self.home + self.memory_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A row of the layout: one mapping with one purpose and one thing behind it."""
+
+    purpose: str
+    mapping: Mapping
+    backing: Backing | None
+
+
 @dataclass(frozen=True)
 class Layout:
     """One address space; `plan` is None where the tables are not those of an image of ours."""
@@ -95,6 +105,23 @@ class Layout:
     def backings(self) -> tuple[Backing, ...]:
         """What lies behind the guest-physical space; without a plan nothing is known."""
         return () if self.plan is None else self.plan.backings
+
+    @cached_property
+    def mappings(self) -> tuple[Mapping, ...]:
+        """All mappings, with neighbours joined that allow the same."""
+        return tuple(joined(self.reading.mappings))
+
+    @cached_property
+    def regions(self) -> tuple[Region, ...]:
+        """The layout as rows, by virtual address."""
+        if self.plan is None:
+            return tuple(Region("", mapping, None) for mapping in self.mappings)
+        return tuple(
+            Region(purpose, part, backing)
+            for mapping in self.mappings
+            for purpose, piece in _purposes(mapping, self.plan)
+            for part, backing in self.backed(piece)
+        )
 
     def view(self, mapping: Mapping) -> str:
         """What the CPU sees through the mapping; nothing to be told where there is no C-bit."""
@@ -130,28 +157,6 @@ class Layout:
 def _cut(mapping: Mapping, start: int, end: int) -> Mapping:
     """The part of a mapping that does not repeat which reaches GPA `start` to `end`."""
     return mapping._replace(va=mapping.va + start - mapping.gpa, gpa=start, size=end - start)
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A row of the layout: one mapping with one purpose and one thing behind it."""
-
-    purpose: str
-    mapping: Mapping
-    backing: Backing | None
-
-
-def regions(layout: Layout) -> list[Region]:
-    """The layout as rows, by virtual address."""
-    mappings = joined(layout.reading.mappings)
-    if layout.plan is None:
-        return [Region("", mapping, None) for mapping in mappings]
-    return [
-        Region(purpose, part, backing)
-        for mapping in mappings
-        for purpose, piece in _purposes(mapping, layout.plan)
-        for part, backing in layout.backed(piece)
-    ]
 
 
 RAM = "guest RAM"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mh_builder.paging import GIB, PAGE_BYTES, level_shift
-from mh_builder.report.layout import Backing, Layout, Plan, Region, regions
+from mh_builder.report.layout import Backing, Layout, Plan, Region
 from mh_builder.schemes.space import HOME_LIMIT, human
 
 PCI_HOLE_END = 4 * GIB
@@ -85,7 +85,7 @@ def picture(layout: Layout) -> Picture:
     """Place everything, for a guest whose RAM ends where the layout does. Raises `NoPictureError` without a plan."""
     if layout.plan is None:
         raise NoPictureError(f"{layout.name}: only an image of ours says what lies behind its guest-physical space")
-    chains = tuple(chain for region in regions(layout) for chain in _chains(region))
+    chains = tuple(chain for region in layout.regions for chain in _chains(region))
     geometry = layout.geometry
     c_bit = "no C-bit" if geometry.c_bit is None else f"C-bit {geometry.c_bit}"
     titles = (

@@ -1,0 +1,101 @@
+"""`audit`: check every mapping of an image or a memory dump against the rules that make sense for it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mh_builder.helper import build_helper
+from mh_builder.report.audit import MAX_FINDINGS, RULES, Audit, audit
+from mh_builder.report.layout import Layout
+from mh_builder.report.mapping import Mapping
+from mh_builder.schemes import SCHEMES
+from mh_builder.schemes.space import Options, human
+from mh_cli import options, source
+from mh_cli.errors import BAD, GOOD
+from mh_cli.output import print_json
+from mh_emulator.parts import PARTS
+
+
+def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("audit", help="check every mapping of images or dumps", description=__doc__)
+    parser.add_argument(
+        "images", type=Path, nargs="*", metavar="IMAGE",
+        help="flat image, ELF file or memory dump (default: every scheme, built now)",
+    )  # fmt: skip
+    source.add_memory(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Audit all; bad where anything is found."""
+    audits = [(layout, audit(layout)) for layout in _layouts(arguments)]
+    if arguments.json:
+        print_json("audit/1", {"audits": [_as_json(layout, found) for layout, found in audits]})
+    else:
+        for layout, found in audits:
+            for line in _lines(layout, found):
+                print(line)
+    return BAD if any(found.findings for _, found in audits) else GOOD
+
+
+def _layouts(arguments: argparse.Namespace) -> Iterator[Layout]:
+    if arguments.images:
+        for path in arguments.images:
+            yield source.read_layout(path, arguments)
+        return
+    part = PARTS[arguments.part or source.DEFAULT_PART]
+    chosen = Options(window_bit=part.window_bit, largest_page=part.largest_page)
+    for scheme in SCHEMES:
+        yield source.layout_of(build_helper(scheme, chosen), part.geometry(encrypted=True))
+
+
+def _lines(layout: Layout, found: Audit) -> Iterator[str]:
+    for finding in found.findings:
+        yield f"{layout.name}: {finding.rule}: {finding.what}"
+    for rule in found.cut:
+        yield f"{layout.name}: {rule}: more than {MAX_FINDINGS} findings, the rest is not listed"
+    mapped = sum(mapping.size for mapping in layout.reading.mappings)
+    count = len(found.findings)
+    verdict = f"{count} finding{'s' * (count > 1)}" if count else "clean"
+    looked = f"{len(layout.reading.mappings)} mappings of {human(mapped)} in {len(layout.reading.tables)} tables"
+    yield f"{layout.name}: {verdict}; {looked}, {len(found.applied)} of {len(RULES)} rules"
+    for reason in dict.fromkeys(found.skipped.values()):
+        names = ", ".join(rule for rule, why in found.skipped.items() if why == reason)
+        yield f"{layout.name}: not checked, {reason}: {names}"
+
+
+def _as_json(layout: Layout, found: Audit) -> dict[str, Any]:
+    return {
+        "name": layout.name,
+        "clean": not found.findings,
+        "mappings": len(layout.reading.mappings),
+        "tables": len(layout.reading.tables),
+        "findings": [
+            {
+                "rule": finding.rule,
+                "what": finding.what,
+                "mappings": [_mapping_as_json(mapping, layout) for mapping in finding.mappings],
+            }
+            for finding in found.findings
+        ],
+        "applied": {rule: RULES[rule].holds for rule in found.applied},
+        "not_applied": found.skipped,
+        "cut": list(found.cut),
+    }
+
+
+def _mapping_as_json(mapping: Mapping, layout: Layout) -> dict[str, Any]:
+    return {
+        "va": hex(mapping.va),
+        "gpa": hex(mapping.gpa),
+        "bytes": mapping.size,
+        "page_bytes": mapping.page_bytes,
+        "rights": mapping.rights,
+        "user": mapping.user,
+        "view": None if layout.geometry.c_bit is None else mapping.view,
+    }

@@ -1,0 +1,67 @@
+"""`diff`: what appeared, vanished, moved, changed rights, view or page size between two images or dumps."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mh_builder.report.diff import Change, diff
+from mh_builder.report.layout import Layout, Region
+from mh_builder.schemes.space import human
+from mh_cli import options, source
+from mh_cli.errors import BAD, GOOD
+from mh_cli.output import print_json
+from mh_cli.show import region_as_json
+
+
+def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("diff", help="compare the page tables of two images", description=__doc__)
+    parser.add_argument("before", type=Path, metavar="A", help="flat image, ELF file or memory dump")
+    parser.add_argument("after", type=Path, metavar="B", help="the one to compare it with")
+    source.add_memory(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare; bad where anything differs."""
+    before, after = (source.read_layout(path, arguments) for path in (arguments.before, arguments.after))
+    changes = diff(before, after)
+    if arguments.json:
+        shown = [_as_json(change, before, after) for change in changes]
+        print_json("diff/1", {"before": before.name, "after": after.name, "changes": shown})
+    else:
+        for change in changes:
+            for line in _lines(change, before, after):
+                print(line)
+    return BAD if changes else GOOD
+
+
+def _lines(change: Change, before: Layout, after: Layout) -> Iterator[str]:
+    region = change.before or change.after
+    size = "" if region is None else human(region.mapping.size)
+    yield " ".join(filter(None, (" and ".join(kind.value for kind in change.kinds) + ":", change.purpose, size)))
+    for sign, side, layout in (("-", change.before, before), ("+", change.after, after)):
+        if side is not None:
+            yield f"  {sign} {_words(side, layout)}"
+
+
+def _words(region: Region, layout: Layout) -> str:
+    mapping = region.mapping
+    view = "" if layout.geometry.c_bit is None else f" {mapping.view}"
+    memory = "" if region.backing is None else " ({} {:#x})".format(*region.backing.memory)
+    user = "u" if mapping.user else ""
+    place = f"{mapping.va:#x} to {mapping.end:#x} -> GPA {mapping.gpa:#x}{memory}"
+    return f"{place} {mapping.rights}{user}{view} {human(mapping.page_bytes)} pages"
+
+
+def _as_json(change: Change, before: Layout, after: Layout) -> dict[str, Any]:
+    return {
+        "kinds": [kind.value for kind in change.kinds],
+        "purpose": change.purpose or None,
+        "before": None if change.before is None else region_as_json(change.before, before),
+        "after": None if change.after is None else region_as_json(change.after, after),
+    }
