@@ -84,21 +84,12 @@ class Dram:
         """Give the memory controller the 16-byte `key` of `asid`."""
         self._keys[asid] = key
 
-    def remove_key(self, asid: int) -> None:
-        """Make accesses under `asid` impossible; raise `UnknownAsidError`."""
-        if self._keys.pop(asid, None) is None:
-            raise UnknownAsidError(f"ASID {asid:#x} has no key")
-
     def key(self, asid: int) -> bytes:
         """Return the key of `asid`, or raise `UnknownAsidError`."""
         try:
             return self._keys[asid]
         except KeyError:
             raise UnknownAsidError(f"ASID {asid:#x} has no key") from None
-
-    def has_key(self, asid: int) -> bool:
-        """Whether a key is installed for `asid`."""
-        return asid in self._keys
 
     def own(self, spa: int, key: bytes | None) -> None:
         """Hold the page of `spa` as plaintext under `key`, or as raw bytes for None."""
@@ -118,6 +109,9 @@ class Dram:
         for observer in self.observers:
             if frame in observer.frames:
                 observer.flush_translations()
+
+    def flush(self, spa: int, size: int) -> None:
+        """Write back what caches hold of these bytes, and forget it; nothing to do where caches are coherent."""
 
     def read_private(self, asid: int, spa: int, size: int) -> bytes:
         """Return `size` bytes at `spa`, which may cross pages, decrypted under the key of `asid`."""

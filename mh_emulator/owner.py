@@ -8,74 +8,125 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from mh_emulator.psp import session
-from mh_emulator.psp.firmware import Measurement
-from mh_emulator.psp.session import Channel, LaunchSession, Packet
-from mh_emulator.psp.state import API_MAJOR, API_MINOR, BUILD
+from mh_emulator.psp.build import CONTEXT_SECRET
+from mh_emulator.psp.certificate import Algorithm, Certificate, Usage, make_certificate
+from mh_emulator.psp.crypto import IV_BYTES, KEY_BYTES, NONCE_BYTES, RandomBytes, private_key, shared_secret
+from mh_emulator.psp.identity import validate_platform
+from mh_emulator.psp.launch import Measurement
+from mh_emulator.psp.packet import Packet, measure, seal
+from mh_emulator.psp.session import Channel, Session, wrap_session
+from mh_emulator.psp.status import Refused
 
 _SECRET_UNIT = 16
+
+Version = tuple[int, int, int]
 
 
 class OwnerRefuses(Exception):
     """The guest owner does not trust what was launched; one line with what was expected and found."""
 
 
-class GuestOwner:
-    """Somebody who owns a guest with `policy`; `version` is the firmware's API major, minor and build.
+class Credentials(NamedTuple):
+    """What a host shows of its platform before a launch."""
 
-    `random_bytes` makes transport keys, nonces and IVs.
+    pdh: bytes
+    """Certificate of its Diffie-Hellman key."""
+    chain: bytes
+    """PEK, OCA, CEK; the CEK signed by AMD."""
+    amd: bytes
+    """ASK, ARK."""
+    version: Version
+    """API major, minor and build, as PLATFORM_STATUS says: the measurement proves it later."""
+
+
+class GuestOwner:
+    """Somebody who owns a guest with `policy`, and gives a secret to nothing but that guest.
+
+    `oldest` is the oldest firmware that is trusted. `helper` is the SHA-256 of the helper as it is launched
+    (`HelperImage.digest`), which has to be the first of the contents; without it there is no helper to look for.
     """
 
     def __init__(
         self,
         policy: int,
-        version: tuple[int, int, int] = (API_MAJOR, API_MINOR, BUILD),
-        random_bytes: Callable[[int], bytes] = os.urandom,
+        oldest: Version = (0, 0, 0),
+        helper: bytes | None = None,
+        random_bytes: RandomBytes = os.urandom,
     ) -> None:
         self.policy = policy
-        self._version = version
+        self._oldest = oldest
+        self._helper = helper
         self._random = random_bytes
         self._channel: Channel | None = None
+        self._version: Version = oldest
 
-    def open_session(self, pdh_public: bytes) -> LaunchSession:
-        """Choose transport keys and wrap them for the platform with that PDH (P-384 point, X9.62)."""
-        private = ec.derive_private_key(int.from_bytes(self._random(47), "big") + 1, session.CURVE)
-        self._channel = Channel(self._random(session.KEY_BYTES), self._random(session.KEY_BYTES))
-        z = session.shared_secret(private, pdh_public)
-        nonce, iv = self._random(session.NONCE_BYTES), self._random(session.IV_BYTES)
-        blob = session.wrap_session(z, self.policy, self._channel, nonce, iv)
-        return LaunchSession(session.public_bytes(private), blob)
-
-    def check_measurement(self, measurement: Measurement, contents: Iterable[bytes]) -> None:
-        """Compare with what `contents`, in the order of their launch, must give; raise `OwnerRefuses`."""
-        channel = self._open_channel()
-        digest = hashlib.sha256()
-        for data in contents:
-            digest.update(data)
-        expected = session.measure(channel.tik, self._version, self.policy, digest.digest(), measurement.nonce)
-        if not hmac.compare_digest(expected, measurement.mac):
-            raise OwnerRefuses(
-                f"launch measurement: expected {expected.hex()} (policy {self.policy:#x}, "
-                f"digest {digest.hexdigest()}), found {measurement.mac.hex()}"
-            )
-        channel.measurement = measurement.mac
+    def open_session(self, shown: Credentials) -> Session:
+        """Choose transport keys and wrap them for the platform that `shown` proves; raise `OwnerRefuses`."""
+        pdh = self._check_platform(shown)
+        private = private_key(self._random)
+        channel = Channel(self._random(KEY_BYTES), self._random(KEY_BYTES))
+        nonce, iv = self._random(NONCE_BYTES), self._random(IV_BYTES)
+        blob = wrap_session(shared_secret(private, pdh.public_key()), self.policy, channel, nonce, iv)
+        self._channel, self._version = channel, shown.version
+        return Session(make_certificate(private.public_key(), Usage.PDH, shown.version[:2]), blob)
 
     def check_status_policy(self, policy: int) -> None:
         """Compare with the policy that GUEST_STATUS shows; raise `OwnerRefuses`."""
         if policy != self.policy:
             raise OwnerRefuses(f"guest policy: expected {self.policy:#x}, found {policy:#x}")
 
-    def wrap_secret(self, measurement: Measurement, contents: Iterable[bytes], secret: bytes) -> Packet:
-        """Check the measurement, then encrypt `secret`, padded with zeros to 16 bytes; raise `OwnerRefuses`."""
-        self.check_measurement(measurement, contents)
-        padded = secret + bytes(-len(secret) % _SECRET_UNIT)
-        return session.wrap_secret(self._open_channel(), padded, self._random(session.IV_BYTES))
+    def wrap_secret(self, measurement: Measurement, contents: Sequence[bytes], secret: bytes) -> Packet:
+        """Encrypt `secret`, padded with zeros to 16 bytes, if `measurement` is that of `contents` in their order.
 
-    def _open_channel(self) -> Channel:
+        The helper has to be the one that this owner knows. Raises `OwnerRefuses`.
+        """
         if self._channel is None:
             raise OwnerRefuses("launch measurement: expected one of a session with this owner, found none opened")
-        return self._channel
+        self._check_helper(contents)
+        self._check_measurement(self._channel, measurement, contents)
+        bound = replace(self._channel, measurement=measurement.mac)
+        padded = secret + bytes(-len(secret) % _SECRET_UNIT)
+        return seal(bound, CONTEXT_SECRET, padded, self._random(IV_BYTES))
+
+    def _check_platform(self, shown: Credentials) -> Certificate:
+        if shown.version < self._oldest:
+            raise OwnerRefuses(f"firmware: expected {_dotted(self._oldest)} or later, found {_dotted(shown.version)}")
+        try:
+            validate_platform(shown.pdh, shown.chain, shown.amd)
+            pdh = Certificate.parse(shown.pdh)
+            pdh.check_body(Usage.PDH, Algorithm.ECDH_SHA256)
+        except Refused as refusal:
+            raise OwnerRefuses(f"platform certificates: {refusal.status.name}") from None
+        return pdh
+
+    def _check_helper(self, contents: Sequence[bytes]) -> None:
+        if self._helper is None:
+            return
+        found = hashlib.sha256(contents[0] if contents else b"").digest()
+        if found != self._helper:
+            raise OwnerRefuses(f"helper: expected SHA-256 {self._helper.hex()}, found {found.hex()}")
+
+    def _check_measurement(self, channel: Channel, measurement: Measurement, contents: Sequence[bytes]) -> None:
+        digest = launch_digest(contents)
+        expected = measure(channel.tik, self._version, self.policy, digest, measurement.nonce)
+        if not hmac.compare_digest(expected, measurement.mac):
+            raise OwnerRefuses(
+                f"launch measurement: expected {expected.hex()} (policy {self.policy:#x}, "
+                f"firmware {_dotted(self._version)}, digest {digest.hex()}), found {measurement.mac.hex()}"
+            )
+
+
+def launch_digest(contents: Iterable[bytes]) -> bytes:
+    """SHA-256 over everything that is launched, in its order, VMSAs included (SEV API, section 6.5.1)."""
+    digest = hashlib.sha256()
+    for data in contents:
+        digest.update(data)
+    return digest.digest()
+
+
+def _dotted(version: Version) -> str:
+    return "{}.{} build {}".format(*version)

@@ -130,6 +130,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
             Part("rome", 0x0083_0F10, 47, 5, 48, 509, 100, coherent=False, tweak_mode=TweakMode.XEX),
             Part("milan", 0x00A0_0F11, 51, 5, 48, 509, 100, coherent=True, tweak_mode=TweakMode.XEX),
             Part("genoa", 0x00A1_0F11, 51, 6, 52, 1006, 100, coherent=True, tweak_mode=TweakMode.XEX),
+            Part("turin", 0x00B0_0F21, 51, 6, 52, 1006, 100, coherent=True, tweak_mode=TweakMode.XEX),
         )
     }
 )

@@ -8,7 +8,9 @@ from mh_builder.paging import GIB
 from mh_emulator.dram import Dram
 from mh_emulator.kvm import AsidPool, Vm, VmType
 from mh_emulator.memory import UserMemory
+from mh_emulator.owner import Credentials
 from mh_emulator.parts import Part
+from mh_emulator.psp import amd
 from mh_emulator.psp.firmware import Firmware
 from mh_emulator.psp.vmsa import REGION_BYTES
 
@@ -31,6 +33,11 @@ class Platform:
         self.psp.wbinvd()
         self.psp.df_flush()
         self._asids = AsidPool(part, self.psp)
+
+    def credentials(self) -> Credentials:
+        """What the host shows a guest owner: certificates, AMD's too, and the version of the firmware."""
+        pdh = self.psp.pdh_cert_export().pdh
+        return Credentials(pdh, self.psp.full_chain, amd.root().chain, self.psp.platform_status().version)
 
     def memory(self, size: int) -> UserMemory:
         """Map `size` bytes of memory in the host process."""

@@ -23,8 +23,9 @@ from emulator_tests.machine.guests import (
 from mh_emulator.kvm import KvmError
 from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
-from mh_emulator.psp.session import Packet
-from mh_emulator.psp.state import GuestState, Policy
+from mh_emulator.psp.command import GuestState
+from mh_emulator.psp.packet import Packet
+from mh_emulator.psp.policy import Policy
 from mh_emulator.psp.status import Status
 
 
@@ -116,7 +117,8 @@ def test_a_vm_with_another_key_sees_garbage_in_the_same_memory() -> None:
 def test_platforms_differ_in_everything_random_and_agree_with_themselves() -> None:
     first, again, second = (Platform(PARTS["milan"], 16 << 20, seed) for seed in (1, 1, 2))
     assert first.dram.base_spa == again.dram.base_spa != second.dram.base_spa
-    assert first.psp.pdh_public() == again.psp.pdh_public() != second.psp.pdh_public()
+    keys = [platform.psp.pdh_cert_export().pdh for platform in (first, again, second)]
+    assert keys[0] == keys[1] != keys[2]
     raw = []
     for platform in (first, again, second):
         vm, memory = platform.create_vm(), platform.memory(PAGE)

@@ -29,8 +29,8 @@ from mh_emulator.exits import Exit, Reason
 from mh_emulator.kvm import Vm
 from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
-from mh_emulator.psp.session import Packet
-from mh_emulator.psp.state import GuestState
+from mh_emulator.psp.command import GuestState
+from mh_emulator.psp.packet import Packet
 from mh_emulator.registers import Registers
 
 COMMANDS: dict[str, Callable[[Vm, Platform], object]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from emulator_tests.machine.guests import (
@@ -10,9 +12,10 @@ from emulator_tests.machine.guests import (
 )
 from mh_emulator.kvm import KvmError, Vm
 from mh_emulator.owner import GuestOwner, OwnerRefuses
+from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
-from mh_emulator.psp.firmware import Measurement
-from mh_emulator.psp.state import Policy
+from mh_emulator.psp.launch import Measurement
+from mh_emulator.psp.policy import Policy
 
 
 def launched(owner: GuestOwner, contents: bytes, policy: int | None = None) -> tuple[Platform, Vm]:
@@ -21,7 +24,7 @@ def launched(owner: GuestOwner, contents: bytes, policy: int | None = None) -> t
     vm.set_user_memory_region(0, 0, 4 * PAGE, memory, 0)
     memory.write_raw(0, contents)
     vm.sev_init()
-    vm.sev_launch_start(owner.policy if policy is None else policy, owner.open_session(platform.psp.pdh_public()))
+    vm.sev_launch_start(owner.policy if policy is None else policy, owner.open_session(platform.credentials()))
     vm.sev_launch_update_data(memory, 0, len(contents))
     return platform, vm
 
@@ -77,7 +80,45 @@ def test_a_host_that_changes_the_policy_gets_no_session_and_without_one_no_secre
 
 
 def test_the_owner_refuses_older_firmware() -> None:
-    owner = GuestOwner(0, version=(1, 55, 26))
-    _, vm = launched(owner, CONTENTS)
-    with pytest.raises(OwnerRefuses):
-        owner.wrap_secret(vm.sev_launch_measure(), [CONTENTS], b"secret")
+    with pytest.raises(OwnerRefuses, match="firmware: expected 1.55 build 30 or later, found 1.55 build 29"):
+        launched(GuestOwner(0, oldest=(1, 55, 30)), CONTENTS)
+    launched(GuestOwner(0, oldest=(1, 55, 29)), CONTENTS)
+
+
+def test_the_owner_notices_a_host_that_lies_about_the_firmware() -> None:
+    owner = GuestOwner(0, oldest=(1, 55, 30))
+    platform = machine()
+    lie = platform.credentials()._replace(version=(1, 55, 30))
+    vm, memory = platform.create_vm(), platform.memory(PAGE)
+    vm.sev_init()
+    vm.sev_launch_start(0, owner.open_session(lie))
+    vm.sev_launch_update_data(memory, 0, PAGE)
+    with pytest.raises(OwnerRefuses, match="launch measurement: expected .* 1.55 build 30"):
+        owner.wrap_secret(vm.sev_launch_measure(), [bytes(PAGE)], b"secret")
+
+
+def test_the_owner_wants_certificates_of_amds() -> None:
+    shown = machine().credentials()
+    other = Platform(PARTS["milan"], 16 << 20, 2).credentials()
+    for lie in (
+        shown._replace(pdh=other.pdh),
+        shown._replace(chain=other.chain),
+        shown._replace(chain=shown.chain[:-1]),
+        shown._replace(amd=shown.amd[::-1]),
+    ):
+        with pytest.raises(OwnerRefuses, match="platform certificates: "):
+            GuestOwner(0).open_session(lie)
+
+
+def test_the_owner_gives_nothing_to_another_helper() -> None:
+    """Also when the measurement is right: of whatever the host launched."""
+    other = CONTENTS[:-1] + b"X"
+    owner = GuestOwner(0, helper=hashlib.sha256(CONTENTS).digest())
+    _, vm = launched(owner, other)
+    measured = vm.sev_launch_measure()
+    with pytest.raises(OwnerRefuses, match="helper: expected SHA-256 .* found "):
+        owner.wrap_secret(measured, [other], b"secret")
+    with pytest.raises(OwnerRefuses, match="helper: "):
+        owner.wrap_secret(measured, [], b"secret")
+    with pytest.raises(OwnerRefuses, match="launch measurement: "):
+        owner.wrap_secret(measured, [CONTENTS], b"secret")

@@ -5,47 +5,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Callable
 
 import pytest
 
-from mh_emulator.dram import Dram
-from mh_emulator.parts import PARTS
-from mh_emulator.psp.firmware import Firmware
-from mh_emulator.psp.state import Policy
-from mh_emulator.psp.status import FirmwareError, Status
-from mh_emulator.psp.vmsa import REGION_BYTES, BadVmsaError, TrustedRegion, checksum
+from emulator_tests.psp.rig import BASE, DATA, ES_ASID, PAGE, REGION, Rig, S, status
+from mh_emulator.psp.policy import Policy
+from mh_emulator.psp.status import Status
+from mh_emulator.psp.vmsa import BadVmsaError, TrustedRegion, checksum
 
-PAGE = 0x1000
-BASE = 0x12_3400_0000
-VMSA = bytes(range(256)) * 16
-ES_ASID, ASID = 5, 100
-
-S = Status
+VMSA = DATA
 
 
-def status(call: Callable[[], object]) -> Status:
-    try:
-        call()
-    except FirmwareError as error:
-        return error.status
-    return S.SUCCESS
-
-
-class Rig:
-    """A platform with or without SEV-ES."""
-
-    def __init__(self, region: int = BASE - REGION_BYTES) -> None:
-        self.dram = Dram(1 << 20, BASE, PARTS["milan"], 3)
-        self.fw = Firmware(self.dram, 3)
-        self.fw.init(region)
-        self.fw.wbinvd()
-        self.fw.df_flush()
-
-    def guest(self, policy: int = Policy.ES, asid: int = ES_ASID) -> int:
-        handle = self.fw.launch_start(policy)
-        self.fw.activate(handle, asid)
-        return handle
+def es_guest(rig: Rig) -> int:
+    return rig.guest(policy=Policy.ES, asid=ES_ASID)
 
 
 def crc32c(data: bytes) -> int:
@@ -69,23 +41,28 @@ def test_checksum_against_the_circuit() -> None:
 
 def test_vmsa_is_measured_as_given_and_encrypted_with_its_checksum() -> None:
     rig = Rig()
-    handle = rig.guest()
+    handle = es_guest(rig)
     rig.dram.write_raw(BASE, VMSA)
     rig.fw.launch_update_vmsa(handle, BASE)
     found = rig.fw.launch_measure(handle)
-    message = bytes([4, *rig.fw.version]) + struct.pack("<I", Policy.ES) + hashlib.sha256(VMSA).digest() + found.nonce
+    message = (
+        bytes([4, *rig.fw.platform_status().version])
+        + struct.pack("<I", Policy.ES)
+        + hashlib.sha256(VMSA).digest()
+        + found.nonce
+    )
     assert found.mac == hmac.digest(bytes(16), message, "sha256")
     stored = rig.dram.read_private(ES_ASID, BASE, PAGE)
     assert stored[:0x388] + stored[0x390:] == VMSA[:0x388] + VMSA[0x390:]
-    assert BASE - REGION_BYTES <= int.from_bytes(stored[0x388:0x390], "little") < BASE
+    assert REGION <= int.from_bytes(stored[0x388:0x390], "little") < BASE
     assert rig.fw.region is not None
     rig.fw.region.validate(stored)
 
 
 def test_region_notices_changes_and_takes_the_cpus_own() -> None:
     region = TrustedRegion(0x10_0000)
-    stored = region.set_up(VMSA)
-    assert stored is not None
+    address, stored = region.set_up(VMSA)
+    assert region.validate(stored) == address
     changed = stored[:0x178] + b"X" + stored[0x179:]
     with pytest.raises(BadVmsaError, match="does not match"):
         region.validate(changed)
@@ -103,13 +80,13 @@ def test_region_notices_changes_and_takes_the_cpus_own() -> None:
 ])  # fmt: skip
 def test_arguments(size: int, spa: int, expected: Status) -> None:
     rig = Rig()
-    handle = rig.guest()
+    handle = es_guest(rig)
     assert status(lambda: rig.fw.launch_update_vmsa(handle, spa, size)) is expected
 
 
 def test_only_for_sev_es_guests_in_their_launch() -> None:
     rig = Rig()
-    plain = rig.guest(0, ASID)
+    plain = rig.guest()
     assert status(lambda: rig.fw.launch_update_vmsa(plain, BASE)) is S.UNSUPPORTED
     handle = rig.fw.launch_start(Policy.ES)
     assert status(lambda: rig.fw.launch_update_vmsa(handle, BASE)) is S.INACTIVE
@@ -138,7 +115,7 @@ def test_platform_without_sev_es() -> None:
 
 def test_no_room_for_checksums_is_a_limited_resource() -> None:
     rig = Rig()
-    handle = rig.guest()
+    handle = es_guest(rig)
     assert rig.fw.region is not None
     rig.fw.region._free.clear()
     assert status(lambda: rig.fw.launch_update_vmsa(handle, BASE)) is S.RESOURCE_LIMIT
@@ -147,7 +124,7 @@ def test_no_room_for_checksums_is_a_limited_resource() -> None:
 def test_checksums_have_no_room_before_the_first_flush() -> None:
     rig = Rig()
     rig.fw.shutdown()
-    rig.fw.init(BASE - REGION_BYTES)
+    rig.fw.init(REGION)
     assert rig.fw.region is None
     rig.fw.wbinvd()
     rig.fw.df_flush()
@@ -162,7 +139,7 @@ def test_region_of_memory_must_be_aligned() -> None:
 
 def test_decommission_frees_the_checksums() -> None:
     rig = Rig()
-    handle = rig.guest()
+    handle = es_guest(rig)
     for page in range(3):
         rig.fw.launch_update_vmsa(handle, BASE + page * PAGE)
     stored = rig.dram.read_private(ES_ASID, BASE, PAGE)

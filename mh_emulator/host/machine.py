@@ -89,7 +89,7 @@ class Machine:
         pieces = [(self.helper_memory, self.helper_offset, code)]
         pieces += [(self.memory, self.placement.topology.ram_addr(gpa), data) for gpa, data in contents]
         self.vm.sev_init()
-        self.vm.sev_launch_start(owner.policy, owner.open_session(self.platform.psp.pdh_public()))
+        self.vm.sev_launch_start(owner.policy, owner.open_session(self.platform.credentials()))
         for memory, offset, data in pieces:
             memory.write_raw(offset, data)
             self.vm.sev_launch_update_data(memory, offset, len(data))

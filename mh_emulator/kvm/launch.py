@@ -12,14 +12,16 @@ from mh_emulator.kvm.context import SevContext, check_blob
 from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.es_vcpu import EsVcpu
 from mh_emulator.memory import UserMemory, pieces
-from mh_emulator.psp.firmware import GuestStatus, Measurement
-from mh_emulator.psp.session import LaunchSession, Packet
+from mh_emulator.psp.launch import Measurement
+from mh_emulator.psp.packet import Packet
+from mh_emulator.psp.platform import GuestStatus
+from mh_emulator.psp.session import Session
 
 
 class LaunchCommands(SevContext):
     """Memory is named by (memory, offset) as a process names it by address; slots do not matter."""
 
-    def sev_launch_start(self, policy: int, session: LaunchSession | None = None, handle: int = 0) -> int:
+    def sev_launch_start(self, policy: int, session: Session | None = None, handle: int = 0) -> int:
         """KVM_SEV_LAUNCH_START and the ACTIVATE it implies; return the guest's handle."""
         ioctl = "KVM_SEV_LAUNCH_START"
         own = self._on_owner(ioctl)

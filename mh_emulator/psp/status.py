@@ -38,10 +38,26 @@ class Status(IntEnum):
     SECURE_DATA_INVALID = 0x18
 
 
-class FirmwareError(Exception):
-    """A command that did not succeed."""
+class Refused(Exception):
+    """A check that failed, inside of the firmware; `length` is what a buffer has to have."""
 
-    def __init__(self, command: str, status: Status) -> None:
+    def __init__(self, status: Status, length: int = 0) -> None:
+        super().__init__(status, length)
+        self.status = status
+        self.length = length
+
+
+class FirmwareError(Exception):
+    """A command that did not succeed; `length` is what a buffer has to have, where the firmware says that, else 0."""
+
+    def __init__(self, command: str, status: Status, length: int = 0) -> None:
         super().__init__(f"{command}: {status.name} ({status:#04x})")
         self.command = command
         self.status = status
+        self.length = length
+
+
+def require(condition: object, status: Status) -> None:
+    """Refuse with `status` unless `condition` holds."""
+    if not condition:
+        raise Refused(status)

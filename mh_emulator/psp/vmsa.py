@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 
 from mh_builder.paging import MIB, PAGE_BYTES
+from mh_emulator.psp.status import Status, require
 
 VMSA_BYTES = PAGE_BYTES
 REGION_BYTES = MIB
@@ -36,21 +37,21 @@ class TrustedRegion:
         self._checksums: dict[int, int] = {}
         self._free = list(range(spa + REGION_BYTES - _WORD, spa - _WORD, -_WORD))
 
-    def set_up(self, vmsa: bytes) -> bytes | None:
-        """Give `vmsa` a checksum; return it with the checksum's address in it, None if there is no room."""
-        if not self._free:
-            return None
+    def set_up(self, vmsa: bytes) -> tuple[int, bytes]:
+        """Give `vmsa` a checksum; return its address, and the VMSA with that in it. Refused if there is no room."""
+        require(self._free, Status.RESOURCE_LIMIT)
         address = self._free.pop()
         page = bytearray(vmsa)
         _ADDRESS.pack_into(page, CHECKSUM_ADDRESS_OFFSET, address)
         self._checksums[address] = checksum(page)
-        return bytes(page)
+        return address, bytes(page)
 
-    def validate(self, vmsa: bytes) -> None:
-        """Check `vmsa`, as VMRUN does; raise `BadVmsaError`."""
+    def validate(self, vmsa: bytes) -> int:
+        """Check `vmsa`, as VMRUN does; return its checksum's address, or raise `BadVmsaError`."""
         (address,) = _ADDRESS.unpack_from(vmsa, CHECKSUM_ADDRESS_OFFSET)
         if self._checksums.get(address) != checksum(vmsa):
             raise BadVmsaError(f"VMSA: checksum at {address:#x} does not match")
+        return int(address)
 
     def update(self, vmsa: bytes) -> None:
         """Remember the checksum of `vmsa` as it is now, as an exit does; raise `BadVmsaError` if it has none."""
@@ -70,11 +71,6 @@ def checksum(vmsa: bytes | bytearray) -> int:
     words = [bytes(vmsa[at : at + _WORD]) for at in range(0, CHECKED_BYTES, _WORD)]
     lanes = [_crc32c(b"".join(words[lane::_LANES])) for lane in range(_LANES)]
     return (lanes[0] ^ lanes[1] ^ lanes[2]) << 32 | _crc32c(struct.pack("<3I", *lanes))
-
-
-def checksum_address(vmsa: bytes) -> int:
-    """Where the checksum of `vmsa` lies."""
-    return int(_ADDRESS.unpack_from(vmsa, CHECKSUM_ADDRESS_OFFSET)[0])
 
 
 def _crc32c(data: bytes) -> int:

@@ -1,0 +1,98 @@
+"""Who a platform is: its keys, and the certificates with which it shows them.
+
+Source: SEV API (AMD 55766), section 2.1; AMD-ASPFW, sev_plat.c, sev_mcmd.c (pdh_cert_chain_init, validate_platform,
+validate_domain).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from mh_emulator.psp import amd
+from mh_emulator.psp.certificate import CERTIFICATE_BYTES, Certificate, Signer, Usage, make_certificate
+from mh_emulator.psp.crypto import RandomBytes, private_key
+from mh_emulator.psp.status import Status, require
+
+CHAIN_BYTES = 3 * CERTIFICATE_BYTES
+"""PEK, OCA, CEK."""
+
+
+class PlatformCertificates(NamedTuple):
+    """What PDH_CERT_EXPORT returns."""
+
+    pdh: bytes
+    chain: bytes
+    """PEK, OCA, CEK; the CEK comes without the ASK's signature, which AMD's server adds."""
+
+
+class Identity:
+    """The keys of one chip."""
+
+    def __init__(self, random: RandomBytes, version: tuple[int, int]) -> None:
+        self._version = version
+        self._random = random
+        self._oca, self._cek, self.pek, self.pdh = (private_key(random) for _ in range(4))
+
+    def renew_pdh(self) -> None:
+        """PDH_GEN."""
+        self.pdh = private_key(self._random)
+
+    @property
+    def certificates(self) -> PlatformCertificates:
+        """PDH and chain as the platform itself can show them."""
+        return PlatformCertificates(
+            make_certificate(self.pdh.public_key(), Usage.PDH, self._version, (Signer(self.pek, Usage.PEK),)),
+            self.pek_certificate + self.oca_certificate + self._cek_certificate(()),
+        )
+
+    @cached_property
+    def pek_certificate(self) -> bytes:
+        """Signed by the owner's key and by the chip's."""
+        signers = Signer(self._oca, Usage.OCA), Signer(self._cek, Usage.CEK)
+        return make_certificate(self.pek.public_key(), Usage.PEK, self._version, signers)
+
+    @cached_property
+    def oca_certificate(self) -> bytes:
+        """The owner's: of its own making, as the platform is self-owned."""
+        return make_certificate(self._oca.public_key(), Usage.OCA, self._version, (Signer(self._oca, Usage.OCA),))
+
+    @cached_property
+    def full_chain(self) -> bytes:
+        """The chain with the CEK that AMD signed, as its server hands out for a chip's ID."""
+        return self.pek_certificate + self.oca_certificate + self._cek_certificate((amd.root().signer,))
+
+    def _cek_certificate(self, signers: tuple[Signer, ...]) -> bytes:
+        return make_certificate(self._cek.public_key(), Usage.CEK, self._version, signers)
+
+
+def validate_platform(pdh: bytes, chain: bytes, amd_chain: bytes) -> tuple[int, int]:
+    """Check PDH <- PEK <- CEK <- ASK <- ARK (POLICY.SEV); return the API version in the PEK."""
+    _check_lengths(pdh, chain)
+    ask: rsa.RSAPublicKey = amd.validate_chain(amd_chain)
+    pek, _, cek = _split(chain)
+    cek.validate(ask, Usage.ASK)
+    pek.validate(cek.public_key(), cek.usage)
+    Certificate.parse(pdh).validate(pek.public_key(), pek.usage)
+    return pek.version
+
+
+def validate_domain(pdh: bytes, chain: bytes, own_oca: bytes) -> None:
+    """Check PDH <- PEK <- OCA, and that the OCA is ours (POLICY.DOMAIN)."""
+    _check_lengths(pdh, chain)
+    pek, oca, _ = _split(chain)
+    oca.validate(oca.public_key(), oca.usage)
+    pek.validate(oca.public_key(), oca.usage)
+    Certificate.parse(pdh).validate(pek.public_key(), pek.usage)
+    require(oca.data == own_oca, Status.POLICY_FAILURE)
+
+
+def _check_lengths(pdh: bytes, chain: bytes) -> None:
+    require(len(chain) == CHAIN_BYTES, Status.INVALID_LENGTH)
+    require(len(pdh) == CERTIFICATE_BYTES, Status.INVALID_LENGTH)
+
+
+def _split(chain: bytes) -> list[Certificate]:
+    return [Certificate.parse(chain[at : at + CERTIFICATE_BYTES]) for at in range(0, CHAIN_BYTES, CERTIFICATE_BYTES)]
