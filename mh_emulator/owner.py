@@ -79,16 +79,26 @@ class GuestOwner:
         if policy != self.policy:
             raise OwnerRefuses(f"guest policy: expected {self.policy:#x}, found {policy:#x}")
 
+    def check_measurement(self, measurement: Measurement, contents: Sequence[bytes]) -> Channel:
+        """Compare with what `contents`, in their order, must give; return the session, or raise `OwnerRefuses`."""
+        if self._channel is None:
+            raise OwnerRefuses("launch measurement: expected one of a session with this owner, found none opened")
+        digest = launch_digest(contents)
+        expected = measure(self._channel.tik, self._version, self.policy, digest, measurement.nonce)
+        if not hmac.compare_digest(expected, measurement.mac):
+            raise OwnerRefuses(
+                f"launch measurement: expected {expected.hex()} (policy {self.policy:#x}, "
+                f"firmware {_dotted(self._version)}, digest {digest.hex()}), found {measurement.mac.hex()}"
+            )
+        return self._channel
+
     def wrap_secret(self, measurement: Measurement, contents: Sequence[bytes], secret: bytes) -> Packet:
         """Encrypt `secret`, padded with zeros to 16 bytes, if `measurement` is that of `contents` in their order.
 
         The helper has to be the one that this owner knows. Raises `OwnerRefuses`.
         """
-        if self._channel is None:
-            raise OwnerRefuses("launch measurement: expected one of a session with this owner, found none opened")
         self._check_helper(contents)
-        self._check_measurement(self._channel, measurement, contents)
-        bound = replace(self._channel, measurement=measurement.mac)
+        bound = replace(self.check_measurement(measurement, contents), measurement=measurement.mac)
         padded = secret + bytes(-len(secret) % _SECRET_UNIT)
         return seal(bound, CONTEXT_SECRET, padded, self._random(IV_BYTES))
 
@@ -109,15 +119,6 @@ class GuestOwner:
         found = hashlib.sha256(contents[0] if contents else b"").digest()
         if found != self._helper:
             raise OwnerRefuses(f"helper: expected SHA-256 {self._helper.hex()}, found {found.hex()}")
-
-    def _check_measurement(self, channel: Channel, measurement: Measurement, contents: Sequence[bytes]) -> None:
-        digest = launch_digest(contents)
-        expected = measure(channel.tik, self._version, self.policy, digest, measurement.nonce)
-        if not hmac.compare_digest(expected, measurement.mac):
-            raise OwnerRefuses(
-                f"launch measurement: expected {expected.hex()} (policy {self.policy:#x}, "
-                f"firmware {_dotted(self._version)}, digest {digest.hex()}), found {measurement.mac.hex()}"
-            )
 
 
 def launch_digest(contents: Iterable[bytes]) -> bytes:

@@ -17,7 +17,7 @@ from mh_emulator.kvm import EsVcpu, KvmError, Vcpu, Vm, VmType
 from mh_emulator.memory import UserMemory, pieces
 from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
-from mh_emulator.psp.state import Policy
+from mh_emulator.psp.policy import Policy
 from mh_emulator.registers import Registers, SystemSegment, Table
 
 PAGE = 0x1000

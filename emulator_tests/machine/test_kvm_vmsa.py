@@ -16,7 +16,7 @@ from mh_emulator.exits import Exit, Reason
 from mh_emulator.kvm import EsVcpu, KvmError, Vm, VmType
 from mh_emulator.owner import GuestOwner, OwnerRefuses
 from mh_emulator.platform import Platform
-from mh_emulator.psp.state import Policy
+from mh_emulator.psp.policy import Policy
 from mh_emulator.registers import Registers
 
 UPDATE_VMSA = "KVM_SEV_LAUNCH_UPDATE_VMSA"
@@ -143,7 +143,7 @@ def test_all_vmsas_are_in_the_measurement_of_the_owner() -> None:
         platform = machine()
         vm, mirror = platform.create_vm(VmType.SEV_ES), platform.create_vm(VmType.SEV_ES)
         vm.sev_init2()
-        vm.sev_launch_start(guest_owner.policy, guest_owner.open_session(platform.psp.pdh_public()))
+        vm.sev_launch_start(guest_owner.policy, guest_owner.open_session(platform.credentials()))
         mirror.copy_enc_context_from(vm)
         vcpu_of(vm, STATE)
         vcpu_of(mirror, STATE.with_changes(rip=0x5000))
