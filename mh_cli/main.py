@@ -17,7 +17,7 @@ from mh_builder.report.picture import NoPictureError
 from mh_builder.report.trace import BadAddressError
 from mh_builder.schemes.space import LayoutError
 from mh_builder.symbols import LinkError
-from mh_cli import audit, bench, build, diff, doctor, job, migrate, show, walk
+from mh_cli import audit, bench, build, compare, diff, doctor, job, migrate, show, walk
 from mh_cli.errors import BAD, INTERRUPTED, USAGE, UsageError
 from mh_emulator.host.migration import MigrationError
 from mh_emulator.host.placement import PlacementError
@@ -40,7 +40,7 @@ _BAD_THINGS = (
     MigrationError, HelperRefused, HelperStopped, OwnerRefuses, OSError, MemoryError,
 )  # fmt: skip
 
-_VERBS = (build, migrate, show, walk, audit, diff, bench, doctor)
+_VERBS = (build, migrate, show, walk, audit, diff, compare, bench, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,60 @@
+"""`build.py compare` on the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from emulator_tests.command.conftest import Command
+from mh_builder.schemes import SCHEMES
+from mh_cli.main import _parser
+from mh_compare.results import Comparison
+
+ONE = ("compare", "--jobs", "1", "--attack", "host-drops")
+
+
+def test_json(command: Command) -> None:
+    outcome = command(*ONE, "--attack", "guest-reads-key", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    result = json.loads(outcome.out)
+    assert result["schema"] == "sev-migration-helper/compare/1"
+    assert [(attack["attack"], attack["layout"]) for attack in result["attacks"]] == [
+        (attack, scheme) for attack in ("host-drops", "guest-reads-key") for scheme in SCHEMES
+    ]
+    for attack in result["attacks"]:
+        assert all(attack[field] for field in ("attack", "layout", "outcome", "seen", "how", "family", "title"))
+
+
+def test_how_is_a_command_that_does_it_again(command: Command, comparison: Comparison) -> None:
+    for how in {result.how for result in comparison.attacks}:
+        _parser().parse_args(how.split()[1:])
+    first = comparison.attacks[0]
+    again = json.loads(command(*first.how.split()[1:], "--json", "--jobs", "1").out)["attacks"]
+    assert again == [first.as_json()]
+
+
+def test_several_processes_find_the_same(command: Command) -> None:
+    arguments = ["--scheme", "isolated", *ONE[3:]]
+    assert command("compare", "--jobs", "2", *arguments).out == command("compare", "--jobs", "1", *arguments).out
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_terminals_of_any_width(command: Command, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    text = command(*ONE).out
+    assert "\x1b[3" not in text
+    assert max(len(re.sub(r"\x1b\[\d*m", "", line)) for line in text.splitlines()) <= columns
+    assert text.count("detected") == len(SCHEMES)
+
+
+@pytest.mark.parametrize("arguments", [["--attack", "nonsense"], ["--jobs", "0"], ["--jobs", "x"], ["--scheme", "x"]])
+def test_bad_arguments(command: Command, arguments: list[str]) -> None:
+    outcome = command("compare", *arguments)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert arguments[1] in outcome.err

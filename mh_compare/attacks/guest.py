@@ -1,0 +1,86 @@
+"""The guest's own kernel against the helper, which lies in the guest's memory or does not."""
+
+from __future__ import annotations
+
+from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
+from mh_compare.arena import TRANSPORT_KEY, Arena, export_entry
+from mh_compare.attacks.attack import Attack
+from mh_compare.guest_os import DATA, GuestOs, assemble
+from mh_compare.outcome import Outcome, harmless, succeeds
+from payload import abi
+
+_MARK = 0x0BAD_C0DE_0BAD_C0DE
+
+_OWN_MEMORY = (
+    "The helper lies in the main VM's memory, under its key, and SEV has no right that a guest's kernel lacks."
+)
+
+
+def overwrite_code(arena: Arena) -> Outcome:
+    """Store code over the helper's entry; then the host starts the helper."""
+    machine = arena.launched()
+    stub = assemble(f"mov rax, {_MARK:#x}\n hlt")
+    GuestOs(machine).run(
+        f"mov rsi, {DATA:#x}\n mov rdi, {HELPER_VA + arena.offset('entry64'):#x}\n"
+        f"mov ecx, {len(stub)}\n rep movsb\n hlt",
+        stub,
+    )
+    machine.start_helper()
+    if machine.helper_vcpu.get_registers().rax == _MARK:
+        return succeeds("the mirror's vCPU runs the guest's code")
+    return harmless("the mirror's vCPU does not run the guest's code")
+
+
+def read_key(arena: Arena) -> Outcome:
+    """Load the transport key from the launch secret."""
+    machine = arena.launched()
+    found = GuestOs(machine).run(
+        f"mov rsi, {HELPER_VA + arena.key_offset:#x}\n"
+        "mov rax, [rsi]\n mov rbx, [rsi + 8]\n mov rcx, [rsi + 16]\n mov rdx, [rsi + 24]\n hlt"
+    )
+    loaded = b"".join(word.to_bytes(8, "little") for word in (found.rax, found.rbx, found.rcx, found.rdx))
+    if loaded == TRANSPORT_KEY:
+        return succeeds("the guest's registers hold the transport key")
+    return harmless("the guest's registers do not hold the transport key")
+
+
+def call(arena: Arena) -> Outcome:
+    """Jump to the helper's entry in the middle of a session; then the host goes on with the session."""
+    source, target = arena.connect()
+    address = arena.address(0)
+    GuestOs(source.machine).run(f"mov rax, {HELPER_VA + arena.offset('entry64'):#x}\n jmp rax")
+    status = target.put(address, source.export(address))
+    if status == abi.mh_status.MH_DONE:
+        return harmless("the helper runs in the main VM; the session goes on")
+    return succeeds(f"the helper runs in the main VM and forgets its session: the target says {status.name}")
+
+
+def post_request(arena: Arena) -> Outcome:
+    """Write a request into the ring; then the host runs the helper."""
+    source = arena.exporting()
+    served = source.ring.header().head
+    ring = HELPER_VA + SHARED_OFFSET + arena.helper.ring_offset
+    entry = ring + abi.MH_RING_SUBMISSIONS + served % abi.MH_RING_ENTRIES * len(abi.mh_submission)
+    GuestOs(source.machine).run(
+        f"mov rsi, {DATA:#x}\n mov rdi, {entry:#x}\n mov ecx, {len(abi.mh_submission)}\n rep movsb\n"
+        f"mov rdi, {ring + abi.mh_ring.fields['tail'].offset:#x}\n inc dword ptr [rdi]\n hlt",
+        export_entry(arena.address(0)),
+    )
+    source.run_on()
+    if source.ring.header().head == served + 1:
+        status = source.ring.results(0, 1)[0].status
+        return succeeds(f"the helper serves the guest's request: {status.name}")
+    return harmless("the helper serves nothing")
+
+
+ATTACKS = (
+    Attack("guest-overwrites-helper", "Guest OS overwrites the helper's code", overwrite_code, _OWN_MEMORY),
+    Attack("guest-reads-key", "Guest OS reads the transport key", read_key, _OWN_MEMORY),
+    Attack("guest-calls-helper", "Guest OS jumps into the helper during a migration", call, _OWN_MEMORY),
+    Attack(
+        "guest-posts-request",
+        "Guest OS puts a request of its own into the ring",
+        post_request,
+        "The ring lies in the main VM's memory and is shared; the guest may write there what the host may.",
+    ),
+)

@@ -1,0 +1,153 @@
+"""The host lies about memory: slots that show other pages than the scheme, or the guest's tuples, say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from mh_builder.paging import PAGE_BYTES
+from mh_builder.schemes.space import HELPER_VA
+from mh_compare.arena import INSTRUCTIONS, TRANSPORT_KEY, Arena, Op, Side, export_entry
+from mh_compare.attacks.attack import Attack
+from mh_compare.guest_os import assemble
+from mh_compare.outcome import Outcome, by_status, harmless, succeeds
+from mh_emulator.host.machine import Machine, Slot
+from mh_emulator.host.ring import Request
+from mh_emulator.host.session import connect
+from mh_emulator.memory import UserMemory
+from payload import abi
+
+_NO_RMP = "Which page is behind a guest-physical address is up to the host in SEV and SEV-ES; in SNP the RMP decides."
+
+_NOP = b"\x90"
+
+
+class Liar(Machine):
+    """A host whose mirror shows at some guest-physical pages what `lie` says."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - those of a machine
+        self._lies: list[Slot] = []
+        super().__init__(*arguments, **named)
+
+    def lie(self, gpa: int, memory: UserMemory, offset: int, size: int = PAGE_BYTES) -> None:
+        """Show the pages of `memory` from that of `offset` at the mirror's `gpa`."""
+        self._lies.append(Slot(gpa & -PAGE_BYTES, size, memory, offset & -PAGE_BYTES))
+
+    def lie_about_ram(self, address: int, memory: UserMemory, offset: int) -> None:
+        """Show it where requests say `address`."""
+        self.lie(int(self.helper.descriptor.window) + address, memory, offset)
+
+    def mirror_slots(self) -> list[Slot]:
+        """The scheme's slots, cut where there is a lie."""
+        slots = super().mirror_slots()
+        for lie in self._lies:
+            slots = [*_without(slots, lie), lie]
+        return slots
+
+
+def _without(slots: Iterable[Slot], hole: Slot) -> Iterator[Slot]:
+    """What is left of the slots beside `hole`."""
+    for slot in slots:
+        below = min(max(hole.gpa - slot.gpa, 0), slot.size)
+        above = min(max(hole.gpa + hole.size - slot.gpa, 0), slot.size)
+        for start, end in ((0, below), (above, slot.size)):
+            if end > start:
+                yield Slot(slot.gpa + start, end - start, slot.memory, slot.offset + start)
+
+
+def swap_guest_pages(arena: Arena) -> Outcome:
+    """Exchange two guest pages in the window of the source's mirror, then migrate the first."""
+    machine = arena.launch(Liar(*arena.ground(seed=1)))
+    for shown, page in ((0, 1), (1, 0)):
+        machine.lie_about_ram(machine.request_address(arena.ram[shown]), machine.memory, arena.ram[page])
+    source = arena.side(machine)
+    connect(source.ring, arena.target.ring)
+    address = machine.request_address(arena.ram[0])
+    status = arena.target.put(address, source.export(address))
+    if arena.target.machine.read_guest(arena.ram[0]) == arena.plaintext(1):
+        return succeeds("the target's guest has the second page in the place of the first")
+    return by_status(status, "the target's helper takes the packet")
+
+
+def replace_helper(arena: Arena) -> Outcome:
+    """Show a guest page, which holds what the host sent to the guest, in the place of the helper's code."""
+    machine = arena.launch(Liar(*arena.ground(seed=1)))
+    entry = arena.offset("entry64")
+    _received_by_guest(machine, arena.ram[0], entry, _key_thief(arena))
+    machine.lie(machine.base + entry, machine.memory, arena.ram[0])
+    return _stolen(arena.side(machine))
+
+
+def export_helper(arena: Arena) -> Outcome:
+    """Show the launch secret at an address of the RAM window that nobody protects, then migrate that page."""
+    machine = arena.launch(Liar(*arena.ground(seed=1)))
+    address = machine.request_address(arena.ram[0])
+    secret = machine.helper_offset + int(arena.helper.descriptor.secret_offset)
+    machine.lie_about_ram(address, machine.helper_memory, secret)
+    source = arena.side(machine)
+    connect(source.ring, arena.target.ring)
+    status = arena.target.put(address, source.export(address))
+    if TRANSPORT_KEY in arena.target.machine.read_guest(arena.ram[0]):
+        return succeeds("the target's guest finds the transport key in its RAM; the host sees it sealed")
+    return by_status(status, "the target's helper takes the packet")
+
+
+def import_over_helper(arena: Arena) -> Outcome:
+    """Show the target's helper its own code in the RAM window, then have it import what the host sent to the guest."""
+    machine = arena.launch(Liar(*arena.ground(seed=2)))
+    address = machine.request_address(arena.ram[0])
+    machine.lie_about_ram(address, machine.helper_memory, machine.helper_offset + arena.offset("wipe_session"))
+    target = arena.side(machine)
+    thief = _key_thief(arena)
+    _received_by_guest(arena.source.machine, arena.ram[0], PAGE_BYTES - len(thief), thief, filler=_NOP)
+    connect(arena.source.ring, target.ring)
+    target.put(address, arena.source.export(address))
+    target.ring.submit(Request(Op.MH_OP_ABORT).dumps(cookie=0))
+    machine.helper_vcpu.run(INSTRUCTIONS)
+    return _stolen(target)
+
+
+def leave_out(arena: Arena) -> Outcome:
+    """Name RAM that the mirror's slots do not have."""
+    source = arena.exporting()
+    source.ring.submit(export_entry(int(arena.helper.descriptor.ram_limit) - PAGE_BYTES))
+    source.run_on()
+    return succeeds("the helper exports what is not there")
+
+
+def _key_thief(arena: Arena) -> bytes:
+    """Code that copies the transport key into the ring and halts."""
+    ring = arena.candidate.image.section(".ring").va + abi.MH_RING_DATA
+    return assemble(
+        f"mov rsi, {HELPER_VA + arena.key_offset:#x}\n mov rdi, {ring:#x}\n"
+        f"mov ecx, {len(TRANSPORT_KEY)}\n rep movsb\n hlt"
+    )
+
+
+def _stolen(side: Side) -> Outcome:
+    """Whether the thief has been there."""
+    if side.ring.read(abi.MH_RING_DATA, len(TRANSPORT_KEY)) == TRANSPORT_KEY:
+        return succeeds("the mirror's vCPU runs the host's code; the ring shows the transport key")
+    return harmless("the ring does not show the transport key")
+
+
+def _received_by_guest(machine: Machine, ram_addr: int, offset: int, data: bytes, filler: bytes = b"\xcc") -> None:
+    """Have the guest hold `data` at `offset` of a page: it came over the guest's network."""
+    start = offset % PAGE_BYTES
+    page = filler * start + data
+    page += filler * (PAGE_BYTES - len(page))
+    machine.platform.dram.write_private(machine.asid, machine.memory.spa(ram_addr), page)
+
+
+ATTACKS = (
+    Attack("host-swaps-pages", "Host's slots exchange two guest pages", swap_guest_pages, _NO_RMP),
+    Attack(
+        "host-replaces-helper",
+        "Host's slots or tuples show a guest page as helper code",
+        replace_helper,
+        _NO_RMP,
+    ),
+    Attack("host-aliases-secret", "Host's slots show the helper's secret in the RAM window", export_helper, _NO_RMP),
+    Attack("host-aliases-code", "Host's slots show the helper's code in the RAM window", import_over_helper, _NO_RMP),
+    Attack("host-leaves-out-ram", "Host names RAM that no slot has", leave_out),
+)

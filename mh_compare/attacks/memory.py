@@ -1,0 +1,205 @@
+"""The host against DRAM: it sees and changes the stored bytes of every page, past all encryption."""
+
+from __future__ import annotations
+
+from mh_builder.paging import ENTRY_BYTES, PAGE_BYTES, table_index
+from mh_compare.arena import TRANSPORT_KEY, Arena, Side, export_entry
+from mh_compare.attacks.attack import Attack
+from mh_compare.evidence import blocks_of, nonce_reuse, xor
+from mh_compare.outcome import Ended, Outcome, harmless, succeeds
+from mh_emulator.dram import BLOCK_BYTES
+from payload import abi
+
+_NO_INTEGRITY = "SEV and SEV-ES keep no record of what a page held: no integrity, no freshness. SNP stops host writes."
+
+
+def read_guest(arena: Arena) -> Outcome:
+    """Look at every page of the guest."""
+    machine = arena.source.machine
+    pages = machine.guest_pages()
+    plain = sum(machine.platform.dram.peek_raw(machine.memory.spa(page)) == machine.read_guest(page) for page in pages)
+    return _readable(plain, len(pages), "pages of the guest")
+
+
+def read_helper(arena: Arena) -> Outcome:
+    """Look for the transport key in every private page of the helper, in the middle of a session."""
+    machine = arena.exporting().machine
+    dram, memory, start = machine.platform.dram, machine.helper_memory, machine.helper_offset
+    offsets = range(0, arena.helper.ring_offset, PAGE_BYTES)
+    seen = sum(TRANSPORT_KEY in dram.peek_raw(memory.spa(start + offset)) for offset in offsets)
+    if TRANSPORT_KEY not in machine.read_helper(arena.key_offset, len(TRANSPORT_KEY)):
+        raise AssertionError("the helper itself does not see its key")
+    return _readable(seen, len(offsets), "private pages of the helper")
+
+
+def read_stream(arena: Arena) -> Outcome:
+    """Look for the guest's pages in the ring while they pass through it, and in the packets."""
+    source = arena.exporting()
+    passed = [source.export(arena.address(page)).data for page in range(len(arena.ram))]
+    visible = blocks_of(b"".join(passed)) | blocks_of(source.ring.read(0, abi.MH_RING_BYTES))
+    seen = sum(bool(blocks_of(arena.plaintext(page)) & visible) for page in range(len(arena.ram)))
+    return _readable(seen, len(arena.ram), "exported pages")
+
+
+def flip_guest(arena: Arena) -> Outcome:
+    """Flip a bit of a guest page."""
+    side = arena.source
+    spa = side.machine.memory.spa(arena.ram[0])
+    _flip(side, spa)
+    before, after = arena.plaintext(0), side.machine.read_guest(arena.ram[0])
+    wanted = bytes([before[0] ^ 1]) + before[1:]
+    if after == wanted:
+        return succeeds("the guest sees just that bit flipped")
+    return _garbage(before, after)
+
+
+def flip_code(arena: Arena) -> Outcome:
+    """Flip a bit of the code that the helper is about to run."""
+    return _flip_helper(arena, arena.offset("dispatch"))
+
+
+def flip_tables(arena: Arena) -> Outcome:
+    """Flip a bit in the entry of the root table that maps the first RAM."""
+    root = arena.candidate.image.section(".tables").offset
+    return _flip_helper(arena, root + ENTRY_BYTES * table_index(arena.candidate.image.space.window, level=4))
+
+
+def move_guest(arena: Arena) -> Outcome:
+    """Copy the stored bytes of one guest page over another."""
+    machine = arena.source.machine
+    dram = machine.platform.dram
+    first, second = (machine.memory.spa(page) for page in arena.ram[:2])
+    dram.write_raw(second, dram.peek_raw(first))
+    after = machine.read_guest(arena.ram[1])
+    if after == arena.plaintext(0):
+        return succeeds("the guest sees the first page in the place of the second")
+    return _garbage(arena.plaintext(0), after)
+
+
+def move_helper(arena: Arena) -> Outcome:
+    """Copy the stored bytes of the launch secret over a guest page, for the guest to give it away."""
+    machine = arena.source.machine
+    dram = machine.platform.dram
+    secret = machine.helper_memory.spa(machine.helper_offset + int(arena.helper.descriptor.secret_offset))
+    dram.write_raw(machine.memory.spa(arena.ram[0]), dram.peek_raw(secret))
+    seen = machine.read_guest(arena.ram[0])
+    if TRANSPORT_KEY in seen:
+        return succeeds("the guest's page shows the transport key")
+    return _garbage(machine.read_helper(int(arena.helper.descriptor.secret_offset), PAGE_BYTES), seen)
+
+
+def move_chosen(arena: Arena) -> Outcome:
+    """Learn how two places differ from a page that the host knows, then put a block of the host's choice there.
+
+    The host knows what is in the first two pages (data that it sent to the guest). Moving a block of the
+    first to the third shows the guest's plaintext changed by a constant of the two places; the host
+    has the guest hold a block so prepared that the constant makes of it what the host wants.
+    """
+    machine = arena.source.machine
+    dram = machine.platform.dram
+    known, victim = (machine.memory.spa(page) for page in arena.ram[:2])
+    dram.write_raw(victim, dram.read_raw(known, BLOCK_BYTES))
+    constant = xor(machine.read_guest(arena.ram[1], BLOCK_BYTES), arena.plaintext(0)[:BLOCK_BYTES])
+    wanted = b"chosen by a host"
+    # What the guest receives from its network it writes privately; the host sends what suits it.
+    dram.write_private(machine.asid, known, xor(wanted, constant))
+    dram.write_raw(victim, dram.read_raw(known, BLOCK_BYTES))
+    if machine.read_guest(arena.ram[1], BLOCK_BYTES) == wanted:
+        return succeeds("the guest sees a block of the host's choice")
+    return harmless("the guest sees a block of noise: two places differ by no constant")
+
+
+def replay_guest(arena: Arena) -> Outcome:
+    """Keep the stored bytes of a page, and put them back after the guest has written it anew."""
+    machine = arena.source.machine
+    dram, spa = machine.platform.dram, machine.memory.spa(arena.ram[0])
+    old = dram.peek_raw(spa)
+    dram.write_private(machine.asid, spa, b"new" * (PAGE_BYTES // 3))
+    dram.write_raw(spa, old)
+    after = machine.read_guest(arena.ram[0])
+    if after == arena.plaintext(0):
+        return succeeds("the guest sees the page as it was")
+    return _garbage(arena.plaintext(0), after)
+
+
+def replay_helper(arena: Arena) -> Outcome:
+    """Put the helper's variables back to before an export; does it use a sequence number twice?"""
+    source = arena.exporting()
+    machine = source.machine
+    state = arena.offset("state_sequence") & -PAGE_BYTES
+    spa = machine.helper_memory.spa(machine.helper_offset + state)
+    old = machine.platform.dram.peek_raw(spa)
+    first = source.export(arena.address(0))
+    machine.platform.dram.write_raw(spa, old)
+    # The helper's copy of the head went back as well, so the host serves it the slot of the first request again.
+    entry = (source.ring.header().head - 1) % abi.MH_RING_ENTRIES * len(abi.mh_submission)
+    source.ring.write(abi.MH_RING_SUBMISSIONS + entry, export_entry(arena.address(1)))
+    source.run_on()
+    second = source.ring.take_sealed(0)
+    return nonce_reuse(first, second, arena.plaintext(0), arena.plaintext(1))
+
+
+def copy_to_target(arena: Arena) -> Outcome:
+    """Copy the stored bytes of a guest page to another platform, instead of migrating it."""
+    source, target = arena.source.machine, arena.target.machine
+    target.memory.write_raw(arena.ram[0], source.platform.dram.peek_raw(source.memory.spa(arena.ram[0])))
+    after = target.read_guest(arena.ram[0])
+    if after == arena.plaintext(0):
+        return succeeds("the guest on the other platform sees the page")
+    return _garbage(arena.plaintext(0), after)
+
+
+def _flip_helper(arena: Arena, offset: int) -> Outcome:
+    """Flip a bit at `offset` of the helper, then ask it for a page."""
+    source = arena.exporting()
+    _flip(source, source.machine.helper_memory.spa(source.machine.helper_offset + offset))
+    source.ring.submit(export_entry(arena.address(0)))
+    try:
+        source.run_on()
+    except Ended as stopped:
+        return harmless(f"a block of noise, chosen by nobody: {stopped}")
+    return succeeds("the helper goes on as if nothing were")
+
+
+def _flip(side: Side, spa: int) -> None:
+    dram = side.machine.platform.dram
+    dram.write_raw(spa, bytes([dram.read_raw(spa, 1)[0] ^ 1]))
+
+
+def _readable(seen: int, of: int, what: str) -> Outcome:
+    text = f"plaintext in {seen} of {of} {what}"
+    return succeeds(text) if seen else harmless(text)
+
+
+def _garbage(before: bytes, after: bytes) -> Outcome:
+    """The guest sees `after`; how much of it is still as before."""
+    blocks = range(0, len(before), BLOCK_BYTES)
+    changed = sum(before[at : at + BLOCK_BYTES] != after[at : at + BLOCK_BYTES] for at in blocks)
+    return harmless(f"{changed} of {len(blocks)} blocks turn to noise")
+
+
+ATTACKS = (
+    Attack("host-reads-guest", "Host reads guest pages in DRAM", read_guest, is_gentle=True),
+    Attack("host-reads-helper", "Host looks for the transport key in the helper's pages", read_helper, is_gentle=True),
+    Attack("host-reads-stream", "Host reads ring and packets while pages pass", read_stream, is_gentle=True),
+    Attack("host-flips-guest", "Host flips a bit of a guest page", flip_guest, _NO_INTEGRITY),
+    Attack("host-flips-code", "Host flips a bit of the helper's code", flip_code, _NO_INTEGRITY),
+    Attack("host-flips-tables", "Host flips a bit of the helper's page tables", flip_tables, _NO_INTEGRITY),
+    Attack("host-moves-guest", "Host moves a guest page to another address", move_guest, _NO_INTEGRITY),
+    Attack("host-moves-helper", "Host moves the launch secret into a guest page", move_helper, _NO_INTEGRITY),
+    Attack(
+        "host-moves-chosen",
+        "Host prepares a block and moves it to another address",
+        move_chosen,
+    ),
+    Attack(
+        "host-moves-chosen-naples",
+        "The same on the first generation (naples)",
+        move_chosen,
+        "XE mode: a moved block changes by a constant of the two addresses. Later parts use XEX.",
+        part="naples",
+    ),
+    Attack("host-replays-guest", "Host puts an old copy of a guest page back", replay_guest, _NO_INTEGRITY),
+    Attack("host-replays-helper", "Host puts the helper's variables back", replay_helper, _NO_INTEGRITY),
+    Attack("host-copies-ciphertext", "Host copies stored bytes to another platform", copy_to_target),
+)

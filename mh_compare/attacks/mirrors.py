@@ -1,0 +1,89 @@
+"""The host against KVM's rules for mirrors, and with more mirrors than one."""
+
+from __future__ import annotations
+
+from capstone import CS_ARCH_X86, CS_MODE_64, Cs
+from capstone.x86 import X86_OP_MEM
+
+from mh_builder.paging import PAGE_BYTES
+from mh_builder.schemes.space import HELPER_VA
+from mh_compare.arena import INSTRUCTIONS, Arena, export_entry
+from mh_compare.attacks.attack import Attack
+from mh_compare.evidence import nonce_reuse
+from mh_compare.outcome import Outcome, succeeds
+from mh_emulator.kvm import Vcpu
+from payload import abi
+
+
+def launch_into_mirror(arena: Arena) -> Outcome:
+    """Have the secure processor encrypt host data through the mirror."""
+    machine = arena.source.machine
+    machine.mirror.sev_launch_update_data(machine.platform.memory(PAGE_BYTES), 0, PAGE_BYTES)
+    return succeeds("the host's data is under the guest's key")
+
+
+def launch_late(arena: Arena) -> Outcome:
+    """Have the secure processor encrypt host data through the main VM, after its launch."""
+    machine = arena.source.machine
+    machine.vm.sev_launch_update_data(machine.platform.memory(PAGE_BYTES), 0, PAGE_BYTES)
+    return succeeds("the host's data is under the guest's key")
+
+
+def mirror_of_mirror(arena: Arena) -> Outcome:
+    """Make a mirror of the mirror."""
+    machine = arena.source.machine
+    machine.platform.create_vm().copy_enc_context_from(machine.mirror)
+    return succeeds("a mirror of a mirror")
+
+
+def second_mirror(arena: Arena) -> Outcome:
+    """Let two mirrors serve one ring: the second when the first has read its sequence number, and not spent it."""
+    source = arena.exporting()
+    first = source.machine.helper_vcpu
+    second = _another(arena)
+    entry = source.ring.header().head % abi.MH_RING_ENTRIES * len(abi.mh_submission)
+    source.ring.submit(export_entry(arena.address(0)))
+    store = HELPER_VA + _store_of_sequence(arena)
+    source.step_until(store, store + 1)
+    source.ring.write(abi.MH_RING_SUBMISSIONS + entry, export_entry(arena.address(1)))
+    second.run(INSTRUCTIONS)
+    overtaken = source.ring.take_sealed(0)
+    first.run(INSTRUCTIONS)
+    return nonce_reuse(source.ring.take_sealed(0), overtaken, arena.plaintext(0), arena.plaintext(1))
+
+
+def _another(arena: Arena) -> Vcpu:
+    """A second mirror with the slots of the first, its vCPU in the state of the first's."""
+    machine = arena.source.machine
+    mirror = machine.platform.create_vm()
+    mirror.copy_enc_context_from(machine.vm)
+    for number, slot in enumerate(machine.mirror_slots()):
+        mirror.set_user_memory_region(number, slot.gpa, slot.size, slot.memory, slot.offset)
+    vcpu = mirror.create_vcpu()
+    vcpu.set_registers(machine.helper_vcpu.get_registers())
+    return vcpu
+
+
+def _store_of_sequence(arena: Arena) -> int:
+    """Where in the image `seal_packet` writes the sequence number back; the host knows the image, too."""
+    start, sequence = arena.offset("seal_packet"), arena.offset("state_sequence")
+    disassembler = Cs(CS_ARCH_X86, CS_MODE_64)
+    disassembler.detail = True
+    for code in disassembler.disasm(arena.helper.data[start : start + 0x100], start):
+        target = code.operands[0] if code.operands else None
+        if target and target.type == X86_OP_MEM and code.address + code.size + target.mem.disp == sequence:
+            return int(code.address)
+    raise AssertionError("seal_packet does not write the sequence number")
+
+
+_TWO_VIEWS = (
+    "KVM allows any number of mirrors, and plain SEV lets the host copy registers. Under SEV-ES a mirror's VMSA has "
+    "to be measured before LAUNCH_FINISH, so the owner sees a second one."
+)
+
+ATTACKS = (
+    Attack("host-launches-into-mirror", "Host encrypts data through the mirror", launch_into_mirror, is_gentle=True),
+    Attack("host-launches-late", "Host encrypts data through the running main VM", launch_late, is_gentle=True),
+    Attack("host-mirrors-mirror", "Host makes a mirror of the mirror", mirror_of_mirror, is_gentle=True),
+    Attack("host-second-mirror", "Host lets a second mirror race the first", second_mirror, _TWO_VIEWS),
+)

@@ -1,0 +1,66 @@
+"""The host against the registers of the helper's vCPU, which plain SEV leaves open at every exit."""
+
+from __future__ import annotations
+
+from mh_builder.schemes.space import HELPER_VA
+from mh_compare.arena import TRANSPORT_KEY, Arena, export_entry
+from mh_compare.attacks.attack import Attack
+from mh_compare.evidence import blocks_of, nonce_reuse
+from mh_compare.outcome import Outcome, harmless, succeeds
+from mh_emulator.dram import BLOCK_BYTES
+from mh_emulator.exits import Reason
+from payload import abi
+
+_OPEN = "Plain SEV does not encrypt registers; SEV-ES does, and starts vCPUs only from a measured VMSA (--start es)."
+
+_STRIDE = 64
+"""Instructions between two looks."""
+
+
+def read(arena: Arena) -> Outcome:
+    """Interrupt the helper again and again while it exports a page, and look into its vector registers."""
+    source = arena.exporting()
+    blocks = blocks_of(arena.plaintext(0))
+    source.ring.submit(export_entry(arena.address(0)))
+    vcpu = source.machine.helper_vcpu
+    looks = 0
+    while vcpu.run(_STRIDE).reason is Reason.LIMIT:
+        looks += 1
+        if blocks & {value.to_bytes(BLOCK_BYTES, "little") for value in vcpu.get_registers().xmm}:
+            return succeeds("a vector register shows a block of the page")
+    return harmless(f"no block of the page in {looks} looks")
+
+
+def start_anywhere(arena: Arena) -> Outcome:
+    """Start the helper in a routine that copies 64 bytes, with the addresses of the key and of the ring."""
+    source = arena.source
+    vcpu = source.machine.helper_vcpu
+    ring = arena.candidate.image.section(".ring").va
+    gadget = source.machine.helper_registers().with_changes(
+        rip=HELPER_VA + arena.offset("copy64"),
+        rsi=HELPER_VA + arena.key_offset,
+        rdi=ring + abi.MH_RING_DATA,
+    )
+    vcpu.set_registers(gadget)
+    vcpu.run(max_instructions=9)
+    if TRANSPORT_KEY in source.ring.read(abi.MH_RING_DATA, 64):
+        return succeeds("the ring shows the transport key")
+    return harmless("the ring does not show the transport key")
+
+
+def start_again(arena: Arena) -> Outcome:
+    """Start the helper anew with the ring as it is: the old nonce, and another page in the place of the first."""
+    source, _ = arena.connect()
+    first = source.export(arena.address(0))
+    last = (source.ring.header().head - 1) % abi.MH_RING_ENTRIES
+    source.ring.write(abi.MH_RING_SUBMISSIONS + last * len(abi.mh_submission), export_entry(arena.address(1)))
+    source.machine.helper_vcpu.set_registers(source.machine.helper_registers())
+    source.run_on()
+    return nonce_reuse(first, source.ring.take_sealed(0), arena.plaintext(0), arena.plaintext(1))
+
+
+ATTACKS = (
+    Attack("host-reads-registers", "Host interrupts the helper and reads its registers", read, _OPEN),
+    Attack("host-sets-registers", "Host starts the helper at an instruction of its choice", start_anywhere, _OPEN),
+    Attack("host-restarts-helper", "Host starts the helper again with the same ring and nonce", start_again),
+)

@@ -1,0 +1,69 @@
+"""What a comparison consists of: cells and outcomes, each with the command that has it again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One property of one layout."""
+
+    column: str
+    title: str
+    layout: str
+    value: str
+    """As people read it."""
+    number: float | None
+    """The same for programs, in the unit that `title` says, where it is a number."""
+    how: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Without the layout, which the row says; `number` only where there is one."""
+        fields = asdict(self)
+        del fields["layout"]
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class AttackResult:
+    """How one attack ended under one layout."""
+
+    attack: str
+    family: str
+    title: str
+    layout: str
+    outcome: str
+    """`refused`, `detected`, `harmless garbage` or `succeeds`."""
+    seen: str
+    """What the verdict was read from."""
+    why: str
+    """Where it succeeds: why SEV does not prevent it; else empty."""
+    how: str
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields; `why` only where there is one."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Everything from one run."""
+
+    part: str
+    layouts: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    attacks: tuple[AttackResult, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Schema `compare/1`."""
+        return {
+            "part": self.part,
+            "rows": [
+                {"layout": layout, "cells": [cell.as_json() for cell in self.cells if cell.layout == layout]}
+                for layout in self.layouts
+                if self.cells
+            ],
+            "attacks": [attack.as_json() for attack in self.attacks],
+        }

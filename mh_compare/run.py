@@ -1,0 +1,109 @@
+"""The run: every column and every attack under every layout, on as many processes as are wanted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+from mh_builder.helper import build_helper
+from mh_builder.paging import GIB
+from mh_builder.schemes.space import Options
+from mh_compare.arena import Arena, Candidate
+from mh_compare.attacks import ATTACKS, FAMILIES
+from mh_compare.outcome import Verdict
+from mh_compare.results import AttackResult, Cell, Comparison
+from mh_emulator.parts import PARTS
+
+DEFAULT_PART = "milan"
+
+_RAM_LIMIT = 8 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One attack or one column, by name, under one layout."""
+
+    name: str
+    scheme: str
+    part: str
+
+    def run(self) -> AttackResult | Cell:
+        """Do it."""
+        return _attack(self)
+
+    def how(self, option: str) -> str:
+        """The command that does just this."""
+        part = "" if self.part == DEFAULT_PART else f" --part {self.part}"
+        return f"build.py compare --scheme {self.scheme}{part} {option} {self.name}"
+
+
+@cache
+def candidate(scheme: str, part: str) -> Candidate:
+    """The scheme's image for that part, for a small guest: the less there is to launch the better."""
+    options = Options(window_bit=PARTS[part].window_bit, largest_page=PARTS[part].largest_page, ram_limit=_RAM_LIMIT)
+    return Candidate(scheme, build_helper(scheme, options))
+
+
+def compare(tasks: Sequence[Task], jobs: int, done: Callable[[], object]) -> Comparison:
+    """Do all `tasks`, whose part is one, in `jobs` processes; call `done` after each."""
+    results = []
+    for result in _results(tasks, jobs):
+        results.append(result)
+        done()
+    return Comparison(
+        part=tasks[0].part,
+        layouts=tuple(dict.fromkeys(task.scheme for task in tasks)),
+        cells=tuple(result for result in results if isinstance(result, Cell)),
+        attacks=tuple(result for result in results if isinstance(result, AttackResult)),
+    )
+
+
+def tasks(names: Iterable[str], schemes: Sequence[str], part: str) -> list[Task]:
+    """Each of `names` under each of `schemes`."""
+    return [Task(name, scheme, part) for name in names for scheme in schemes]
+
+
+def _results(tasks: Sequence[Task], jobs: int) -> Iterator[AttackResult | Cell]:
+    if jobs == 1:
+        yield from (task.run() for task in tasks)
+        return
+    # New processes, not copies of this one: the assembler's worker serves one process.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, _ignore_interrupts) as pool:
+        try:
+            yield from pool.map(Task.run, tasks, chunksize=5)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _arena(scheme: str, part: str) -> Arena:
+    return Arena(candidate(scheme, part), PARTS[part])
+
+
+_shared_arena = cache(_arena)
+
+
+def _attack(task: Task) -> AttackResult:
+    attack = ATTACKS[task.name]
+    part = attack.part or task.part
+    arena = _shared_arena(task.scheme, part) if attack.is_gentle else _arena(task.scheme, part)
+    outcome = attack.outcome(arena)
+    return AttackResult(
+        attack=attack.name,
+        family=next(family for family, attacks in FAMILIES.items() if attack in attacks),
+        title=attack.title,
+        layout=task.scheme,
+        outcome=outcome.verdict.value,
+        seen=outcome.seen,
+        why=attack.why if outcome.verdict is Verdict.SUCCEEDS else "",
+        how=task.how("--attack"),
+    )
