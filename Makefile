@@ -11,12 +11,16 @@ TESTABLE := $(VENV)/.testable
 # Programs that the tests use as oracles, and their Debian packages.
 ORACLES := as:binutils gdb:gdb cc:gcc qemu-system-x86_64:qemu-system-x86
 
-.PHONY: all test lint clean oracles
+# A Linux kernel that the tests boot: Debian's, unpacked and not installed.
+KERNEL := $(VENV)/linux/vmlinuz
+KERNEL_PACKAGE := linux-image-cloud-amd64
+
+.PHONY: all test lint clean oracles kernel
 
 all: $(INSTALLED)
 	$(VENV)/bin/python build.py
 
-test: $(TESTABLE) oracles
+test: $(TESTABLE) oracles kernel
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q
 
 lint: $(TESTABLE)
@@ -46,6 +50,20 @@ debian-%:
 	else \
 		echo "make: $* is not installed" >&2; \
 	fi
+
+# Elsewhere than on Debian the tests name what they skip.
+kernel: $(INSTALLED)
+	@test -s $(KERNEL) || $(MAKE) --no-print-directory $(KERNEL) || echo "make: no Linux kernel for the tests" >&2
+
+# Of what Debian calls KERNEL_PACKAGE today, only the kernel: its modules are not needed.
+$(KERNEL):
+	@depends() { apt-cache depends $(KERNEL_PACKAGE) 2>/dev/null | sed -n 's/.*Depends: \(linux-image-.*\)/\1/p' | head -n 1; }; \
+	name=$$(depends); \
+	if [ -z "$$name" ] && [ "$$(id -u)" = 0 ]; then apt-get update -qq; name=$$(depends); fi; \
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	( cd "$$folder" && apt-get download -qq -o APT::Sandbox::User=root "$$name" ) && \
+	dpkg-deb --fsys-tarfile "$$folder"/*.deb | tar -x -C "$$folder" --wildcards './boot/vmlinuz-*' && \
+	mkdir -p $(@D) && mv "$$folder"/boot/vmlinuz-* $@
 
 clean:
 	rm -rf $(VENV) out *.egg-info

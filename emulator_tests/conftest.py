@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +41,14 @@ def program() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def linux_kernel() -> Path:
+    """The kernel that `make kernel` unpacks: in CI it must be there, elsewhere its absence is a skip."""
+    path = Path(sys.prefix) / "linux" / "vmlinuz"
+    if not path.exists() and os.environ.get("CI") == "true":
+        pytest.fail(f"{path} is missing: run `make kernel`")
+    if not path.exists():
+        pytest.skip(f"{path} is missing: run `make kernel`")
+    return path
