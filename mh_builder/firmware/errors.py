@@ -1,0 +1,7 @@
+"""What is wrong with a firmware image."""
+
+from __future__ import annotations
+
+
+class FirmwareError(ValueError):
+    """A firmware image that cannot be read or changed; one line with the place and both numbers."""
