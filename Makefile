@@ -8,8 +8,9 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --e
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
-# Programs that the tests use as oracles, and their Debian packages.
-ORACLES := as:binutils gdb:gdb cc:gcc qemu-system-x86_64:qemu-system-x86
+# Programs and files that the tests use as oracles, and their Debian packages.
+ORACLES := as:binutils gdb:gdb cc:gcc qemu-system-x86_64:qemu-system-x86 \
+	/usr/share/OVMF/OVMF_CODE.fd:ovmf UEFIExtract:uefitool-cli
 
 # A Linux kernel that the tests boot: Debian's, unpacked and not installed.
 KERNEL := $(VENV)/linux/vmlinuz
@@ -41,7 +42,7 @@ $(TESTABLE): $(INSTALLED)
 # On Debian as root, what is missing is installed; elsewhere the tests name what they skip.
 oracles:
 	@for pair in $(ORACLES); do \
-		command -v $${pair%%:*} >/dev/null || $(MAKE) --no-print-directory debian-$${pair##*:}; \
+		command -v $${pair%%:*} >/dev/null || test -e $${pair%%:*} || $(MAKE) --no-print-directory debian-$${pair##*:}; \
 	done
 
 debian-%:

@@ -6,13 +6,23 @@ import argparse
 import shutil
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from mh_cli import options
 from mh_cli.errors import BAD, GOOD
 from mh_cli.output import print_json
 
-PACKAGES = ("capstone", "cryptography", "dissect.cstruct", "keystone-engine", "lief", "rich", "unicorn")
+PACKAGES = (
+    "capstone",
+    "cryptography",
+    "dissect.cstruct",
+    "keystone-engine",
+    "lief",
+    "rich",
+    "sev-snp-measure",
+    "unicorn",
+)
 PROGRAMS = {
     "as": "binutils",
     "objdump": "binutils",
@@ -20,8 +30,10 @@ PROGRAMS = {
     "gdb": "gdb",
     "cc": "gcc",
     "qemu-system-x86_64": "qemu-system-x86",
+    "/usr/share/OVMF/OVMF_CODE.fd": "ovmf",
+    "UEFIExtract": "uefitool-cli",
 }
-"""Programs that the tests use as oracles -> Debian package."""
+"""Programs and files that the tests use as oracles -> Debian package."""
 
 
 def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
@@ -34,7 +46,7 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
 def run(arguments: argparse.Namespace) -> int:
     """Print one line a thing; bad where a Python package is missing."""
     packages = {name: _version(name) for name in PACKAGES}
-    programs = {name: shutil.which(name) for name in PROGRAMS}
+    programs = {name: _find(name) for name in PROGRAMS}
     if arguments.json:
         print_json("doctor/1", {"python": sys.version.split()[0], "packages": packages, "programs": programs})
     else:
@@ -44,6 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
         for name, path in programs.items():
             print(f"{name} {path or f'missing: Debian package {PROGRAMS[name]}'}")
     return GOOD if all(packages.values()) else BAD
+
+
+def _find(name: str) -> str | None:
+    """Where a program or, by its whole path, a file is."""
+    return name if Path(name).is_absolute() and Path(name).exists() else shutil.which(name)
 
 
 def _version(name: str) -> str | None:

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mh_builder.asm import AssemblyError
+from mh_builder.firmware.errors import FirmwareError
 from mh_builder.paging import PagingError
 from mh_builder.report.memory import DumpError
 from mh_builder.report.picture import NoPictureError
 from mh_builder.report.trace import BadAddressError
 from mh_builder.schemes.space import LayoutError
 from mh_builder.symbols import LinkError
-from mh_cli import audit, bench, build, compare, diff, doctor, job, migrate, show, walk
+from mh_cli import audit, bench, build, compare, diff, doctor, job, migrate, ovmf, show, walk
 from mh_cli.errors import BAD, INTERRUPTED, USAGE, UsageError
 from mh_emulator.host.migration import MigrationError
 from mh_emulator.host.placement import PlacementError
@@ -36,11 +37,11 @@ _DIAGNOSTICS = (AssemblyError, LinkError)
 
 _BAD_THINGS = (
     *_DIAGNOSTICS, LayoutError, PagingError, PlacementError, ImageError,
-    DumpError, BadAddressError, NoPictureError,
+    DumpError, BadAddressError, NoPictureError, FirmwareError,
     MigrationError, HelperRefused, HelperStopped, OwnerRefuses, OSError, MemoryError,
 )  # fmt: skip
 
-_VERBS = (build, migrate, show, walk, audit, diff, compare, bench, doctor)
+_VERBS = (build, migrate, show, walk, audit, diff, compare, ovmf, bench, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

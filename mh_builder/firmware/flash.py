@@ -1,0 +1,73 @@
+"""A flash image of OVMF: the compressed volumes, and among them the one with the drivers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mh_builder.firmware import guids
+from mh_builder.firmware.compressed import decompress
+from mh_builder.firmware.errors import FirmwareError
+from mh_builder.firmware.section import GUIDED, VOLUME_IMAGE, Section, guided, read_sections
+from mh_builder.firmware.volume import TYPE_VOLUME, Contents, File, Volume, find_volumes, read_files, read_volume
+
+LARGEST_FLASH = 64 << 20
+"""Bytes; what is larger is no OVMF."""
+
+
+@dataclass(frozen=True)
+class Flash:
+    """A flash image, taken apart; offsets of `drivers` are in `inner`, all others in `data`."""
+
+    data: bytes
+    volumes: tuple[Volume, ...]
+    """Those with a file system."""
+    carrier_volume: Volume
+    carrier: File
+    """The file that is the compressed section."""
+    inner: bytes
+    """What is compressed."""
+    drivers: Volume
+    """The volume that DXE dispatches from."""
+
+    def driver_files(self) -> Contents:
+        """The files of `drivers`."""
+        return read_files(self.inner, self.drivers)
+
+
+def read_flash(data: bytes) -> Flash:
+    """Take an OVMF image apart. Raises `FirmwareError` where there is no compressed volume of drivers."""
+    check_size(data)
+    volumes = tuple(volume for volume in find_volumes(data) if volume.first_file is not None)
+    for volume in volumes:
+        for file in read_files(data, volume).files:
+            if file.kind != TYPE_VOLUME:
+                continue
+            for section in read_sections(data, file.body, file.end):
+                inner = _contents(data, section)
+                drivers = None if inner is None else _drivers(inner)
+                if inner is not None and drivers is not None:
+                    return Flash(data, volumes, volume, file, inner, drivers)
+    found = ", ".join(f"{volume.offset:#x}" for volume in volumes) or "none"
+    raise FirmwareError(f"no compressed volume {guids.DXEFV} (DXEFV) in the firmware volumes (at {found})")
+
+
+def check_size(data: bytes) -> None:
+    """Raise `FirmwareError` where `data` is larger than any OVMF."""
+    if len(data) > LARGEST_FLASH:
+        raise FirmwareError(f"{len(data):#x} bytes, a flash image has at most {LARGEST_FLASH:#x}")
+
+
+def _contents(data: bytes, section: Section) -> bytes | None:
+    if section.kind != GUIDED:
+        return None
+    guid, start = guided(data, section)
+    return decompress(data, start, section.end) if guid == guids.LZMA else None
+
+
+def _drivers(inner: bytes) -> Volume | None:
+    for section in read_sections(inner, 0, len(inner)):
+        if section.kind == VOLUME_IMAGE:
+            volume = read_volume(inner, section.body, section.end)
+            if volume.name == guids.DXEFV:
+                return volume
+    return None

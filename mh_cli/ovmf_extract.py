@@ -1,0 +1,42 @@
+"""`ovmf extract`: the image of the migration helper that a firmware image carries."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from mh_builder.firmware.inject import extract
+from mh_cli import options
+from mh_cli.errors import GOOD
+from mh_cli.output import print_json
+from mh_cli.ovmf_files import about, check_output, read_file, write_file
+from payload import abi
+
+
+def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("extract", help="get the helper back out of an image", description=__doc__)
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a flash image with the helper in it")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the flat binary")
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the flat binary, and say where firmware puts it."""
+    check_output(arguments.output, arguments.image)
+    flash = read_file(arguments.image)
+    with about(arguments.image):
+        found = extract(flash)
+    write_file(arguments.output, found.blob)
+    digest = hashlib.sha256(found.blob).hexdigest()
+    scheme = abi.mh_scheme(found.entry.scheme).name.removeprefix("MH_SCHEME_").lower().replace("_", "-")
+    if arguments.json:
+        place = {"base": found.entry.base, "memory_bytes": found.entry.memory_bytes, "scheme": scheme}
+        print_json("ovmf-extract/1", {"image_bytes": len(found.blob), "sha256": digest} | place)
+        return GOOD
+    print(f"{arguments.output}: {scheme}, {len(found.blob):#x} bytes, SHA-256 {digest}")
+    print(f"reserved {found.entry.base:#x} to {found.entry.base + found.entry.memory_bytes - 1:#x}")
+    return GOOD

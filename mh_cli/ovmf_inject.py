@@ -1,0 +1,57 @@
+"""`ovmf inject`: put the loader and the helper of one scheme into a prebuilt OVMF image."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mh_builder.firmware.changes import changes
+from mh_builder.firmware.inject import firmware_entry, inject
+from mh_builder.helper import build_helper
+from mh_builder.schemes import SCHEMES
+from mh_cli import options
+from mh_cli.errors import GOOD
+from mh_cli.output import print_json
+from mh_cli.ovmf_files import about, check_output, read_file, write_file
+from mh_cli.ovmf_measure import add_vcpus, as_json, measure_all, vcpus_of
+
+
+def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("inject", help="put the helper into a prebuilt image", description=__doc__)
+    parser.add_argument("image", type=Path, metavar="IN", help="a flash image of OVMF; an earlier helper is replaced")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the new flash image")
+    parser.add_argument("--scheme", choices=list(SCHEMES), metavar="SCHEME", required=True, help="of the helper")
+    options.add_layout(parser)
+    add_vcpus(parser)
+    options.add_part(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Inject, write, and report what changed."""
+    check_output(arguments.output, arguments.image, *arguments.vmsa)
+    flash = read_file(arguments.image)
+    vcpus = vcpus_of(arguments)
+    blob = build_helper(arguments.scheme, options.layout(arguments)).data
+    with about(arguments.image):
+        entry = firmware_entry(blob)
+        injected = inject(flash, blob)
+        before = measure_all(flash, vcpus)
+        after = measure_all(injected, vcpus)
+    write_file(arguments.output, injected)
+    changed = changes(flash, injected)
+    if arguments.json:
+        ranges = [{"offset": change.offset, "size": change.size, "what": change.what} for change in changed]
+        place = {"base": entry.base, "memory_bytes": entry.memory_bytes, "ring_offset": entry.ring_offset}
+        digests = {"before": as_json(before), "after": as_json(after)}
+        print_json("ovmf-inject/1", {"scheme": arguments.scheme} | place | {"changes": ranges, "digests": digests})
+        return GOOD
+    print(f"{arguments.output}: {arguments.scheme} at {entry.base:#x} to {entry.base + entry.memory_bytes - 1:#x}")
+    for change in changed:
+        print(f"changed {change.offset:#10x} to {change.offset + change.size - 1:#10x}  {change.what}")
+    for mode, digest in after.items():
+        print(f"{mode.value:6} before {before[mode].hex()}\n{'':6} after  {digest.hex()}")
+    return GOOD
