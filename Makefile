@@ -10,7 +10,7 @@ TESTABLE := $(VENV)/.testable
 
 # Programs and files that the tests use as oracles, and their Debian packages.
 ORACLES := as:binutils gdb:gdb cc:gcc qemu-system-x86_64:qemu-system-x86 \
-	/usr/share/OVMF/OVMF_CODE.fd:ovmf UEFIExtract:uefitool-cli
+	/usr/share/OVMF/OVMF_CODE.fd:ovmf UEFIExtract:uefitool-cli chromium:chromium
 
 # A Linux kernel that the tests boot: Debian's, unpacked and not installed.
 KERNEL := $(VENV)/linux/vmlinuz

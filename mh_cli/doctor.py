@@ -32,6 +32,7 @@ PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "/usr/share/OVMF/OVMF_CODE.fd": "ovmf",
     "UEFIExtract": "uefitool-cli",
+    "chromium": "chromium",
 }
 """Programs and files that the tests use as oracles -> Debian package."""
 

@@ -27,7 +27,8 @@ td.code{font-family:ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',mon
 [title]{text-decoration:underline dotted var(--dim);cursor:help}
 figure{margin:0}figure svg{max-width:100%;height:auto;display:block}figcaption{color:var(--dim);font-size:.82rem}
 .narrow{display:none}
-@media (max-width:760px){body{padding:8px}.wide{display:none}.narrow{display:block}th,td{padding:4px 6px}
+@media (max-width:760px){body{padding:8px}.wide{display:none}.narrow{display:block}
+.narrow svg{width:100%}th,td{padding:4px 6px}
 .rows thead{display:none}.rows tr{display:grid;
 grid-template-columns:7.5em 1fr;padding:6px 0;border-bottom:1px solid var(--line)}
 .rows td{display:contents}.rows td>span{overflow-wrap:anywhere}

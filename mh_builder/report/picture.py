@@ -169,13 +169,13 @@ def _gap(column: int, start: int, end: int, top: float, layout: Layout) -> Band:
     size = end - start
     if size == PAGE_BYTES:
         return Band(start, size, top, _PAGE_HEIGHT, None, "guard" if column == 0 else "not mapped", is_break=False)
-    words = f"{human(size)} not mapped"
+    words = f"{rounded(size)} not mapped"
     if column == 0 and start < 1 << level_shift(layout.geometry.levels + 1) - 1 < end:
         return Band(start, size, top, _BREAK_HEIGHT, None, "not canonical", is_break=True)
     if column == 2 and (start, end) == (HOME_LIMIT, PCI_HOLE_END):
-        words = f"{human(size)} PCI hole"
+        words = f"{rounded(size)} PCI hole"
     elif _is_helper(column, start, layout):
-        words = f"{human(size)} hole: helper"
+        words = f"{rounded(size)} hole: helper"
     return Band(start, size, top, _BREAK_HEIGHT, None, words, is_break=True)
 
 
@@ -186,6 +186,12 @@ def _is_helper(column: int, start: int, layout: Layout) -> bool:
         return False
     moved = plan.window if column < 2 else 0
     return plan.protected.start <= start - moved < plan.protected.end
+
+
+def rounded(size: int) -> str:
+    """`size` in bytes to three digits: 6.18 MiB."""
+    number, _, unit = human(size).partition(" ")
+    return f"{float(number):.3g} {unit}"
 
 
 def _height(size: int) -> float:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from xml.sax.saxutils import escape
 
 from mh_builder.report.layout import RAM, Layout
-from mh_builder.report.picture import Band, Chain, Picture, picture
+from mh_builder.report.picture import Band, Chain, Picture, picture, rounded
 from mh_builder.schemes.space import human
 
 
@@ -28,7 +28,7 @@ class Style:
 
 
 WIDE = Style(width=1200, label=118, bar=132, margin=12, font=10.5, head=58, is_short=False)
-NARROW = Style(width=400, label=44, bar=46, margin=3, font=8.0, head=64, is_short=True)
+NARROW = Style(width=368, label=40, bar=52, margin=2, font=9.0, head=66, is_short=True)
 
 _CSS = """
 .mh-space{--ink:#1b1f24;--dim:#59636e;--paper:#fff;--private:#2f5f9e;--on-private:#fff;--shared:#f4c27a;--stripe:#8a4b00;
@@ -40,7 +40,7 @@ _CSS = """
 .mh-space .halo{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
 .mh-space .private rect{fill:var(--private);stroke:var(--paper);stroke-width:.8}
 .mh-space .shared rect{stroke:var(--stripe);stroke-width:.8}
-.mh-space .private .join{fill:var(--private);opacity:.2}.mh-space .shared .join{fill:var(--shared);opacity:.45}
+.mh-space .private .join{fill:var(--private);opacity:.2}.mh-space .shared .join{opacity:.35}
 .mh-space .only{stroke:var(--private);stroke-dasharray:4 3;stroke-width:.8}
 .mh-space .private text{fill:var(--on-private)}.mh-space .shared text{fill:var(--ink)}
 .mh-space .gap{fill:var(--gap);stroke:var(--dim);stroke-width:.7;stroke-dasharray:2 2}
@@ -148,17 +148,18 @@ class _Drawing:
     def _chain(self, number: int, chain: Chain) -> Iterator[str]:
         style = self._style
         kind = "private" if chain.region.mapping.private else "shared"
-        found = list(self._spots(number, chain))
+        fill = f' style="fill:url(#{self._stripes})"' if kind == "shared" else ""
+        halo = "halo" if kind == "shared" else ""
         yield f'<g class="chain {kind}"><title>{escape(self._tip(chain))}</title>'
-        for (first, *left), (second, *right) in pairwise(found):
-            yield self._join(self._bar(first) + style.bar, left, self._bar(second), right, second - first > 1)
-        drawn = [(column, band) for column, band in self._bands() if band.chain == number]
-        for column, band in drawn:
-            x, y = self._bar(column), style.head + band.top
-            fill = f' style="fill:url(#{self._stripes})"' if kind == "shared" else ""
-            yield f'<rect x="{x:g}" y="{y:g}" width="{style.bar}" height="{band.height:g}"{fill}/>'
-            halo = "halo" if kind == "shared" else ""
-            yield from self._inside(x, band, self._words(column, chain), halo)
+        for (first, *left), (second, *right) in pairwise(self._spots(number, chain)):
+            path = _join(self._bar(first) + style.bar, left, self._bar(second), right)
+            passes = " only" if second - first > 1 else ""
+            yield f'<path class="join{passes}" d="{path}" transform="translate(0 {style.head})"{fill}/>'
+        for column, band in self._bands():
+            if band.chain == number:
+                x, y = self._bar(column), style.head + band.top
+                yield f'<rect x="{x:g}" y="{y:g}" width="{style.bar}" height="{band.height:g}"{fill}/>'
+                yield from self._inside(x, band, self._words(column, chain), halo)
         yield "</g>"
 
     def _bands(self) -> Iterator[tuple[int, Band]]:
@@ -177,15 +178,6 @@ class _Drawing:
             elif place is not None and (spot := shown.find(place, chain.size)) is not None:
                 yield column, *spot
 
-    def _join(self, x0: float, left: Sequence[float], x1: float, right: Sequence[float], is_only: bool) -> str:  # noqa: FBT001
-        """A band between two places, each (top, height); dashed where it passes a column in which it has no place."""
-        y0, y1 = (self._style.head + top for top, _ in (left, right))
-        z0, z1 = y0 + left[1], y1 + right[1]
-        middle = (x0 + x1) / 2
-        curve = f"M{x0:g} {y0:g}C{middle:g} {y0:g} {middle:g} {y1:g} {x1:g} {y1:g}"
-        back = f"V{z1:g}C{middle:g} {z1:g} {middle:g} {z0:g} {x0:g} {z0:g}Z"
-        return f'<path class="join{" only" if is_only else ""}" d="{curve}{back}"/>'
-
     def _words(self, column: int, chain: Chain) -> str:
         region = chain.region
         name = region.purpose
@@ -194,7 +186,7 @@ class _Drawing:
         if self._style.is_short or column > 1:
             return name
         if column == 1:
-            return f"{name}, {human(chain.size)}"
+            return f"{name}, {rounded(chain.size)}"
         pages = f" {human(region.mapping.page_bytes)} pages" if region.purpose == RAM else ""
         return f"{name} {region.mapping.rights}{pages}"
 
@@ -228,6 +220,15 @@ class _Drawing:
                 yield f'<text x="{x:g}" y="{y:g}" text-anchor="end" class="{kind}">{ends[-1].end:#x}</text>'
 
 
+def _join(x0: float, left: Sequence[float], x1: float, right: Sequence[float]) -> str:
+    """The path of a band between two places, each (top, height)."""
+    y0, y1 = left[0], right[0]
+    z0, z1 = y0 + left[1], y1 + right[1]
+    middle = (x0 + x1) / 2
+    curve = f"M{x0:g} {y0:g}C{middle:g} {y0:g} {middle:g} {y1:g} {x1:g} {y1:g}"
+    return f"{curve}V{z1:g}C{middle:g} {z1:g} {middle:g} {z0:g} {x0:g} {z0:g}Z"
+
+
 def _range(start: int, end: int) -> str:
     return f"{start:#x} to {end:#x}"
 
@@ -236,8 +237,7 @@ def _brief(band: Band) -> str:
     """What a narrow bar has room for."""
     if not band.is_break:
         return "guard"
-    number, _, unit = human(band.size).partition(" ")
-    return f"{float(number):.3g} {unit}" if band.size and "canonical" not in band.words else ""
+    return rounded(band.size) if band.size and "canonical" not in band.words else ""
 
 
 def _short(address: int) -> str:
