@@ -24,7 +24,7 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
     parser = verbs.add_parser("audit", help="check every mapping of images or dumps", description=__doc__)
     parser.add_argument(
         "images", type=Path, nargs="*", metavar="IMAGE",
-        help="flat image, ELF file or memory dump (default: every scheme, built now)",
+        help=f"{source.WHAT} (default: every scheme, built now)",
     )  # fmt: skip
     source.add_memory(parser)
     options.add_json(parser)

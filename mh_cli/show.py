@@ -21,7 +21,7 @@ _COLUMNS = ("virtual", "bytes", "rights", "view", "page", "mirror GPA", "main GP
 def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
     """Add the verb to the command line."""
     parser = verbs.add_parser("show", help="list or draw what the page tables of an image map", description=__doc__)
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="flat image, ELF file or memory dump")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help=source.WHAT)
     source.add_memory(parser)
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the four address spaces of an image")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the regions and the picture as one page")

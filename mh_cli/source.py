@@ -1,4 +1,4 @@
-"""What a verb is to look at: an image of ours, an ELF file, a memory dump; known by content, not by name."""
+"""What a verb is to look at: an image of ours, also in firmware, an ELF file, a memory dump; known by content."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import argparse
 import mmap
 from pathlib import Path
 
+from mh_builder.firmware.errors import FirmwareError
+from mh_builder.firmware.flash import check_size
+from mh_builder.firmware.inject import extract
+from mh_builder.firmware.volume import SIGNATURE, SIGNATURE_OFFSET
 from mh_builder.image.model import Image, PlacedSection
 from mh_builder.paging import PAGE_BYTES, Geometry
 from mh_builder.report import elf
@@ -19,6 +23,9 @@ from mh_cli.errors import UsageError
 from mh_emulator.loader import ImageError, parse_image
 from mh_emulator.parts import PARTS
 from payload import abi
+
+WHAT = "flat image, ELF file, firmware with the helper in it, or memory dump"
+"""What `read_layout` reads, for people."""
 
 DEFAULT_PART = "milan"
 WIDEST = 52
@@ -51,7 +58,7 @@ def read_layout(path: Path, arguments: argparse.Namespace) -> Layout:
     data = _open(path)
     try:
         return _recognise(data, path.stem, arguments)
-    except (DumpError, ImageError) as error:
+    except (DumpError, FirmwareError, ImageError) as error:
         raise type(error)(f"{path}: {error}") from None
 
 
@@ -78,10 +85,13 @@ def _recognise(data: bytes | mmap.mmap, name: str, arguments: argparse.Namespace
         return _ours(bytes(data), None, arguments.base, arguments)
     if data[:4] == elf.MAGIC:
         return _elf(elf.Elf(data), name, arguments)
+    if arguments.cr3 is None and data[SIGNATURE_OFFSET : SIGNATURE_OFFSET + len(SIGNATURE)] == SIGNATURE:
+        check_size(data)
+        return _ours(extract(bytes(data)).blob, None, arguments.base, arguments)
     if arguments.cr3 is None:
         raise DumpError(
-            f"{len(data):#x} bytes that start with {bytes(data[:8]).hex() or 'nothing'} are neither an image "
-            "nor an ELF file; a raw memory dump needs --cr3"
+            f"{len(data):#x} bytes that start with {bytes(data[:8]).hex() or 'nothing'} are neither an image, "
+            "an ELF file nor firmware; a raw memory dump needs --cr3"
         )
     return _dump(raw_dump(data, arguments.base or 0), name, arguments, arguments.cr3, 4)
 

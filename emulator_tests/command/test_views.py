@@ -181,7 +181,7 @@ def test_diff(command: Command, files: Path) -> None:
 
 BAD = {
     "missing": (None, [], 2, "FILE: No such file or directory"),
-    "empty": (b"", [], 1, "FILE: 0x0 bytes that start with nothing are neither an image nor an ELF file"),
+    "empty": (b"", [], 1, "FILE: 0x0 bytes that start with nothing are neither an image, an ELF file nor"),
     "text": (b"hello there", [], 1, "FILE: 0xb bytes that start with 68656c6c6f207468 are neither"),
     "no-root": (bytes(PAGE), ["--cr3", "0x5000"], 1, "FILE: root table of CR3 0x5000: GPA 0x5000 is outside the dump"),
     "cut-root": (bytes(PAGE + 5), ["--cr3", "0x1000"], 1, "FILE: root table of CR3 0x1000: GPA 0x1000 is outside"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from mmap import mmap
 
 from mh_builder.firmware import guids
 from mh_builder.firmware.compressed import decompress
@@ -51,7 +52,7 @@ def read_flash(data: bytes) -> Flash:
     raise FirmwareError(f"no compressed volume {guids.DXEFV} (DXEFV) in the firmware volumes (at {found})")
 
 
-def check_size(data: bytes) -> None:
+def check_size(data: bytes | mmap) -> None:
     """Raise `FirmwareError` where `data` is larger than any OVMF."""
     if len(data) > LARGEST_FLASH:
         raise FirmwareError(f"{len(data):#x} bytes, a flash image has at most {LARGEST_FLASH:#x}")
