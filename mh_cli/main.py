@@ -25,6 +25,8 @@ from mh_emulator.host.placement import PlacementError
 from mh_emulator.host.ring import HelperRefused, HelperStopped
 from mh_emulator.loader import ImageError
 from mh_emulator.owner import OwnerRefuses
+from mh_qemu.machine import QemuError
+from mh_qemu.qmp import QmpError
 
 VERSION = "0.1.0"
 
@@ -38,7 +40,7 @@ _DIAGNOSTICS = (AssemblyError, LinkError)
 _BAD_THINGS = (
     *_DIAGNOSTICS, LayoutError, PagingError, PlacementError, ImageError,
     DumpError, BadAddressError, NoPictureError, FirmwareError,
-    MigrationError, HelperRefused, HelperStopped, OwnerRefuses, OSError, MemoryError,
+    MigrationError, HelperRefused, HelperStopped, OwnerRefuses, QemuError, QmpError, OSError, MemoryError,
 )  # fmt: skip
 
 _VERBS = (build, migrate, show, walk, audit, diff, compare, ovmf, bench, doctor)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mh_cli import ovmf_extract, ovmf_inject, ovmf_measure, ovmf_table
+from mh_cli import ovmf_boot, ovmf_extract, ovmf_inject, ovmf_measure, ovmf_table
 
-_VERBS = (ovmf_table, ovmf_inject, ovmf_extract, ovmf_measure)
+_VERBS = (ovmf_table, ovmf_inject, ovmf_extract, ovmf_measure, ovmf_boot)
 
 
 def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself

@@ -45,25 +45,41 @@ class HelperImage:
         """The `abi.mh_region` tuples."""
         return _records(self.data, self.descriptor.region_offset, self.descriptor.region_count, abi.mh_region)
 
-    def relocated(self, base: int, c_bit: int) -> bytes:
-        """The bytes for mirror GPA `base` on a part with that C-bit. Raises `ImageError` where the image is fixed."""
+    def relocated(self, base: int, c_bit: int | None) -> bytes:
+        """The bytes for mirror GPA `base` on a part with that C-bit, or none. Raises `ImageError` where it is fixed."""
         flags, link_base = self.descriptor.flags, self.descriptor.link_base
         if flags & abi.MH_FLAG_FIXED_BASE and base != link_base:
             raise ImageError(f"image is fixed to base {link_base:#x}, not {base:#x}")
-        if flags & abi.MH_FLAG_FIXED_CBIT and c_bit != self.descriptor.c_bit:
+        if c_bit is not None and flags & abi.MH_FLAG_FIXED_CBIT and c_bit != self.descriptor.c_bit:
             raise ImageError(f"image is fixed to C-bit {self.descriptor.c_bit}, the part has {c_bit}")
         self._check_base(base, c_bit)
         data = bytearray(self.data)
         count = self.descriptor.relocation_count
         for part in _records(self.data, self.descriptor.relocation_offset, count, abi.mh_relocation):
-            _relocate(data, part, base - link_base, 1 << c_bit)
+            _relocate(data, part, base - link_base, 0 if c_bit is None else 1 << c_bit)
         return bytes(data)
 
-    def _check_base(self, base: int, c_bit: int) -> None:
+    def loaded(self, c_bit: int | None) -> bytes:
+        """What a firmware's loader leaves at `home`, up to the end of the helper's pages; no SEV without a C-bit.
+
+        Behind the relocated image all is zero, but for the hand-over that goes with region tuples.
+        """
+        regions = self.regions()
+        base = int(regions[0].mirror_gpa) if regions else int(self.descriptor.home)
+        memory = bytearray(self.relocated(base, c_bit).ljust(self.memory_bytes, b"\0"))
+        if regions:
+            empty = [abi.mh_region()] * (abi.MH_HANDOVER_REGIONS - len(regions))
+            handover = abi.mh_handover(
+                magic=abi.MH_HANDOVER_MAGIC, version=abi.MH_ABI_VERSION, count=len(regions), regions=regions + empty
+            ).dumps()
+            memory[self.ring_offset : self.ring_offset + len(handover)] = handover
+        return bytes(memory)
+
+    def _check_base(self, base: int, c_bit: int | None) -> None:
         end = base + self.memory_bytes
         if base < 0 or base % PAGE_BYTES:
             raise ImageError(f"base {base:#x} is not a multiple of {PAGE_BYTES:#x}")
-        if end > 1 << c_bit:
+        if c_bit is not None and end > 1 << c_bit:
             raise ImageError(f"image at {base:#x} to {end:#x} reaches the C-bit {1 << c_bit:#x}")
         # Only an image with a fixed base has a hole for itself there.
         ram = int(self.descriptor.window)

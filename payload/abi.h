@@ -108,7 +108,12 @@ struct mh_firmware_entry {
     uint32_t scheme;       /* enum mh_scheme */
 };
 
-/* UEFI configuration table: struct mh_published, in reserved memory or in the loader's own. */
+/*
+ * The loader copies the image to its home, relocates it there, and clears the rest of memory_bytes but for the secret:
+ * LAUNCH_SECRET has filled those pages before the firmware began. If a step fails, nothing of it stays.
+ */
+
+/* UEFI configuration table: struct mh_published, in memory that the OS keeps. */
 #define MH_PUBLISHED_GUID "44e9cb1e-c007-4705-9fde-9ff72221aab4"
 
 struct mh_published {
@@ -134,7 +139,7 @@ enum mh_load_step {
     MH_LOAD_FIND = 1,       /* no image file in any firmware volume, or no digest with it */
     MH_LOAD_DIGEST = 2,     /* the image's SHA-256 differs */
     MH_LOAD_DESCRIPTOR = 3, /* magic, version, sizes or relocations make no sense */
-    MH_LOAD_RESERVE = 4,    /* its pages are taken */
+    MH_LOAD_RESERVE = 4,    /* its pages are taken, or not mapped private */
     MH_LOAD_PUBLISH = 5,    /* the configuration table was refused */
     MH_LOAD_VARIABLE = 6,   /* the variable was refused */
     MH_LOAD_HANDOVER = 7    /* a page could not be made shared */

@@ -9,7 +9,16 @@ from mh_builder.firmware import guids
 from mh_builder.firmware.compressed import decompress
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.section import GUIDED, VOLUME_IMAGE, Section, guided, read_sections
-from mh_builder.firmware.volume import TYPE_VOLUME, Contents, File, Volume, find_volumes, read_files, read_volume
+from mh_builder.firmware.volume import (
+    TYPE_SMM_CORE,
+    TYPE_VOLUME,
+    Contents,
+    File,
+    Volume,
+    find_volumes,
+    read_files,
+    read_volume,
+)
 
 LARGEST_FLASH = 64 << 20
 """Bytes; what is larger is no OVMF."""
@@ -29,6 +38,11 @@ class Flash:
     """What is compressed."""
     drivers: Volume
     """The volume that DXE dispatches from."""
+
+    @property
+    def needs_smm(self) -> bool:
+        """Whether it is built so that only SMM may write variables."""
+        return any(file.kind == TYPE_SMM_CORE for file in self.driver_files().files)
 
     def driver_files(self) -> Contents:
         """The files of `drivers`."""

@@ -99,10 +99,10 @@ def extract(flash: bytes) -> Carried:
 
 
 def driver_file() -> bytes:
-    """The loader as a firmware file. It needs variables, which come late, but before anything boots."""
+    """The loader as a firmware file. It needs volatile variables, and starts as soon as it can have them."""
     name = "MigrationHelperLoader\0".encode("utf-16-le")
     sections = [
-        depex(guids.VARIABLE_ARCH, guids.VARIABLE_WRITE_ARCH),
+        depex(guids.VARIABLE_ARCH, guids.FIRMWARE_VOLUME2),
         make_section(PE32, build_loader()),
         make_section(USER_INTERFACE, name),
     ]

@@ -27,7 +27,7 @@ NO_CHECKSUM = 0xAA
 FILE_SIZE_LIMIT = 1 << 24
 """FFS2 gives a file's size 24 bits."""
 
-TYPE_RAW, TYPE_FREEFORM, TYPE_DRIVER, TYPE_VOLUME, TYPE_PAD = 0x01, 0x02, 0x07, 0x0B, 0xF0
+TYPE_FREEFORM, TYPE_DRIVER, TYPE_VOLUME, TYPE_SMM_CORE, TYPE_PAD = 0x02, 0x07, 0x0B, 0x0D, 0xF0
 
 # What is valid has its bit inverted against the erase polarity; the highest such bit is the state.
 _DATA_VALID, _MARKED_FOR_UPDATE, _DELETED = 0x04, 0x08, 0x10

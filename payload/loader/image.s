@@ -24,7 +24,7 @@ check_digest:
     mov rdi, [rbx + state.digest]
     mov ecx, 4
     repe cmpsq
-    mov rax, EFI_CRC_ERROR
+    mov rax, EFI_COMPROMISED_DATA
     mov edx, 0
     cmove rax, rdx
     leave_frame
@@ -68,6 +68,16 @@ check_descriptor:
     jnz .Lbad
     mov [rbx + state.base], r8
 
+    # The secret between image and ring.
+    mov eax, [rdx + mh_descriptor.secret_offset]
+    mov edi, [rdx + mh_descriptor.secret_bytes]
+    cmp rax, rcx
+    jb .Lbad
+    add rdi, rax
+    cmp rdi, r10
+    ja .Lbad
+    mov [rbx + state.secret_end], rdi
+
     mov esi, [rdx + mh_descriptor.region_offset]
     mov eax, [rdx + mh_descriptor.region_count]
     cmp eax, MH_HANDOVER_REGIONS
@@ -91,8 +101,6 @@ check_descriptor:
 .Lmovable:
     test al, MH_FLAG_FIXED_CBIT
     jz .Lrelocations
-    cmp qword ptr [rbx + state.c_mask], 0
-    je .Lrelocations
     mov rax, [rbx + state.c_bit]
     cmp [rdx + mh_descriptor.c_bit], rax
     jne .Lbad
@@ -125,7 +133,8 @@ check_descriptor:
     mov rax, EFI_LOAD_ERROR
     leave_frame
 
-# Copies the image to its reserved pages, clears what follows it there, and relocates it.
+# Copies the image to its reserved pages, clears what follows it there, and relocates it. The secret's pages stay as
+# they are: the secure processor has filled them before the firmware began, and the helper takes all else for noise.
 .global place_image
 place_image:
     frame
@@ -134,9 +143,15 @@ place_image:
     mov rsi, rdx
     mov rcx, [rbx + state.image_bytes]
     rep movsb
-    mov rcx, [rdx + mh_descriptor.memory_bytes]
+    mov ecx, [rdx + mh_descriptor.secret_offset]
     sub rcx, [rbx + state.image_bytes]
     xor eax, eax
+    rep stosb
+    mov rdi, [rbx + state.base]
+    mov rcx, [rdx + mh_descriptor.memory_bytes]
+    mov rsi, [rbx + state.secret_end]
+    add rdi, rsi
+    sub rcx, rsi
     rep stosb
 
     # The table is read where it was checked: a relocation may change the copy.

@@ -44,6 +44,11 @@ undo:
     mov rdx, [rbx + state.pages]
     test rdx, rdx
     jz .Lundone
+    mov rdi, [rbx + state.base]
+    mov rcx, rdx
+    shl rcx, PAGE_SHIFT - 3
+    xor eax, eax
+    rep stosq
     mov rcx, [rbx + state.base]
     boot_service FreePages
 .Lundone:
