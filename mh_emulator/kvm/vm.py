@@ -17,9 +17,9 @@ from mh_emulator.kvm.debug import DebugCommands
 from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.es_vcpu import EsVcpu
 from mh_emulator.kvm.hypercalls import MAP_GPA_RANGE
-from mh_emulator.kvm.launch import LaunchCommands
 from mh_emulator.kvm.msrs import EXIT_REASONS, MsrExits
 from mh_emulator.kvm.slots import Slot, Slots
+from mh_emulator.kvm.transport import TransportCommands
 from mh_emulator.kvm.vcpu import Vcpu
 from mh_emulator.kvm.vmgexit import GHCB_VERSION_MIN
 from mh_emulator.memory import UserMemory
@@ -39,7 +39,7 @@ class VmType(IntEnum):
     SEV_ES = 3
 
 
-class Vm(LaunchCommands, DebugCommands):
+class Vm(TransportCommands, DebugCommands):
     """One VM; its methods are the ioctls on its file descriptor and raise `KvmError`."""
 
     def __init__(self, dram: Dram, psp: Firmware, asids: AsidPool, vm_type: VmType = VmType.DEFAULT) -> None:
