@@ -18,13 +18,14 @@ from mh_builder.report.picture import NoPictureError
 from mh_builder.report.trace import BadAddressError
 from mh_builder.schemes.space import LayoutError
 from mh_builder.symbols import LinkError
-from mh_cli import audit, bench, build, compare, diff, doctor, job, migrate, ovmf, show, walk
+from mh_cli import audit, bench, build, compare, diff, doctor, job, migrate, ovmf, psp, show, walk
 from mh_cli.errors import BAD, INTERRUPTED, USAGE, UsageError
 from mh_emulator.host.migration import MigrationError
 from mh_emulator.host.placement import PlacementError
 from mh_emulator.host.ring import HelperRefused, HelperStopped
 from mh_emulator.loader import ImageError
 from mh_emulator.owner import OwnerRefuses
+from mh_emulator.verdict.proof import WrongPlaintext
 from mh_qemu.machine import QemuError
 from mh_qemu.qmp import QmpError
 
@@ -40,10 +41,10 @@ _DIAGNOSTICS = (AssemblyError, LinkError)
 _BAD_THINGS = (
     *_DIAGNOSTICS, LayoutError, PagingError, PlacementError, ImageError,
     DumpError, BadAddressError, NoPictureError, FirmwareError,
-    MigrationError, HelperRefused, HelperStopped, OwnerRefuses, QemuError, QmpError, OSError, MemoryError,
+    MigrationError, HelperRefused, HelperStopped, OwnerRefuses, WrongPlaintext, QemuError, QmpError, OSError, MemoryError,
 )  # fmt: skip
 
-_VERBS = (build, migrate, show, walk, audit, diff, compare, ovmf, bench, doctor)
+_VERBS = (build, migrate, show, walk, audit, diff, compare, ovmf, psp, bench, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Migration reports as one table."""
+"""Results as tables."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from rich.console import Console
 from rich.table import Table
 
 from mh_emulator.host.migration import Report
+from mh_emulator.verdict.run import Outcome, Verdict
 
 _COLUMNS = (
     "scheme", "image\nbytes", "page-table\nbytes", "pages\nmoved", "host exits\nper page",
     "plaintext pages\nhosts see", "pages a naive\ncopy keeps", "RAM\nequal", "guest\nright", "result",
 )  # fmt: skip
 
-_WIDTH = 160
-"""More than the table takes."""
+_WIDTH, _WIDE = 160, 260
+"""More than the tables take."""
 
 
 def print_reports(reports: Sequence[Report]) -> None:
@@ -41,3 +42,28 @@ def print_reports(reports: Sequence[Report]) -> None:
 
 def _word(good: bool) -> str:  # noqa: FBT001 - a truth to be shown
     return "yes" if good else "[red]no[/]"
+
+
+def print_cases(verdict: Verdict) -> None:
+    """Print what became of every sequence, and of packets that went astray."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("case", "policy", "part", "commands", "told", "outcome", "main VM, to the helper", "verdict"):
+        table.add_column(name, no_wrap=True)
+    for case in verdict.cases:
+        cells = [case.id, f"{case.policy:#x}", case.part]
+        last = [f"[green]{case.outcome.value}[/]" if case.outcome is Outcome.WORKS else case.outcome.value]
+        last += [case.main_vm, case.verdict]
+        for number, step in enumerate(case.steps):
+            times = f" x {step.count}" if step.count > 1 else ""
+            told = f"[red]{step.told}[/]" if step.refused else step.told
+            table.add_row(
+                *(cells if not number else [""] * 3), step.command + times, told, *(last if not number else [])
+            )
+    console = Console(width=_WIDE)
+    console.print(table)
+    console.print()
+    packets = Table("packets", "secure processor", "helper", box=None, pad_edge=False, header_style="bold")
+    told_by = {(handling.transport, handling.attack): handling.told for handling in verdict.packets}
+    for attack in dict.fromkeys(handling.attack for handling in verdict.packets):
+        packets.add_row(attack, told_by["psp", attack], told_by["helper", attack])
+    console.print(packets)

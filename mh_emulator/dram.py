@@ -97,8 +97,7 @@ class Dram:
         held = self._views.get(frame)
         if held == key:
             return
-        start = self._offset(frame << PAGE_SHIFT, PAGE_BYTES)
-        page = self.view[start : start + PAGE_BYTES]
+        page = self._page(frame)
         tweak = self._tweaks.page(frame << PAGE_SHIFT)
         if held is not None:
             page[:] = self._cipher(held).encrypt(page, tweak)
@@ -106,12 +105,13 @@ class Dram:
         if key is not None:
             page[:] = self._cipher(key).decrypt(page, tweak)
             self._views[frame] = key
-        for observer in self.observers:
-            if frame in observer.frames:
-                observer.flush_translations()
+        self._forget_translations(frame)
 
     def flush(self, spa: int, size: int) -> None:
         """Write back what caches hold of these bytes, and forget it; nothing to do where caches are coherent."""
+
+    def flush_all(self) -> None:
+        """The same for all of memory."""
 
     def read_private(self, asid: int, spa: int, size: int) -> bytes:
         """Return `size` bytes at `spa`, which may cross pages, decrypted under the key of `asid`."""
@@ -132,8 +132,7 @@ class Dram:
     def peek_raw(self, spa: int) -> bytes:
         """Return the raw bytes of the page of `spa` without changing how it is held."""
         frame = spa >> PAGE_SHIFT
-        start = self._offset(frame << PAGE_SHIFT, PAGE_BYTES)
-        page = self.view[start : start + PAGE_BYTES]
+        page = self._page(frame)
         held = self._views.get(frame)
         if held is None:
             return bytes(page)
@@ -163,9 +162,16 @@ class Dram:
             del self._views[frame]
         else:
             self._views[frame] = key
+        self._forget_translations(frame)
+
+    def _forget_translations(self, frame: int) -> None:
         for observer in self.observers:
             if frame in observer.frames:
                 observer.flush_translations()
+
+    def _page(self, frame: int) -> memoryview:
+        start = self._offset(frame << PAGE_SHIFT, PAGE_BYTES)
+        return self.view[start : start + PAGE_BYTES]
 
     def forget_code(self, spa: int) -> None:
         """Make everybody read instructions of the page of `spa` anew."""

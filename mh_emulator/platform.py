@@ -6,6 +6,7 @@ import random
 
 from mh_builder.paging import GIB
 from mh_emulator.dram import Dram
+from mh_emulator.incoherent import IncoherentDram
 from mh_emulator.kvm import AsidPool, Vm, VmType
 from mh_emulator.memory import UserMemory
 from mh_emulator.owner import Credentials
@@ -25,7 +26,7 @@ class Platform:
         self.part = part
         highest = ((1 << part.system_bits) - dram_bytes) // GIB
         base = random.Random(f"base {seed}").randrange(1, highest) * GIB  # noqa: S311
-        self.dram = Dram(dram_bytes, base, part, seed)
+        self.dram = (Dram if part.coherent else IncoherentDram)(dram_bytes, base, part, seed)
         self.psp = Firmware(self.dram, seed)
         # As the driver does (drivers/crypto/ccp/sev-dev.c): all ASIDs are dirty and there is no room for VMSAs before
         # the flush. The memory for their checksums is none that anybody else gets.

@@ -57,7 +57,8 @@ class Firmware:
         return self._sp.identity.full_chain
 
     def wbinvd(self) -> None:
-        """Note that every core has written back its caches; no command, but DF_FLUSH wants it."""
+        """WBINVD on every core, which the processor sees; no command, but DF_FLUSH wants it."""
+        self._sp.memory.flush_all()
         self._sp.asids.note_wbinvd()
 
     def is_runnable(self, asid: int) -> bool:

@@ -26,6 +26,10 @@ class SystemMemory:
         require(self._dram.base_spa <= plain <= self._dram.base_spa + self._dram.size - size, Status.INVALID_ADDRESS)
         return plain
 
+    def flush_all(self) -> None:
+        """Every core writes back its caches."""
+        self._dram.flush_all()
+
     def read(self, spa: int, size: int, *, evict: bool = False) -> bytes:
         """Read as stored; with `evict` what caches hold is written back before, and forgotten."""
         plain = self.check(spa, size)

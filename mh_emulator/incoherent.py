@@ -1,0 +1,104 @@
+"""System memory of parts whose caches are not coherent between encryption domains: Naples and Rome.
+
+A cache line there belongs to an ASID. What a guest writes stays in lines of its ASID, and another ASID, or the host,
+reads what DRAM holds, until somebody flushes (CPUID 8000_001F EAX[10] is 0; Linux, arch/x86/kvm/svm/sev.c,
+sev_clflush_pages and sev_flush_encrypted_page). Here no line is evicted on its own account, so that what can be
+stale, is; and accesses without the C-bit go straight to DRAM.
+"""
+
+from __future__ import annotations
+
+from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
+from mh_emulator.cipher import PageCipher
+from mh_emulator.dram import Dram
+from mh_emulator.parts import Part
+
+LINE_BYTES = 64
+
+_KEY_BYTES = 16
+_ASID_BYTES = 2
+
+
+class IncoherentDram(Dram):
+    """As `Dram`, where the page that is held is one of several copies, which only a flush makes agree.
+
+    What `key` returns is the key and the ASID: the same key under two ASIDs is two views.
+    """
+
+    def __init__(self, size: int, base_spa: int, part: Part, seed: int) -> None:
+        super().__init__(size, base_spa, part, seed)
+        self._stored: dict[int, bytes] = {}
+        """What DRAM holds of a frame that is held under a key."""
+        self._filled: dict[int, dict[bytes, bytes]] = {}
+        """What DRAM held when each cached copy of a frame was filled."""
+        self._copies: dict[int, dict[bytes, bytes]] = {}
+        """Cached copies of a frame, without the one that is held."""
+
+    def install_key(self, asid: int, key: bytes) -> None:
+        """Give the memory controller the 16-byte `key` of `asid`."""
+        super().install_key(asid, key + asid.to_bytes(_ASID_BYTES, "little"))
+
+    def own(self, spa: int, key: bytes | None) -> None:
+        """Hold the page of `spa` as what the caches have for that view, else as DRAM has it."""
+        frame = spa >> PAGE_SHIFT
+        held = self._views.get(frame)
+        if held == key:
+            return
+        page = self._page(frame)
+        if held is None:
+            stored = bytes(page)
+        else:
+            self._copies.setdefault(frame, {})[held] = bytes(page)
+            stored = self._stored.pop(frame)
+            del self._views[frame]
+        page[:] = stored if key is None else self._cached(frame, key, stored)
+        if key is not None:
+            self._stored[frame] = stored
+            self._views[frame] = key
+        self._forget_translations(frame)
+
+    def peek_raw(self, spa: int) -> bytes:
+        """Return the raw bytes of the page of `spa`, as DRAM holds them."""
+        frame = spa >> PAGE_SHIFT
+        return self._stored.get(frame) or bytes(self._page(frame))
+
+    def flush(self, spa: int, size: int) -> None:
+        """Write back the lines of all ASIDs in the pages of these bytes, and forget them."""
+        for frame in range(spa >> PAGE_SHIFT, (spa + size - 1 >> PAGE_SHIFT) + 1):
+            if frame in self._filled:
+                self._flush_frame(frame)
+
+    def flush_all(self) -> None:
+        """The same for all of memory."""
+        for frame in list(self._filled):
+            self._flush_frame(frame)
+
+    def _flush_frame(self, frame: int) -> None:
+        self.own(frame << PAGE_SHIFT, None)
+        stored = bytearray(self._page(frame))
+        tweak = self._tweaks.page(frame << PAGE_SHIFT)
+        copies, filled = self._copies.pop(frame), self._filled.pop(frame)
+        for view, copy in copies.items():
+            _write_dirty_lines(stored, self._cipher(view).encrypt(copy, tweak), filled[view])
+        self._page(frame)[:] = stored
+
+    def _cached(self, frame: int, key: bytes, stored: bytes) -> bytes:
+        copy = self._copies.get(frame, {}).pop(key, None)
+        if copy is None:
+            self._filled.setdefault(frame, {})[key] = stored
+            copy = self._cipher(key).decrypt(stored, self._tweaks.page(frame << PAGE_SHIFT))
+        return copy
+
+    def _replace(self, frame: int, key: bytes | None) -> None:
+        self.own(frame << PAGE_SHIFT, key)
+
+    def _cipher(self, key: bytes) -> PageCipher:
+        return super()._cipher(key[:_KEY_BYTES])
+
+
+def _write_dirty_lines(stored: bytearray, written: bytes, filled: bytes) -> None:
+    """Put those lines of `written` into `stored` that are not as they were when they were filled."""
+    for line in range(0, PAGE_BYTES, LINE_BYTES):
+        end = line + LINE_BYTES
+        if written[line:end] != filled[line:end]:
+            stored[line:end] = written[line:end]
