@@ -25,6 +25,7 @@ def test_private_stores_leave_ciphertext_for_the_host(guest: Guest) -> None:
     vcpu = guest.launch(f"mov rax, 0x4142434445464748\n mov [{HEAP}], rax\n hlt")
     before = guest.memory.read_raw(HEAP, 32)
     run_to_halt(vcpu)
+    guest.platform.psp.wbinvd()
     after = guest.memory.read_raw(HEAP, 32)
     assert guest.word(HEAP) == 0x4142434445464748
     assert after[:16] != before[:16]
@@ -35,6 +36,7 @@ def test_private_stores_leave_ciphertext_for_the_host(guest: Guest) -> None:
 def test_shared_stores_are_the_hosts_bytes_and_corrupt_one_private_block(guest: Guest) -> None:
     vcpu = guest.launch(f"mov rax, 0x4142434445464748\n mov [{SHARED + HEAP + 0x20}], rax\n hlt")
     private = guest.private(HEAP, PAGE)
+    guest.platform.psp.wbinvd()
     run_to_halt(vcpu)
     assert guest.memory.read_raw(HEAP + 0x20, 8) == b"HGFEDCBA"
     seen = guest.private(HEAP, PAGE)

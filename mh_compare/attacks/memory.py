@@ -98,11 +98,15 @@ def move_chosen(arena: Arena) -> Outcome:
     machine = arena.source.machine
     dram = machine.platform.dram
     known, victim = (machine.memory.spa(page) for page in arena.ram[:2])
+    # Parts with this weakness have caches that are not coherent between host and guest, but the host can flush.
+    flush = machine.platform.psp.wbinvd
+    flush()
     dram.write_raw(victim, dram.read_raw(known, BLOCK_BYTES))
     constant = xor(machine.read_guest(arena.ram[1], BLOCK_BYTES), arena.plaintext(0)[:BLOCK_BYTES])
     wanted = b"chosen by a host"
     # What the guest receives from its network it writes privately; the host sends what suits it.
     dram.write_private(machine.asid, known, xor(wanted, constant))
+    flush()
     dram.write_raw(victim, dram.read_raw(known, BLOCK_BYTES))
     if machine.read_guest(arena.ram[1], BLOCK_BYTES) == wanted:
         return succeeds("the guest sees a block of the host's choice")
