@@ -41,7 +41,8 @@ _DIAGNOSTICS = (AssemblyError, LinkError)
 _BAD_THINGS = (
     *_DIAGNOSTICS, LayoutError, PagingError, PlacementError, ImageError,
     DumpError, BadAddressError, NoPictureError, FirmwareError,
-    MigrationError, HelperRefused, HelperStopped, OwnerRefuses, WrongPlaintext, QemuError, QmpError, OSError, MemoryError,
+    MigrationError, HelperRefused, HelperStopped, OwnerRefuses, WrongPlaintext, QemuError, QmpError,
+    OSError, MemoryError,
 )  # fmt: skip
 
 _VERBS = (build, migrate, show, walk, audit, diff, compare, ovmf, psp, bench, doctor)
