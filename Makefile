@@ -1,6 +1,7 @@
 # make       set up and do the main job: build every scheme, migrate a guest under each
 # make test  set up and run all tests
 # make lint  set up, ruff and mypy
+# make test-firmware  set up, build both Debian releases of edk2 with the helper and boot them: 10 minutes and more
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,20 +10,29 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
 # Programs and files that the tests use as oracles, and their Debian packages.
-ORACLES := as:binutils gdb:gdb cc:gcc qemu-system-x86_64:qemu-system-x86 \
+ORACLES := as:binutils gdb:gdb cc:gcc git:git nasm:nasm patch:patch qemu-system-x86_64:qemu-system-x86 \
 	/usr/share/OVMF/OVMF_CODE.fd:ovmf UEFIExtract:uefitool-cli chromium:chromium
+
+# What it takes to build edk2 as well.
+BUILDERS := make:make gcc:gcc g++:g++ iasl:acpica-tools /usr/include/uuid/uuid.h:uuid-dev
+
+# Sources of edk2, which the patch series are tried on.
+EDK2 := .cache/edk2
 
 # A Linux kernel that the tests boot: Debian's, unpacked and not installed.
 KERNEL := $(VENV)/linux/vmlinuz
 KERNEL_PACKAGE := linux-image-cloud-amd64
 
-.PHONY: all test lint clean oracles kernel
+.PHONY: all test test-firmware lint clean oracles builders sources kernel
 
 all: $(INSTALLED)
 	$(VENV)/bin/python build.py
 
-test: $(TESTABLE) oracles kernel
+test: $(TESTABLE) oracles sources kernel
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q
+
+test-firmware: $(TESTABLE) oracles builders sources
+	$(VENV)/bin/python -m pytest -q -o faulthandler_timeout=3600 emulator_tests/edk2/builds.py
 
 lint: $(TESTABLE)
 	$(VENV)/bin/ruff check .
@@ -40,10 +50,16 @@ $(TESTABLE): $(INSTALLED)
 	touch $@
 
 # On Debian as root, what is missing is installed; elsewhere the tests name what they skip.
-oracles:
-	@for pair in $(ORACLES); do \
+oracles: wanted = $(ORACLES)
+builders: wanted = $(BUILDERS)
+oracles builders:
+	@for pair in $(wanted); do \
 		command -v $${pair%%:*} >/dev/null || test -e $${pair%%:*} || $(MAKE) --no-print-directory debian-$${pair##*:}; \
 	done
+
+# apt needs no root for this. Where there is no apt, or no network, the tests name what they skip.
+sources: $(INSTALLED) oracles
+	-@$(VENV)/bin/python -m ovmf_patches.sources $(EDK2) >/dev/null
 
 debian-%:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -67,4 +83,4 @@ $(KERNEL):
 	mkdir -p $(@D) && mv "$$folder"/boot/vmlinuz-* $@
 
 clean:
-	rm -rf $(VENV) out *.egg-info
+	rm -rf $(VENV) .cache out *.egg-info

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mh_builder.asm import AssemblyError
+from mh_builder.edk2.tree import TreeError
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.paging import PagingError
 from mh_builder.report.memory import DumpError
@@ -40,7 +41,7 @@ _DIAGNOSTICS = (AssemblyError, LinkError)
 
 _BAD_THINGS = (
     *_DIAGNOSTICS, LayoutError, PagingError, PlacementError, ImageError,
-    DumpError, BadAddressError, NoPictureError, FirmwareError,
+    DumpError, BadAddressError, NoPictureError, FirmwareError, TreeError,
     MigrationError, HelperRefused, HelperStopped, OwnerRefuses, WrongPlaintext, QemuError, QmpError,
     OSError, MemoryError,
 )  # fmt: skip

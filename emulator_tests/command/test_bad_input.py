@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator_tests.command.conftest import ROOT, Command, copy_tree, run_process
+from emulator_tests.command.conftest import PROJECT, ROOT, Command, copy_tree, run_process
 from mh_builder.schemes import SCHEMES
 
 
@@ -198,7 +198,7 @@ def test_bad_source_gives_all_its_errors(tmp_path: Path) -> None:
     """In a copy of the tree, as somebody who edits the payload meets it."""
     tree = tmp_path / "tree"
     tree.mkdir()
-    for name in ("build.py", "mh_builder", "mh_cli", "mh_compare", "mh_emulator", "payload", "bench"):
+    for name in PROJECT:
         copy_tree(ROOT / name, tree)
     source = tree / "payload" / "wipe.s"
     lines = source.read_text().splitlines()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator_tests.command.conftest import ROOT, Command, copy_tree, run_process
+from emulator_tests.command.conftest import PROJECT, ROOT, Command, copy_tree, run_process
 from mh_builder.schemes import SCHEMES
 
 
@@ -94,7 +94,7 @@ def test_two_folders_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("here", "a much longer folder name"):
         tree = tmp_path / name
         tree.mkdir()
-        for part in ("build.py", "mh_builder", "mh_cli", "mh_compare", "mh_emulator", "payload", "bench"):
+        for part in PROJECT:
             copy_tree(ROOT / part, tree)
         outcome = run_process("build", "-o", tree / "out", cwd=tree, root=tree)
         assert outcome.code == 0, outcome.err

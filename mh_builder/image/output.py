@@ -41,13 +41,14 @@ def write_images(images: Iterable[Image], folder: Path) -> list[Path]:
 
 
 def write_files(files: Mapping[str, bytes], folder: Path) -> list[Path]:
-    """Write `files`, name -> contents, into `folder`, which is made if need be: all or none.
+    """Write `files`, name -> contents, into `folder`: all or none. It and folders in names are made if need be.
 
     Everything is written beside its place first and renamed at the end, so a full disk leaves the folder
     as it was; Ctrl-C and a polite end wait until all is done. Raises `OSError` with the path in question.
     """
     with _interrupts_wait(), ExitStack() as undo:
-        _make_folder(folder, undo)
+        for parent in dict.fromkeys([folder, *((folder / name).parent for name in files)]):
+            _make_folder(parent, undo)
         staged = [(_stage(folder / name, contents, undo), folder / name) for name, contents in files.items()]
         for _, path in staged:
             if path.is_dir():

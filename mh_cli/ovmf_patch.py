@@ -1,0 +1,68 @@
+"""`ovmf patch`: the helper into an edk2 tree, to be built with it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mh_builder.edk2.driver import FLAG, HOME, check_place, driver_files
+from mh_builder.edk2.tree import State, Tree, read_tree
+from mh_builder.helper import build_helper
+from mh_builder.image.output import write_files
+from mh_builder.schemes import SCHEMES
+from mh_cli import options
+from mh_cli.errors import GOOD
+from mh_cli.output import print_json
+
+_SAID = {
+    State.RELEASE: "the series applies",
+    State.MODIFIED: "changed since the release, the series applies all the same",
+    State.APPLIED: "the series is applied already",
+}
+
+
+def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
+    """Add the verb to the group `ovmf`."""
+    parser = verbs.add_parser(
+        "patch", help="put the helper and its loader into an edk2 tree", description=__doc__,
+        epilog=f"A tree that is patched already gets the new helper. Build it with -D {FLAG}.",
+    )  # fmt: skip
+    parser.add_argument("--edk2", type=Path, required=True, metavar="DIR", help="top of the tree")
+    # Required, and not all schemes by default: a tree holds one helper.
+    parser.add_argument("--scheme", choices=list(SCHEMES), required=True, metavar="SCHEME", help="of the helper")
+    parser.add_argument("--check", action="store_true", help="say what would be done, and write nothing")
+    options.add_layout(parser)
+    options.add_part(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check everything, then write all files or none, and say what was written."""
+    image = build_helper(arguments.scheme, options.layout(arguments)).data
+    driver = driver_files(image)
+    tree = read_tree(arguments.edk2)
+    check_place(arguments.edk2)
+    files = tree.patched | driver
+    if not arguments.check:
+        write_files(files, arguments.edk2)
+    if arguments.json:
+        print_json("ovmf-patch/1", _result(arguments, tree, sorted(files)))
+        return GOOD
+    print(f"{arguments.edk2}: {tree.series.release}: {_SAID[tree.state]}")
+    for path in files:
+        print(arguments.edk2 / path)
+    return GOOD
+
+
+def _result(arguments: argparse.Namespace, tree: Tree, files: list[str]) -> dict[str, object]:
+    return {
+        "release": tree.series.release,
+        "state": tree.state.value,
+        "written": not arguments.check,
+        "scheme": arguments.scheme,
+        "define": FLAG,
+        "driver": HOME,
+        "files": files,
+    }

@@ -1,0 +1,76 @@
+/** @file
+  What the CPU and the hypervisor are: SEV, and KVM's migration control.
+
+  SPDX-License-Identifier: BSD-2-Clause-Patent
+**/
+
+#include "Firmware.h"
+#include "Platform.h"
+
+/// AMD64 Architecture Programmer's Manual, volume 3, E.4.17: EAX[1] SEV, EBX[5:0] position of the C-bit.
+#define CPUID_EXTENDED_MAX  0x80000000
+#define CPUID_ENCRYPTION    0x8000001F
+#define ENCRYPTION_SEV      BIT1
+#define ENCRYPTION_C_BIT    0x3F
+
+/// Volume 2, 15.34.10: set in a guest that runs under SEV.
+#define MSR_SEV_STATUS      0xC0010131
+#define SEV_STATUS_ENABLED  BIT0
+
+#define CPUID_FEATURES       1
+#define FEATURES_HYPERVISOR  BIT31
+
+/// Linux Documentation/virt/kvm/x86/cpuid.rst. Other interfaces of the hypervisor may come first.
+#define CPUID_HYPERVISOR_FIRST   0x40000000
+#define CPUID_HYPERVISOR_LAST    0x40010000
+#define CPUID_HYPERVISOR_STEP    0x100
+#define KVM_FEATURES             1
+#define KVM_MIGRATION_CONTROL    BIT17
+
+UINT32
+ActiveCBit (
+  VOID
+  )
+{
+  UINT32  Max;
+  UINT32  Eax;
+  UINT32  Ebx;
+
+  AsmCpuid (CPUID_EXTENDED_MAX, &Max, NULL, NULL, NULL);
+  if (Max < CPUID_ENCRYPTION) {
+    return 0;
+  }
+
+  AsmCpuid (CPUID_ENCRYPTION, &Eax, &Ebx, NULL, NULL);
+  if (((Eax & ENCRYPTION_SEV) == 0) || ((AsmReadMsr64 (MSR_SEV_STATUS) & SEV_STATUS_ENABLED) == 0)) {
+    return 0;
+  }
+
+  return Ebx & ENCRYPTION_C_BIT;
+}
+
+BOOLEAN
+HasMigrationControl (
+  VOID
+  )
+{
+  UINT32  Leaf;
+  UINT32  Eax;
+  UINT32  Ecx;
+  UINT32  Signature[4];
+
+  AsmCpuid (CPUID_FEATURES, NULL, NULL, &Ecx, NULL);
+  if ((Ecx & FEATURES_HYPERVISOR) == 0) {
+    return FALSE;
+  }
+
+  for (Leaf = CPUID_HYPERVISOR_FIRST; Leaf < CPUID_HYPERVISOR_LAST; Leaf += CPUID_HYPERVISOR_STEP) {
+    AsmCpuid (Leaf, &Signature[0], &Signature[1], &Signature[2], &Signature[3]);
+    if (CompareMem (&Signature[1], "KVMKVMKVM\0\0", 12) == 0) {
+      AsmCpuid (Leaf + KVM_FEATURES, &Eax, NULL, NULL, NULL);
+      return (Eax & KVM_MIGRATION_CONTROL) != 0;
+    }
+  }
+
+  return FALSE;
+}
