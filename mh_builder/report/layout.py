@@ -195,11 +195,3 @@ def _purpose_at(va: int, limit: int, places: Sequence[tuple[str, int, int]]) -> 
 
 def _pages(size: int) -> int:
     return -(-size // PAGE_BYTES) * PAGE_BYTES
-
-
-def helper_offset(va: int, plan: Plan) -> int | None:
-    """Offset from the image's base of what the image should have at `va`; None outside of it."""
-    for section in plan.sections:
-        if section.va <= va < section.va + _pages(section.size):
-            return section.offset + va - section.va
-    return None

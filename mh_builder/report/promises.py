@@ -75,7 +75,7 @@ def wrong_view(layout: Layout) -> Iterator[Finding]:
 def missing_guards(layout: Layout) -> Iterator[Finding]:
     """Stacks that would run into the section below."""
     for section in _plan(layout).sections:
-        if section.name not in GUARDED:
+        if not section.name.startswith(GUARDED):
             continue
         guard = section.va - PAGE_BYTES
         for mapping in _within(layout, guard, section.va):

@@ -30,7 +30,7 @@ from mh_builder.paging import (
 from mh_builder.report.mapping import Mapping, append
 from mh_builder.report.memory import DumpError, MemoryGapError, PhysicalMemory
 
-MAX_TABLES = 1 << 18
+MAX_TABLES = 1 << 17
 MAX_MAPPINGS = 1 << 18
 """In all tables of one level together."""
 
@@ -107,7 +107,8 @@ class _Reader:
     def __init__(self, memory: PhysicalMemory, geometry: Geometry) -> None:
         self._memory = memory
         self._geometry = geometry
-        self._address_mask = geometry.address_mask
+        self._address_mask, self._reserved_mask = geometry.address_mask, geometry.reserved_mask
+        self._c_mask = geometry.c_mask
         self._known: dict[tuple[int, int], list[Mapping]] = {}
         self._defects: list[Defect] = []
         self._room = dict.fromkeys(range(1, geometry.levels + 1), MAX_MAPPINGS)
@@ -174,7 +175,7 @@ class _Reader:
 
     def _flaw(self, table: _Table, entry: int) -> Flaw | None:
         """Why the CPU would fault on the entry."""
-        if entry & self._geometry.reserved_mask:
+        if entry & self._reserved_mask:
             return Flaw.TOO_HIGH
         if table.level == 1 or not entry & LARGE:
             return None
@@ -206,16 +207,16 @@ class _Reader:
             gpa=entry & mask,
             size=size * count,
             page_bytes=size,
-            bits=entry & ~(mask | self._geometry.c_mask),
+            bits=entry & ~(mask | self._c_mask),
             writable=bool(entry & WRITABLE),
             user=bool(entry & USER),
             executable=not entry & NO_EXECUTE,
-            private=bool(entry & self._geometry.c_mask),
+            private=bool(entry & self._c_mask),
             period=size if count > 1 and entries[first + 1] == entry else 0,
         )
 
     def _descend(self, table: _Table, index: int, entry: int) -> None:
-        if self._geometry.c_mask and not entry & self._geometry.c_mask:
+        if self._c_mask and not entry & self._c_mask:
             self._defect(Flaw.SHARED_TABLE, table, index, entry)
         start = index * table.page_bytes
         try:
