@@ -113,8 +113,8 @@ class Tables:
             raise PagingError(f"span {span.va:#x} -> {span.gpa:#x} of {span.size:#x} bytes is not made of 4 KiB pages")
         if not (is_canonical(span.va, self.levels) and is_canonical(span.end - 1, self.levels)):
             raise PagingError(f"virtual addresses {span.va:#x} to {span.end - 1:#x} are not canonical")
-        for offset, level in self._leaves(span):
-            self._map_leaf(span, offset, level)
+        for offset, level, count in self._runs(span):
+            self._map_run(span, offset, level, count)
 
     def entries(self) -> Iterator[tuple[int, TableEntry]]:
         """(byte offset from the first table, entry) in address order."""
@@ -130,30 +130,34 @@ class Tables:
             struct.pack_into("<Q", data, offset, value)
         return bytes(data)
 
-    def _leaves(self, span: Span) -> Iterator[tuple[int, int]]:
-        """(offset in the span, level of the leaf), large pages where both addresses allow them."""
+    def _runs(self, span: Span) -> Iterator[tuple[int, int, int]]:
+        """(offset in the span, level, number of leaves) within a table, large pages where both addresses allow them."""
         # An image may be loaded at any page, so a page of it never becomes part of a larger one.
         levels = (1,) if span.origin is Origin.IMAGE else self._leaf_levels
         offset = 0
         while offset < span.size:
-            aligned = (span.va + offset) | (span.gpa + offset)
-            level = next(n for n in levels if aligned % LEAF_BYTES[n] == 0 and LEAF_BYTES[n] <= span.size - offset)
-            yield offset, level
-            offset += LEAF_BYTES[level]
+            va, left = span.va + offset, span.size - offset
+            aligned = va | (span.gpa + offset)
+            level = next(n for n in levels if aligned % LEAF_BYTES[n] == 0 and LEAF_BYTES[n] <= left)
+            count = min(left // LEAF_BYTES[level], ENTRIES - table_index(va, level))
+            yield offset, level, count
+            offset += count * LEAF_BYTES[level]
 
-    def _map_leaf(self, span: Span, offset: int, leaf_level: int) -> None:
-        va = span.va + offset
+    def _map_run(self, span: Span, offset: int, leaf_level: int, count: int) -> None:
+        va, step = span.va + offset, LEAF_BYTES[leaf_level]
         table = self._tables[0]
         for level in range(self.levels, leaf_level, -1):
             table = self._descend(table, table_index(va, level), va)
-        index = table_index(va, leaf_level)
-        if index in table:
-            raise PagingError(f"virtual address {va:#x} is mapped twice")
+        first = table_index(va, leaf_level)
+        for index in range(first, first + count):
+            if index in table:
+                raise PagingError(f"virtual address {va + (index - first) * step:#x} is mapped twice")
         value = span.gpa + offset | PRESENT | ACCESSED | DIRTY
         value |= WRITABLE if span.writable else 0
         value |= 0 if span.executable else NO_EXECUTE
         value |= LARGE if leaf_level > 1 else 0
-        table[index] = TableEntry(value, span.origin is Origin.IMAGE, span.private)
+        moves = span.origin is Origin.IMAGE
+        table.update({first + n: TableEntry(value + n * step, moves, span.private) for n in range(count)})
 
     def _descend(self, table: dict[int, TableEntry], index: int, va: int) -> dict[int, TableEntry]:
         if index not in table:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 
+from mh_builder.image.output import write_files
 from mh_cli import options
 from mh_cli.errors import GOOD
-from mh_cli.matrix import print_attacks
+from mh_cli.matrix import print_comparison
 from mh_cli.output import print_json
 from mh_compare.attacks import ATTACKS
+from mh_compare.columns import COLUMNS
+from mh_compare.page import as_html, as_svg
 from mh_compare.results import Comparison
-from mh_compare.run import Task, compare, tasks
+from mh_compare.run import Task, compare, subject, tasks
 
 
 def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
@@ -23,9 +27,13 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
     parser = verbs.add_parser("compare", help="schemes side by side: cost, abilities, attacks", description=__doc__)
     options.add_scheme(parser, help_text="one scheme (default: all)")
     options.add_part(parser)
-    parser.add_argument(
-        "--attack", action="append", default=[], choices=list(ATTACKS), metavar="ATTACK", help="only this attack"
-    )
+    for option, names in (("--column", COLUMNS), ("--attack", ATTACKS)):
+        parser.add_argument(
+            option, action="append", default=[], choices=list(names), metavar="NAME",
+            help=f"only this one: {', '.join(names)}",
+        )  # fmt: skip
+    parser.add_argument("--html", type=Path, metavar="FILE", help="everything, with pictures, as one page")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="the address spaces in one drawing")
     parser.add_argument("--jobs", type=_jobs, default=_cpus(), metavar="N", help="processes (default: one a CPU)")
     options.add_json(parser)
     parser.set_defaults(run=run)
@@ -33,19 +41,29 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
 
 def run(arguments: argparse.Namespace) -> int:
     """Do everything, or what was asked for, and print it."""
-    chosen = tasks(arguments.attack or ATTACKS, options.schemes(arguments), arguments.part)
-    result = _with_progress(chosen, arguments.jobs)
+    schemes = options.schemes(arguments)
+    names = [*arguments.column, *arguments.attack] or [*COLUMNS, *ATTACKS]
+    result = _with_progress(tasks(names, schemes, arguments.part), arguments.jobs)
+    layouts = [subject(scheme, arguments.part).layout for scheme in schemes] if arguments.html or arguments.svg else []
+    if arguments.html is not None:
+        _write(arguments.html, as_html(result, layouts))
+    if arguments.svg is not None:
+        _write(arguments.svg, as_svg(layouts))
     if arguments.json:
         print_json("compare/1", result.as_json())
     else:
-        print_attacks(result.attacks)
+        print_comparison(result)
     return GOOD
+
+
+def _write(path: Path, text: str) -> None:
+    write_files({path.name: text.encode()}, path.parent)
 
 
 def _with_progress(chosen: list[Task], jobs: int) -> Comparison:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("attacking", total=len(chosen))
+        bar = progress.add_task("comparing", total=len(chosen))
         return compare(chosen, jobs, lambda: progress.advance(bar))
 
 

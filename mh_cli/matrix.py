@@ -1,8 +1,8 @@
-"""The attack matrix as text."""
+"""A comparison as text: one column a layout, or on a narrow terminal one paragraph a question."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from rich.console import Console
@@ -10,46 +10,62 @@ from rich.table import Table
 from rich.text import Text
 
 from mh_compare.outcome import Verdict
-from mh_compare.results import AttackResult
+from mh_compare.results import AttackResult, Comparison
 
 _STYLE = {Verdict.REFUSED: "green", Verdict.DETECTED: "cyan", Verdict.HARMLESS: "blue", Verdict.SUCCEEDS: "bold red"}
 _WORD = {Verdict.HARMLESS: "garbage"}
-_NARROW = 72
+_NARROW = 80
 _PIPED = 120
 """Columns where nobody says how many there are."""
 
 
-def print_attacks(attacks: Sequence[AttackResult]) -> None:
-    """Print one line an attack, one column a layout; below, what was seen where an attack succeeds."""
+def print_comparison(result: Comparison) -> None:
+    """Print what there is: cells, attacks, and what was seen where an attack succeeds."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PIPED)
-    layouts = list(dict.fromkeys(result.layout for result in attacks))
-    if len(layouts) == 1 or console.width < _NARROW:
-        _print_list(console, attacks)
+    if len(result.layouts) == 1 or console.width < _NARROW:
+        _print_list(console, result)
     else:
-        _print_matrix(console, attacks, layouts)
-    _print_reasons(console, attacks)
+        _print_tables(console, result)
+    _print_reasons(console, result.attacks)
 
 
-def _print_matrix(console: Console, attacks: Sequence[AttackResult], layouts: Sequence[str]) -> None:
+def _print_tables(console: Console, result: Comparison) -> None:
+    if result.cells:
+        table = _table("", result.layouts)
+        for title, cells in groupby(result.cells, key=lambda cell: cell.title):
+            table.add_row(title, *(cell.value for cell in cells))
+        console.print(table)
+    if result.attacks:
+        table = _table("attack", result.layouts)
+        for family, attacks in groupby(result.attacks, key=lambda attack: attack.family):
+            table.add_row(Text(family, style="bold"))
+            for title, row in groupby(attacks, key=lambda attack: attack.title):
+                table.add_row(f"  {title}", *map(_word, row))
+        console.print(table)
+
+
+def _table(what: str, layouts: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("attack", overflow="fold")
+    table.add_column(what, overflow="fold")
     for layout in layouts:
-        table.add_column(layout.replace("-", "-\n"), no_wrap=True)
-    for family, results in groupby(attacks, key=lambda result: result.family):
-        table.add_row(Text(family, style="bold"))
-        for _, cells in groupby(results, key=lambda result: result.attack):
-            row = list(cells)
-            table.add_row(f"  {row[0].title}", *(_word(cell) for cell in row))
-    console.print(table)
+        table.add_column(layout.replace("-", "-\n"), overflow="fold")
+    return table
 
 
-def _print_list(console: Console, attacks: Sequence[AttackResult]) -> None:
-    for title, results in groupby(attacks, key=lambda result: result.title):
+def _print_list(console: Console, result: Comparison) -> None:
+    for title, lines in groupby(_lines(result), key=lambda line: line[0]):
         console.print(Text(title, style="bold"))
-        for result in results:
-            console.print(Text(f"  {result.layout}: ").append_text(_word(result)).append(f": {result.seen}"))
+        for _, layout, text in lines:
+            console.print(Text(f"  {layout}: ").append_text(text))
+
+
+def _lines(result: Comparison) -> Iterator[tuple[str, str, Text]]:
+    for cell in result.cells:
+        yield cell.title, cell.layout, Text(f"{cell.value} ({cell.detail})" if cell.detail else cell.value)
+    for attack in result.attacks:
+        yield attack.title, attack.layout, _word(attack).append(f": {attack.seen}")
 
 
 def _print_reasons(console: Console, attacks: Sequence[AttackResult]) -> None:

@@ -35,10 +35,14 @@ PAGES = 6
 
 TRANSPORT_KEY = bytes(range(100, 132))
 
+SOURCE, TARGET = 1, 2
+"""Seeds of the two platforms."""
+
 INSTRUCTIONS = 1_000_000
 """After so many a helper that went astray is stopped."""
 
 _DRAM_BYTES = 24 << 20
+"""Of a platform, beside room for the contents."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ class Arena:
 
     def ground(self, seed: int) -> tuple[Platform, Placement, HelperImage]:
         """What a machine is made of; another seed is another platform."""
-        return Platform(self.part, _DRAM_BYTES, seed), self.placement, self.helper
+        return Platform(self.part, _DRAM_BYTES + 2 * len(self.contents), seed), self.placement, self.helper
 
     def launch(self, machine: M, policy: int = POLICY) -> M:
         """Launch a guest with the contents there, by its owner; the helper is not started."""
@@ -151,7 +155,7 @@ class Arena:
 
     def launched(self, policy: int = POLICY) -> Machine:
         """The same on the source's platform, by a faithful host."""
-        return self.launch(Machine(*self.ground(seed=1)), policy)
+        return self.launch(Machine(*self.ground(SOURCE)), policy)
 
     def boot_contents(self) -> Iterable[tuple[int, bytes]]:
         """(GPA, bytes) of the contents."""
@@ -169,7 +173,7 @@ class Arena:
     @cached_property
     def target(self) -> Side:
         """An empty guest on another platform, its helper started; it has frames for all pages."""
-        machine = Machine(*self.ground(seed=2))
+        machine = Machine(*self.ground(TARGET))
         machine.launch(GuestOwner(POLICY), (), TRANSPORT_KEY)
         for page in self.ram:
             machine.memory.spa(page)

@@ -34,8 +34,10 @@ class GuestOs:
     and shared as the helper does. A helper that the main VM has nowhere is looked for where the mirror has it.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, plugged: int = 0) -> None:
+        """Also map the page of GPA `plugged`."""
         self._machine = machine
+        self._pages = {0, DATA, plugged}
         self.helper = machine.base if machine.helper.home is None else machine.helper.home
 
     def run(self, text: str, data: bytes = b"") -> Registers:
@@ -57,8 +59,8 @@ class GuestOs:
     def _tables(self) -> Tables:
         image = self._machine.helper
         tables = Tables(_TABLES - DATA)
-        tables.map(Span(0, 0, PAGE_BYTES, writable=True, executable=False, private=True))
-        tables.map(Span(DATA, DATA, PAGE_BYTES, writable=True, executable=False, private=True))
+        for page in sorted(self._pages):
+            tables.map(Span(page, page, PAGE_BYTES, writable=True, executable=False, private=True))
         tables.map(Span(_CODE, _CODE, PAGE_BYTES, writable=False, executable=True, private=True))
         tables.map(Span(HELPER_VA, self.helper, image.ring_offset, writable=True, executable=True, private=True))
         ring = Span(

@@ -16,14 +16,15 @@ class Cell:
     value: str
     """As people read it."""
     number: float | None
-    """The same for programs, in the unit that `title` says, where it is a number."""
+    """The same for programs, in `unit`, where it is a number."""
+    unit: str
+    detail: str
+    """What else was seen, where there is more."""
     how: str
 
     def as_json(self) -> dict[str, Any]:
-        """Without the layout, which the row says; `number` only where there is one."""
-        fields = asdict(self)
-        del fields["layout"]
-        return {name: value for name, value in fields.items() if value is not None}
+        """Without the layout, which the row says; number, unit and detail only where there are any."""
+        return {name: value for name, value in asdict(self).items() if name != "layout" and value not in (None, "")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from mh_builder.paging import GIB
 from mh_builder.schemes.space import Options
 from mh_compare.arena import Arena, Candidate
 from mh_compare.attacks import ATTACKS, FAMILIES
+from mh_compare.columns import COLUMNS, Subject
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Cell, Comparison
 from mh_emulator.parts import PARTS
@@ -33,7 +34,7 @@ class Task:
 
     def run(self) -> AttackResult | Cell:
         """Do it."""
-        return _attack(self)
+        return _attack(self) if self.name in ATTACKS else _measure(self)
 
     def how(self, option: str) -> str:
         """The command that does just this."""
@@ -90,6 +91,27 @@ def _arena(scheme: str, part: str) -> Arena:
 
 
 _shared_arena = cache(_arena)
+
+
+@cache
+def subject(scheme: str, part: str) -> Subject:
+    """What columns are asked about."""
+    return Subject(scheme, PARTS[part], candidate(scheme, part))
+
+
+def _measure(task: Task) -> Cell:
+    column = COLUMNS[task.name]
+    value = column.measure(subject(task.scheme, task.part))
+    return Cell(
+        column=column.name,
+        title=column.title,
+        layout=task.scheme,
+        value=value.text,
+        number=value.number,
+        unit=column.unit,
+        detail=value.detail,
+        how=column.how.format(scheme=task.scheme, part=task.part) or task.how("--column"),
+    )
 
 
 def _attack(task: Task) -> AttackResult:

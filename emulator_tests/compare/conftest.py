@@ -11,6 +11,7 @@ import pytest
 from emulator_tests.command.conftest import command
 from mh_builder.schemes import SCHEMES
 from mh_compare.attacks import ATTACKS
+from mh_compare.columns import COLUMNS
 from mh_compare.results import Comparison
 from mh_compare.run import DEFAULT_PART, compare, tasks
 
@@ -25,7 +26,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Comp
     with Path(f"{path}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            result = compare(tasks(ATTACKS, list(SCHEMES), DEFAULT_PART), jobs=1, done=lambda: None)
+            result = compare(tasks([*COLUMNS, *ATTACKS], list(SCHEMES), DEFAULT_PART), jobs=1, done=lambda: None)
             path.write_bytes(pickle.dumps(result))
     loaded = pickle.loads(path.read_bytes())  # noqa: S301 - our own
     assert isinstance(loaded, Comparison)

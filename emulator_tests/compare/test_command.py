@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -28,11 +29,29 @@ def test_json(command: Command) -> None:
 
 
 def test_how_is_a_command_that_does_it_again(command: Command, comparison: Comparison) -> None:
-    for how in {result.how for result in comparison.attacks}:
+    hows = [cell.how for cell in comparison.cells] + [attack.how for attack in comparison.attacks]
+    for how in hows:
         _parser().parse_args(how.split()[1:])
     first = comparison.attacks[0]
     again = json.loads(command(*first.how.split()[1:], "--json", "--jobs", "1").out)["attacks"]
     assert again == [first.as_json()]
+
+
+def test_cells(command: Command) -> None:
+    result = json.loads(command("compare", "--jobs", "1", "--column", "table-pages", "--json").out)
+    assert [row["layout"] for row in result["rows"]] == list(SCHEMES)
+    assert all(cell["value"] and cell["how"] for row in result["rows"] for cell in row["cells"])
+    assert result["attacks"] == []
+
+
+def test_files(command: Command, tmp_path: Path) -> None:
+    arguments = ["--scheme", "isolated", "--column", "table-pages", "--html", "page.html", "--svg", "drawing.svg"]
+    assert command("compare", "--jobs", "1", *arguments).code == 0
+    assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
+    assert (tmp_path / "drawing.svg").read_text().startswith("<svg ")
+    outcome = command("compare", *arguments[:4], "--html", tmp_path)
+    assert outcome.code == 1
+    assert outcome.err == f"build.py: error: {tmp_path}: Is a directory\n"
 
 
 def test_several_processes_find_the_same(command: Command) -> None:

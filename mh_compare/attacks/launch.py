@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 
 from mh_builder.paging import GIB, MIB, PAGE_BYTES, Span, Tables
-from mh_compare.arena import INSTRUCTIONS, TRANSPORT_KEY, Arena, Op, alone
+from mh_compare.arena import INSTRUCTIONS, SOURCE, TRANSPORT_KEY, Arena, Op, alone
 from mh_compare.attacks.attack import Attack
 from mh_compare.attacks.mapping import Liar
 from mh_compare.guest_os import assemble
@@ -45,7 +45,7 @@ def change_helper(arena: Arena) -> Outcome:
     helper = arena.helper
     code = bytearray(helper.data)
     code[arena.offset("check_address")] ^= 1
-    platform, placement, _ = arena.ground(seed=1)
+    platform, placement, _ = arena.ground(SOURCE)
     machine = Machine(platform, placement, HelperImage(bytes(code), helper.descriptor))
     built = helper.relocated(machine.base, arena.part.c_bit).ljust(helper.ring_offset, b"\0")
     contents = [data for _, data in arena.boot_contents()]
@@ -55,7 +55,7 @@ def change_helper(arena: Arena) -> Outcome:
 
 def change_policy(arena: Arena) -> Outcome:
     """Launch with a policy that allows debugging and key sharing."""
-    machine = Machine(*arena.ground(seed=1))
+    machine = Machine(*arena.ground(SOURCE))
     machine.vm.sev_init()
     session = GuestOwner(POLICY).open_session(machine.platform.credentials())
     machine.vm.sev_launch_start(0, session)
@@ -83,7 +83,7 @@ class Elsewhere(Liar):
 def load_elsewhere(arena: Arena) -> Outcome:
     """Load the helper into RAM that its tables do not know as its own, then export its secret."""
     arena = Roomy(arena.candidate, arena.part)
-    source = alone(arena.side(arena.launch(Elsewhere(*arena.ground(seed=1)))))
+    source = alone(arena.side(arena.launch(Elsewhere(*arena.ground(SOURCE)))))
     address = source.machine.request_address(_ELSEWHERE + int(arena.helper.descriptor.secret_offset))
     return by_status(source.ask(Op.MH_OP_EXPORT, address), "the helper exports its own secret, sealed")
 

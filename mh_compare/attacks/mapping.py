@@ -7,7 +7,7 @@ from typing import Any
 
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA
-from mh_compare.arena import INSTRUCTIONS, TRANSPORT_KEY, Arena, Op, Side, export_entry
+from mh_compare.arena import INSTRUCTIONS, SOURCE, TARGET, TRANSPORT_KEY, Arena, Op, Side, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import assemble
 from mh_compare.outcome import Outcome, by_status, harmless, succeeds
@@ -57,7 +57,7 @@ def _without(slots: Iterable[Slot], hole: Slot) -> Iterator[Slot]:
 
 def swap_guest_pages(arena: Arena) -> Outcome:
     """Exchange two guest pages in the window of the source's mirror, then migrate the first."""
-    machine = arena.launch(Liar(*arena.ground(seed=1)))
+    machine = arena.launch(Liar(*arena.ground(SOURCE)))
     for shown, page in ((0, 1), (1, 0)):
         machine.lie_about_ram(machine.request_address(arena.ram[shown]), machine.memory, arena.ram[page])
     source = arena.side(machine)
@@ -71,7 +71,7 @@ def swap_guest_pages(arena: Arena) -> Outcome:
 
 def replace_helper(arena: Arena) -> Outcome:
     """Show a guest page, which holds what the host sent to the guest, in the place of the helper's code."""
-    machine = arena.launch(Liar(*arena.ground(seed=1)))
+    machine = arena.launch(Liar(*arena.ground(SOURCE)))
     entry = arena.offset("entry64")
     _received_by_guest(machine, arena.ram[0], entry, _key_thief(arena))
     machine.lie(machine.base + entry, machine.memory, arena.ram[0])
@@ -80,7 +80,7 @@ def replace_helper(arena: Arena) -> Outcome:
 
 def export_helper(arena: Arena) -> Outcome:
     """Show the launch secret at an address of the RAM window that nobody protects, then migrate that page."""
-    machine = arena.launch(Liar(*arena.ground(seed=1)))
+    machine = arena.launch(Liar(*arena.ground(SOURCE)))
     address = machine.request_address(arena.ram[0])
     secret = machine.helper_offset + int(arena.helper.descriptor.secret_offset)
     machine.lie_about_ram(address, machine.helper_memory, secret)
@@ -94,7 +94,7 @@ def export_helper(arena: Arena) -> Outcome:
 
 def import_over_helper(arena: Arena) -> Outcome:
     """Show the target's helper its own code in the RAM window, then have it import what the host sent to the guest."""
-    machine = arena.launch(Liar(*arena.ground(seed=2)))
+    machine = arena.launch(Liar(*arena.ground(TARGET)))
     address = machine.request_address(arena.ram[0])
     machine.lie_about_ram(address, machine.helper_memory, machine.helper_offset + arena.offset("wipe_session"))
     target = arena.side(machine)

@@ -14,6 +14,9 @@ from mh_compare.outcome import Outcome, succeeds
 from mh_emulator.kvm import Vcpu
 from payload import abi
 
+_STRIDE = 4
+"""Instructions; fewer than `seal_packet` has before it writes the sequence number."""
+
 
 def launch_into_mirror(arena: Arena) -> Outcome:
     """Have the secure processor encrypt host data through the mirror."""
@@ -43,7 +46,8 @@ def second_mirror(arena: Arena) -> Outcome:
     second = _another(arena)
     entry = source.ring.header().head % abi.MH_RING_ENTRIES * len(abi.mh_submission)
     source.ring.submit(export_entry(arena.address(0)))
-    store = HELPER_VA + _store_of_sequence(arena)
+    seal, store = (HELPER_VA + offset for offset in (arena.offset("seal_packet"), _store_of_sequence(arena)))
+    source.step_until(seal, store, _STRIDE)
     source.step_until(store, store + 1)
     source.ring.write(abi.MH_RING_SUBMISSIONS + entry, export_entry(arena.address(1)))
     second.run(INSTRUCTIONS)

@@ -15,7 +15,7 @@ from payload import abi
 
 _WRAP = 1 << 64
 
-_FIRST_CHANGE, _LAST_CHANGE, _CHANGE_STRIDE = 2, 402, 25
+_CHANGES = (2, 60, 150, 400)
 """Instructions after which a request is changed: the first is before it is fetched."""
 
 
@@ -81,7 +81,7 @@ def change_after_check(arena: Arena) -> Outcome:
     machine = arena.source.machine
     forbidden = export_entry(machine.base if arena.helper.home is None else arena.helper.home)
     refusals: set[str] = set()
-    for steps in range(_FIRST_CHANGE, _LAST_CHANGE, _CHANGE_STRIDE):
+    for steps in _CHANGES:
         source = arena.exporting()
         at = source.ring.header().head % abi.MH_RING_ENTRIES * len(abi.mh_submission)
         source.ring.submit(export_entry(arena.address(0)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mh_compare.arena import TRANSPORT_KEY, Arena, Op, Side, Status
+from mh_compare.arena import TARGET, TRANSPORT_KEY, Arena, Op, Side, Status
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import GuestOs
 from mh_compare.outcome import Outcome, by_status, detected, harmless, succeeds
@@ -115,7 +115,7 @@ def mix(arena: Arena) -> Outcome:
 
 def foreign_target(arena: Arena) -> Outcome:
     """Launch the true helper as a target with a transport key of the host's own, and relabel packets for it."""
-    machine = Machine(*arena.ground(seed=2))
+    machine = Machine(*arena.ground(TARGET))
     machine.launch(GuestOwner(POLICY), (), bytes(len(TRANSPORT_KEY)))
     target = arena.side(machine)
     connect(arena.source.ring, target.ring)

@@ -1,0 +1,98 @@
+"""The columns: each figure against another way to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from mh_builder.image.model import Image
+from mh_builder.paging import GIB, MIB, PAGE_BYTES
+from mh_builder.schemes import SCHEMES
+from mh_compare.columns import COLUMNS
+from mh_compare.results import Cell, Comparison
+
+RESIDENT = set(SCHEMES) - {"isolated"}
+
+
+def row(comparison: Comparison, column: str) -> dict[str, Cell]:
+    return {cell.layout: cell for cell in comparison.cells if cell.column == column}
+
+
+def numbers(comparison: Comparison, column: str) -> dict[str, float | None]:
+    return {layout: cell.number for layout, cell in row(comparison, column).items()}
+
+
+def values(comparison: Comparison, column: str) -> dict[str, str]:
+    return {layout: cell.value for layout, cell in row(comparison, column).items()}
+
+
+def test_no_cell_is_empty(comparison: Comparison) -> None:
+    assert [(cell.column, cell.layout) for cell in comparison.cells] == [
+        (column, scheme) for column in COLUMNS for scheme in SCHEMES
+    ]
+    assert all(cell.value and cell.how and cell.title for cell in comparison.cells)
+    assert all((cell.number is None) == (cell.unit == "") for cell in comparison.cells)
+
+
+def test_tables_are_those_of_the_image(comparison: Comparison, images: dict[str, Image]) -> None:
+    tables = {scheme: image.table_bytes for scheme, image in images.items()}
+    assert numbers(comparison, "tables-64gib") == tables
+    assert numbers(comparison, "table-pages") == {scheme: size // PAGE_BYTES for scheme, size in tables.items()}
+
+
+def test_growth(comparison: Comparison) -> None:
+    """From 1 to 4 TiB: six page-directory-pointer tables of 512 GiB each, 48 tables for 96 MiB of bitmap."""
+    one, four = numbers(comparison, "tables-1tib"), numbers(comparison, "tables-4tib")
+    for scheme in SCHEMES:
+        assert (four[scheme] or 0) - (one[scheme] or 0) == (6 + 48) * PAGE_BYTES
+
+
+def test_translations(comparison: Comparison, images: dict[str, Image]) -> None:
+    """A GiB is one page, but for that with the helper's hole: 2 MiB pages, and 4 KiB pages up to the next of these."""
+    for scheme, image in images.items():
+        leaves = 1
+        if scheme in RESIDENT:
+            end = image.space.helper.end - image.space.base + 64 * MIB
+            whole = -(-end // (2 * MIB)) * 2 * MIB
+            leaves = 32 + (whole - end) // PAGE_BYTES + (GIB - whole) // (2 * MIB)
+        assert numbers(comparison, "tlb-hole")[scheme] == leaves
+        assert numbers(comparison, "tlb-ram")[scheme] == pytest.approx((63 + leaves) / 64, rel=1e-3)
+
+
+def test_memory(comparison: Comparison, images: dict[str, Image]) -> None:
+    sizes = {scheme: image.memory_bytes for scheme, image in images.items()}
+    assert numbers(comparison, "helper-memory") == sizes
+    assert numbers(comparison, "reserved") == sizes | {"isolated": 0}
+
+
+def test_calls(comparison: Comparison, images: dict[str, Image]) -> None:
+    slots = dict.fromkeys(SCHEMES, 2) | {"regions": 3}
+    assert numbers(comparison, "slots") == slots
+    assert numbers(comparison, "kvm-calls") == {scheme: 3 + number for scheme, number in slots.items()}
+    for scheme, cell in row(comparison, "psp-commands").items():
+        private = images[scheme].section(".ring").offset // PAGE_BYTES
+        assert cell.number == private + len(("START", "ACTIVATE", "MEASURE", "SECRET", "FINISH"))
+        assert f"LAUNCH_UPDATE_DATA x {private}," in cell.detail
+
+
+def test_host_exits(comparison: Comparison) -> None:
+    assert all(0 < (number or 1) < 0.012 for number in numbers(comparison, "exits").values())
+
+
+def test_what_moves(comparison: Comparison) -> None:
+    """Requests of `alias-gpa` carry GPAs; what has none cannot be asked for."""
+    for column in ("never-mapped", "unplugged"):
+        assert values(comparison, column) == dict.fromkeys(SCHEMES, "yes") | {
+            "alias-gpa": "no: it has no name in requests"
+        }
+
+
+def test_where_to(comparison: Comparison) -> None:
+    """Only a helper that takes nothing of the guest's RAM can be replaced by any other."""
+    assert set(values(comparison, "upgrade").values()) == {"yes"}
+    for column in ("upgrade-larger", "upgrade-moved"):
+        assert values(comparison, column) == dict.fromkeys(RESIDENT, "no: MH_PROTECTED") | {"isolated": "yes"}
+
+
+def test_policy(comparison: Comparison) -> None:
+    assert set(values(comparison, "policy").values()) == {"any"}
+    assert all("NODBG|NOKS|NOSEND" in cell.detail for cell in row(comparison, "policy").values())

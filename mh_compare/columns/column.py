@@ -1,0 +1,89 @@
+"""What a column is, and what it is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from mh_builder.helper import build_helper
+from mh_builder.image.model import Image
+from mh_builder.report.image import image_layout
+from mh_builder.report.layout import Layout
+from mh_builder.schemes.space import Options
+from mh_compare.arena import SOURCE, TRANSPORT_KEY, Arena, Candidate
+from mh_compare.calls import Calls
+from mh_emulator.host.machine import Machine
+from mh_emulator.host.migration import POLICY
+from mh_emulator.owner import GuestOwner
+from mh_emulator.parts import Part
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An answer for people, and for programs where it is a number."""
+
+    text: str
+    number: float | None = None
+    detail: str = ""
+    """What else was seen."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A scheme on a part."""
+
+    scheme: str
+    part: Part
+    small: Candidate
+    """Its image for a small guest, quick to launch."""
+
+    @property
+    def options(self) -> Options:
+        """What `build.py build` takes without further options."""
+        return Options(window_bit=self.part.window_bit, largest_page=self.part.largest_page)
+
+    @cached_property
+    def image(self) -> Image:
+        """The image that `build.py build` makes without further options."""
+        return build_helper(self.scheme, self.options)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What the page tables of that image map, read back from its bytes."""
+        data = self.as_built.helper.relocated(self.image.space.base, self.part.c_bit)
+        return image_layout(data, self.image.space.base, self.part.geometry(encrypted=True), self.image.sections)
+
+    @property
+    def as_built(self) -> Candidate:
+        """The same as something to be launched."""
+        return Candidate(self.scheme, self.image)
+
+    @cached_property
+    def calls(self) -> Calls:
+        """What it takes to launch a VM with nothing but the helper, and to start it."""
+        platform, placement, helper = Arena(self.as_built, self.part).ground(SOURCE)
+        calls = Calls(platform)
+        machine = Machine(platform, placement, helper)
+        machine.launch(GuestOwner(POLICY), (), TRANSPORT_KEY)
+        machine.start_helper()
+        return calls
+
+    def arena(self) -> Arena:
+        """A new arena for a small guest."""
+        return Arena(self.small, self.part)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A question that has an answer for every layout."""
+
+    name: str
+    """What users type."""
+    title: str
+    """What is asked."""
+    unit: str
+    """Of the answer's number; empty where the answer is none."""
+    measure: Callable[[Subject], Value]
+    how: str = ""
+    """Another command that shows it, with {scheme} and {part}; empty: only `compare` does."""

@@ -1,0 +1,164 @@
+"""What a layout can move, and to where: done in the emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+from mh_builder.helper import build_helper
+from mh_builder.paging import GIB, MIB, PAGE_BYTES
+from mh_builder.schemes.space import DEFAULT_HOME, Options
+from mh_compare.arena import TARGET, TRANSPORT_KEY, Arena, Side, Status
+from mh_compare.columns.column import Column, Subject, Value
+from mh_compare.guest_os import GuestOs
+from mh_emulator.host import migration
+from mh_emulator.host.machine import Machine
+from mh_emulator.host.migration import POLICY
+from mh_emulator.host.placement import Placement
+from mh_emulator.loader import HelperImage, parse_image
+from mh_emulator.owner import GuestOwner
+from mh_emulator.platform import Platform
+
+_RUN_PAGES = 1024
+"""Pages of RAM contents that are moved to count host exits."""
+
+_PLUGGED = 32 << 30
+"""GPA at which memory is plugged and unplugged."""
+
+_OTHER_HOME = 96 * MIB
+"""Main GPA of a helper that another firmware has put elsewhere."""
+
+_WORD = 0x0123_4567_89AB_CDEF
+
+
+class Loaded(Arena):
+    """A guest with more RAM contents."""
+
+    @cached_property
+    def contents(self) -> bytes:
+        """No page is zero."""
+        return b"".join(number.to_bytes(8, "little") * (PAGE_BYTES // 8) for number in range(1, _RUN_PAGES + 1))
+
+
+def exits(subject: Subject) -> Value:
+    """KVM_RUN calls of both helpers while they move RAM in bulk, from the first greeting to the agreed totals."""
+    arena = Loaded(subject.as_built, subject.part)
+    source, target = arena.launched(), Machine(*arena.ground(TARGET))
+    target.launch(GuestOwner(POLICY), (), TRANSPORT_KEY)
+    pages, count = migration.move(source, target, arena.ram)
+    if any(source.read_guest(page) != target.read_guest(page) for page in arena.ram):
+        raise AssertionError(f"{subject.scheme}: RAM arrives changed")
+    return Value(f"{count / pages:.4f}", count / pages, f"{count} for {pages} pages")
+
+
+class Unplugged(Arena):
+    """A guest with a page of RAM behind all that it has a GPA for."""
+
+    @cached_property
+    def placement(self) -> Placement:
+        """The usual one, and one page more."""
+        usual = super().placement
+        return replace(usual, topology=replace(usual.topology, unplugged=PAGE_BYTES))
+
+
+def never_mapped(subject: Subject) -> Value:
+    """Move a page that the main VM has at no address, as a VMSA or the RAM of a device."""
+    arena = Unplugged(subject.small, subject.part)
+    source, target = arena.connect()
+    page = source.machine.memory.size - PAGE_BYTES
+    source.machine.platform.dram.write_private(source.machine.asid, source.machine.memory.spa(page), b"data" * 1024)
+    moved = _move(source, target, page)
+    if moved == "yes" and target.machine.read_guest(page) != b"data" * 1024:
+        return Value("no: it arrives changed")
+    return Value(moved)
+
+
+def unplugged(subject: Subject) -> Value:
+    """The guest writes to plugged memory; the host unplugs and moves it, and plugs it at the target."""
+    arena = Unplugged(subject.small, subject.part)
+    source, target = arena.connect()
+    page = source.machine.memory.size - PAGE_BYTES
+    _plug(source.machine, page)
+    GuestOs(source.machine, _PLUGGED).run(f"mov rax, {_WORD:#x}\n mov rdi, {_PLUGGED:#x}\n mov [rdi], rax\n hlt")
+    source.machine.vm.set_user_memory_region(_SLOT, 0, 0, source.machine.memory, 0)
+    moved = _move(source, target, page)
+    _plug(target.machine, page)
+    found = GuestOs(target.machine, _PLUGGED).run(f"mov rdi, {_PLUGGED:#x}\n mov rax, [rdi]\n hlt").rax
+    if (moved == "yes") != (found == _WORD):
+        raise AssertionError(f"{subject.scheme}: moved: {moved}, and the guest reads {found:#x}")
+    return Value(moved)
+
+
+_SLOT = 9
+
+
+def _plug(machine: Machine, page: int) -> None:
+    machine.vm.set_user_memory_region(_SLOT, _PLUGGED, PAGE_BYTES, machine.memory, page)
+
+
+def _move(source: Side, target: Side, page: int) -> str:
+    """Move the page at that `ram_addr`."""
+    try:
+        address = source.machine.request_address(page)
+    except ValueError:
+        return "no: it has no name in requests"
+    status = target.put(address, source.export(address))
+    return "yes" if status == Status.MH_DONE else f"no: {status.name}"
+
+
+@dataclass(frozen=True)
+class Upgraded(Arena):
+    """A guest with RAM on all sides of its helper, on its way to a platform with another build of the firmware."""
+
+    new: HelperImage
+
+    @cached_property
+    def placement(self) -> Placement:
+        """Enough RAM for the old helper and the new one."""
+        usual = super().placement
+        return replace(usual, topology=replace(usual.topology, below=4 * _OTHER_HOME))
+
+    def ground(self, seed: int) -> tuple[Platform, Placement, HelperImage]:
+        """The target gets the new helper."""
+        platform, placement, old = super().ground(seed)
+        return platform, placement, self.new if seed == TARGET else old
+
+
+def upgrade(subject: Subject, change: Callable[[Options], Options]) -> Value:
+    """Move a guest that uses all RAM that the old firmware leaves it to one whose build had other options."""
+    new = parse_image(build_helper(subject.scheme, change(subject.small.image.space.options)).data)
+    source, target = Upgraded(subject.small, subject.part, new).connect()
+    behind = DEFAULT_HOME + subject.small.image.memory_bytes
+    for page in (0, behind, _OTHER_HOME):
+        source.machine.platform.dram.write_private(
+            source.machine.asid, source.machine.memory.spa(page), b"used" * (PAGE_BYTES // 4)
+        )
+        answer = _move(source, target, page)
+        if answer != "yes":
+            return Value(answer, detail="for RAM of the guest that the new helper reserves")
+        if target.machine.read_guest(page) != source.machine.read_guest(page):
+            raise AssertionError(f"{subject.scheme}: {page:#x} arrives changed")
+    return Value("yes")
+
+
+def _smaller(options: Options) -> Options:
+    return replace(options, ram_limit=options.ram_limit - GIB)
+
+
+def _larger(options: Options) -> Options:
+    return replace(options, largest_page=2 * MIB)
+
+
+def _elsewhere(options: Options) -> Options:
+    return replace(options, home=_OTHER_HOME)
+
+
+COLUMNS = (
+    Column("exits", "host exits for a page, both helpers together", "exits", exits),
+    Column("never-mapped", "moves RAM that has no GPA", "", never_mapped),
+    Column("unplugged", "moves unplugged virtio-mem", "", unplugged),
+    Column("upgrade", "firmware upgrade to a helper that is not larger", "", partial(upgrade, change=_smaller)),
+    Column("upgrade-larger", "firmware upgrade to a larger helper", "", partial(upgrade, change=_larger)),
+    Column("upgrade-moved", "firmware upgrade to a helper at another place", "", partial(upgrade, change=_elsewhere)),
+)
