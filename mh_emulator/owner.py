@@ -14,7 +14,15 @@ from typing import NamedTuple
 
 from mh_emulator.psp.build import CONTEXT_SECRET
 from mh_emulator.psp.certificate import Algorithm, Certificate, Usage, make_certificate
-from mh_emulator.psp.crypto import IV_BYTES, KEY_BYTES, NONCE_BYTES, RandomBytes, private_key, shared_secret
+from mh_emulator.psp.crypto import (
+    IV_BYTES,
+    KEY_BYTES,
+    NONCE_BYTES,
+    SECRET_BYTES,
+    RandomBytes,
+    private_key,
+    shared_secret,
+)
 from mh_emulator.psp.identity import validate_platform
 from mh_emulator.psp.launch import Measurement
 from mh_emulator.psp.packet import Packet, measure, seal
@@ -67,7 +75,7 @@ class GuestOwner:
     def open_session(self, shown: Credentials) -> Session:
         """Choose transport keys and wrap them for the platform that `shown` proves; raise `OwnerRefuses`."""
         pdh = self._check_platform(shown)
-        private = private_key(self._random)
+        private = private_key(self._random(SECRET_BYTES))
         channel = Channel(self._random(KEY_BYTES), self._random(KEY_BYTES))
         nonce, iv = self._random(NONCE_BYTES), self._random(IV_BYTES)
         blob = wrap_session(shared_secret(private, pdh.public_key()), self.policy, channel, nonce, iv)

@@ -117,7 +117,8 @@ def test_no_room_for_checksums_is_a_limited_resource() -> None:
     rig = Rig()
     handle = es_guest(rig)
     assert rig.fw.region is not None
-    rig.fw.region._free.clear()
+    rig.fw.region._untouched = REGION + 0x10_0000 - 8
+    rig.fw.launch_update_vmsa(handle, BASE)
     assert status(lambda: rig.fw.launch_update_vmsa(handle, BASE)) is S.RESOURCE_LIMIT
 
 

@@ -19,7 +19,7 @@ IV_BYTES = 16
 MAC_BYTES = 32
 
 CURVE = ec.SECP384R1()
-CURVE_BYTES = 48
+SECRET_BYTES = 47
 
 RandomBytes = Callable[[int], bytes]
 """Returns as many bytes as it is asked for."""
@@ -52,9 +52,9 @@ def aes_ctr(key: bytes, iv: bytes, data: bytes) -> bytes:
     return Cipher(algorithms.AES(key), modes.CTR(iv)).encryptor().update(data)
 
 
-def private_key(random: RandomBytes) -> ec.EllipticCurvePrivateKey:
-    """A new key on the curve of the firmware, P-384."""
-    return ec.derive_private_key(int.from_bytes(random(CURVE_BYTES - 1), "big") + 1, CURVE)
+def private_key(secret: bytes) -> ec.EllipticCurvePrivateKey:
+    """The key on the curve of the firmware, P-384, that `SECRET_BYTES` random bytes give."""
+    return ec.derive_private_key(int.from_bytes(secret, "big") + 1, CURVE)
 
 
 def shared_secret(private: ec.EllipticCurvePrivateKey, peer: ec.EllipticCurvePublicKey) -> bytes:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from mh_emulator.psp import amd
 from mh_emulator.psp.certificate import CERTIFICATE_BYTES, Certificate, Signer, Usage, make_certificate
-from mh_emulator.psp.crypto import RandomBytes, private_key
+from mh_emulator.psp.crypto import SECRET_BYTES, RandomBytes, private_key
 from mh_emulator.psp.status import Status, require
 
 CHAIN_BYTES = 3 * CERTIFICATE_BYTES
@@ -34,11 +34,32 @@ class Identity:
     def __init__(self, random: RandomBytes, version: tuple[int, int]) -> None:
         self._version = version
         self._random = random
-        self._oca, self._cek, self.pek, self.pdh = (private_key(random) for _ in range(4))
+        # Nobody needs all keys of every platform, and making one takes longer than most commands.
+        self._oca_secret, self._cek_secret, self._pek_secret, self._pdh_secret = (
+            random(SECRET_BYTES) for _ in range(4)
+        )
 
     def renew_pdh(self) -> None:
         """PDH_GEN."""
-        self.pdh = private_key(self._random)
+        self.pdh = private_key(self._random(SECRET_BYTES))
+
+    @cached_property
+    def pdh(self) -> ec.EllipticCurvePrivateKey:
+        """Key agreement."""
+        return private_key(self._pdh_secret)
+
+    @cached_property
+    def pek(self) -> ec.EllipticCurvePrivateKey:
+        """Signs the PDH and attestation reports."""
+        return private_key(self._pek_secret)
+
+    @cached_property
+    def _oca(self) -> ec.EllipticCurvePrivateKey:
+        return private_key(self._oca_secret)
+
+    @cached_property
+    def _cek(self) -> ec.EllipticCurvePrivateKey:
+        return private_key(self._cek_secret)
 
     @property
     def certificates(self) -> PlatformCertificates:

@@ -35,12 +35,12 @@ class TrustedRegion:
     def __init__(self, spa: int) -> None:
         self._spa = spa
         self._checksums: dict[int, int] = {}
-        self._free = list(range(spa + REGION_BYTES - _WORD, spa - _WORD, -_WORD))
+        self._untouched = spa
+        self._freed: list[int] = []
 
     def set_up(self, vmsa: bytes) -> tuple[int, bytes]:
         """Give `vmsa` a checksum; return its address, and the VMSA with that in it. Refused if there is no room."""
-        require(self._free, Status.RESOURCE_LIMIT)
-        address = self._free.pop()
+        address = self._room()
         page = bytearray(vmsa)
         _ADDRESS.pack_into(page, CHECKSUM_ADDRESS_OFFSET, address)
         self._checksums[address] = checksum(page)
@@ -63,7 +63,14 @@ class TrustedRegion:
     def free(self, address: int) -> None:
         """Forget the checksum at `address`."""
         del self._checksums[address]
-        self._free.append(address)
+        self._freed.append(address)
+
+    def _room(self) -> int:
+        if self._freed:
+            return self._freed.pop()
+        require(self._untouched < self._spa + REGION_BYTES, Status.RESOURCE_LIMIT)
+        self._untouched += _WORD
+        return self._untouched - _WORD
 
 
 def checksum(vmsa: bytes | bytearray) -> int:

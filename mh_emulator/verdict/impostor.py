@@ -7,7 +7,7 @@ import os
 from mh_emulator.platform import Platform
 from mh_emulator.psp.build import CONTEXT_DATA
 from mh_emulator.psp.certificate import Certificate, Usage, make_certificate
-from mh_emulator.psp.crypto import IV_BYTES, KEY_BYTES, NONCE_BYTES, private_key, shared_secret
+from mh_emulator.psp.crypto import IV_BYTES, KEY_BYTES, NONCE_BYTES, SECRET_BYTES, private_key, shared_secret
 from mh_emulator.psp.packet import Packet, seal
 from mh_emulator.psp.session import Channel, Session, wrap_session
 
@@ -17,7 +17,7 @@ class Impostor:
 
     def __init__(self, platform: Platform, policy: int) -> None:
         exported = platform.psp.pdh_cert_export()
-        private = private_key(os.urandom)
+        private = private_key(os.urandom(SECRET_BYTES))
         self._channel = Channel(os.urandom(KEY_BYTES), os.urandom(KEY_BYTES))
         z = shared_secret(private, Certificate.parse(exported.pdh).public_key())
         blob = wrap_session(z, policy, self._channel, os.urandom(NONCE_BYTES), os.urandom(IV_BYTES))
