@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,14 @@ class HelperImage:
             ).dumps()
             memory[self.ring_offset : self.ring_offset + len(handover)] = handover
         return bytes(memory)
+
+    def launched(self, base: int, c_bit: int) -> bytes:
+        """All private memory for that place and part, as it is launched and measured. Raises `ImageError`."""
+        return self.relocated(base, c_bit).ljust(self.ring_offset, b"\0")
+
+    def digest(self, c_bit: int, base: int | None = None) -> bytes:
+        """SHA-256 of `launched`, by which a guest owner knows the helper; at the image's own base if none is given."""
+        return hashlib.sha256(self.launched(int(self.descriptor.link_base) if base is None else base, c_bit)).digest()
 
     def _check_base(self, base: int, c_bit: int | None) -> None:
         end = base + self.memory_bytes

@@ -47,7 +47,7 @@ def change_helper(arena: Arena) -> Outcome:
     code[arena.offset("check_address")] ^= 1
     platform, placement, _ = arena.ground(SOURCE)
     machine = Machine(platform, placement, HelperImage(bytes(code), helper.descriptor))
-    built = helper.relocated(machine.base, arena.part.c_bit).ljust(helper.ring_offset, b"\0")
+    built = helper.launched(machine.base, arena.part.c_bit)
     contents = [data for _, data in arena.boot_contents()]
     machine.launch(Builder(POLICY, [built, *contents]), arena.boot_contents(), TRANSPORT_KEY)
     return succeeds("the owner gives the key to a changed helper")

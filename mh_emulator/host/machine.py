@@ -85,7 +85,7 @@ class Machine:
         owner's VM with pages that only the mirror maps.
         """
         part = self.platform.part
-        code = self.helper.relocated(self.base, part.c_bit).ljust(self.helper.ring_offset, b"\0")
+        code = self.helper.launched(self.base, part.c_bit)
         pieces = [(self.helper_memory, self.helper_offset, code)]
         pieces += [(self.memory, self.placement.topology.ram_addr(gpa), data) for gpa, data in contents]
         self.vm.sev_init()

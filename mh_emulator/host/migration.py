@@ -103,8 +103,9 @@ def run(scenario: Scenario) -> Report:
     worker = placement.worker(ROUNDS)
     key = secrets.token_bytes(abi.MH_KEY_BYTES)
     source, target = (_machine(scenario, placement, seed) for seed in (1, 2))
-    source.launch(GuestOwner(POLICY), _boot_contents(scenario, placement, worker), key)
-    target.launch(GuestOwner(POLICY), (), key)
+    known = scenario.helper.digest(scenario.part.c_bit)
+    source.launch(GuestOwner(POLICY, helper=known), _boot_contents(scenario, placement, worker), key)
+    target.launch(GuestOwner(POLICY, helper=known), (), key)
     _work_until_stopped(source, worker)
 
     moved = source.guest_pages()

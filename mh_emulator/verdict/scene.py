@@ -6,7 +6,6 @@ the helper, and gives it the transport key, wherever it lies, by LAUNCH_SECRET.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from dataclasses import dataclass
 
@@ -68,7 +67,7 @@ class Cast:
     @property
     def code(self) -> bytes:
         """The helper as it is launched: all its private memory."""
-        return self.helper.relocated(self.base, self.part.c_bit).ljust(self.helper.ring_offset, b"\0")
+        return self.helper.launched(self.base, self.part.c_bit)
 
     @property
     def pages(self) -> range:
@@ -77,7 +76,7 @@ class Cast:
 
     def owner(self, policy: int) -> GuestOwner:
         """Who knows the helper and the transport key."""
-        return GuestOwner(policy, helper=hashlib.sha256(self.code).digest())
+        return GuestOwner(policy, helper=self.helper.digest(self.part.c_bit))
 
 
 class Scene:
