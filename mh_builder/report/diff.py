@@ -50,13 +50,12 @@ class _Slice:
     def cut(self, start: int, end: int) -> Region:
         """The region from offset `start` to `end`."""
         mapping, backing = self.region.mapping, self.region.backing
-        moved = start - self.offset
-        if mapping.period or (start, end) == (self.offset, self.end):
-            return self.region
-        part = mapping._replace(va=mapping.va + moved, gpa=mapping.gpa + moved, size=end - start)
-        return Region(
-            self.region.purpose, part, None if backing is None else backing.part(part.gpa, part.gpa + part.size)
-        )
+        parts = list(mapping.parts(mapping.va + start - self.offset, mapping.va + end - self.offset))
+        # Parts of a mapping that repeats go on repeating.
+        part = parts[0] if len(parts) == 1 else parts[0]._replace(size=end - start, period=mapping.period)
+        if backing is not None and not mapping.period:
+            backing = backing.part(part.gpa, part.gpa_end)
+        return Region(self.region.purpose, part, backing)
 
 
 def diff(before: Layout, after: Layout) -> list[Change]:

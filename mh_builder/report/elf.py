@@ -80,9 +80,7 @@ class Elf:
                 continue
             if stored and offset + stored > len(self._data):
                 end = offset + stored
-                raise DumpError(
-                    f"segment of GPA {gpa:#x} ends at {end:#x} in the file, which ends at {len(self._data):#x}"
-                )
+                raise DumpError(f"segment of GPA {gpa:#x} ends at {end:#x}, the file at {len(self._data):#x}")
             pieces.append(_piece(self._data, gpa, offset, stored, size))
         if not pieces:
             raise DumpError(f"none of the ELF file's {self._program_count} program headers loads memory")

@@ -1,0 +1,86 @@
+"""Memory dumps: raw ones, ELF cores, and files that only look like one."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from emulator_tests.report.build import NX, PAGE, Memory, P, W
+from mh_builder.paging import Geometry
+from mh_builder.report.elf import Elf
+from mh_builder.report.memory import DumpError, PhysicalMemory, Piece, map_file, raw_dump
+from mh_builder.report.reader import read_tables
+
+
+def core(segments: list[tuple[int, bytes, int]], notes: bytes = b"", many: bool = False) -> bytes:
+    """An ELF core with (GPA, contents, size in memory) segments, and a note segment."""
+    count = len(segments) + 1
+    start = 64 + 56 * count + 64
+    body = bytearray(notes)
+    headers = [struct.pack("<IIQQQQQQ", 4, 0, start, 0, 0, len(notes), len(notes), 0)]
+    for gpa, contents, size in segments:
+        headers.append(struct.pack("<IIQQQQQQ", 1, 0, start + len(body), 0xDEAD000, gpa, len(contents), size, 0))
+        body += contents
+    sections = struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, 0, 0, count, 0, 0)
+    shown = 0xFFFF if many else count
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 4, 62, 1, 0, 64, 64 + 56 * count, 0, 64, 56, shown, 64, 1, 0
+    )
+    return header + b"".join(headers) + sections + bytes(body)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_segments_lie_where_their_physical_address_says(many: bool) -> None:
+    data = core([(0x5000, b"five" + bytes(PAGE - 4), PAGE), (1 << 32, b"high", 2 * PAGE)], many=many)
+    memory = Elf(data).memory()
+    assert memory.read(0x5000, 4) == b"five"
+    assert memory.read((1 << 32) + 2, 4) == b"gh\0\0"
+    assert memory.read_table((1 << 32) + PAGE) == bytes(PAGE)
+    for gpa in (0, 0x6000, (1 << 32) + 2 * PAGE):
+        with pytest.raises(DumpError, match="outside the dump"):
+            memory.read(gpa, 1)
+
+
+def test_registers_of_qemus_note() -> None:
+    registers = bytearray(440)
+    struct.pack_into("<QQ", registers, 392 + 24, 0x1234000, 1 << 12 | 0x20)
+    other = struct.pack("<III", 5, 3, 1) + b"CORE\0\0\0\0" + b"abc\0"
+    note = struct.pack("<III", 5, len(registers), 0) + b"QEMU\0\0\0\0" + registers
+    assert Elf(core([(0, b"x", 1)], other + note)).control() == (0x1234000, 5)
+    assert Elf(core([(0, b"x", 1)], other)).control() is None
+    assert Elf(core([(0, b"x", 1)], note[:100])).control() is None
+
+
+def test_what_is_wrong_with_a_core() -> None:
+    whole = core([(0x5000, bytes(PAGE), PAGE)])
+    for data, message in (
+        (whole[:-1], r"^segment of GPA 0x5000 ends at 0x[0-9a-f]+, the file at 0x[0-9a-f]+$"),
+        (whole[:70], r"^program header ends at 0x78, the ELF file at 0x46$"),
+        (core([]), r"^none of the ELF file's 1 program headers loads memory$"),
+        (core([(0, b"", 2 * PAGE), (PAGE, b"", 1)]), r"^memory at GPA 0x1000 overlaps memory up to 0x2000$"),
+    ):
+        with pytest.raises(DumpError, match=message):
+            Elf(data).memory()
+
+
+def test_tables_across_pieces() -> None:
+    memory = Memory()
+    root = memory.chain(4, memory.table({0: 0x9000 | P | W | NX}))
+    data = bytes(memory.data)
+    pieces = [Piece(gpa, PAGE, data, gpa) for gpa in range(0, len(data), PAGE)]
+    assert read_tables(PhysicalMemory(pieces), root, Geometry(52, None)).mappings == (
+        read_tables(raw_dump(data), root, Geometry(52, None)).mappings
+    )
+
+
+def test_a_dump_larger_than_memory_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "dump"
+    top = (1 << 40) - PAGE
+    with path.open("wb") as file:
+        file.truncate(top + PAGE)
+        file.seek(top)
+        file.write(struct.pack("<Q", top | P))
+    reading = read_tables(raw_dump(map_file(path)), top, Geometry(52, None))
+    assert [mapping.gpa for mapping in reading.mappings] == [top]
