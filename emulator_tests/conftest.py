@@ -13,13 +13,19 @@ import pytest
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.schemes import SCHEMES
-from mh_builder.schemes.space import Options
+from mh_builder.schemes.space import Options, Start
 
 
 @pytest.fixture(scope="session")
 def images() -> dict[str, Image]:
     """Every scheme, built with the defaults."""
     return {scheme: build_helper(scheme, Options()) for scheme in SCHEMES}
+
+
+@pytest.fixture(scope="session")
+def es_images() -> dict[str, Image]:
+    """Every scheme, built for SEV-ES."""
+    return {scheme: build_helper(scheme, Options(start=Start.ES)) for scheme in SCHEMES}
 
 
 @pytest.fixture(params=list(SCHEMES))

@@ -21,6 +21,7 @@ from mh_builder.schemes.space import LayoutError
 from mh_builder.symbols import LinkError
 from mh_cli import audit, bench, build, compare, diff, doctor, job, migrate, ovmf, psp, show, walk
 from mh_cli.errors import BAD, INTERRUPTED, USAGE, UsageError
+from mh_emulator.host.handover import HandoverError
 from mh_emulator.host.migration import MigrationError
 from mh_emulator.host.placement import PlacementError
 from mh_emulator.host.ring import HelperRefused, HelperStopped
@@ -40,7 +41,7 @@ _DIAGNOSTICS = (AssemblyError, LinkError)
 """Errors that are lines of their own, which name a place in a source or an object."""
 
 _BAD_THINGS = (
-    *_DIAGNOSTICS, LayoutError, PagingError, PlacementError, ImageError,
+    *_DIAGNOSTICS, LayoutError, PagingError, PlacementError, HandoverError, ImageError,
     DumpError, BadAddressError, NoPictureError, FirmwareError, TreeError,
     MigrationError, HelperRefused, HelperStopped, OwnerRefuses, WrongPlaintext, QemuError, QmpError,
     OSError, MemoryError,

@@ -8,7 +8,8 @@ from typing import Any
 
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
-from mh_builder.schemes.space import LayoutError
+from mh_builder.image.vmsa import write_vmsa
+from mh_builder.schemes.space import LayoutError, Start
 from mh_cli import options
 from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.output import print_json
@@ -16,7 +17,7 @@ from mh_cli.table import print_reports
 from mh_emulator.host.migration import Report, Scenario
 from mh_emulator.host.migration import run as run_migration
 from mh_emulator.host.placement import place
-from mh_emulator.loader import parse_image
+from mh_emulator.loader import HelperImage, parse_image
 from mh_emulator.parts import PARTS, Part
 
 MAX_CONTENTS = 4 << 30
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     size = _ram_size(arguments.ram)
     images = {scheme: build_helper(scheme, chosen) for scheme in options.schemes(arguments)}
     for image in images.values():
-        place(size, parse_image(image.data))
+        place(size, _helper(image, PARTS[arguments.part]))
         _check_reach(image, PARTS[arguments.part])
     if size > MAX_CONTENTS:
         raise UsageError(f"RAM file {arguments.ram} has {size:#x} bytes, the emulator takes {MAX_CONTENTS:#x}")
@@ -59,7 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def migrate(scheme: str, image: Image, part: Part, contents: bytes) -> Report:
     """One migration of a guest with these RAM contents, by the helper in `image`."""
-    return run_migration(Scenario(scheme, part, parse_image(image.data), image.table_bytes, contents))
+    return run_migration(Scenario(scheme, part, _helper(image, part), image.table_bytes, contents))
+
+
+def _helper(image: Image, part: Part) -> HelperImage:
+    """As the host gets it: under SEV-ES with the page that starts it."""
+    is_es = image.space.options.start is Start.ES
+    return parse_image(image.data, write_vmsa(image, image.space.base, part.c_bit) if is_es else None)
 
 
 def _check_reach(image: Image, part: Part) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import DEFAULT_HOME, DEFAULT_RAM_LIMIT, Options, Start
+from mh_cli.errors import UsageError
 from mh_emulator.parts import PARTS
 
 _UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
@@ -60,7 +61,18 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
 
 def add_part(parser: argparse.ArgumentParser) -> None:
     """The processor: C-bit, physical address width, where the high window starts."""
-    parser.add_argument("--part", choices=sorted(PARTS), default="milan", help="processor (default milan)")
+    parser.add_argument(
+        "--part", choices=sorted(PARTS), default="milan", action=_Named, help="processor (default milan)"
+    )  # fmt: skip
+    parser.set_defaults(part_named=False)
+
+
+class _Named(argparse.Action):
+    """Stores a value, and in NAME_named that it was given."""
+
+    def __call__(self, _parser: object, namespace: argparse.Namespace, values: object, _option: object = None) -> None:
+        setattr(namespace, self.dest, values)
+        setattr(namespace, f"{self.dest}_named", True)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +88,8 @@ def add_scheme(parser: argparse.ArgumentParser, *, help_text: str) -> None:
 def layout(arguments: argparse.Namespace) -> Options:
     """What `add_layout` and `add_part` read."""
     part = PARTS[arguments.part]
+    if arguments.part_named and arguments.c_bit not in (None, part.c_bit):
+        raise UsageError(f"--c-bit {arguments.c_bit} contradicts --part {part.name}, which has C-bit {part.c_bit}")
     return Options(
         home=arguments.home,
         ram_limit=arguments.ram_limit,

@@ -11,7 +11,7 @@ from mh_emulator.host.migration import Report
 from mh_emulator.verdict.run import Outcome, Verdict
 
 _COLUMNS = (
-    "scheme", "image\nbytes", "page-table\nbytes", "pages\nmoved", "host exits\nper page",
+    "scheme", "start", "image\nbytes", "page-table\nbytes", "pages\nmoved", "host exits\nper page",
     "plaintext pages\nhosts see", "pages a naive\ncopy keeps", "RAM\nequal", "guest\nright", "result",
 )  # fmt: skip
 
@@ -27,6 +27,7 @@ def print_reports(reports: Sequence[Report]) -> None:
     for report in reports:
         table.add_row(
             report.scheme,
+            report.start,
             str(report.image_bytes),
             str(report.table_bytes),
             str(report.pages),

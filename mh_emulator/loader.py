@@ -22,6 +22,8 @@ class HelperImage:
     data: bytes
     descriptor: Any
     """`abi.mh_descriptor`"""
+    vmsa: bytes | None = None
+    """With it the helper starts under SEV-ES: the page that the toolchain wrote for the image as linked."""
 
     def __post_init__(self) -> None:
         _check(self.descriptor, len(self.data))
@@ -97,11 +99,17 @@ class HelperImage:
             raise ImageError(f"image at {base:#x} to {end:#x} overlaps RAM {ram:#x} to {ram_end:#x}")
 
 
-def parse_image(data: bytes) -> HelperImage:
-    """Read a flat image. Raises `ImageError` with what is wrong and both numbers."""
+def parse_image(data: bytes, vmsa: bytes | None = None) -> HelperImage:
+    """Read a flat image, and the VMSA with which an SEV-ES vCPU starts it.
+
+    Raises `ImageError` with what is wrong and both numbers.
+    """
     if len(data) < len(abi.mh_descriptor):
         raise ImageError(f"image of {len(data):#x} bytes has no room for a descriptor of {len(abi.mh_descriptor):#x}")
-    return HelperImage(data, abi.mh_descriptor(data))
+    image = HelperImage(data, abi.mh_descriptor(data), vmsa)
+    if vmsa is not None and (len(vmsa) != PAGE_BYTES or not image.descriptor.flags & abi.MH_FLAG_ES):
+        raise ImageError(f"VMSA of {len(vmsa):#x} bytes for an image with flags {image.descriptor.flags:#x}")
+    return image
 
 
 def _check(descriptor: Any, size: int) -> None:  # noqa: ANN401 - a structure of abi.h

@@ -60,6 +60,15 @@ def test_ram_larger_than_the_emulator(command: Command, tmp_path: Path) -> None:
     assert outcome == (2, "", f"build.py: error: {message}\n")
 
 
+@pytest.mark.parametrize("verb", [["build"], ["migrate", "--ram", "x"]])
+def test_c_bit_of_another_part(command: Command, tmp_path: Path, verb: list[str]) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    outcome = command(*verb, "--part", "genoa", "--c-bit", "47")
+    message = "--c-bit 47 contradicts --part genoa, which has C-bit 51"
+    assert outcome == (2, "", f"build.py: error: {message}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x"]
+
+
 def test_unknown_scheme_lists_the_known(command: Command) -> None:
     for verb in (["build"], ["migrate", "--ram", "x"]):
         outcome = command(*verb, "--scheme", "aliased")

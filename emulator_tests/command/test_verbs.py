@@ -21,9 +21,10 @@ def test_main_job(tmp_path: Path) -> None:
     assert set(rows) == set(SCHEMES)
     for row in rows.values():
         assert row[-3:] == ["yes", "yes", "migrated"]
-        assert int(row[1]) > int(row[2]) > 0
-        assert int(row[3]) > 1024
-        assert 0 < float(row[4]) < 1
+        assert row[1] == "host"
+        assert int(row[2]) > int(row[3]) > 0
+        assert int(row[4]) > 1024
+        assert 0 < float(row[5]) < 1
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == sorted(f"{scheme}.{kind}" for scheme in SCHEMES for kind in ("bin", "elf", "map", "json"))
     assert "\x1b" not in outcome.out
@@ -40,6 +41,14 @@ def test_migrate_json(command: Command, tmp_path: Path, scheme: str) -> None:
     assert report["pages"] > 40
     assert report["good"] is True
     assert report["schema"] == "sev-migration-helper/migration/1"
+
+
+def test_migrate_an_es_guest(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "ram").write_bytes(bytes(range(256)) * 16 * 10)
+    outcome = command("migrate", "--scheme", "regions", "--ram", "ram", "--start", "es", "--part", "rome", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    report = json.loads(outcome.out)
+    assert (report["start"], report["part"], report["shared_pages"], report["good"]) == ("es", "rome", 1, True)
 
 
 def test_migrate_all_schemes(command: Command, tmp_path: Path) -> None:

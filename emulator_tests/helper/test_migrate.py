@@ -9,27 +9,38 @@ import pytest
 from emulator_tests.helper.conftest import launched
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
+from mh_builder.image.vmsa import write_vmsa
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
-from mh_builder.schemes.space import Options
-from mh_emulator.guest.worker import Piece, Worker, expected
+from mh_builder.schemes.space import Options, Start
+from mh_emulator.guest.worker import WORKER_BYTES, Piece, Worker, expected
 from mh_emulator.host import migration
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import Scenario, run
-from mh_emulator.host.placement import WORKER_BYTES, PlacementError, place
+from mh_emulator.host.placement import PlacementError, place
 from mh_emulator.host.topology import FOUR_GIB
-from mh_emulator.loader import ImageError, parse_image
+from mh_emulator.loader import HelperImage, ImageError, parse_image
 from mh_emulator.parts import PARTS
 
 
 def scenario(image: Image, part: str = "milan", size: int = 24 * PAGE_BYTES) -> Scenario:
     contents = random.Random(size).randbytes(size)
-    return Scenario(image.space.name, PARTS[part], parse_image(image.data), image.table_bytes, contents)
+    return Scenario(image.space.name, PARTS[part], loaded(image, part), image.table_bytes, contents)
 
 
+def loaded(image: Image, part: str = "milan", base: int | None = None) -> HelperImage:
+    """The image as a host gets it: one for SEV-ES with its VMSA."""
+    is_es = image.space.options.start is Start.ES
+    return parse_image(image.data, write_vmsa(image, base or image.space.base, PARTS[part].c_bit) if is_es else None)
+
+
+@pytest.mark.parametrize("start", list(Start))
 @pytest.mark.parametrize("part", sorted(PARTS))
-def test_every_scheme_on_every_part(images: dict[str, Image], scheme: str, part: str) -> None:
-    report = run(scenario(images[scheme], part))
+def test_every_scheme_on_every_part(
+    images: dict[str, Image], es_images: dict[str, Image], scheme: str, part: str, start: Start
+) -> None:
+    report = run(scenario((es_images if start is Start.ES else images)[scheme], part))
     assert report.good
+    assert (report.start, report.shared_pages) == (start.value, 1)
     assert report.equal
     assert report.guest_ok
     # The contents, and the guest's own pages: information, code, tables.
@@ -141,13 +152,7 @@ def test_a_lost_page_is_noticed(images: dict[str, Image], monkeypatch: pytest.Mo
 
 
 def test_a_guest_that_does_not_allow_it_is_not_moved(images: dict[str, Image], monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Machine.start_guest
-    allowing = 14  # bytes of code up to and including the WRMSR
-
-    def start_behind(machine: Machine, entry: int, cr3: int, argument: int) -> None:
-        original(machine, entry + allowing, cr3, argument)
-
-    monkeypatch.setattr(Machine, "start_guest", start_behind)
+    monkeypatch.setattr(Worker, "start", Worker.landing)
     with pytest.raises(migration.MigrationError, match="^the guest has not allowed its migration: it left with "):
         run(scenario(images["regions"]))
 
@@ -164,4 +169,4 @@ def test_the_reference_depends_on_every_page() -> None:
 def test_worker_needs_its_pieces_to_fit() -> None:
     worker = Worker(FOUR_GIB, tuple(Piece(n << 21, PAGE_BYTES) for n in range(300)), 1)
     with pytest.raises(AssertionError, match="^300 pieces"):
-        worker.load(0)
+        worker.contents(0)

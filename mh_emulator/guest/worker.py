@@ -1,6 +1,7 @@
 """The guest program: its pages, its page tables, its start, and what it has to compute.
 
-Everything of the guest's own lies in one run of RAM: information page, code page, page tables.
+Everything of the guest's own lies in one run of RAM: information page, code page, GDT with IDT and stack, page tables,
+a page that it shares (its GHCB under SEV-ES), the page in which its registers arrive under SEV-ES.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mh_builder.asm import assemble
+from mh_builder.asm import ObjectFile, assemble
 from mh_builder.paging import PAGE_BYTES, Span, Tables
+from mh_builder.save_area import OFFSETS, SEGMENTS
+from mh_emulator.registers import Registers, Table
+from payload import abi
 
-_INFO = struct.Struct("<QQQQ")
+_INFO = struct.Struct("<QQQQQQ")
+_HANDOVER = 0x800
+"""Where in its page the structure lies that the guest hands over."""
 _PIECE = struct.Struct("<QQ")
 
 MULTIPLIER = 0x9E3779B97F4A7C15
@@ -42,46 +48,103 @@ class Result:
     pages: int
 
 
+WORKER_BYTES = 32 * PAGE_BYTES
+"""For all of the guest's own pages."""
+_PAGES = {"info": 0, "code": 1, "system": 2, "tables": 3, "shared": 30, "state": 31}
+"""Where in them which page lies; the last two, which are not moved with the others, behind all tables."""
+_KERNEL_CS, _KERNEL_SS = 0x08, 0x10
+_DESCRIPTORS = struct.pack("<3Q", 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF)
+_IDT_OFFSET = 0x40
+_VECTOR_VC = 29
+
+
 @dataclass(frozen=True)
 class Worker:
-    """The program for given pieces of RAM, to be put at guest-physical `base`."""
+    """The program for given pieces of RAM, to be put at guest-physical `base`.
+
+    `handover` is the `mh_handover` that it writes into its page at `carrier`; there is none where that is 0.
+    """
 
     base: int
     pieces: tuple[Piece, ...]
     rounds: int
+    carrier: int = 0
+    handover: bytes = b""
 
     @property
-    def entry(self) -> int:
-        """Where the vCPU starts, with RDI at `base`."""
-        return self.base + PAGE_BYTES
+    def shared(self) -> int:
+        """GPA of the page that the guest shares with its host."""
+        return self._page("shared")
 
     @property
-    def cr3(self) -> int:
-        """The root table, without C-bit."""
-        return self.base + 2 * PAGE_BYTES
+    def state(self) -> int:
+        """GPA of the page in which the VMSA of the source has to arrive."""
+        return self._page("state")
 
-    def load(self, c_mask: int) -> bytes:
-        """Information page, code and page tables; identity-mapped, private, writable or executable."""
-        info = _INFO.pack(self.rounds, SEED, 0, 0)
+    def start(self, c_mask: int) -> Registers:
+        """How the vCPU begins to work."""
+        return self._registers("worker", c_mask)
+
+    def landing(self, c_mask: int) -> Registers:
+        """How the vCPU of an SEV-ES guest begins on the target: it waits for the registers of the source."""
+        return self._registers("landing", c_mask).with_changes(rsi=self.state)
+
+    def contents(self, c_mask: int) -> list[tuple[int, bytes]]:
+        """(GPA, bytes) of what has to be in private memory before the vCPU starts."""
+        info = _INFO.pack(self.rounds, SEED, 0, 0, self.shared, self.carrier)
         info += b"".join(_PIECE.pack(piece.gpa, piece.size) for piece in self.pieces) + _PIECE.pack(0, 0)
-        code = _code()
-        if len(info) > PAGE_BYTES or len(code) > PAGE_BYTES:
+        code = _code().sections[0].data
+        if len(info) > _HANDOVER or len(code) > PAGE_BYTES:
             raise AssertionError(f"{len(self.pieces)} pieces and {len(code):#x} bytes of code in a page each")
-        head = info.ljust(PAGE_BYTES, b"\0") + code.ljust(PAGE_BYTES, b"\xcc")
-        return head + self._tables().dumps(self.base, c_mask)
+        info = info.ljust(_HANDOVER, b"\0") + self.handover
+        tables = self._tables().dumps(self.base, c_mask)
+        if self._page("tables") + len(tables) > self.shared:
+            raise AssertionError(f"{len(tables):#x} bytes of page tables reach the page that the guest shares")
+        return [
+            (self.base, info.ljust(PAGE_BYTES, b"\0") + code.ljust(PAGE_BYTES, b"\xcc")),
+            (self._page("system"), self._system().ljust(PAGE_BYTES, b"\0")),
+            (self._page("tables"), tables),
+        ]
+
+    def _page(self, name: str) -> int:
+        return self.base + _PAGES[name] * PAGE_BYTES
+
+    def _registers(self, entry: str, c_mask: int) -> Registers:
+        system = self._page("system")
+        state = Registers.long_mode(self._address(entry), system + PAGE_BYTES, self._page("tables") | c_mask)
+        return state.with_changes(
+            cs=_KERNEL_CS,
+            ss=_KERNEL_SS,
+            rdi=self.base,
+            gdtr=Table(system, len(_DESCRIPTORS) - 1),
+            idtr=Table(system + _IDT_OFFSET, (_VECTOR_VC + 1) * 16 - 1),
+        )
+
+    def _address(self, symbol: str) -> int:
+        return self._page("code") + next(found.value for found in _code().symbols if found.name == symbol)
+
+    def _system(self) -> bytes:
+        """GDT, and an IDT with nothing but #VC; the stack ends with the page."""
+        handler = self._address("vc")
+        gate = struct.pack("<HHBBHII", handler & 0xFFFF, _KERNEL_CS, 0, 0x8E, handler >> 16 & 0xFFFF, handler >> 32, 0)
+        return _DESCRIPTORS.ljust(_IDT_OFFSET, b"\0") + bytes(_VECTOR_VC * 16) + gate
 
     def _tables(self) -> Tables:
-        tables = Tables(2 * PAGE_BYTES)
-        tables.map(Span(self.base, self.base, PAGE_BYTES, writable=True, executable=False, private=True))
-        tables.map(Span(self.entry, self.entry, PAGE_BYTES, writable=False, executable=True, private=True))
+        tables = Tables(self._page("tables") - self.base)
+        for name in ("info", "system", "state"):
+            tables.map(_data(self._page(name), PAGE_BYTES, private=True))
+        code = self._page("code")
+        tables.map(Span(code, code, PAGE_BYTES, writable=False, executable=True, private=True))
+        for gpa in (self.shared, *([self.carrier] if self.carrier else [])):
+            tables.map(_data(gpa, PAGE_BYTES, private=False))
         for piece in self.pieces:
-            tables.map(Span(piece.gpa, piece.gpa, piece.size, writable=True, executable=False, private=True))
+            tables.map(_data(piece.gpa, piece.size, private=True))
         return tables
 
     @staticmethod
     def result(info: bytes) -> Result:
         """Read the information page of a guest that has halted."""
-        _, hash_value, total, pages = _INFO.unpack_from(info)
+        _, hash_value, total, pages, _, _ = _INFO.unpack_from(info)
         return Result(hash_value, total, pages)
 
     def instructions(self) -> int:
@@ -90,10 +153,14 @@ class Worker:
         return pages * self.rounds * INSTRUCTIONS_PER_PAGE
 
 
+def _data(gpa: int, size: int, *, private: bool) -> Span:
+    return Span(gpa, gpa, size, writable=True, executable=False, private=private)
+
+
 @cache
-def _code() -> bytes:
-    text = assemble(Path(__file__).with_name("worker.s")).sections[0]
-    return text.data
+def _code() -> ObjectFile:
+    vmsa = {f"vmsa.{name}": offset for name, offset in {**OFFSETS, **SEGMENTS}.items()}
+    return assemble(Path(__file__).with_name("worker.s"), symbols=abi.assembler_symbols() | vmsa)
 
 
 def expected(pages: Sequence[bytearray], rounds: int) -> Result:
@@ -109,4 +176,4 @@ def expected(pages: Sequence[bytearray], rounds: int) -> Result:
             if seen & 3 == 0:
                 page[offset : offset + 8] = hash_value.to_bytes(8, "little")
             seen += 1
-    return Result(hash_value, total & _MASK, seen)
+    return Result(hash_value, total + MULTIPLIER & _MASK, seen)

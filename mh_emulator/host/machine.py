@@ -7,24 +7,20 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from mh_builder.paging import PAGE_BYTES
+from mh_emulator import vmsa
 from mh_emulator.exits import Exit, Reason
+from mh_emulator.host import handover
+from mh_emulator.host.consent import Consent
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.ring import HelperStopped, Ring
 from mh_emulator.host.topology import FOUR_GIB
-from mh_emulator.kvm import hypercalls, msrs
+from mh_emulator.kvm import Vm, VmType
 from mh_emulator.loader import HelperImage
 from mh_emulator.memory import UserMemory
 from mh_emulator.owner import GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.registers import Registers
 from payload import abi
-
-MSR_KVM_MIGRATION_CONTROL = 0x4B56_4D08
-MIGRATION_READY = 1 << 0
-
-KVM_FEATURE_HC_MAP_GPA_RANGE = 1 << 16
-KVM_FEATURE_MIGRATION_CONTROL = 1 << 17
-"""EAX of CPUID leaf 4000_0001 (arch/x86/include/uapi/asm/kvm_para.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +36,8 @@ class Slot:
 class Machine:
     """A guest on `platform`: RAM in slots, launched under a key of its own, with the helper beside it.
 
-    `base` is the mirror GPA at which the helper is to be seen; the image's own without it.
+    `base` is the mirror GPA at which the helper is to be seen; the image's own without it. An image with a VMSA makes
+    it an SEV-ES guest.
     """
 
     def __init__(self, platform: Platform, placement: Placement, helper: HelperImage, base: int | None = None) -> None:
@@ -49,21 +46,34 @@ class Machine:
         self.helper = helper
         self.base = int(helper.descriptor.link_base) if base is None else base
         self.memory = platform.memory(placement.topology.ram_bytes)
-        self.vm = platform.create_vm()
+        self.vm = self._create_vm()
         for number, block in enumerate(placement.topology.blocks):
             self.vm.set_user_memory_region(number, block.gpa, block.size, self.memory, block.ram_addr)
         self._set_helper_memory()
         self.exits = 0
-        self.migration_allowed = False
-        """What the guest last wrote to MSR_KVM_MIGRATION_CONTROL; Documentation/virt/kvm/x86/msr.rst."""
-        self._watch_guest()
+        self.consent = Consent(self.vm, placement.topology, self._take_handover)
+        self.regions = handover.image_regions(helper, self.base)
+        """`regions`: where the mirror sees the helper; what the guest has handed over, once it has."""
+        self._state: Slot | None = None
 
-    def _watch_guest(self) -> None:
-        """Offer the guest to say which pages it shares, and that it may be migrated: both reach the host only."""
-        self.vm.kvm_features = KVM_FEATURE_HC_MAP_GPA_RANGE | KVM_FEATURE_MIGRATION_CONTROL
-        self.vm.enable_exit_hypercall(1 << hypercalls.MAP_GPA_RANGE)
-        self.vm.enable_user_space_msr(msrs.EXIT_FILTER)
-        self.vm.set_msr_filter(frozenset({MSR_KVM_MIGRATION_CONTROL}))
+    @property
+    def es(self) -> bool:
+        """Whether registers are encrypted."""
+        return self.helper.vmsa is not None
+
+    def _create_vm(self) -> Vm:
+        return self.platform.create_vm(VmType.SEV_ES if self.es else VmType.DEFAULT)
+
+    def _take_handover(self) -> None:
+        """The guest allows its migration for the first time: look where its helper lies, once."""
+        if self.helper.descriptor.scheme == abi.mh_scheme.MH_SCHEME_REGIONS:
+            page = self.helper_memory.read_raw(self.helper_offset + self.helper.ring_offset, len(abi.mh_handover))
+            self.regions = handover.read(page, self._limits())
+
+    def _limits(self) -> handover.Limits:
+        window = int(self.helper.descriptor.window)
+        ram = range(window, window + int(self.helper.descriptor.ram_limit))
+        return handover.Limits(self.placement.topology, ram, self.platform.part.physical_bits)
 
     def _set_helper_memory(self) -> None:
         if self.helper.home is None:
@@ -78,40 +88,65 @@ class Machine:
         """The ASID of the guest, and of its mirror."""
         return self.vm.asid
 
-    def launch(self, owner: GuestOwner, contents: Iterable[tuple[int, bytes]], transport_key: bytes) -> None:
+    def launch(
+        self,
+        owner: GuestOwner,
+        contents: Iterable[tuple[int, bytes]],
+        transport_key: bytes,
+        guest: Registers | None = None,
+    ) -> None:
         """Encrypt helper and `contents` ((GPA, bytes) each) in place; the owner checks, and gives its key.
 
         The helper's bytes are measured wherever they lie: for `isolated` that is LAUNCH_UPDATE_DATA on the
-        owner's VM with pages that only the mirror maps.
+        owner's VM with pages that only the mirror maps. Under SEV-ES the mirror's vCPU is measured too, and so is
+        the guest's, which begins with the registers `guest`.
         """
         part = self.platform.part
         code = self.helper.launched(self.base, part.c_bit)
         pieces = [(self.helper_memory, self.helper_offset, code)]
         pieces += [(self.memory, self.placement.topology.ram_addr(gpa), data) for gpa, data in contents]
-        self.vm.sev_init()
+        if self.es:
+            self.vm.sev_init2()
+        else:
+            self.vm.sev_init()
         self.vm.sev_launch_start(owner.policy, owner.open_session(self.platform.credentials()))
         for memory, offset, data in pieces:
             memory.write_raw(offset, data)
             self.vm.sev_launch_update_data(memory, offset, len(data))
+        if guest is not None or not self.es:
+            self.vcpu = self.vm.create_vcpu()
+        if guest is not None:
+            self.vcpu.set_registers(guest)
+        vmsas = self._launch_vmsas(guest) if self.es else []
         measurement = self.vm.sev_launch_measure()
-        packet = owner.wrap_secret(measurement, [data for _, _, data in pieces], secret_table(transport_key))
+        packet = owner.wrap_secret(measurement, [*(data for _, _, data in pieces), *vmsas], secret_table(transport_key))
         secret = self.helper_offset + int(self.helper.descriptor.secret_offset)
         self.vm.sev_launch_secret(packet, self.helper_memory, secret)
         self.vm.sev_launch_finish()
-        self.vcpu = self.vm.create_vcpu()
+
+    def _launch_vmsas(self, guest: Registers | None) -> list[bytes]:
+        """Make the mirror, for no VMSA can be made later; return the pages that the owner has to expect."""
+        self._make_mirror()
+        self.mirror.sev_launch_update_vmsa()
+        self.vm.sev_launch_update_vmsa()
+        states = [self.helper_registers(), *([] if guest is None else [guest])]
+        return [vmsa.make(state, fpu=True) for state in states]
+
+    def _make_mirror(self) -> None:
+        self.mirror = self._create_vm()
+        self.mirror.copy_enc_context_from(self.vm)
+        self.helper_vcpu = self.mirror.create_vcpu()
+        self.helper_vcpu.set_registers(self.helper_registers())
 
     def start_helper(self) -> Ring:
-        """Make the mirror VM, start the helper in it, and return its ring."""
+        """Make the mirror VM, unless the launch did, and its slots; start the helper in it, and return its ring."""
         ring_bytes = self.helper.memory_bytes - self.helper.ring_offset
         ring_offset = self.helper_offset + self.helper.ring_offset
         self.helper_memory.write_raw(ring_offset, bytes(ring_bytes))
-        mirror = self.platform.create_vm()
-        mirror.copy_enc_context_from(self.vm)
+        if not self.es:
+            self._make_mirror()
         for number, slot in enumerate(self.mirror_slots()):
-            mirror.set_user_memory_region(number, slot.gpa, slot.size, slot.memory, slot.offset)
-        self.mirror = mirror
-        self.helper_vcpu = mirror.create_vcpu()
-        self.helper_vcpu.set_registers(self.helper_registers())
+            self.mirror.set_user_memory_region(number, slot.gpa, slot.size, slot.memory, slot.offset)
         self.run_helper()
         return Ring(self.helper_memory, ring_offset, self.run_helper)
 
@@ -119,27 +154,32 @@ class Machine:
         """What a faithful host starts the helper with."""
         descriptor = self.helper.descriptor
         cr3 = self.base + int(descriptor.cr3) - int(descriptor.link_base) | 1 << self.platform.part.c_bit
+        if self.helper.vmsa is not None:
+            return replace(vmsa.load(self.helper.vmsa), cr3=cr3)
         return Registers.long_mode(descriptor.entry64, descriptor.stack64, cr3)
 
-    def start_guest(self, entry: int, cr3: int, argument: int) -> None:
-        """Set the guest's vCPU to `entry`, `argument` in RDI."""
-        state = Registers.long_mode(entry, 0, cr3 | 1 << self.platform.part.c_bit)
-        self.vcpu.set_registers(replace(state, rdi=argument))
-
     def run_guest(self, max_instructions: int | None = None) -> Exit:
-        """KVM_RUN of the guest's vCPU; an access to MSR_KVM_MIGRATION_CONTROL is answered before it is returned."""
-        leave = self.vcpu.run(max_instructions)
-        if leave.reason is Reason.MSR:
-            self._answer_migration_control(leave)
-        return leave
+        """KVM_RUN of the guest's vCPU, until something else than a hypercall; raise `HandoverError`."""
+        while True:
+            leave = self.vcpu.run(max_instructions)
+            self.consent.serve(self.vcpu, leave)
+            if leave.reason is not Reason.HYPERCALL:
+                return leave
 
-    def _answer_migration_control(self, access: Exit) -> None:
-        if not access.is_write:
-            self.vcpu.answer(MIGRATION_READY if self.migration_allowed else 0)
-        elif access.value & ~MIGRATION_READY:
-            self.vcpu.answer(error=True)
-        else:
-            self.migration_allowed = bool(access.value)
+    def show_state(self, memory: UserMemory, offset: int = 0) -> None:
+        """Show the helper this page as one behind all RAM.
+
+        On the source it is the VMSA of the guest's vCPU. That page is the kernel's, and Linux has no ioctl for this:
+        the plans of 2020 wanted the kernel to map it. On the target it is where code in the guest awaits registers.
+        """
+        topology = self.placement.topology
+        by_gpa = self.helper.descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA
+        address = topology.gpa_end if by_gpa else topology.ram_bytes
+        self._state = Slot(int(self.helper.descriptor.window) + address, PAGE_BYTES, memory, offset)
+
+    def state_requests(self) -> list[int]:
+        """How requests name that page, if there is one."""
+        return [] if self._state is None else [self._state.gpa - int(self.helper.descriptor.window)]
 
     def run_helper(self) -> None:
         """KVM_RUN until the helper has nothing to do. Raises `HelperStopped` for any other exit."""
@@ -150,7 +190,8 @@ class Machine:
 
     def mirror_slots(self) -> list[Slot]:
         """What the mirror sees, as the image's scheme has it."""
-        return list(_MIRROR_SLOTS[abi.mh_scheme(self.helper.descriptor.scheme)](self))
+        slots = list(_MIRROR_SLOTS[abi.mh_scheme(self.helper.descriptor.scheme)](self))
+        return slots if self._state is None else [*slots, self._state]
 
     def request_address(self, ram_addr: int) -> int:
         """How a request names the page at `ram_addr`."""
@@ -159,7 +200,14 @@ class Machine:
         return ram_addr
 
     def guest_pages(self) -> list[int]:
-        """`ram_addr` of every page that has a frame and is not the helper's."""
+        """`ram_addr` of every page that has a frame, is not shared and not the helper's."""
+        return [page for page in self._own_pages() if page not in self.consent.shared]
+
+    def shared_pages(self) -> list[int]:
+        """`ram_addr` of every page that has a frame, is shared with the host and not the helper's."""
+        return [page for page in self._own_pages() if page in self.consent.shared]
+
+    def _own_pages(self) -> list[int]:
         start = self.helper_offset if self.helper_memory is self.memory else 0
         end = start + self.helper.memory_bytes if self.helper_memory is self.memory else 0
         return [page for page in self.memory.populated() if not start <= page < end]
@@ -205,10 +253,9 @@ def _alias_window(machine: Machine) -> Iterator[Slot]:
 
 def _regions(machine: Machine) -> Iterator[Slot]:
     yield from _whole_ram(machine, int(machine.helper.descriptor.window))
-    moved = machine.base - int(machine.helper.descriptor.link_base)
-    for region in machine.helper.regions():
+    for region in machine.regions:
         offset = machine.placement.topology.ram_addr(region.main_gpa)
-        yield Slot(region.mirror_gpa + moved, region.length, machine.memory, offset)
+        yield Slot(region.mirror_gpa, region.length, machine.memory, offset)
 
 
 def _isolated(machine: Machine) -> Iterator[Slot]:

@@ -18,6 +18,7 @@ from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused, Result, Ring
 from mh_emulator.host.session import Batch, connect, export_batch, finish, import_batch, runs
+from mh_emulator.kvm import EsVcpu
 from mh_emulator.loader import HelperImage
 from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import Part
@@ -26,6 +27,9 @@ from payload import abi
 
 POLICY = 0x3
 """NODBG and NOKS: no debug access, no key sharing (SEV API, chapter 3)."""
+
+POLICY_ES = POLICY | 0x4
+"""And encrypted registers."""
 
 ROUNDS = 3
 """How often the guest goes over its RAM."""
@@ -46,13 +50,17 @@ class Report:
     """What was measured in one migration; all sizes in bytes."""
 
     scheme: str
+    start: str
+    """`host` in plain SEV, where it sets registers; `es`."""
     part: str
     image_bytes: int
     table_bytes: int
     ram_bytes: int
     """Contents of the guest's RAM, as given."""
     pages: int
-    """Moved, as both helpers authenticate it."""
+    """Moved, as both helpers authenticate it; under SEV-ES one of them is the VMSA."""
+    shared_pages: int
+    """Copied by the host, because the guest shares them."""
     host_exits: int
     """KVM_RUN calls that the moving took, both sides together."""
     source_plain_pages: int
@@ -100,28 +108,32 @@ def run(scenario: Scenario) -> Report:
     """
     began = time.perf_counter()
     placement = place(len(scenario.contents), scenario.helper)
-    worker = placement.worker(ROUNDS)
-    key = secrets.token_bytes(abi.MH_KEY_BYTES)
     source, target = (_machine(scenario, placement, seed) for seed in (1, 2))
-    known = scenario.helper.digest(scenario.part.c_bit)
-    source.launch(GuestOwner(POLICY, helper=known), _boot_contents(scenario, placement, worker), key)
-    target.launch(GuestOwner(POLICY, helper=known), (), key)
+    worker = placement.worker(ROUNDS, scenario.helper, source.base)
+    _launch(scenario, placement, worker, (source, target))
     _work_until_stopped(source, worker)
 
-    moved = source.guest_pages()
+    moved, shared = source.guest_pages(), source.shared_pages()
     source_plain = count_plain_pages(source, moved)
     naive_equal = count_naive_copies(source, target, moved)
+    if source.es:
+        _show_states(source, target, worker)
+    # What the guest said of itself travels with the stream.
+    target.regions, target.consent.shared = source.regions, source.consent.shared
     pages, exits = move(source, target, moved)
+    copy_shared(source, target, shared)
     target_plain = count_plain_pages(target, moved)
     equal = all(source.read_guest(page) == target.read_guest(page) for page in moved)
     guest_ok = _resume_and_check(source, target, placement, worker, scenario.contents)
     return Report(
         scheme=scenario.scheme,
+        start="es" if source.es else "host",
         part=scenario.part.name,
         image_bytes=len(scenario.helper.data),
         table_bytes=scenario.table_bytes,
         ram_bytes=len(scenario.contents),
         pages=pages,
+        shared_pages=len(shared),
         host_exits=exits,
         source_plain_pages=source_plain,
         target_plain_pages=target_plain,
@@ -133,14 +145,23 @@ def run(scenario: Scenario) -> Report:
 
 
 def move(source: Machine, target: Machine, pages: list[int]) -> tuple[int, int]:
-    """Move the pages at these `ram_addr`; return their authenticated number and the host exits it took."""
+    """Move the pages at these `ram_addr`; return their authenticated number and the host exits it took.
+
+    Where both sides show a state, that is moved as well, after all of them.
+    """
     source_ring, target_ring = source.start_helper(), target.start_helper()
     before = source.exits + target.exits
     connect(source_ring, target_ring)
-    for batch in runs([source.request_address(page) for page in pages], CHUNK):
+    for batch in runs([*map(source.request_address, pages), *source.state_requests()], CHUNK):
         _move_batch(source_ring, target_ring, batch)
     total = finish(source_ring, target_ring)
     return total, source.exits + target.exits - before
+
+
+def copy_shared(source: Machine, target: Machine, pages: list[int]) -> None:
+    """Copy pages that the guest shares, as the host sees them: through a private view they would be garbage."""
+    for page in pages:
+        target.memory.write_raw(page, source.memory.read_raw(page, PAGE_BYTES))
 
 
 def count_plain_pages(machine: Machine, pages: list[int]) -> int:
@@ -150,9 +171,11 @@ def count_plain_pages(machine: Machine, pages: list[int]) -> int:
 
 
 def count_naive_copies(source: Machine, target: Machine, pages: list[int]) -> int:
-    """Copy ciphertext as a host can; return how many pages the target's guest then sees as they were."""
+    """Copy ciphertext as a host can, past all caches; return how many pages the target's guest sees as they were."""
     survivors = 0
     for page in pages:
+        for machine in (source, target):
+            machine.platform.dram.flush(machine.memory.spa(page), PAGE_BYTES)
         target.memory.write_raw(page, source.platform.dram.peek_raw(source.memory.spa(page)))
         survivors += target.read_guest(page) == source.read_guest(page)
     return survivors
@@ -164,8 +187,32 @@ def _machine(scenario: Scenario, placement: Placement, seed: int) -> Machine:
     return Machine(platform, placement, scenario.helper)
 
 
+def _launch(scenario: Scenario, placement: Placement, worker: Worker, machines: tuple[Machine, Machine]) -> None:
+    """Launch source and target; under SEV-ES the target's guest begins where it waits for its registers."""
+    source, target = machines
+    key = secrets.token_bytes(abi.MH_KEY_BYTES)
+    c_mask = 1 << scenario.part.c_bit
+    boot = _boot_contents(scenario, placement, worker)
+    known = scenario.helper.digest(scenario.part.c_bit)
+    owners = [GuestOwner(POLICY_ES if source.es else POLICY, helper=known) for _ in machines]
+    source.launch(owners[0], boot, key, worker.start(c_mask))
+    if not source.es:
+        target.launch(owners[1], (), key)
+    else:
+        target.launch(owners[1], worker.contents(c_mask), key, worker.landing(c_mask))
+        parked = target.run_guest()
+        if parked.reason is not Reason.HLT:
+            raise MigrationError(f"the target's guest does not wait for its registers: it left with {parked}")
+
+
+def _show_states(source: Machine, target: Machine, worker: Worker) -> None:
+    if isinstance(source.vcpu, EsVcpu):
+        source.show_state(source.vcpu.vmsa)
+    target.show_state(target.memory, target.placement.topology.ram_addr(worker.state))
+
+
 def _boot_contents(scenario: Scenario, placement: Placement, worker: Worker) -> Iterator[tuple[int, bytes]]:
-    yield worker.base, worker.load(1 << scenario.part.c_bit)
+    yield from worker.contents(1 << scenario.part.c_bit)
     for content in placement.contents:
         data = scenario.contents[content.offset : content.offset + content.size]
         yield content.gpa, data.ljust(content.size, b"\0")
@@ -173,9 +220,8 @@ def _boot_contents(scenario: Scenario, placement: Placement, worker: Worker) -> 
 
 def _work_until_stopped(source: Machine, worker: Worker) -> None:
     """Run the guest from its start to about the middle of its work, at no particular instruction."""
-    source.start_guest(worker.entry, worker.cr3, worker.base)
     allowed = source.run_guest()
-    if allowed.reason is not Reason.MSR or not source.migration_allowed:
+    if allowed.reason is not Reason.MSR or not source.consent.allowed:
         raise MigrationError(f"the guest has not allowed its migration: it left with {allowed}")
     stopped = source.run_guest(worker.instructions() // 2)
     if stopped.reason is not Reason.LIMIT:
@@ -195,7 +241,8 @@ def _check(operation: str, results: list[Result]) -> None:
 
 
 def _resume_and_check(source: Machine, target: Machine, placement: Placement, worker: Worker, contents: bytes) -> bool:
-    target.vcpu.set_registers(source.vcpu.get_registers())
+    if not source.es:
+        target.vcpu.set_registers(source.vcpu.get_registers())
     leave = target.run_guest()
     if leave.reason is not Reason.HLT:
         return False

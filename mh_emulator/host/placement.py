@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.guest.worker import Piece, Worker
+from mh_emulator.guest.worker import WORKER_BYTES, Piece, Worker
+from mh_emulator.host import handover
 from mh_emulator.host.topology import FOUR_GIB, LOW_LIMIT, Topology
 from mh_emulator.loader import HelperImage
 from payload import abi
-
-WORKER_BYTES = 32 * PAGE_BYTES
-"""For the guest program, its page tables included; it starts at 4 GiB."""
 
 
 class PlacementError(ValueError):
@@ -39,10 +37,14 @@ class Placement:
     topology: Topology
     contents: tuple[Content, ...]
 
-    def worker(self, rounds: int) -> Worker:
-        """The guest program over these contents."""
+    def worker(self, rounds: int, helper: HelperImage, base: int) -> Worker:
+        """The guest program over these contents; it hands over where `helper` is, for mirror GPA `base`, if it must."""
         pieces = tuple(Piece(content.gpa, content.size) for content in self.contents)
-        return Worker(base=FOUR_GIB, pieces=pieces, rounds=rounds)
+        if helper.home is None or helper.descriptor.scheme != abi.mh_scheme.MH_SCHEME_REGIONS:
+            return Worker(base=FOUR_GIB, pieces=pieces, rounds=rounds)
+        regions = handover.image_regions(helper, base)
+        carrier = helper.home + helper.ring_offset
+        return Worker(FOUR_GIB, pieces, rounds, carrier, handover.write(regions))
 
 
 def place(ram_bytes: int, helper: HelperImage) -> Placement:
@@ -70,5 +72,7 @@ def _check_reach(placement: Placement, helper: HelperImage) -> None:
     limit = int(helper.descriptor.ram_limit)
     by_gpa = helper.descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA
     what, end = ("GPA", placement.topology.gpa_end) if by_gpa else ("ram_addr", placement.topology.ram_bytes)
+    if helper.vmsa is not None:
+        end += PAGE_BYTES  # of the guest's VMSA
     if end > limit:
         raise PlacementError(f"RAM ends at {what} {end:#x}, the image maps addresses below {limit:#x}")
