@@ -168,7 +168,7 @@ class Fault(NamedTuple):
     seed: Callable[[Patient], None]
     rule: str
     names: str
-    """What the finding has to speak of."""
+    """What the finding has to say, as a regular expression."""
     schemes: tuple[str, ...] | None = None
 
 
@@ -190,10 +190,10 @@ FAULTS = {
     "ram-executable": Fault(ram(clear=NX), "w^x", "guest RAM"),
     "ram-read-only": Fault(ram(clear=W), "rights", "guest RAM"),
     "user-page": Fault(user_page, "user", ".data"),
-    "ram-shared": Fault(ram(clear=C), "view", "guest RAM"),
+    "ram-shared": Fault(ram(clear=C), "view", "guest RAM.*should be private"),
     "code-shared": Fault(bits(".text", clear=C), "view", ".text"),
     "stack-shared": Fault(bits(".stack", clear=C), "view", ".stack"),
-    "ring-private": Fault(bits(".ring", set_bits=C), "view", ".ring"),
+    "ring-private": Fault(bits(".ring", set_bits=C), "view", ".ring.*should be shared"),
     "table-pointer-shared": Fault(bits(".text", clear=C, level=2), "table-shared", "PD entry"),
     "both-views": Fault(alias(".data", P | W | NX), "two-views", ".data"),
     "ring-also-private": Fault(ring_alias, "two-views", ".ring"),
@@ -202,9 +202,9 @@ FAULTS = {
     "no-fault-stack-guard": Fault(guard(".fault_stack"), "guard", "below .fault_stack"),
     "image-page-missing": Fault(bits(".bss", clear=P), "missing", ".bss"),
     "pages-swapped": Fault(swapped, "place", ".bss"),
-    "ram-missing": Fault(ram(clear=P), "ram-missing", "is not mapped"),
+    "ram-missing": Fault(ram(clear=P), "ram-missing", "^RAM at (GPA|ram_addr) 0x40000000 to 0x80000000 is not mapped"),
     "ram-shifted": Fault(ram_shifted, "ram-place", "is not at GPA"),
-    "helper-in-window": Fault(helper_in_window, "helper-reachable", "guest RAM", HOMED),
+    "helper-in-window": Fault(helper_in_window, "helper-reachable", r"\(guest RAM\)", HOMED),
     "device-mapped": Fault(device, "unexpected", "0xfee00000"),
     "above-maxphyaddr": Fault(bits(".data", set_bits=1 << 48), "reserved", "MAXPHYADDR"),
     "reserved-bit": Fault(not_aligned, "reserved", "not aligned"),

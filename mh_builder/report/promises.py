@@ -107,14 +107,8 @@ def reachable_helper(layout: Layout) -> Iterator[Finding]:
     for region in layout.regions:
         if region.mapping.va >= HELPER_VA or region.purpose == START:
             continue
-        for helper, other in overlapping(layout, own, [region.mapping]):
-            offset = max(0, _memory(layout, other) - _memory(layout, helper))
-            yield Finding(f"{layout.describe(other)} reaches the helper's memory, offset {offset:#x}", (other,))
-
-
-def _memory(layout: Layout, mapping: Mapping) -> int:
-    part, backing = next(layout.backed(mapping))
-    return part.gpa if backing is None else backing.memory[1]
+        for _, other in overlapping(layout, own, [region.mapping]):
+            yield Finding(f"{layout.describe(other)} reaches the helper, which is at GPA {plan.helper}", (other,))
 
 
 def missing_ram(layout: Layout) -> Iterator[Finding]:
