@@ -31,7 +31,7 @@ all: $(INSTALLED)
 test: $(TESTABLE) oracles sources kernel
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q
 
-test-firmware: $(TESTABLE) oracles builders sources
+test-firmware: $(TESTABLE) oracles builders sources kernel
 	$(VENV)/bin/python -m pytest -q -o faulthandler_timeout=3600 emulator_tests/edk2/builds.py
 
 lint: $(TESTABLE)
