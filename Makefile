@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
 # Programs and files that the tests use as oracles, and their Debian packages.
-ORACLES := as:binutils gdb:gdb cc:gcc git:git nasm:nasm patch:patch qemu-system-x86_64:qemu-system-x86 \
+ORACLES := as:binutils gdb:gdb cc:gcc git:git nasm:nasm patch:patch xz:xz-utils qemu-system-x86_64:qemu-system-x86 \
 	/usr/share/OVMF/OVMF_CODE.fd:ovmf UEFIExtract:uefitool-cli chromium:chromium
 
 # What it takes to build edk2 as well.

@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,9 +87,7 @@ def _with_suite(text: str, own: str, suite: str) -> str:
 
 def _unpack(original: Path, packaging: Path, tree: Path) -> None:
     for path in (original, packaging):
-        with tarfile.open(path) as archive:
-            # Not "data": edk2 has a link to an absolute path. apt has verified the tarballs.
-            archive.extractall(tree.parent, filter="tar")
+        _run(["tar", "-xf", str(path), "-C", str(tree.parent)], tree.parent, f"cannot unpack {path.name}")
     # The one has a top folder of its own, the other is `debian`.
     tops = [path for path in tree.parent.iterdir() if (path / "OvmfPkg").is_dir()]
     if len(tops) != 1:
