@@ -65,7 +65,8 @@ class HelperImage:
     def loaded(self, c_bit: int | None) -> bytes:
         """What a firmware's loader leaves at `home`, up to the end of the helper's pages; no SEV without a C-bit.
 
-        Behind the relocated image all is zero, but for the hand-over that goes with region tuples.
+        Behind the relocated image all is zero, but for the hand-over that goes with region tuples and for the
+        secret, which is shown as zero here: a loader leaves its pages as they are.
         """
         regions = self.regions()
         base = int(regions[0].mirror_gpa) if regions else int(self.descriptor.home)

@@ -101,9 +101,7 @@ class Machine:
         owner's VM with pages that only the mirror maps. Under SEV-ES the mirror's vCPU is measured too, and so is
         the guest's, which begins with the registers `guest`.
         """
-        part = self.platform.part
-        code = self.helper.launched(self.base, part.c_bit)
-        pieces = [(self.helper_memory, self.helper_offset, code)]
+        pieces = self.launched_helper()
         pieces += [(self.memory, self.placement.topology.ram_addr(gpa), data) for gpa, data in contents]
         if self.es:
             self.vm.sev_init2()
@@ -137,6 +135,11 @@ class Machine:
         self.mirror.copy_enc_context_from(self.vm)
         self.helper_vcpu = self.mirror.create_vcpu()
         self.helper_vcpu.set_registers(self.helper_registers())
+
+    def launched_helper(self) -> list[tuple[UserMemory, int, bytes]]:
+        """(memory, offset, bytes) of the helper that are encrypted at launch."""
+        code = self.helper.launched(self.base, self.platform.part.c_bit)
+        return [(self.helper_memory, self.helper_offset, code)]
 
     def start_helper(self) -> Ring:
         """Make the mirror VM, unless the launch did, and its slots; start the helper in it, and return its ring."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -99,6 +99,8 @@ class Scenario:
     helper: HelperImage
     table_bytes: int
     contents: bytes
+    machine: Callable[[Platform, Placement, HelperImage], Machine] = Machine
+    """Makes either side: how its helper gets into memory."""
 
 
 def run(scenario: Scenario) -> Report:
@@ -184,7 +186,7 @@ def count_naive_copies(source: Machine, target: Machine, pages: list[int]) -> in
 def _machine(scenario: Scenario, placement: Placement, seed: int) -> Machine:
     frames = len(scenario.contents) // PAGE_BYTES + scenario.helper.memory_bytes // PAGE_BYTES + 64
     platform = Platform(scenario.part, _SPARE_FRAMES * frames * PAGE_BYTES, seed)
-    return Machine(platform, placement, scenario.helper)
+    return scenario.machine(platform, placement, scenario.helper)
 
 
 def _launch(scenario: Scenario, placement: Placement, worker: Worker, machines: tuple[Machine, Machine]) -> None:

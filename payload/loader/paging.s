@@ -13,6 +13,7 @@
 .equ LARGE, 1 << 7
 .equ LARGE_PAT, 1 << 12
 .equ ADDRESS, 0x000ffffffffff000
+.equ TABLES_BELOW_BIT, 47      # the lowest C-bit of any part
 .equ CR0_WP, 1 << 16
 .equ CR4_LA57_BIT, 12
 .equ ENTRIES, 512
@@ -38,6 +39,10 @@ walk:
     mov rdi, cr3
 .Ltable:
     and rdi, r8
+    # No table lies so high: what is left there is a C-bit in another place than CPUID says.
+    mov rax, rdi
+    shr rax, TABLES_BELOW_BIT
+    jnz .Lmissing
     mov rax, rsi
     shr rax, cl
     and eax, ENTRIES - 1
@@ -52,7 +57,12 @@ walk:
     test al, LARGE
     jnz .Lleaf
 .Ldescend:
+    # Tables are private.
+    mov rdx, [rbx + state.c_mask]
     mov rdi, rax
+    and rax, rdx
+    cmp rax, rdx
+    jne .Lmissing
     sub ecx, LEVEL_BITS
     jmp .Ltable
 .Lmissing:

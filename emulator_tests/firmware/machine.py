@@ -1,0 +1,136 @@
+"""A guest whose firmware starts the loader, and what the loader finds and leaves there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from mh_builder.firmware.driver import build_loader
+from mh_builder.helper import build_helper
+from mh_builder.paging import MIB, PAGE_BYTES, Leaf, walk
+from mh_builder.schemes.space import Options
+from mh_emulator.exits import Exit, Reason
+from mh_emulator.kvm import msrs
+from mh_emulator.kvm.vm import Vm
+from mh_emulator.loader import HelperImage, parse_image
+from mh_emulator.parts import PARTS
+from mh_emulator.platform import Platform
+from mh_emulator.uefi.firmware import Firmware, Setup
+from mh_emulator.uefi.memory import MemoryType
+from mh_emulator.uefi.services import Files
+from payload import abi
+
+IMAGE_FILE = UUID(abi.MH_IMAGE_FILE_GUID)
+OTHER_VOLUME: Files = {UUID(int=7): [b"something else"]}
+FEATURE_MIGRATION_CONTROL = 1 << 17
+
+
+def small_image(scheme: str, ram_limit: int = 1 << 30) -> HelperImage:
+    """With little memory for its bitmap."""
+    return parse_image(build_helper(scheme, Options(ram_limit=ram_limit)).data)
+
+
+def compact_image(scheme: str) -> HelperImage:
+    """One whose memory is hardly more than its file: the loader's work, without the helper's room to work in."""
+    whole = small_image(scheme)
+    descriptor = abi.mh_descriptor(whole.data)
+    descriptor.secret_offset = descriptor.image_bytes
+    descriptor.ring_offset = descriptor.secret_offset + descriptor.secret_bytes
+    descriptor.memory_bytes = descriptor.ring_offset + PAGE_BYTES
+    head = descriptor.dumps()
+    return parse_image(head + whole.data[len(head) :])
+
+
+def volume(blob: bytes, digest: bytes | None = None) -> Files:
+    """A firmware volume with the image file in it."""
+    return {IMAGE_FILE: [blob, hashlib.sha256(blob).digest() if digest is None else digest]}
+
+
+@dataclass
+class Booted:
+    """One boot. `failures` as in `Firmware`; `taken` are pages that somebody else has."""
+
+    image: HelperImage
+    sev: bool = True
+    part: str = "milan"
+    volumes: Sequence[Files] | None = None
+    failures: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    taken: int | None = None
+    largest_page: int = 2 * MIB
+    shared: Sequence[int] = ()
+    vm_type: type[Vm] = Vm
+    kvm_features: int = FEATURE_MIGRATION_CONTROL
+
+    def __post_init__(self) -> None:
+        part = PARTS[self.part]
+        home = self.image.home or 0
+        end = home + self.image.memory_bytes + 16 * PAGE_BYTES
+        platform = Platform(part, 64 * MIB, seed=1)
+        self.vm = self.vm_type(platform.dram, platform.psp, platform._asids)
+        self.vm.kvm_features = self.kvm_features
+        self.memory = platform.memory(end)
+        self.vm.set_user_memory_region(0, 0, end, self.memory, 0)
+        self.vm.enable_user_space_msr(msrs.EXIT_FILTER)
+        self.vm.set_msr_filter(frozenset({abi.MH_MSR_MIGRATION_CONTROL}))
+        self.c_bit = part.c_bit if self.sev else None
+        volumes = [OTHER_VOLUME, volume(self.image.data)] if self.volumes is None else self.volumes
+        setup = Setup(build_loader(), volumes, end, largest_page=self.largest_page, shared=self.shared)
+        self.firmware = Firmware(setup, self.vm, 1 << part.c_bit if self.sev else 0)
+        self._launch()
+        if self.taken is not None:
+            self.firmware.map.take(MemoryType.LOADER_DATA, self.taken, 1)
+        self.before = self.firmware.map.used()
+        self.firmware.failures = self.failures
+        self.vcpu = self.vm.create_vcpu()
+        self.outcome = self.firmware.boot(self.vcpu, self._run)
+
+    def _launch(self) -> None:
+        if self.sev:
+            self.vm.sev_init()
+            self.vm.sev_launch_start(0)
+        for gpa, data in self.firmware.contents():
+            self.memory.write_raw(gpa, data)
+            if self.sev:
+                self.vm.sev_launch_update_data(self.memory, gpa, len(data))
+        if self.sev:
+            self.vm.sev_launch_measure()
+            self.vm.sev_launch_finish()
+
+    def _run(self) -> Exit:
+        leave = self.vcpu.run()
+        if leave.reason is Reason.MSR:
+            self.at_msr = self.memory.read_raw(int(self.image.descriptor.home) + self.image.ring_offset, PAGE_BYTES)
+        return leave
+
+    @property
+    def home(self) -> int:
+        return self.image.home or 0
+
+    def loaded(self) -> bytes:
+        """The helper's pages as the guest sees them; the hand-over page as the host does, the secret's as zero."""
+        data = bytearray(self.firmware.memory.read(self.home, self.image.memory_bytes))
+        ring = self.image.ring_offset
+        secret, length = self.image.descriptor.secret_offset, self.image.descriptor.secret_bytes
+        data[secret : secret + length] = bytes(length)
+        if self.image.regions():
+            data[ring : ring + PAGE_BYTES] = self.memory.read_raw(self.home + ring, PAGE_BYTES)
+        return bytes(data)
+
+    def check_failed(self, step: int, status: int) -> None:
+        """The driver says so, and nothing of it is left."""
+        assert self.outcome.status == status
+        assert self.outcome.debug == f"SEV-MH failed {step:02x} {status:016x}\n"
+        assert self.firmware.map.used() == self.before
+        assert not self.firmware.services.pools
+        assert not self.firmware.services.tables
+        assert not self.firmware.services.variables
+        assert self.outcome.msr_writes == []
+
+    def leaf(self, address: int) -> Leaf:
+        """How the firmware's live tables map an address."""
+        geometry = PARTS[self.part].geometry(encrypted=self.sev)
+        found = walk(self.firmware.services._number, self.firmware.cr3, address, geometry)
+        assert isinstance(found, Leaf)
+        return found
