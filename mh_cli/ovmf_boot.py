@@ -19,6 +19,7 @@ from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.output import print_json
 from mh_cli.ovmf_files import about, read_file
 from mh_emulator.loader import parse_image
+from mh_emulator.uefi.loaded import loaded
 from mh_qemu.machine import QemuMachine
 from payload import abi
 
@@ -119,7 +120,7 @@ def _boot(command: list[str], blob: bytes, arguments: argparse.Namespace, *, wit
             machine.qmp.execute("cont")
             machine.wait_for_end(arguments.timeout)
             e820 = _overlapping(machine.serial, base, base + size)
-    return Report(line, seconds, base, size, _first_difference(found, helper.loaded(None)), e820)
+    return Report(line, seconds, base, size, _first_difference(found, loaded(helper, None)), e820)
 
 
 def _check_line(line: str, base: int, size: int) -> None:

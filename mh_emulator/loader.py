@@ -62,23 +62,6 @@ class HelperImage:
             _relocate(data, part, base - link_base, 0 if c_bit is None else 1 << c_bit)
         return bytes(data)
 
-    def loaded(self, c_bit: int | None) -> bytes:
-        """What a firmware's loader leaves at `home`, up to the end of the helper's pages; no SEV without a C-bit.
-
-        Behind the relocated image all is zero, but for the hand-over that goes with region tuples and for the
-        secret, which is shown as zero here: a loader leaves its pages as they are.
-        """
-        regions = self.regions()
-        base = int(regions[0].mirror_gpa) if regions else int(self.descriptor.home)
-        memory = bytearray(self.relocated(base, c_bit).ljust(self.memory_bytes, b"\0"))
-        if regions:
-            empty = [abi.mh_region()] * (abi.MH_HANDOVER_REGIONS - len(regions))
-            handover = abi.mh_handover(
-                magic=abi.MH_HANDOVER_MAGIC, version=abi.MH_ABI_VERSION, count=len(regions), regions=regions + empty
-            ).dumps()
-            memory[self.ring_offset : self.ring_offset + len(handover)] = handover
-        return bytes(memory)
-
     def launched(self, base: int, c_bit: int) -> bytes:
         """All private memory for that place and part, as it is launched and measured. Raises `ImageError`."""
         return self.relocated(base, c_bit).ljust(self.ring_offset, b"\0")

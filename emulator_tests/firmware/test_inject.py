@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from uuid import UUID
 
 import lief
 import pytest
 
-from emulator_tests.command.conftest import run_process
+from emulator_tests.command.conftest import ROOT, Command
+from emulator_tests.command.test_readme import BLOCKS
 from emulator_tests.firmware.conftest import Find
+from emulator_tests.firmware.small import shrink
 from mh_builder.firmware.changes import changes
 from mh_builder.firmware.driver import build_loader
 from mh_builder.firmware.inject import extract, inject
@@ -98,19 +103,29 @@ def test_the_loader_is_a_driver_without_relocations() -> None:
     assert not [section.name for section in binary.sections if section.has_characteristic(writable)]
 
 
-def test_the_command_injects_and_reports(stock: Find, injected: Find, images: dict[str, Image], tmp_path: Path) -> None:
-    """In a process of its own: same bytes as in this one."""
-    source = stock("2M")
-    outcome = run_process("ovmf", "inject", source, "-o", "out.fd", "--scheme", "regions", "--json", cwd=tmp_path)
+def test_the_command_reports(stock: Find, images: dict[str, Image], command: Command, tmp_path: Path) -> None:
+    source = shrink(stock("2M").read_bytes()).data
+    (tmp_path / "in.fd").write_bytes(source)
+    outcome = command("ovmf", "inject", "in.fd", "-o", "out.fd", "--scheme", "regions", "--json")
     assert (outcome.code, outcome.err) == (0, "")
-    assert (tmp_path / "out.fd").read_bytes() == injected("2M").read_bytes()
     report = json.loads(outcome.out)
     descriptor = abi.mh_descriptor(images["regions"].data)
     assert report["schema"] == "sev-migration-helper/ovmf-inject/1"
     assert (report["base"], report["memory_bytes"]) == (descriptor.home, descriptor.memory_bytes)
-    assert set(report["digests"]["before"]) == set(report["digests"]["after"]) == {"sev", "seves", "snp"}
-    assert all(
-        report["digests"]["before"][mode] != report["digests"]["after"][mode] for mode in ("sev", "seves", "snp")
-    )
-    expected = changes(source.read_bytes(), injected("2M").read_bytes())
+    before, after = report["digests"]["before"], report["digests"]["after"]
+    assert set(before) == set(after) == {"sev", "seves", "snp"}
+    assert all(before[mode] != after[mode] for mode in before)
+    expected = changes(source, (tmp_path / "out.fd").read_bytes())
     assert [(one["offset"], one["size"]) for one in report["changes"]] == [(one.offset, one.size) for one in expected]
+
+
+def test_readme_commands(stock: Find, injected: Find, tmp_path: Path) -> None:
+    """In processes of their own: the same bytes as in this one."""
+    block = BLOCKS[2].replace("/usr/share/OVMF/OVMF_CODE.fd", shlex.quote(str(stock("2M"))))
+    for line in block.splitlines():
+        whole = line.replace(".venv/bin/python build.py", f"{shlex.quote(sys.executable)} {ROOT / 'build.py'}")
+        done = subprocess.run(
+            ["/bin/sh", "-c", whole], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100
+        )
+        assert (done.returncode, done.stderr) == (0, ""), line
+    assert (tmp_path / "helper.fd").read_bytes() == injected("2M").read_bytes()

@@ -9,6 +9,7 @@ import pytest
 
 from emulator_tests.firmware.machine import Booted, small_image
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
+from mh_emulator.uefi.loaded import loaded
 from mh_emulator.uefi.memory import Descriptor, MemoryType
 from payload import abi
 
@@ -23,7 +24,7 @@ def test_what_a_good_boot_leaves(scheme: str, sev: bool) -> None:
     booted = Booted(image, sev=sev)
     assert booted.outcome.status == 0
     assert booted.outcome.debug == f"SEV-MH {booted.home:016x} {image.memory_bytes:016x}\n"
-    assert booted.loaded() == image.loaded(booted.c_bit)
+    assert booted.loaded() == loaded(image, booted.c_bit)
 
     reserved = [run for run in booted.firmware.map.used() if run.type is MemoryType.RESERVED]
     assert reserved == [Descriptor(booted.home, image.memory_bytes // PAGE_BYTES, MemoryType.RESERVED)]
@@ -46,7 +47,7 @@ def test_what_a_good_boot_leaves(scheme: str, sev: bool) -> None:
 def test_another_part_has_another_c_bit(part: str) -> None:
     image = small_image("alias-gpa")
     booted = Booted(image, part=part)
-    assert booted.loaded() == image.loaded(booted.c_bit)
+    assert booted.loaded() == loaded(image, booted.c_bit)
 
 
 @pytest.mark.parametrize("largest_page", [PAGE_BYTES, 2 * MIB, GIB])
@@ -75,7 +76,7 @@ def test_the_host_finds_the_tuples_when_it_is_told() -> None:
     assert (handover.magic, handover.version, handover.count) == (abi.MH_HANDOVER_MAGIC, abi.MH_ABI_VERSION, 2)
     assert [region.dumps() for region in handover.regions[:2]] == [region.dumps() for region in image.regions()]
     assert not any(booted.at_msr[len(handover) :])
-    raw, plain = booted.memory.read_raw(booted.home, len(image.data)), image.loaded(booted.c_bit)
+    raw, plain = booted.memory.read_raw(booted.home, len(image.data)), loaded(image, booted.c_bit)
     assert not any(raw[at : at + 16] == plain[at : at + 16] for at in range(0, len(raw), 16))
 
 

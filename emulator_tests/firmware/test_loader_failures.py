@@ -13,6 +13,7 @@ from mh_emulator.kvm.vm import Vm
 from mh_emulator.loader import HelperImage
 from mh_emulator.parts import CpuidResult
 from mh_emulator.uefi.firmware import FREE_MEMORY
+from mh_emulator.uefi.loaded import loaded
 from mh_emulator.uefi.services import NOT_FOUND
 from payload import abi
 
@@ -159,8 +160,8 @@ def test_another_mirror_address_is_relocated(image: HelperImage) -> None:
     other = HelperImage(bytes(moved), image.descriptor)
     booted = Booted(other)
     assert booted.outcome.status == 0
-    assert booted.loaded() == other.loaded(booted.c_bit)
-    assert booted.loaded()[:0x10000] != image.loaded(booted.c_bit)[:0x10000]
+    assert booted.loaded() == loaded(other, booted.c_bit)
+    assert booted.loaded()[:0x10000] != loaded(image, booted.c_bit)[:0x10000]
 
 
 class HidesSev(Vm):
@@ -197,7 +198,7 @@ def test_a_host_that_hides_sev_gets_a_helper_without_c_bits(image: HelperImage) 
     booted = Booted(image, vm_type=HidesSev)
     assert booted.outcome.status == 0
     private = booted.firmware.memory.read(booted.home, len(image.data))
-    assert private == image.loaded(None)[: len(image.data)]
+    assert private == loaded(image, None)[: len(image.data)]
     raw = booted.memory.read_raw(booted.home, len(image.data))
     assert not any(raw[at : at + 16] == private[at : at + 16] for at in range(0, len(raw), 16))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import pytest
@@ -12,8 +13,10 @@ from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import Scenario, run
 from mh_emulator.host.placement import Placement
 from mh_emulator.loader import HelperImage
+from mh_emulator.owner import OwnerRefuses
 from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
+from mh_emulator.uefi.firmware import Setup
 from mh_emulator.uefi.machine import FirmwareMachine
 from payload import abi
 
@@ -29,8 +32,20 @@ def test_a_guest_is_migrated_by_helpers_that_the_firmware_loaded(scheme: str) ->
         return made[-1]
 
     contents = random.Random(1).randbytes(64 * abi.MH_PAGE_BYTES)
-    report = run(Scenario(scheme, PARTS["milan"], image, 0, contents, machine))
+    known = hashlib.sha256(Setup(build_loader(), [volume(image.data)], 0).flash()).digest()
+    report = run(Scenario(scheme, PARTS["milan"], image, 0, contents, machine, known))
     assert report.good
     assert report.pages > 64
     assert [side.outcome.debug[:7] for side in made] == ["SEV-MH "] * 2
-    assert [side.migration_allowed for side in made] == [True, scheme == "regions"]
+    assert [side.consent.allowed for side in made] == [True, scheme == "regions"]
+
+
+def test_the_owner_gives_no_key_to_other_firmware() -> None:
+    image = small_image("regions", 5 << 30)
+
+    def machine(platform: Platform, placement: Placement, helper: HelperImage) -> Machine:
+        return FirmwareMachine(platform, placement, helper, build_loader(), volume(image.data))
+
+    other = hashlib.sha256(Setup(build_loader(), [volume(image.data[:-1] + b"\1")], 0).flash()).digest()
+    with pytest.raises(OwnerRefuses, match=r"^helper: expected SHA-256 "):
+        run(Scenario("regions", PARTS["milan"], image, 0, b"guest", machine, other))

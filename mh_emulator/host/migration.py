@@ -101,6 +101,8 @@ class Scenario:
     contents: bytes
     machine: Callable[[Platform, Placement, HelperImage], Machine] = Machine
     """Makes either side: how its helper gets into memory."""
+    known: bytes | None = None
+    """SHA-256 of what is launched first and brings the helper; None where that is the helper itself."""
 
 
 def run(scenario: Scenario) -> Report:
@@ -195,7 +197,7 @@ def _launch(scenario: Scenario, placement: Placement, worker: Worker, machines: 
     key = secrets.token_bytes(abi.MH_KEY_BYTES)
     c_mask = 1 << scenario.part.c_bit
     boot = _boot_contents(scenario, placement, worker)
-    known = scenario.helper.digest(scenario.part.c_bit)
+    known = scenario.known or scenario.helper.digest(scenario.part.c_bit)
     owners = [GuestOwner(POLICY_ES if source.es else POLICY, helper=known) for _ in machines]
     source.launch(owners[0], boot, key, worker.start(c_mask))
     if not source.es:

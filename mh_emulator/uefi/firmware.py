@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from uuid import UUID
 
 from mh_builder.paging import GIB, MIB, PAGE_BYTES, Span, Tables
 from mh_emulator.exits import Exit, Reason
@@ -19,7 +20,7 @@ from mh_emulator.memory import pieces
 from mh_emulator.registers import Registers
 from mh_emulator.uefi.driver import load_driver
 from mh_emulator.uefi.memory import MemoryMap
-from mh_emulator.uefi.services import INTERFACE_BYTES, SUCCESS, Files, Services
+from mh_emulator.uefi.services import INTERFACE_BYTES, SUCCESS, Files, Placed, Services
 from payload import abi
 
 ARENA = 16 * MIB
@@ -28,8 +29,9 @@ FREE_MEMORY = 32 * MIB
 
 _SYSTEM_TABLE, _BOOT_SERVICES, _RUNTIME_SERVICES, _VOLUMES = (ARENA + offset for offset in (0, 0x200, 0x400, 0x800))
 _GATES = ARENA + PAGE_BYTES
-_DRIVER = ARENA + 0x10000
-_STACK_TOP = ARENA + 0x40000
+_DRIVER = ARENA + 2 * PAGE_BYTES
+_SECTIONS = ARENA + 0x10000
+_STACK_TOP = ARENA + 0x180000
 _TABLES = ARENA + 2 * MIB
 TABLES_BYTES = 2 * MIB
 """The page tables have a region of their own, which can be mapped read-only."""
@@ -67,6 +69,38 @@ class Setup:
     """Map the page tables read-only, as OVMF does; not with 1 GiB pages, which are larger than they."""
     shared: Sequence[int] = ()
     """Pages that it maps shared, as a careless driver might have left them."""
+
+    def placed(self) -> list[Placed]:
+        """Where in memory the sections of the volumes lie."""
+        place = _SECTIONS
+        volumes: list[Placed] = []
+        for volume in self.volumes:
+            found: dict[UUID, list[tuple[int, int]]] = {}
+            for name, sections in volume.items():
+                for section in sections:
+                    found.setdefault(name, []).append((place, len(section)))
+                    place += -(-len(section) // 16) * 16
+            volumes.append(found)
+        return volumes
+
+    def flash(self) -> bytes:
+        """All of the firmware that does not depend on the machine: tables of services, gates, driver, volumes."""
+        gates = _GATE * (len(_SERVICES) + 2)
+        data = self._system_tables() + gates.ljust(PAGE_BYTES, b"\xcc")
+        data = (data + load_driver(self.driver).image).ljust(_SECTIONS - ARENA, b"\0")
+        for volume in self.volumes:
+            for sections in volume.values():
+                data += b"".join(section.ljust(-(-len(section) // 16) * 16, b"\0") for section in sections)
+        return data.ljust(-(-len(data) // PAGE_BYTES) * PAGE_BYTES, b"\0")
+
+    def _system_tables(self) -> bytes:
+        page = bytearray(_gate(len(_SERVICES) + 1).to_bytes(8, "little") * (PAGE_BYTES // 8))
+        struct.pack_into("<QQ", page, _SYSTEM_TABLE - ARENA + 88, _RUNTIME_SERVICES, _BOOT_SERVICES)
+        volumes = [(_VOLUMES + number * INTERFACE_BYTES, _VOLUME_OFFSETS) for number in range(len(self.volumes))]
+        for start, offsets in ((_BOOT_SERVICES, _BOOT_OFFSETS), (_RUNTIME_SERVICES, _RUNTIME_OFFSETS), *volumes):
+            for name, offset in offsets.items():
+                struct.pack_into("<Q", page, start - ARENA + offset, _gate(_SERVICES.index(name)))
+        return bytes(page)
 
 
 @dataclass
@@ -120,9 +154,9 @@ class Firmware:
         self.setup = setup
         self.memory = GuestMemory(vm)
         self.map = MemoryMap(FREE_MEMORY, setup.ram_end)
-        self.services = Services(self.memory, self.map, setup.volumes, _VOLUMES)
+        self.services = Services(self.memory, self.map, setup.placed(), _VOLUMES)
         self.failures: Mapping[tuple[str, int], int] = {}
-        self._driver = load_driver(setup.driver)
+        self._entry = _DRIVER + load_driver(setup.driver).entry
         self._c_mask = c_mask
 
     @property
@@ -131,12 +165,9 @@ class Firmware:
         return _TABLES | self._c_mask
 
     def contents(self) -> list[tuple[int, bytes]]:
-        """(GPA, bytes) of all that is there before the driver starts."""
-        gates = _GATE * (len(_SERVICES) + 2)
+        """(GPA, bytes) of all that is there before the driver starts; first what is the firmware's own."""
         return [
-            (ARENA, self._system_tables()),
-            (_GATES, gates.ljust(PAGE_BYTES, b"\xcc")),
-            (_DRIVER, self._driver.image),
+            (ARENA, self.setup.flash()),
             (_STACK_TOP - 8 * PAGE_BYTES, bytes(8 * PAGE_BYTES)),
             (_TABLES, self._page_tables()),
         ]
@@ -145,7 +176,7 @@ class Firmware:
         """Start the driver and serve it until it returns; `run` is KVM_RUN of somebody who watches the vCPU."""
         stack = _STACK_TOP - 0x108
         self.memory.write(stack, _gate(len(_SERVICES)).to_bytes(8, "little"))
-        state = Registers.long_mode(_DRIVER + self._driver.entry, stack, self.cr3)
+        state = Registers.long_mode(self._entry, stack, self.cr3)
         vcpu.set_registers(replace(state, rcx=_IMAGE_HANDLE, rdx=_SYSTEM_TABLE, rbx=_NOISE, rsi=_NOISE, r15=_NOISE))
         outcome = Outcome()
         while self._serve((run or vcpu.run)(), vcpu, outcome):
@@ -187,15 +218,6 @@ class Firmware:
         self.memory.write(registers.rsp + 8, _NOISE.to_bytes(8, "little") * 4)
         noise = dict.fromkeys(("rcx", "rdx", "r8", "r9", "r10", "r11"), _NOISE)
         return replace(registers, rax=status, xmm=(_NOISE,) * 6 + registers.xmm[6:], **noise)  # type: ignore[arg-type]
-
-    def _system_tables(self) -> bytes:
-        page = bytearray(_gate(len(_SERVICES) + 1).to_bytes(8, "little") * (PAGE_BYTES // 8))
-        struct.pack_into("<QQ", page, _SYSTEM_TABLE - ARENA + 88, _RUNTIME_SERVICES, _BOOT_SERVICES)
-        volumes = [(_VOLUMES + number * INTERFACE_BYTES, _VOLUME_OFFSETS) for number in range(len(self.setup.volumes))]
-        for start, offsets in ((_BOOT_SERVICES, _BOOT_OFFSETS), (_RUNTIME_SERVICES, _RUNTIME_OFFSETS), *volumes):
-            for name, offset in offsets.items():
-                struct.pack_into("<Q", page, start - ARENA + offset, _gate(_SERVICES.index(name)))
-        return bytes(page)
 
     def _page_tables(self) -> bytes:
         """RAM 1:1, all rights, private; up to 1 GiB where pages are that large."""

@@ -10,6 +10,7 @@ from mh_emulator.loader import HelperImage
 from mh_emulator.memory import UserMemory
 from mh_emulator.owner import GuestOwner
 from mh_emulator.platform import Platform
+from mh_emulator.registers import Registers
 from mh_emulator.uefi.firmware import Firmware, FirmwareStopped, Outcome, Setup
 from mh_emulator.uefi.services import SUCCESS, Files
 
@@ -29,12 +30,22 @@ class FirmwareMachine(Machine):
         """Nothing: the helper is in the firmware."""
         return []
 
-    def launch(self, owner: GuestOwner, contents: Iterable[tuple[int, bytes]], transport_key: bytes) -> None:
-        """Launch with the firmware beside `contents`, and let it load the helper.
+    def launch(
+        self,
+        owner: GuestOwner,
+        contents: Iterable[tuple[int, bytes]],
+        transport_key: bytes,
+        guest: Registers | None = None,
+    ) -> None:
+        """Launch with the firmware before `contents`, and let it load the helper: the owner knows the firmware.
 
-        Raises `FirmwareStopped` where it does not.
+        Raises `FirmwareStopped` where it does not, and `ValueError` under SEV-ES: this firmware handles no #VC.
         """
-        super().launch(owner, [*contents, *self.firmware.contents()], transport_key)
+        if self.es:
+            raise ValueError("this firmware runs in plain SEV only")
+        super().launch(owner, [*self.firmware.contents(), *contents], transport_key)
         self.outcome = self.firmware.boot(self.vcpu, self.run_guest)
         if self.outcome.status != SUCCESS:
             raise FirmwareStopped(f"the loader failed: {self.outcome.debug.strip()}")
+        if guest is not None:
+            self.vcpu.set_registers(guest)

@@ -40,6 +40,9 @@ class Memory(Protocol):
 Files = Mapping[UUID, Sequence[bytes]]
 """A firmware volume: name of a file -> its RAW sections."""
 
+Placed = Mapping[UUID, Sequence[tuple[int, int]]]
+"""A volume in memory: name of a file -> (GPA, bytes) of its RAW sections."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:
@@ -55,7 +58,7 @@ class Services:
 
     memory: Memory
     map: MemoryMap
-    volumes: Sequence[Files]
+    volumes: Sequence[Placed]
     volume_interface: int
     """Where the protocol of the first volume lies; the others follow it at `INTERFACE_BYTES`."""
     pools: dict[int, Pool] = field(default_factory=dict)
@@ -138,7 +141,8 @@ class Services:
         if kind != SECTION_RAW or instance >= len(sections):
             return NOT_FOUND
         self.memory.write(authentication, bytes(4))
-        return self._give(sections[instance], buffer, size, len(sections[instance]))
+        data = self.memory.read(*sections[instance])
+        return self._give(data, buffer, size, len(data))
 
     def install_configuration_table(self, name: int, table: int) -> int:
         """EFI_BOOT_SERVICES.InstallConfigurationTable()."""
