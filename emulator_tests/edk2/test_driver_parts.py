@@ -7,6 +7,7 @@ import random
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -85,72 +86,102 @@ def changed(data: bytes, field: str, value: int) -> bytes:
     return bytes(descriptor.dumps()) + data[len(abi.mh_descriptor) :]
 
 
-WRONG = [
-    ("magic", 0), ("version", abi.MH_ABI_VERSION + 1), ("scheme", 0), ("scheme", 4), ("scheme", 5),
-    ("descriptor_bytes", 152), ("flags", 8), ("flags", abi.MH_FLAG_FIXED_CBIT), ("image_bytes", 0x1000),
-    ("memory_bytes", 0x1000), ("memory_bytes", 0x62F001), ("memory_bytes", 1 << 33), ("link_base", 1),
-    ("link_base", 1 << 51), ("home", 1), ("home", abi.MH_NO_HOME), ("home", 0xFFFFF000), ("home", 0x5000000),
-    ("window", 1), ("window", 1 << 51), ("ram_limit", 0), ("ram_limit", 4095), ("ram_limit", 1 << 52),
-    ("window", 4 << 40), ("cr3", 0), ("cr3", 1), ("cr3", 5 << 42), ("entry64", 0), ("entry64", 1 << 60),
-    ("stack64", 8), ("stack64", 1 << 60), ("c_bit", 51),
-    ("ring_offset", 0), ("ring_offset", 0x41A001), ("ring_offset", 0x1000000), ("ring_count", 0),
-    ("ring_count", 2), ("ring_count", 0xFFFFFFFF), ("secret_offset", 0), ("secret_offset", 0x414008),
-    ("secret_offset", 0x41A000), ("secret_bytes", 0), ("secret_bytes", 8), ("secret_bytes", 0xFFFFF000),
-    ("relocation_offset", 4), ("relocation_offset", 0xFFFFFFF8), ("relocation_count", 0xFFFFFFFF),
-    ("region_offset", 4), ("region_offset", 0xFFFFFFF8), ("region_count", 0), ("region_count", 3),
-    ("region_count", 0xFFFFFFFF), ("entry32", 1),
-]  # fmt: skip
+Wrong = Callable[[Any], int]
+"""A value that a field must not have, made from the sound structure."""
 
 
-@pytest.mark.parametrize(("field", "value"), WRONG)
-def test_a_wrong_field_is_refused(driver: NativeDriver, images: Mapping[str, Image], field: str, value: int) -> None:
+def constant(value: int) -> Wrong:
+    return lambda _: value
+
+
+def more(field: str, by: int) -> Wrong:
+    return lambda descriptor: int(getattr(descriptor, field)) + by
+
+
+WRONG: list[tuple[str, Wrong]] = [
+    ("magic", constant(0)),
+    ("version", more("version", 1)),
+    *(("scheme", constant(value)) for value in (0, 1, 4, 5)),
+    ("descriptor_bytes", more("descriptor_bytes", 8)),
+    *(("flags", constant(value)) for value in (abi.MH_FLAG_FIXED_CBIT, 8, 1 << 63)),
+    *(("image_bytes", more("image_bytes", by)) for by in (-PAGE_BYTES, 1)),
+    *(("memory_bytes", more("memory_bytes", by)) for by in (-PAGE_BYTES, 1, 1 << 32)),
+    *(("link_base", more("link_base", by)) for by in (1, 1 << 50)),
+    *(("home", constant(value)) for value in (1, 0x500_0000, 0xFFFF_F000, abi.MH_NO_HOME)),
+    *(("window", constant(value)) for value in (1, 1 << 51)),
+    ("window", more("link_base", 0)),
+    *(("ram_limit", constant(value)) for value in (0, 4095, 1 << 52)),
+    *(("cr3", more("cr3", by)) for by in (1, -(1 << 30), 1 << 30)),
+    *(("entry64", constant(value)) for value in (0, 1 << 60)),
+    *(("stack64", constant(value)) for value in (8, 1 << 60)),
+    ("c_bit", constant(51)),
+    *(("ring_offset", more("ring_offset", by)) for by in (1, PAGE_BYTES)),
+    ("ring_offset", constant(0)),
+    *(("ring_count", constant(value)) for value in (0, 0xFFFF_FFFF)),
+    ("ring_count", more("ring_count", 1)),
+    *(("secret_offset", more("secret_offset", by)) for by in (8, 1 << 28)),
+    ("secret_offset", constant(0)),
+    ("secret_offset", more("ring_offset", 0)),
+    *(("secret_bytes", constant(value)) for value in (0, 8, 0xFFFF_F000)),
+    *(("relocation_offset", constant(value)) for value in (4, 0xFFFF_FFF8)),
+    ("relocation_count", constant(0xFFFF_FFFF)),
+    *(("region_offset", constant(value)) for value in (4, 0xFFFF_FFF8)),
+    *(("region_count", constant(value)) for value in (0, abi.MH_HANDOVER_REGIONS + 1, 0xFFFF_FFFF)),
+    ("entry32", constant(1)),
+]
+
+
+@pytest.mark.parametrize(("field", "wrong"), WRONG)
+def test_a_wrong_field_is_refused(driver: NativeDriver, images: Mapping[str, Image], field: str, wrong: Wrong) -> None:
     data = images["regions"].data
     assert driver.mirror_base(data, 51) is not None
-    assert driver.mirror_base(changed(data, field, value), 51) is None
+    assert driver.mirror_base(changed(data, field, wrong(abi.mh_descriptor(data))), 51) is None
 
 
 def test_every_field_is_refused_with_some_value() -> None:
     assert {field for field, _ in WRONG} == set(abi.mh_descriptor.fields)
 
 
+CR3 = abi.mh_descriptor.fields["cr3"].offset
+
+
 @pytest.mark.parametrize(
     ("offset", "count", "kinds"),
     [
-        (0x13000 - 8, 2, 1),
-        (0x6004, 1, 1),
-        (0x6000, 1, 4),
-        (0x40, 1, 1),
-        (0x48, 2, 1),
-        (0x140, 1, 1),
-        (0xFFFFFFF8, 1, 1),
+        (more("image_bytes", -8), 2, 1), (more("image_bytes", 0), 1, 1), (constant(0x6004), 1, 1),
+        (constant(0x6000), 1, 4), (constant(CR3 - 8), 1, 1), (constant(CR3), 2, 1),
+        (more("relocation_offset", 0), 1, 1), (constant(0xFFFF_FFF8), 1, 1),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_relocation_is_refused(
-    driver: NativeDriver, images: Mapping[str, Image], offset: int, count: int, kinds: int
+    driver: NativeDriver, images: Mapping[str, Image], offset: Wrong, count: int, kinds: int
 ) -> None:
     data = bytearray(images["regions"].data)
-    record = abi.mh_relocation(offset=offset, count=count, kinds=kinds).dumps()
-    place = int(abi.mh_descriptor(data).relocation_offset)
+    descriptor = abi.mh_descriptor(data)
+    record = abi.mh_relocation(offset=offset(descriptor), count=count, kinds=kinds).dumps()
+    place = int(descriptor.relocation_offset)
     data[place : place + len(record)] = record
     assert driver.mirror_base(bytes(data), 51) is None
 
 
 @pytest.mark.parametrize(
-    ("index", "field", "value"),
+    ("index", "field", "wrong"),
     [
-        (0, "main_gpa", 0x4001000), (0, "main_gpa", 0), (0, "length", 0), (0, "length", 0x800), (0, "length", 1 << 40),
-        (0, "mirror_gpa", 1 << 51), (0, "mirror_gpa", 8), (0, "kind", 1), (1, "kind", 0), (1, "kind", 2),
-        (1, "main_gpa", 0x441A001), (1, "mirror_gpa", 0x40000000000), (1, "length", 0x216000),
-        (1, "main_gpa", 0xFFFFFFFFFFFFF000),
+        (0, "main_gpa", more("main_gpa", PAGE_BYTES)), (0, "main_gpa", constant(0)), (0, "length", constant(0)),
+        (0, "length", more("length", 1)), (0, "length", constant(1 << 40)), (0, "mirror_gpa", constant(1 << 51)),
+        (0, "mirror_gpa", more("mirror_gpa", 8)), (0, "kind", constant(1)), (1, "kind", constant(0)),
+        (1, "kind", constant(2)), (1, "main_gpa", more("main_gpa", 1)),
+        (1, "main_gpa", constant((1 << 64) - PAGE_BYTES)), (1, "mirror_gpa", more("mirror_gpa", PAGE_BYTES)), (1, "length", more("length", PAGE_BYTES)),
     ],
 )  # fmt: skip
 def test_a_wrong_tuple_is_refused(
-    driver: NativeDriver, images: Mapping[str, Image], index: int, field: str, value: int
+    driver: NativeDriver, images: Mapping[str, Image], index: int, field: str, wrong: Wrong
 ) -> None:
+    """`wrong` is made from the tuple here."""
     data = bytearray(images["regions"].data)
     place = int(abi.mh_descriptor(data).region_offset) + index * len(abi.mh_region)
     region = abi.mh_region(data[place : place + len(abi.mh_region)])
-    setattr(region, field, value)
+    setattr(region, field, wrong(region))
     data[place : place + len(abi.mh_region)] = region.dumps()
     assert driver.mirror_base(bytes(data), 51) is None
 
@@ -166,7 +197,7 @@ def test_any_header_is_read_within_its_bounds(driver: NativeDriver, images: Mapp
     whole = images["regions"].data
 
     @settings(max_examples=150, deadline=None)
-    @given(st.integers(0, 0x1C0 // 4), st.integers(0, (1 << 32) - 1), st.sampled_from([0, 0, 1, 0x12FFF]))
+    @given(st.integers(0, 0x1C0 // 4), st.integers(0, (1 << 32) - 1), st.sampled_from([0, 0, 1, PAGE_BYTES]))
     def check(index: int, word: int, bytes_less: int) -> None:
         data = bytearray(whole)
         struct.pack_into("<I", data, index * 4, word)
@@ -202,11 +233,11 @@ def test_one_page_is_shared_and_nothing_else_changes(
 ) -> None:
     geometry = Geometry(48, c_bit, levels)
     before = made(levels, largest, 1 << c_bit)
-    address = 0x441A000
+    address = 0x441_A000
     is_shared, after = driver.share(before, levels, 1 << c_bit, address + 0x123)
     assert is_shared
     neighbours = [address + offset for offset in (-MIB, -PAGE_BYTES, PAGE_BYTES, MIB)]
-    others = [*neighbours, *range(0, 4 * GIB, 2 * MIB), *range(0x4400000, 0x4600000, PAGE_BYTES)]
+    others = [*neighbours, *range(0, 4 * GIB, 2 * MIB), *range(0x440_0000, 0x460_0000, PAGE_BYTES)]
     for other in others:
         if other == address:
             continue

@@ -18,7 +18,6 @@ typedef UINT64  uint64_t;
 
 #include <abi.h>
 
-STATIC_ASSERT (sizeof (struct mh_descriptor) == 144, "struct mh_descriptor has padding");
 STATIC_ASSERT (sizeof (struct mh_handover) == 16 + MH_HANDOVER_REGIONS * sizeof (struct mh_region), "struct mh_handover has padding");
 STATIC_ASSERT (sizeof (struct mh_published) == 56, "struct mh_published has padding");
 
