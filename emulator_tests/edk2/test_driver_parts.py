@@ -171,7 +171,8 @@ def test_a_wrong_relocation_is_refused(
         (0, "length", more("length", 1)), (0, "length", constant(1 << 40)), (0, "mirror_gpa", constant(1 << 51)),
         (0, "mirror_gpa", more("mirror_gpa", 8)), (0, "kind", constant(1)), (1, "kind", constant(0)),
         (1, "kind", constant(2)), (1, "main_gpa", more("main_gpa", 1)),
-        (1, "main_gpa", constant((1 << 64) - PAGE_BYTES)), (1, "mirror_gpa", more("mirror_gpa", PAGE_BYTES)), (1, "length", more("length", PAGE_BYTES)),
+        (1, "main_gpa", constant((1 << 64) - PAGE_BYTES)), (1, "mirror_gpa", more("mirror_gpa", PAGE_BYTES)),
+        (1, "length", more("length", PAGE_BYTES)),
     ],
 )  # fmt: skip
 def test_a_wrong_tuple_is_refused(
