@@ -86,7 +86,7 @@ def _summary(cases: Iterable[Case]) -> Iterable[str]:
 
 def _steps(case: Case, *, is_new: bool) -> Iterable[str]:
     if is_new:
-        yield f"\n### {case.id}\n\n{(SEQUENCES[case.id].__doc__ or '').strip()}\n"
+        yield f"\n### {case.id}\n\n{(SEQUENCES[case.id].__doc__ or '').splitlines()[0]}\n"
     yield f"\nPolicy {case.policy:#x} on {case.part}: {case.outcome.value}.\n\n```\n"
     yield from (f"{line(step)}\n" for step in case.steps)
     yield "```\n"

@@ -229,11 +229,20 @@ COMMANDS: Mapping[str, tuple[list[tuple[str, int, Check]], Callable[[Model, Args
         WORKING, ("header", 0x04, lambda _m, a: a["header"] >= 52), HANDLE, guest_state("SUPDATE"), ACTIVE,
         PACKET_LENGTH, ("room", 0x04, lambda _m, a: a["room"] >= a["size"]), aligned(16, "spa"), memory("spa"),
     ], nothing),
+    "SEND_UPDATE_VMSA": ([
+        WORKING, ("header", 0x04, lambda _m, a: a["header"] >= 52), HANDLE, guest_state("SUPDATE"), ES_GUEST, ACTIVE,
+        PACKET_LENGTH, ("room", 0x04, lambda _m, a: a["room"] >= a["size"]), aligned(16, "spa"), memory("spa"),
+        ("a VMSA of the guest's", 0x16, lambda _m, _a: False),
+    ], nothing),
     "SEND_FINISH": ([WORKING, HANDLE, guest_state("SUPDATE")], becomes("SENT")),
     "SEND_CANCEL": ([WORKING, HANDLE, guest_state("SUPDATE")], becomes("RUNNING")),
     "RECEIVE_UPDATE_DATA": ([
         WORKING, HANDLE, guest_state("RUPDATE"), ACTIVE, ("lengths", 0x04, RECEIVE_LENGTH), aligned(16, "spa"),
         memory("spa"), GOOD_MAC,
+    ], nothing),
+    "RECEIVE_UPDATE_VMSA": ([
+        WORKING, HANDLE, guest_state("RUPDATE"), ES_GUEST, ACTIVE, ("lengths", 0x04, RECEIVE_LENGTH),
+        aligned(16, "spa"), memory("spa"), GOOD_MAC, ("length of a VMSA", 0x04, lambda _m, a: a["size"] >= 4096),
     ], nothing),
     "RECEIVE_FINISH": ([WORKING, HANDLE, guest_state("RUPDATE")], becomes("RUNNING")),
     "COPY": ([

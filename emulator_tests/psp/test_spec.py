@@ -81,7 +81,9 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "ATTESTATION": ("handle", "size"),
     "SEND_START": ("handle", "size"),
     "SEND_UPDATE_DATA": ("handle", "spa", "size", "header", "room"),
+    "SEND_UPDATE_VMSA": ("handle", "spa", "size", "header", "room"),
     "RECEIVE_UPDATE_DATA": ("handle", "spa", "size", "header", "fits", "mac"),
+    "RECEIVE_UPDATE_VMSA": ("handle", "spa", "size", "header", "fits", "mac"),
     "COPY": ("handle", "source", "destination", "size"),
     "DBG_DECRYPT": ("handle", "source", "destination", "size"),
     "DBG_ENCRYPT": ("handle", "source", "destination", "size"),
@@ -176,6 +178,8 @@ _CALLS: Mapping[str, Callable[[Host, Fields], object]] = {
     "ATTESTATION": lambda h, f: h.fw.attestation(f["handle"], bytes(16), f["size"]),
     "SEND_START": lambda h, f: h.fw.send_start(f["handle"], h.receiver, f["size"]),
     "SEND_UPDATE_DATA": lambda h, f: h.fw.send_update_data(f["handle"], f["spa"], f["size"], f["header"], f["room"]),
+    "SEND_UPDATE_VMSA": lambda h, f: h.fw.send_update_vmsa(f["handle"], f["spa"], f["size"], f["header"], f["room"]),
+    "RECEIVE_UPDATE_VMSA": lambda h, f: h.fw.receive_update_vmsa(f["handle"], h.packet(2, f), f["spa"], f["size"]),
     "SEND_FINISH": lambda h, f: h.fw.send_finish(f["handle"]),
     "SEND_CANCEL": lambda h, f: h.fw.send_cancel(f["handle"]),
     "RECEIVE_UPDATE_DATA": lambda h, f: h.fw.receive_update_data(f["handle"], h.packet(2, f), f["spa"], f["size"]),
@@ -282,6 +286,8 @@ _START: Mapping[str, tuple[Fields, tuple[str, ...]]] = {
     "SENT": ({}, ("LAUNCH_START", "ACTIVATE", *_LAUNCHED, "SEND_START", "SEND_FINISH")),
     "SENT, no ASID": ({}, ("LAUNCH_START", *_LAUNCHED, "SEND_START", "SEND_FINISH")),
     "RUPDATE": ({}, ("RECEIVE_START", "ACTIVATE")),
+    "SUPDATE, SEV-ES": ({"policy": 4, "asid": ES_ASID}, ("LAUNCH_START", "ACTIVATE", *_LAUNCHED, "SEND_START")),
+    "RUPDATE, SEV-ES": ({"policy": 4, "asid": ES_ASID}, ("RECEIVE_START", "ACTIVATE")),
     "RUPDATE, no ASID": ({}, ("RECEIVE_START",)),
 }
 _PAIRED = 3

@@ -24,7 +24,7 @@ WORKS, REFUSED = Outcome.WORKS, Outcome.REFUSED
 EXPECTED = {
     ("a", 0x1): REFUSED, ("a", 0x3): REFUSED,
     ("b", 0x1): WORKS, ("b", 0x3): REFUSED, ("b", 0x9): REFUSED,
-    ("b-oracle", 0x1): WORKS, ("b-oracle", 0x3): REFUSED,
+    ("b-oracle", 0x1): WORKS, ("b-oracle", 0x3): REFUSED, ("b-oracle", 0x9): REFUSED,
     ("b-launch", 0x1): WORKS, ("b-launch", 0x3): REFUSED,
     ("c-launch", 0x3): WORKS, ("c-target", 0x3): WORKS, ("c-copy", 0x3): WORKS, ("c-guest", 0x3): WORKS,
     ("attack-key-sharing", 0x1): WORKS, ("attack-key-sharing", 0x3): REFUSED,
@@ -63,6 +63,7 @@ def _check_refusals(cases: dict[tuple[str, int], Case]) -> None:
         (cases["b-launch", 0x3], "KVM_SEV_LAUNCH_START"),
         (cases["attack-key-sharing", 0x3], "KVM_SEV_RECEIVE_START"),
         (cases["b", 0x9], "KVM_SEV_SEND_START"),
+        (cases["b-oracle", 0x9], "KVM_SEV_SEND_START"),
     ):
         assert refusals(case) == [(command_name, 0x07, "EIO")]
 

@@ -27,7 +27,7 @@ _NOSEND = int(Policy.NODBG | Policy.NOSEND)
 POLICIES: dict[str, tuple[int, ...]] = {
     "a": (_OPEN, _NOKS),
     "b": (_OPEN, _NOKS, _NOSEND),
-    "b-oracle": (_OPEN, _NOKS),
+    "b-oracle": (_OPEN, _NOKS, _NOSEND),
     "b-launch": (_OPEN, _NOKS),
     "c-launch": (_NOKS,),
     "c-target": (_NOKS,),

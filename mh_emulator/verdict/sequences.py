@@ -20,7 +20,7 @@ from mh_emulator.psp.policy import Policy
 from mh_emulator.psp.session import Session
 from mh_emulator.psp.transport import Receiver
 from mh_emulator.verdict.impostor import Impostor
-from mh_emulator.verdict.proof import Peer, prove
+from mh_emulator.verdict.proof import Peer, WrongPlaintext, prove
 from mh_emulator.verdict.scene import DATA_PAGES, PROGRAM, Place, Scene, run_to_halt
 from mh_emulator.verdict.steps import Log, Stopped
 
@@ -157,7 +157,10 @@ def by_guest(stage: Stage) -> str:
 
 
 def key_sharing(stage: Stage) -> str:
-    """The attack: a host that plays the sender, in a VM that shares the guest's key, reads the guest's RAM."""
+    """The attack: a host that plays the sender, in a VM that shares the guest's key, reads the guest's RAM.
+
+    Raises `WrongPlaintext` where it reads something else.
+    """
     scene, policy = stage.scene, stage.policy
     log = scene.log
     scene.launch(policy, scene.private_place())
@@ -183,7 +186,7 @@ def key_sharing(stage: Stage) -> str:
     log.do("KVM_RUN", lambda: run_to_halt(vcpu))
     stolen = loot.read_raw(0, loot.size)
     if stolen != b"".join(scene.data):
-        raise AssertionError("the attack read something else than the guest's RAM")
+        raise WrongPlaintext("the attack read something else than the guest's RAM")
     return f"the host has {len(stolen):#x} bytes of the guest's RAM in plaintext"
 
 
