@@ -65,8 +65,11 @@ def test_the_asid_of_a_guest_that_never_ran_stays_clean(state: GuestState) -> No
     rig.fw.activate(rig.guest(asid=0), ASID)
 
 
-def test_all_asids_are_dirty_after_init() -> None:
-    rig = Rig(init=False)
+@pytest.mark.parametrize("again", [False, True])
+def test_all_asids_are_dirty_after_init(again: bool) -> None:
+    rig = Rig(init=again)
+    if again:
+        rig.fw.shutdown()
     rig.fw.init()
     handle = rig.guest(asid=0)
     assert status(lambda: rig.fw.activate(handle, ASID)) is S.DF_FLUSH_REQUIRED

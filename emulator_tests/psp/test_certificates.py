@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from emulator_tests.psp.rig import G, Rig, S, point, receiver, status
 from mh_emulator.psp import amd
+from mh_emulator.psp.certificate import Certificate, Signer, Usage, make_certificate, rsa_sign
 from mh_emulator.psp.identity import PlatformCertificates
 from mh_emulator.psp.policy import Policy
-from mh_emulator.psp.status import Status
+from mh_emulator.psp.status import Refused, Status
 from mh_emulator.psp.transport import Receiver
 
 SIZE, BODY = 2084, 1044
@@ -154,3 +155,46 @@ def test_without_either_only_the_shape_of_the_pdh_matters() -> None:
 
 def test_emulated_amd_is_one_for_all_platforms() -> None:
     assert amd.root() is amd.root()
+
+
+def shown_as(rig: Rig, cek: bytes | None = None, top: bytes | None = None) -> Status:
+    """What SEND_START under POLICY.SEV says to a chain with these in the place of the right ones."""
+    shown = receiver(rig.fw)
+    chain = shown.platform.chain[: 2 * SIZE] + (cek or shown.platform.chain[CEK])
+    changed = Receiver(PlatformCertificates(shown.platform.pdh, chain), top or shown.amd)
+    handle = rig.guest(G.RUNNING, Policy.SEV)
+    return status(lambda: rig.fw.send_start(handle, changed))
+
+
+def test_a_root_of_somebody_elses() -> None:
+    """Everything in it is signed as it has to be."""
+    rig, root = Rig(), amd.root.__wrapped__()
+    cek = make_certificate(rig.fw._sp.identity._cek.public_key(), Usage.CEK, (1, 55), (root.signer,))
+    assert shown_as(rig, cek=cek, top=root.chain) is S.INVALID_CERTIFICATE
+
+
+def test_an_ask_that_says_another_signed_it() -> None:
+    root = amd.root()
+    body = bytearray(root.chain[:576])
+    body[20:36] = b"another's ID 16b"
+    assert shown_as(Rig(), top=bytes(body) + rsa_sign(root.ark, bytes(body)) + root.chain[832:]) is (
+        S.INVALID_CERTIFICATE
+    )
+
+
+@pytest.mark.parametrize(("usage", "by", "expected"), [
+    (Usage.PDH, Usage.PEK, S.SUCCESS), (Usage.PDH, Usage.CEK, S.INVALID_CERTIFICATE),
+    (Usage.PEK, Usage.CEK, S.SUCCESS), (Usage.PEK, Usage.OCA, S.SUCCESS), (Usage.PEK, Usage.PEK, S.INVALID_CERTIFICATE),
+    (Usage.OCA, Usage.OCA, S.SUCCESS), (Usage.OCA, Usage.CEK, S.INVALID_CERTIFICATE),
+    (Usage.CEK, Usage.OCA, S.INVALID_CERTIFICATE),
+])  # fmt: skip
+def test_who_may_sign_whom(usage: Usage, by: Usage, expected: Status) -> None:
+    """The signature is good each time."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    certificate = Certificate.parse(make_certificate(key.public_key(), usage, (1, 55), (Signer(key, by),)))
+    if expected is S.SUCCESS:
+        certificate.validate(key.public_key(), by)
+        return
+    with pytest.raises(Refused) as caught:
+        certificate.validate(key.public_key(), by)
+    assert caught.value.status is expected

@@ -49,7 +49,7 @@ GOOD: Fields = {
     "size": PAGE, "session": "good", "header": 52, "room": PAGE, "fits": True, "mac": True, "region": REGION,
 }  # fmt: skip
 ADDRESSES = [
-    END - PAGE, START + 8, START + 16, END - 16, END, START - PAGE, 0, START | 1 << 51, 1 << 46, (1 << 64) - 16,
+    START + 8, END, END - PAGE, START + 16, END - 16, START - PAGE, 0, START | 1 << 51, 1 << 46, (1 << 64) - 16,
 ]  # fmt: skip
 FLAWS: Mapping[str, list[Any]] = {
     "handle": [2, 3, 0, 1025, (1 << 32) - 1],

@@ -29,7 +29,7 @@ from emulator_tests.psp.rig import (
 )
 from mh_emulator.psp.packet import Packet
 from mh_emulator.psp.policy import Policy
-from mh_emulator.psp.session import Session
+from mh_emulator.psp.session import Channel, Session
 from mh_emulator.psp.status import FirmwareError, Status
 
 
@@ -245,6 +245,15 @@ def test_packet_and_memory_must_have_the_same_length() -> None:
     )
     longer = Packet(good.header + b"more", good.data)
     assert status(lambda: rig.fw.receive_update_data(handle, longer, BASE, PAGE)) is S.SUCCESS
+
+
+@pytest.mark.parametrize("end", ["send_finish", "send_cancel", "receive_finish", "launch_finish"])
+def test_transport_keys_are_wiped_at_the_end(end: str) -> None:
+    rig = Rig()
+    state = {"receive_finish": G.RUPDATE, "launch_finish": G.LSECRET}.get(end, G.SUPDATE)
+    handle = rig.guest(state)
+    getattr(rig.fw, end)(handle)
+    assert rig.fw._sp.guests.get(handle).channel == Channel()
 
 
 def test_keys_of_the_test_are_those_of_its_sessions() -> None:

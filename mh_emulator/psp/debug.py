@@ -39,8 +39,6 @@ def copy(sp: Processor, handle: int, move: Move) -> None:
     for start in (source, destination):
         is_in_window = start // COPY_WINDOW_BYTES == (start + size - 1) // COPY_WINDOW_BYTES
         require(is_in_window, Status.INVALID_PARAM)
-    sp.memory.check(source, size)
-    sp.memory.check(destination, size)
     data = sp.memory.read_private(guest.asid, source, size)
     sp.memory.write_private(guest.asid, destination, data)
 
@@ -66,6 +64,4 @@ def _debuggable(sp: Processor, command: Command, handle: int, move: Move) -> Gue
     guest = sp.guests.get(handle)
     require(not guest.policy & Policy.NODBG, Status.POLICY_FAILURE)
     need_asid(guest)
-    sp.memory.check(source, size)
-    sp.memory.check(destination, size)
     return guest
