@@ -29,6 +29,8 @@ PROGRAMS = {
     "readelf": "binutils",
     "gdb": "gdb",
     "cc": "gcc",
+    "git": "git",
+    "nasm": "nasm",
     "qemu-system-x86_64": "qemu-system-x86",
     "/usr/share/OVMF/OVMF_CODE.fd": "ovmf",
     "UEFIExtract": "uefitool-cli",
