@@ -24,7 +24,7 @@ SUCCEED_EVERYWHERE = {
     "host-moves-chosen-naples", "host-replays-guest", "host-replays-helper", "host-reads-registers",
     "host-sets-registers", "host-swaps-pages", "host-replaces-helper", "host-aliases-secret", "host-aliases-code",
     "host-clones-guest", "host-loads-elsewhere", "host-debugs-debuggable", "host-shares-shareable-key",
-    "host-second-mirror",
+    "host-sends-sendable-guest", "host-second-mirror",
 }  # fmt: skip
 """What docs/security.md says that nobody defends in plain SEV."""
 
@@ -45,6 +45,7 @@ REFUSALS = {
     "host-changes-policy": "KVM_SEV_LAUNCH_START: firmware BAD_MEASUREMENT (0x0b)",
     "host-debugs": "KVM_SEV_DBG_DECRYPT: firmware POLICY_FAILURE (0x07)",
     "host-shares-key": "KVM_SEV_LAUNCH_START: firmware POLICY_FAILURE (0x07)",
+    "host-sends-guest": "KVM_SEV_SEND_START: firmware POLICY_FAILURE (0x07)",
     "host-launches-into-mirror": "KVM_SEV_LAUNCH_UPDATE_DATA: EINVAL",
     "host-launches-late": "KVM_SEV_LAUNCH_UPDATE_DATA: firmware INVALID_GUEST_STATE (0x02)",
     "host-mirrors-mirror": "KVM_CAP_VM_COPY_ENC_CONTEXT_FROM: EINVAL",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from mh_compare.attacks import guest, launch, mapping, memory, mirrors, registers, requests, stream
+from mh_compare.attacks import firmware, guest, launch, mapping, memory, mirrors, registers, requests, stream
 from mh_compare.attacks.attack import Attack
 
 FAMILIES: Mapping[str, tuple[Attack, ...]] = MappingProxyType(
@@ -16,7 +16,8 @@ FAMILIES: Mapping[str, tuple[Attack, ...]] = MappingProxyType(
         "mapping": mapping.ATTACKS,
         "requests": requests.ATTACKS,
         "stream": stream.ATTACKS,
-        "launch and policy": launch.ATTACKS,
+        "launch": launch.ATTACKS,
+        "policy": firmware.ATTACKS,
         "mirrors": mirrors.ATTACKS,
     }
 )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 
-from mh_builder.paging import GIB, MIB, PAGE_BYTES, Span, Tables
-from mh_compare.arena import INSTRUCTIONS, SOURCE, TRANSPORT_KEY, Arena, Op, alone
+from mh_builder.paging import MIB
+from mh_compare.arena import SOURCE, TRANSPORT_KEY, Arena, Op, alone
 from mh_compare.attacks.attack import Attack
 from mh_compare.attacks.mapping import Liar
-from mh_compare.guest_os import assemble
-from mh_compare.outcome import Outcome, by_status, harmless, succeeds
+from mh_compare.outcome import Outcome, by_status, succeeds
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement
@@ -19,12 +18,8 @@ from mh_emulator.loader import HelperImage
 from mh_emulator.owner import GuestOwner
 from mh_emulator.psp.launch import Measurement
 from mh_emulator.psp.packet import Packet
-from mh_emulator.psp.policy import Policy
-from mh_emulator.registers import Registers
 
-_NODBG, _NOKS = int(Policy.NODBG), int(Policy.NOKS)
 _ELSEWHERE = 128 * MIB
-_VICTIM, _LOOT = 1 * GIB, 2 * GIB
 
 
 class Builder(GuestOwner):
@@ -88,65 +83,10 @@ def load_elsewhere(arena: Arena) -> Outcome:
     return by_status(source.ask(Op.MH_OP_EXPORT, address), "the helper exports its own secret, sealed")
 
 
-def debug(arena: Arena, policy: int) -> Outcome:
-    """Have the secure processor decrypt a guest page."""
-    machine = arena.launched(policy=policy)
-    out = machine.platform.memory(PAGE_BYTES)
-    machine.vm.sev_dbg_decrypt((machine.memory, arena.ram[0]), (out, 0), PAGE_BYTES)
-    if out.read_raw(0, PAGE_BYTES) == arena.plaintext(0):
-        return succeeds("the host reads the page")
-    return harmless("the host does not read the page")
-
-
-def share_key(arena: Arena, policy: int) -> Outcome:
-    """Launch a VM of the host's own under the guest's memory key, and show it the helper's secret."""
-    machine = arena.launched(policy=policy)
-    thief = machine.platform.create_vm()
-    thief.sev_init()
-    thief.sev_launch_start(policy, handle=machine.vm.handle)
-    program = _thief(1 << arena.part.c_bit)
-    own, loot = machine.platform.memory(len(program)), machine.platform.memory(PAGE_BYTES)
-    own.write_raw(0, program)
-    thief.sev_launch_update_data(own, 0, len(program))
-    thief.sev_launch_measure()
-    thief.sev_launch_finish()
-    secret = machine.helper_offset + int(arena.helper.descriptor.secret_offset)
-    thief.set_user_memory_region(0, 0, len(program), own, 0)
-    thief.set_user_memory_region(1, _VICTIM, PAGE_BYTES, machine.helper_memory, secret)
-    thief.set_user_memory_region(2, _LOOT, PAGE_BYTES, loot, 0)
-    vcpu = thief.create_vcpu()
-    vcpu.set_registers(Registers.long_mode(0, 0, PAGE_BYTES | 1 << arena.part.c_bit))
-    vcpu.run(INSTRUCTIONS)
-    if TRANSPORT_KEY in loot.read_raw(0, PAGE_BYTES):
-        return succeeds("the host's VM reads the transport key")
-    return harmless("the host's VM does not read the transport key")
-
-
-def _thief(c_mask: int) -> bytes:
-    """Code at 0 that copies a private page to a shared one, and its page tables."""
-    tables = Tables(PAGE_BYTES)
-    tables.map(Span(0, 0, PAGE_BYTES, writable=False, executable=True, private=True))
-    tables.map(Span(_VICTIM, _VICTIM, PAGE_BYTES, writable=False, executable=False, private=True))
-    tables.map(Span(_LOOT, _LOOT, PAGE_BYTES, writable=True, executable=False, private=False))
-    code = assemble(f"mov esi, {_VICTIM:#x}\n mov edi, {_LOOT:#x}\n mov ecx, {PAGE_BYTES}\n rep movsb\n hlt")
-    return code.ljust(PAGE_BYTES, b"\0") + tables.dumps(0, c_mask)
-
-
-_KEY_SHARED = "LAUNCH_START with the guest's handle gives any VM of the host its memory key, unless NOKS is set."
-_DEBUGGED = "The policy allows it. NODBG forbids."
 _NO_ADDRESS = "The launch digest covers bytes, not where they lie; only SNP measures addresses."
 
 ATTACKS = (
     Attack("host-changes-helper", "Host launches a changed helper", change_helper),
     Attack("host-changes-policy", "Host launches with another policy", change_policy),
     Attack("host-loads-elsewhere", "Host loads the helper at another place in RAM", load_elsewhere, _NO_ADDRESS),
-    Attack("host-debugs", "Host uses DBG_DECRYPT, policy with NODBG", partial(debug, policy=POLICY)),
-    Attack("host-debugs-debuggable", "The same, policy without NODBG", partial(debug, policy=_NOKS), _DEBUGGED),
-    Attack("host-shares-key", "Host shares the guest's key, policy with NOKS", partial(share_key, policy=POLICY)),
-    Attack(
-        "host-shares-shareable-key",
-        "The same, policy without NOKS (QEMU's default)",
-        partial(share_key, policy=_NODBG),
-        _KEY_SHARED,
-    ),
 )

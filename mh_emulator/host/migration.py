@@ -25,8 +25,11 @@ from mh_emulator.parts import Part
 from mh_emulator.platform import Platform
 from payload import abi
 
-POLICY = 0x3
-"""NODBG and NOKS: no debug access, no key sharing (SEV API, chapter 3)."""
+POLICY = 0xB
+"""NODBG, NOKS and NOSEND: no debug access, no key sharing, no sending by the firmware (SEV API, chapter 3).
+
+Without NOSEND a host has the firmware seal the guest's RAM for a key of the host's own; the helper does not need it.
+"""
 
 POLICY_ES = POLICY | 0x4
 """And encrypted registers."""
