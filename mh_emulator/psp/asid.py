@@ -44,10 +44,6 @@ class Asids:
         self._flushed = False
         self._states = dict.fromkeys(self._states, AsidState.DIRTY)
 
-    def state(self, asid: int) -> AsidState:
-        """The state of one."""
-        return self._states[asid]
-
     def check_free(self, asid: int) -> None:
         """Refuse a number that is none, and one that a guest has."""
         require(asid in self._states, Status.INVALID_ASID)
