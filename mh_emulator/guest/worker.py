@@ -106,6 +106,10 @@ class Worker:
             (self._page("tables"), tables),
         ]
 
+    def awaiting(self, c_mask: int) -> list[tuple[int, bytes]]:
+        """The same for a vCPU at `landing`: memory that was never launched is no zero, and would look like a state."""
+        return [*self.contents(c_mask), (self.state, bytes(PAGE_BYTES))]
+
     def _page(self, name: str) -> int:
         return self.base + _PAGES[name] * PAGE_BYTES
 

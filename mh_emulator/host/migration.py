@@ -206,7 +206,7 @@ def _launch(scenario: Scenario, placement: Placement, worker: Worker, machines: 
     if not source.es:
         target.launch(owners[1], (), key)
     else:
-        target.launch(owners[1], worker.contents(c_mask), key, worker.landing(c_mask))
+        target.launch(owners[1], worker.awaiting(c_mask), key, worker.landing(c_mask))
         parked = target.run_guest()
         if parked.reason is not Reason.HLT:
             raise MigrationError(f"the target's guest does not wait for its registers: it left with {parked}")

@@ -67,6 +67,9 @@ class TransportCommands(LaunchCommands):
         """KVM_SEV_RECEIVE_UPDATE_DATA into `size` bytes, without it as many as `packet` has."""
         ioctl = "KVM_SEV_RECEIVE_UPDATE_DATA"
         size = len(packet.data) if size is None else size
+        if not self.encrypted:
+            # Linux has EINVAL here where all other commands have ENOTTY.
+            raise KvmError(errno.EINVAL, ioctl)
         own = self._on_owner(ioctl)
         check_blob(ioctl, packet.header)
         check_blob(ioctl, packet.data)

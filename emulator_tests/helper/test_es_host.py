@@ -1,0 +1,88 @@
+"""A host of an SEV-ES guest: what it cannot set, cannot see, and cannot make the helper do."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from emulator_tests.helper.conftest import DRAM_BYTES, PAGES, TRANSPORT_KEY
+from emulator_tests.helper.test_handover import started
+from emulator_tests.helper.test_migrate import loaded
+from emulator_tests.machine.guests import fails
+from mh_builder.image.model import Image
+from mh_builder.paging import PAGE_BYTES
+from mh_emulator.exits import Exit, Reason
+from mh_emulator.host.machine import Machine
+from mh_emulator.host.migration import POLICY_ES
+from mh_emulator.host.placement import place
+from mh_emulator.host.ring import HelperStopped
+from mh_emulator.host.session import Batch, connect, export_batch
+from mh_emulator.owner import GuestOwner, OwnerRefuses
+from mh_emulator.parts import PARTS
+from mh_emulator.platform import Platform
+from mh_emulator.registers import Registers
+
+C_MASK = 1 << PARTS["milan"].c_bit
+
+
+def ground(image: Image) -> Machine:
+    """A guest that has not been launched."""
+    helper = loaded(image)
+    return Machine(Platform(PARTS["milan"], DRAM_BYTES, 1), place(PAGES * PAGE_BYTES, helper), helper)
+
+
+@pytest.mark.parametrize("who", ["helper", "guest"])
+def test_other_registers_at_the_start_are_no_helper_of_the_owners(
+    es_images: dict[str, Image], monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    """LAUNCH_UPDATE_VMSA measures what the host has set, so the owner sees another digest and keeps its key."""
+    machine = ground(es_images["regions"])
+    worker = machine.placement.worker(1, machine.helper, machine.base)
+    create = Machine._make_mirror
+
+    def make_and_change(self: Machine) -> None:
+        create(self)
+        vcpu = self.helper_vcpu if who == "helper" else self.vcpu
+        vcpu.set_registers(vcpu.get_registers().with_changes(rbx=1))
+
+    monkeypatch.setattr(Machine, "_make_mirror", make_and_change)
+    with pytest.raises(OwnerRefuses, match="^launch measurement: expected "):
+        machine.launch(GuestOwner(POLICY_ES), worker.contents(C_MASK), TRANSPORT_KEY, worker.start(C_MASK))
+
+
+def test_a_policy_without_es_takes_no_vmsa(es_images: dict[str, Image]) -> None:
+    """The owner's policy decides: without bit 2 the secure processor gives the guest no ASID of that kind."""
+    machine = ground(es_images["regions"])
+    with pytest.raises(OSError, match=r"KVM_SEV_LAUNCH_START: EIO \(firmware: INVALID_ASID\)"):
+        machine.launch(GuestOwner(POLICY_ES & ~4), (), TRANSPORT_KEY)
+
+
+def test_registers_of_guest_and_helper_are_nobodys(es_images: dict[str, Image]) -> None:
+    machine = started(es_images["isolated"])
+    machine.start_helper()
+    for vcpu in (machine.vcpu, machine.helper_vcpu):
+        with fails(errno.EINVAL, "KVM_GET_REGS"):
+            vcpu.get_registers()
+        with fails(errno.EINVAL, "KVM_SET_REGS"):
+            vcpu.set_registers(Registers.long_mode(0, 0, 0))
+
+
+def test_a_request_for_no_ram_stops_the_helper(es_images: dict[str, Image]) -> None:
+    """KVM makes the page MMIO, which is #VC: the helper has no handler but the one that wipes keys and says so."""
+    machine = started(es_images["regions"])
+    other = started(es_images["regions"])
+    ring = machine.start_helper()
+    connect(ring, other.start_helper())
+    behind = machine.placement.topology.ram_bytes + PAGE_BYTES
+    with pytest.raises(HelperStopped, match=r"MH_RING_FAULT, vector 29, error code 0x400, "):
+        export_batch(ring, Batch(address=behind, count=1))
+
+
+def test_a_target_that_goes_on_too_early_waits(es_images: dict[str, Image]) -> None:
+    """The landing halts again while no registers have arrived."""
+    machine = ground(es_images["regions"])
+    worker = machine.placement.worker(1, machine.helper, machine.base)
+    machine.launch(GuestOwner(POLICY_ES), worker.awaiting(C_MASK), TRANSPORT_KEY, worker.landing(C_MASK))
+    for _ in range(3):
+        assert machine.run_guest() == Exit(Reason.HLT)
