@@ -40,7 +40,7 @@ def places(small: bytes) -> list[tuple[int, int]]:
     return [*spots, (top, 24 + 64), (len(small) - 0x100, 0x100), (len(small) - 0x600, 0x600)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_mutated_flash(
     small: bytes, places: list[tuple[int, int]], images: dict[str, Image], data: st.DataObject
@@ -55,7 +55,7 @@ def test_mutated_flash(
     exercise(mutated, images["alias-gpa"].data)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_mutated_contents(small: bytes, images: dict[str, Image], data: st.DataObject) -> None:
     """What is compressed is hostile, the flash around it is not."""
