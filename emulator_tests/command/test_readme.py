@@ -40,7 +40,7 @@ def test_shown_table_is_what_the_images_are(images: dict[str, Image]) -> None:
     assert list(rows) == list(SCHEMES)
     for scheme, row in rows.items():
         image = images[scheme]
-        assert [int(row[1]), int(row[2])] == [len(image.data), image.table_bytes]
+        assert [row[1], int(row[2]), int(row[3])] == ["host", len(image.data), image.table_bytes]
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
