@@ -35,7 +35,8 @@ VERSION = "0.1.0"
 
 _EPILOG = """\
 exit codes: 0 good; 1 what was asked for is bad (source, layout, image, migration), audit found something,
-two layouts differ, or walk reaches nothing; 2 the command line cannot be carried out; 130 interrupted. Results go to stdout, everything else to stderr."""
+two layouts differ, or walk reaches nothing; 2 the command line cannot be carried out; 130 interrupted.
+Results go to stdout, everything else to stderr."""
 
 _DIAGNOSTICS = (AssemblyError, LinkError)
 """Errors that are lines of their own, which name a place in a source or an object."""
