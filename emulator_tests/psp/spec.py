@@ -250,12 +250,12 @@ COMMANDS: Mapping[str, tuple[list[tuple[str, int, Check]], Callable[[Model, Args
         ("64 MiB window", 0x16, same_window), ("memory there", 0x09, copied_memory),
     ], nothing),
     "DBG_DECRYPT": ([
-        WORKING, aligned(16, "source", "destination"), ANY_LENGTH, HANDLE,
-        ("NODBG", 0x07, lambda m, a: not m.guest(a).policy & 1), ACTIVE, memory("source", "destination"),
+        WORKING, aligned(16, "source", "destination"), length(0, 1 << 40, 16), HANDLE,
+        ("NODBG", 0x07, lambda m, a: not m.guest(a).policy & 1), ACTIVE, ANY_LENGTH, memory("source", "destination"),
     ], nothing),
     "DBG_ENCRYPT": ([
-        WORKING, aligned(16, "source", "destination"), ANY_LENGTH, HANDLE,
-        ("NODBG", 0x07, lambda m, a: not m.guest(a).policy & 1), ACTIVE, memory("source", "destination"),
+        WORKING, aligned(16, "source", "destination"), length(0, 1 << 40, 16), HANDLE,
+        ("NODBG", 0x07, lambda m, a: not m.guest(a).policy & 1), ACTIVE, ANY_LENGTH, memory("source", "destination"),
     ], nothing),
 }  # fmt: skip
 

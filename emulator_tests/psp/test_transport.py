@@ -130,11 +130,12 @@ def test_a_packet_changed_anywhere_is_refused_and_nothing_is_written(offset: int
     assert rig.dram.read_raw(BASE, PAGE) == DATA
 
 
-def test_flags_are_looked_at_before_the_mac() -> None:
+def test_flags_are_looked_at_before_memory_and_mac() -> None:
     rig = Rig()
     handle = rig.guest(G.RUPDATE)
     compressed = packet(2, DATA, flags=1, tik=b"x" * 16)
-    assert status(lambda: rig.fw.receive_update_data(handle, compressed, BASE, PAGE)) is S.UNSUPPORTED
+    for spa in (BASE, 0):
+        assert status(lambda: rig.fw.receive_update_data(handle, compressed, spa, PAGE)) is S.UNSUPPORTED  # noqa: B023
 
 
 def test_cancel_leaves_a_guest_that_can_be_sent_again_under_other_keys() -> None:

@@ -59,9 +59,10 @@ def _debuggable(sp: Processor, command: Command, handle: int, move: Move) -> Gue
     sp.need_platform(command)
     source, destination, size = move
     check_alignment(source, destination)
-    # A length of 0 fails inside of the published build, with a code outside of the API's table.
-    require(size > 0 and size % BLOCK_BYTES == 0, Status.INVALID_LENGTH)
+    require(size % BLOCK_BYTES == 0, Status.INVALID_LENGTH)
     guest = sp.guests.get(handle)
     require(not guest.policy & Policy.NODBG, Status.POLICY_FAILURE)
     need_asid(guest)
+    # This fails inside of the published build, with a code outside of the API's table.
+    require(size > 0, Status.INVALID_LENGTH)
     return guest

@@ -102,8 +102,8 @@ def receive_update(sp: Processor, command: Command, handle: int, incoming: Incom
     require(size == len(packet.data) and len(packet.header) >= HEADER_BYTES, Status.INVALID_LENGTH)
     _check_size(sp, size)
     check_alignment(spa)
-    sp.memory.check(spa, size)
     refuse_compressed(packet)
+    sp.memory.check(spa, size)
     data = open_packet(guest, _context(sp, is_vmsa=is_vmsa), packet)
     if is_vmsa:
         require(size >= VMSA_BYTES, Status.INVALID_LENGTH)
