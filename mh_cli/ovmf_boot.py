@@ -29,6 +29,7 @@ _LINE = re.compile(
 )
 _E820 = re.compile(r"BIOS-e820: \[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] (.+?)\s*$", re.MULTILINE)
 _MIB = 1 << 20
+_LONGEST_TIMEOUT = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     kernel = None if arguments.kernel is None else read_file(arguments.kernel, LARGEST_KERNEL)
     if not _MIB <= arguments.ram <= 1 << 40:
         raise UsageError(f"RAM of {arguments.ram:#x} bytes is not in {_MIB:#x} to {1 << 40:#x}")
+    if not 0 < arguments.timeout <= _LONGEST_TIMEOUT:
+        raise UsageError(f"timeout of {arguments.timeout:g} s is not in 0 to {_LONGEST_TIMEOUT}")
     with tempfile.TemporaryDirectory(prefix="mh-boot-") as folder:
         # Copies: QEMU writes to flash, and a name may hold what its options do not.
         for name, data in (("firmware", flash), ("variables", variables), ("kernel", kernel)):

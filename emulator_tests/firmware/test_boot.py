@@ -43,6 +43,12 @@ def test_without_qemu(injected: Find, command: Command, monkeypatch: pytest.Monk
     assert outcome == (1, "", f"build.py: error: {PROGRAM} is not installed (Debian: qemu-system-x86)\n")
 
 
+@pytest.mark.parametrize("timeout", ["nan", "0", "-1", "inf"])
+def test_timeout_that_is_none(injected: Find, command: Command, timeout: str) -> None:
+    outcome = command("ovmf", "boot", injected("4M"), f"--timeout={timeout}")
+    assert outcome == (2, "", f"build.py: error: timeout of {timeout} s is not in 0 to 86400\n")
+
+
 def test_image_without_the_helper(stock: Find, command: Command) -> None:
     outcome = command("ovmf", "boot", stock("2M"))
     assert outcome.code == 1
