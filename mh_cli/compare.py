@@ -17,9 +17,13 @@ from mh_cli.matrix import print_comparison
 from mh_cli.output import print_json
 from mh_compare.attacks import ATTACKS
 from mh_compare.columns import COLUMNS
+from mh_compare.markdown import render
 from mh_compare.page import as_html, as_svg
 from mh_compare.results import Comparison
 from mh_compare.run import Task, compare, subject, tasks
+
+_WORTH_A_PROCESS = 20
+"""Tasks that take about as long as it takes to begin another process."""
 
 
 def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
@@ -34,8 +38,10 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
         )  # fmt: skip
     parser.add_argument("--html", type=Path, metavar="FILE", help="everything, with pictures, as one page")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="the address spaces in one drawing")
-    parser.add_argument("--jobs", type=_jobs, default=_cpus(), metavar="N", help="processes (default: one a CPU)")
-    options.add_json(parser)
+    parser.add_argument("--jobs", type=_jobs, metavar="N", help="processes (default: one a CPU, fewer for little work)")
+    form = parser.add_mutually_exclusive_group()
+    options.add_json(form)
+    form.add_argument("--markdown", action="store_true", help="print the page docs/compare.md")
     parser.set_defaults(run=run)
 
 
@@ -43,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Do everything, or what was asked for, and print it."""
     schemes = options.schemes(arguments)
     names = [*arguments.column, *arguments.attack] or [*COLUMNS, *ATTACKS]
-    result = _with_progress(tasks(names, schemes, arguments.part), arguments.jobs)
+    chosen = tasks(names, schemes, arguments.part)
+    result = _with_progress(chosen, arguments.jobs or _jobs_for(chosen))
     layouts = [subject(scheme, arguments.part).layout for scheme in schemes] if arguments.html or arguments.svg else []
     if arguments.html is not None:
         _write(arguments.html, as_html(result, layouts))
@@ -51,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         _write(arguments.svg, as_svg(layouts))
     if arguments.json:
         print_json("compare/1", result.as_json())
+    elif arguments.markdown:
+        print(render(result), end="")
     else:
         print_comparison(result)
     return GOOD
@@ -67,8 +76,8 @@ def _with_progress(chosen: list[Task], jobs: int) -> Comparison:
         return compare(chosen, jobs, lambda: progress.advance(bar))
 
 
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0))
+def _jobs_for(chosen: list[Task]) -> int:
+    return min(len(os.sched_getaffinity(0)), 1 + len(chosen) // _WORTH_A_PROCESS)
 
 
 def _jobs(text: str) -> int:

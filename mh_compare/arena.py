@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import TypeVar
 
 from mh_builder.image.model import Image
+from mh_builder.image.vmsa import write_vmsa
 from mh_builder.paging import PAGE_BYTES
-from mh_builder.schemes.space import HELPER_VA
+from mh_builder.schemes.space import HELPER_VA, Start
 from mh_compare.outcome import Ended, by_exit
 from mh_emulator.exits import Exit, Reason
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import POLICY
+from mh_emulator.host.migration import POLICY, POLICY_ES
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import Request, Ring, Sealed
 from mh_emulator.host.session import Batch, abort, begin, connect, greet
@@ -51,11 +52,14 @@ class Candidate:
 
     name: str
     image: Image
+    part: Part
 
     @cached_property
     def helper(self) -> HelperImage:
-        """The image as a loader reads it."""
-        return parse_image(self.image.data)
+        """The image as a host gets it: under SEV-ES with the page that starts it."""
+        is_es = self.image.space.options.start is Start.ES
+        vmsa = write_vmsa(self.image, self.image.space.base, self.part.c_bit) if is_es else None
+        return parse_image(self.image.data, vmsa)
 
 
 @dataclass(frozen=True)
@@ -124,10 +128,19 @@ def export_entry(address: int) -> bytes:
 
 @dataclass(frozen=True)
 class Arena:
-    """One layout on platforms of `part`; it shares nothing with another arena."""
+    """One layout on platforms of its part; it shares nothing with another arena."""
 
     candidate: Candidate
-    part: Part
+
+    @property
+    def part(self) -> Part:
+        """The processor."""
+        return self.candidate.part
+
+    @property
+    def policy(self) -> int:
+        """What a careful owner of such a guest demands."""
+        return POLICY if self.helper.vmsa is None else POLICY_ES
 
     @property
     def helper(self) -> HelperImage:
@@ -148,12 +161,12 @@ class Arena:
         """What a machine is made of; another seed is another platform."""
         return Platform(self.part, _DRAM_BYTES + 2 * len(self.contents), seed), self.placement, self.helper
 
-    def launch(self, machine: M, policy: int = POLICY) -> M:
+    def launch(self, machine: M, policy: int | None = None) -> M:
         """Launch a guest with the contents there, by its owner; the helper is not started."""
-        machine.launch(GuestOwner(policy), self.boot_contents(), TRANSPORT_KEY)
+        machine.launch(GuestOwner(self.policy if policy is None else policy), self.boot_contents(), TRANSPORT_KEY)
         return machine
 
-    def launched(self, policy: int = POLICY) -> Machine:
+    def launched(self, policy: int | None = None) -> Machine:
         """The same on the source's platform, by a faithful host."""
         return self.launch(Machine(*self.ground(SOURCE)), policy)
 
@@ -174,7 +187,7 @@ class Arena:
     def target(self) -> Side:
         """An empty guest on another platform, its helper started; it has frames for all pages."""
         machine = Machine(*self.ground(TARGET))
-        machine.launch(GuestOwner(POLICY), (), TRANSPORT_KEY)
+        machine.launch(GuestOwner(self.policy), (), TRANSPORT_KEY)
         for page in self.ram:
             machine.memory.spa(page)
         return self.side(machine)

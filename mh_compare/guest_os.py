@@ -49,7 +49,9 @@ class GuestOs:
         vcpu.set_registers(
             Registers.long_mode(_CODE, DATA + PAGE_BYTES, _TABLES | 1 << self._machine.platform.part.c_bit)
         )
-        leave = vcpu.run(INSTRUCTIONS)
+        leave = self._machine.run_guest(INSTRUCTIONS)
+        while leave.reason is Reason.MSR:
+            leave = self._machine.run_guest(INSTRUCTIONS)
         if leave.reason is Reason.MMIO:
             no_slot(leave)
         if leave != Exit(Reason.HLT):

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import NoReturn
 
 from mh_emulator.exits import Exit, Reason
+from mh_emulator.host.handover import HandoverError
 from mh_emulator.host.ring import HelperRefused, HelperStopped
 from mh_emulator.kvm import KvmError
 from mh_emulator.loader import ImageError
@@ -43,7 +44,7 @@ class Ended(Exception):
         self.outcome = outcome
 
 
-EXPECTED = (Ended, KvmError, HelperRefused, HelperStopped, OwnerRefuses, ImageError)
+EXPECTED = (Ended, HandoverError, KvmError, HelperRefused, HelperStopped, OwnerRefuses, ImageError)
 """Exceptions that end an attack; any other is a mistake of ours."""
 
 
@@ -88,6 +89,8 @@ def by_exception(error: Exception) -> Outcome:
             return refused(f"{error.ioctl}: firmware {error.status.name} ({error.status:#04x})")
         case KvmError():
             return refused(f"{error.ioctl}: {errno.errorcode[error.errno or 0]}")
+        case HandoverError():
+            return refused(f"the host refuses the {error}")
         case HelperRefused():
             return refused(error.status.name)
         case OwnerRefuses():

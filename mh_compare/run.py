@@ -11,7 +11,7 @@ from functools import cache
 
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB
-from mh_builder.schemes.space import Options
+from mh_builder.schemes.space import Options, Start
 from mh_compare.arena import Arena, Candidate
 from mh_compare.attacks import ATTACKS, FAMILIES
 from mh_compare.columns import COLUMNS, Subject
@@ -43,10 +43,11 @@ class Task:
 
 
 @cache
-def candidate(scheme: str, part: str) -> Candidate:
+def candidate(scheme: str, part: str, start: Start = Start.HOST) -> Candidate:
     """The scheme's image for that part, for a small guest: the less there is to launch the better."""
-    options = Options(window_bit=PARTS[part].window_bit, largest_page=PARTS[part].largest_page, ram_limit=_RAM_LIMIT)
-    return Candidate(scheme, build_helper(scheme, options))
+    known = PARTS[part]
+    options = Options(window_bit=known.window_bit, largest_page=known.largest_page, ram_limit=_RAM_LIMIT, start=start)
+    return Candidate(scheme, build_helper(scheme, options), known)
 
 
 def compare(tasks: Sequence[Task], jobs: int, done: Callable[[], object]) -> Comparison:
@@ -86,8 +87,8 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _arena(scheme: str, part: str) -> Arena:
-    return Arena(candidate(scheme, part), PARTS[part])
+def _arena(scheme: str, part: str, start: Start) -> Arena:
+    return Arena(candidate(scheme, part, start))
 
 
 _shared_arena = cache(_arena)
@@ -96,7 +97,7 @@ _shared_arena = cache(_arena)
 @cache
 def subject(scheme: str, part: str) -> Subject:
     """What columns are asked about."""
-    return Subject(scheme, PARTS[part], candidate(scheme, part))
+    return Subject(scheme, PARTS[part], candidate(scheme, part), candidate(scheme, part, Start.ES))
 
 
 def _measure(task: Task) -> Cell:
@@ -117,7 +118,7 @@ def _measure(task: Task) -> Cell:
 def _attack(task: Task) -> AttackResult:
     attack = ATTACKS[task.name]
     part = attack.part or task.part
-    arena = _shared_arena(task.scheme, part) if attack.is_gentle else _arena(task.scheme, part)
+    arena = (_shared_arena if attack.is_gentle else _arena)(task.scheme, part, attack.start)
     outcome = attack.outcome(arena)
     return AttackResult(
         attack=attack.name,

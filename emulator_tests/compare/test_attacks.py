@@ -24,7 +24,7 @@ SUCCEED_EVERYWHERE = {
     "host-moves-chosen-naples", "host-replays-guest", "host-replays-helper", "host-reads-registers",
     "host-sets-registers", "host-swaps-pages", "host-replaces-helper", "host-aliases-secret", "host-aliases-code",
     "host-clones-guest", "host-loads-elsewhere", "host-debugs-debuggable", "host-shares-shareable-key",
-    "host-sends-sendable-guest", "host-second-mirror",
+    "host-sends-sendable-guest", "host-second-mirror", "host-replays-es-helper",
 }  # fmt: skip
 """What docs/security.md says that nobody defends in plain SEV."""
 
@@ -46,6 +46,9 @@ REFUSALS = {
     "host-debugs": "KVM_SEV_DBG_DECRYPT: firmware POLICY_FAILURE (0x07)",
     "host-shares-key": "KVM_SEV_LAUNCH_START: firmware POLICY_FAILURE (0x07)",
     "host-sends-guest": "KVM_SEV_SEND_START: firmware POLICY_FAILURE (0x07)",
+    "host-reads-es-registers": "KVM_GET_REGS: EINVAL",
+    "host-sets-es-registers": "KVM_SET_REGS: EINVAL",
+    "host-second-es-mirror": "KVM_SEV_LAUNCH_UPDATE_VMSA: firmware INVALID_GUEST_STATE (0x02)",
     "host-launches-into-mirror": "KVM_SEV_LAUNCH_UPDATE_DATA: EINVAL",
     "host-launches-late": "KVM_SEV_LAUNCH_UPDATE_DATA: firmware INVALID_GUEST_STATE (0x02)",
     "host-mirrors-mirror": "KVM_CAP_VM_COPY_ENC_CONTEXT_FROM: EINVAL",
@@ -89,6 +92,13 @@ def test_only_isolated_keeps_the_guest_out(comparison: Comparison) -> None:
         assert results(comparison, attack.name)["isolated"].seen.startswith("no memory slot at GPA 0x40000")
 
 
+def test_tuples_that_lie(comparison: Comparison) -> None:
+    """`regions` asks the guest where its helper lies, and does not believe everything."""
+    found = results(comparison, "guest-lies-in-tuples")
+    assert found["regions"].seen.startswith("the host refuses the hand-over tuple 0: mirror GPA 0x1000 to 0x2000")
+    assert {result.outcome for layout, result in found.items() if layout.startswith("alias")} == {"harmless garbage"}
+
+
 def test_helper_is_named_by_no_alias(comparison: Comparison) -> None:
     for attack in ("host-exports-helper", "host-imports-over-helper"):
         for scheme, result in results(comparison, attack).items():
@@ -107,7 +117,7 @@ def weakened(image: Image, symbol: str, text: str) -> Arena:
     code = assemble_text(f"{text}\n ret", "weak").sections[0].data
     start = image.symbol(symbol).value - HELPER_VA
     data = image.data[:start] + code + image.data[start + len(code) :]
-    return Arena(Candidate("regions", replace(image, data=data)), PARTS["milan"])
+    return Arena(Candidate("regions", replace(image, data=data), PARTS["milan"]))
 
 
 @pytest.mark.parametrize(

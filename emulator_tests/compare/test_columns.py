@@ -93,6 +93,11 @@ def test_where_to(comparison: Comparison) -> None:
         assert values(comparison, column) == dict.fromkeys(RESIDENT, "no: MH_PROTECTED") | {"isolated": "yes"}
 
 
+def test_under_es(comparison: Comparison) -> None:
+    assert values(comparison, "sev-es") == dict.fromkeys(SCHEMES, "yes")
+    assert all("VMSA" in cell.detail for cell in row(comparison, "sev-es").values())
+
+
 def test_policy(comparison: Comparison) -> None:
     assert set(values(comparison, "policy").values()) == {"any"}
     assert all("NODBG|NOKS|NOSEND" in cell.detail for cell in row(comparison, "policy").values())

@@ -10,9 +10,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from emulator_tests.command.conftest import ROOT
 from emulator_tests.report.browser import PROGRAM, open_page
 from mh_builder.report.layout import Layout
 from mh_builder.schemes import SCHEMES
+from mh_compare.markdown import render
 from mh_compare.page import as_html, as_svg
 from mh_compare.results import Comparison
 from mh_compare.run import DEFAULT_PART, subject
@@ -45,6 +47,11 @@ def test_page_says_everything(html: str, comparison: Comparison) -> None:
         assert html.count(f'<td class="verdict {kind}"') == number > 0
     hows = [cell.how for cell in comparison.cells] + [attack.how for attack in comparison.attacks]
     assert all(f'{how}"' in html for how in hows)
+
+
+def test_docs_are_up_to_date(comparison: Comparison) -> None:
+    page = ROOT / "docs" / "compare.md"
+    assert render(comparison) == page.read_text(), "run: build.py compare --markdown > docs/compare.md"
 
 
 def test_drawing(layouts: list[Layout]) -> None:

@@ -93,11 +93,24 @@ _SENT = "Without the policy's SEV bit nobody checks that the receiver is a chip 
 
 ATTACKS = (
     Attack("host-debugs", "Host uses DBG_DECRYPT", partial(debug, policy=POLICY)),
-    Attack("host-debugs-debuggable", "The same without NODBG", partial(debug, policy=_but(Policy.NODBG)), _DEBUGGED),
+    Attack(
+        "host-debugs-debuggable",
+        "Host uses DBG_DECRYPT, no NODBG",
+        partial(debug, policy=_but(Policy.NODBG)),
+        _DEBUGGED,
+    ),
     Attack("host-shares-key", "Host launches a VM with the guest's key", partial(share_key, policy=POLICY)),
-    Attack("host-shares-shareable-key", "The same without NOKS", partial(share_key, policy=_but(Policy.NOKS)), _SHARED),
+    Attack(
+        "host-shares-shareable-key",
+        "Host launches a VM with the guest's key, no NOKS",
+        partial(share_key, policy=_but(Policy.NOKS)),
+        _SHARED,
+    ),
     Attack("host-sends-guest", "Host has the guest sent to a key of its own", partial(send_home, policy=POLICY)),
     Attack(
-        "host-sends-sendable-guest", "The same without NOSEND", partial(send_home, policy=_but(Policy.NOSEND)), _SENT
+        "host-sends-sendable-guest",
+        "Host has the guest sent to a key of its own, no NOSEND",
+        partial(send_home, policy=_but(Policy.NOSEND)),
+        _SENT,
     ),
 )

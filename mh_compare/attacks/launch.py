@@ -77,7 +77,7 @@ class Elsewhere(Liar):
 
 def load_elsewhere(arena: Arena) -> Outcome:
     """Load the helper into RAM that its tables do not know as its own, then export its secret."""
-    arena = Roomy(arena.candidate, arena.part)
+    arena = Roomy(arena.candidate)
     source = alone(arena.side(arena.launch(Elsewhere(*arena.ground(SOURCE)))))
     address = source.machine.request_address(_ELSEWHERE + int(arena.helper.descriptor.secret_offset))
     return by_status(source.ask(Op.MH_OP_EXPORT, address), "the helper exports its own secret, sealed")

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mh_builder.paging import PAGE_BYTES
-from mh_builder.schemes.space import HELPER_VA
-from mh_compare.arena import INSTRUCTIONS, SOURCE, TARGET, TRANSPORT_KEY, Arena, Op, Side, export_entry
+from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
+from mh_compare.arena import INSTRUCTIONS, SOURCE, TARGET, TRANSPORT_KEY, Arena, Op, Side, alone, export_entry
 from mh_compare.attacks.attack import Attack
-from mh_compare.guest_os import assemble
+from mh_compare.guest_os import DATA, GuestOs, assemble
 from mh_compare.outcome import Outcome, by_status, harmless, succeeds
+from mh_emulator.host.consent import MIGRATION_READY, MSR_KVM_MIGRATION_CONTROL
 from mh_emulator.host.machine import Machine, Slot
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import connect
@@ -139,7 +140,30 @@ def _received_by_guest(machine: Machine, ram_addr: int, offset: int, data: bytes
     machine.platform.dram.write_private(machine.asid, machine.memory.spa(ram_addr), page)
 
 
+def lie_to_host(arena: Arena) -> Outcome:
+    """Have the guest hand over a tuple that puts its own page into the mirror's window of RAM; then migrate."""
+    machine = arena.launched()
+    tuple_ = abi.mh_region(main_gpa=0, length=PAGE_BYTES, mirror_gpa=PAGE_BYTES, kind=abi.MH_REGION_PRIVATE)
+    lie = abi.mh_handover(
+        magic=abi.MH_HANDOVER_MAGIC,
+        version=abi.MH_ABI_VERSION,
+        count=1,
+        regions=[tuple_] + [abi.mh_region()] * (abi.MH_HANDOVER_REGIONS - 1),
+    )
+    guest = GuestOs(machine)
+    ring = HELPER_VA + SHARED_OFFSET + arena.helper.ring_offset
+    guest.run(
+        f"mov rsi, {DATA:#x}\n mov rdi, {ring:#x}\n mov ecx, {len(lie)}\n rep movsb\n"
+        f"mov ecx, {MSR_KVM_MIGRATION_CONTROL:#x}\n mov eax, {MIGRATION_READY}\n xor edx, edx\n wrmsr\n hlt",
+        lie.dumps(),
+    )
+    source = alone(arena.side(machine))
+    source.export(machine.request_address(arena.ram[0]))
+    return harmless("nobody asks the guest: the helper exports what it should")
+
+
 ATTACKS = (
+    Attack("guest-lies-in-tuples", "Guest OS hands over a tuple inside the RAM window", lie_to_host),
     Attack("host-swaps-pages", "Host's slots exchange two guest pages", swap_guest_pages, _NO_RMP),
     Attack(
         "host-replaces-helper",

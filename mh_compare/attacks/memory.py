@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mh_builder.paging import ENTRY_BYTES, PAGE_BYTES, table_index
+from mh_builder.schemes.space import Start
 from mh_compare.arena import TRANSPORT_KEY, Arena, Side, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import blocks_of, nonce_reuse, xor
@@ -198,12 +199,19 @@ ATTACKS = (
     ),
     Attack(
         "host-moves-chosen-naples",
-        "The same on the first generation (naples)",
+        "Host prepares a block and moves it, first generation",
         move_chosen,
         "XE mode: a moved block changes by a constant of the two addresses. Later parts use XEX.",
         part="naples",
     ),
     Attack("host-replays-guest", "Host puts an old copy of a guest page back", replay_guest, _NO_INTEGRITY),
     Attack("host-replays-helper", "Host puts the helper's variables back", replay_helper, _NO_INTEGRITY),
+    Attack(
+        "host-replays-es-helper",
+        "Host puts the helper's variables back under SEV-ES",
+        replay_helper,
+        _NO_INTEGRITY,
+        start=Start.ES,
+    ),
     Attack("host-copies-ciphertext", "Host copies stored bytes to another platform", copy_to_target),
 )

@@ -6,12 +6,13 @@ from capstone import CS_ARCH_X86, CS_MODE_64, Cs
 from capstone.x86 import X86_OP_MEM
 
 from mh_builder.paging import PAGE_BYTES
-from mh_builder.schemes.space import HELPER_VA
+from mh_builder.schemes.space import HELPER_VA, Start
 from mh_compare.arena import INSTRUCTIONS, Arena, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import nonce_reuse
-from mh_compare.outcome import Outcome, succeeds
-from mh_emulator.kvm import Vcpu
+from mh_compare.outcome import Outcome, refused, succeeds
+from mh_emulator.exits import Reason
+from mh_emulator.kvm import Vcpu, VmType
 from payload import abi
 
 _STRIDE = 4
@@ -56,6 +57,22 @@ def second_mirror(arena: Arena) -> Outcome:
     return nonce_reuse(source.ring.take_sealed(0), overtaken, arena.plaintext(0), arena.plaintext(1))
 
 
+def second_es_mirror(arena: Arena) -> Outcome:
+    """Make a second mirror after the launch, and run it."""
+    machine = arena.source.machine
+    mirror = machine.platform.create_vm(VmType.SEV_ES)
+    mirror.copy_enc_context_from(machine.vm)
+    vcpu = mirror.create_vcpu()
+    vcpu.set_registers(machine.helper_registers())
+    for number, slot in enumerate(machine.mirror_slots()):
+        mirror.set_user_memory_region(number, slot.gpa, slot.size, slot.memory, slot.offset)
+    mirror.sev_launch_update_vmsa()
+    leave = vcpu.run(INSTRUCTIONS)
+    return (
+        succeeds("the second mirror runs") if leave.reason is Reason.HLT else refused(f"KVM_RUN: {leave.reason.value}")
+    )
+
+
 def _another(arena: Arena) -> Vcpu:
     """A second mirror with the slots of the first, its vCPU in the state of the first's."""
     machine = arena.source.machine
@@ -90,4 +107,5 @@ ATTACKS = (
     Attack("host-launches-late", "Host encrypts data through the running main VM", launch_late, is_gentle=True),
     Attack("host-mirrors-mirror", "Host makes a mirror of the mirror", mirror_of_mirror, is_gentle=True),
     Attack("host-second-mirror", "Host lets a second mirror race the first", second_mirror, _TWO_VIEWS),
+    Attack("host-second-es-mirror", "Host makes a second mirror under SEV-ES", second_es_mirror, start=Start.ES),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mh_builder.schemes.space import HELPER_VA
+from mh_builder.schemes.space import HELPER_VA, Start
 from mh_compare.arena import TRANSPORT_KEY, Arena, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import blocks_of, nonce_reuse
@@ -63,4 +63,6 @@ ATTACKS = (
     Attack("host-reads-registers", "Host interrupts the helper and reads its registers", read, _OPEN),
     Attack("host-sets-registers", "Host starts the helper at an instruction of its choice", start_anywhere, _OPEN),
     Attack("host-restarts-helper", "Host starts the helper again with the same ring and nonce", start_again),
+    Attack("host-reads-es-registers", "Host reads the helper's registers under SEV-ES", read, start=Start.ES),
+    Attack("host-sets-es-registers", "Host sets the helper's registers under SEV-ES", start_anywhere, start=Start.ES),
 )

@@ -37,6 +37,8 @@ class Subject:
     part: Part
     small: Candidate
     """Its image for a small guest, quick to launch."""
+    small_es: Candidate
+    """The same for SEV-ES."""
 
     @property
     def options(self) -> Options:
@@ -57,12 +59,12 @@ class Subject:
     @property
     def as_built(self) -> Candidate:
         """The same as something to be launched."""
-        return Candidate(self.scheme, self.image)
+        return Candidate(self.scheme, self.image, self.part)
 
     @cached_property
     def calls(self) -> Calls:
         """What it takes to launch a VM with nothing but the helper, and to start it."""
-        platform, placement, helper = Arena(self.as_built, self.part).ground(SOURCE)
+        platform, placement, helper = Arena(self.as_built).ground(SOURCE)
         calls = Calls(platform)
         machine = Machine(platform, placement, helper)
         machine.launch(GuestOwner(POLICY), (), TRANSPORT_KEY)
@@ -71,7 +73,7 @@ class Subject:
 
     def arena(self) -> Arena:
         """A new arena for a small guest."""
-        return Arena(self.small, self.part)
+        return Arena(self.small)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def helper_memory(subject: Subject) -> Value:
 
 def reserved(subject: Subject) -> Value:
     """RAM of the main VM that the started helper has, and where."""
-    machine = Arena(subject.as_built, subject.part).source.machine
+    machine = Arena(subject.as_built).source.machine
     taken = (len(machine.memory.populated()) - len(machine.guest_pages())) * PAGE_BYTES
     if not taken:
         return Value("nothing", 0)

@@ -43,13 +43,27 @@ class Loaded(Arena):
 
 def exits(subject: Subject) -> Value:
     """KVM_RUN calls of both helpers while they move RAM in bulk, from the first greeting to the agreed totals."""
-    arena = Loaded(subject.as_built, subject.part)
+    arena = Loaded(subject.as_built)
     source, target = arena.launched(), Machine(*arena.ground(TARGET))
     target.launch(GuestOwner(POLICY), (), TRANSPORT_KEY)
     pages, count = migration.move(source, target, arena.ram)
     if any(source.read_guest(page) != target.read_guest(page) for page in arena.ram):
         raise AssertionError(f"{subject.scheme}: RAM arrives changed")
     return Value(f"{count / pages:.4f}", count / pages, f"{count} for {pages} pages")
+
+
+def under_es(subject: Subject) -> Value:
+    """A whole migration under SEV-ES: a guest at work, its registers too, to another platform."""
+    candidate = subject.small_es
+    scenario = migration.Scenario(
+        subject.scheme,
+        subject.part,
+        candidate.helper,
+        candidate.image.table_bytes,
+        Arena(candidate).contents,
+    )
+    report = migration.run(scenario)
+    return Value("yes" if report.good else "no", detail=f"{report.pages} pages, the VMSA one of them")
 
 
 class Unplugged(Arena):
@@ -64,7 +78,7 @@ class Unplugged(Arena):
 
 def never_mapped(subject: Subject) -> Value:
     """Move a page that the main VM has at no address, as a VMSA or the RAM of a device."""
-    arena = Unplugged(subject.small, subject.part)
+    arena = Unplugged(subject.small)
     source, target = arena.connect()
     page = source.machine.memory.size - PAGE_BYTES
     source.machine.platform.dram.write_private(source.machine.asid, source.machine.memory.spa(page), b"data" * 1024)
@@ -76,7 +90,7 @@ def never_mapped(subject: Subject) -> Value:
 
 def unplugged(subject: Subject) -> Value:
     """The guest writes to plugged memory; the host unplugs and moves it, and plugs it at the target."""
-    arena = Unplugged(subject.small, subject.part)
+    arena = Unplugged(subject.small)
     source, target = arena.connect()
     page = source.machine.memory.size - PAGE_BYTES
     _plug(source.machine, page)
@@ -128,7 +142,7 @@ class Upgraded(Arena):
 def upgrade(subject: Subject, change: Callable[[Options], Options]) -> Value:
     """Move a guest that uses all RAM that the old firmware leaves it to one whose build had other options."""
     new = parse_image(build_helper(subject.scheme, change(subject.small.image.space.options)).data)
-    source, target = Upgraded(subject.small, subject.part, new).connect()
+    source, target = Upgraded(subject.small, new).connect()
     behind = DEFAULT_HOME + subject.small.image.memory_bytes
     for page in (0, behind, _OTHER_HOME):
         source.machine.platform.dram.write_private(
@@ -158,6 +172,7 @@ COLUMNS = (
     Column("exits", "host exits for a page, both helpers together", "exits", exits),
     Column("never-mapped", "moves RAM that has no GPA", "", never_mapped),
     Column("unplugged", "moves unplugged virtio-mem", "", unplugged),
+    Column("sev-es", "migrates SEV-ES guests", "", under_es),
     Column("upgrade", "firmware upgrade to a helper that is not larger", "", partial(upgrade, change=_smaller)),
     Column("upgrade-larger", "firmware upgrade to a larger helper", "", partial(upgrade, change=_larger)),
     Column("upgrade-moved", "firmware upgrade to a helper at another place", "", partial(upgrade, change=_elsewhere)),

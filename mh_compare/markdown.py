@@ -1,0 +1,76 @@
+"""`docs/compare.md`: which scheme to choose, in plain words and in what was executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from mh_compare.outcome import Verdict
+from mh_compare.results import AttackResult, Comparison
+
+_HEAD = """\
+# Which address space?
+
+*Made by `build.py compare --markdown`: every cell and every outcome below was executed in the emulator.*
+
+The thread of August 2021 proposed three address spaces for the mirror VM. This page says what tells them apart; the
+figures (page tables, translations, memory, calls, host exits) are printed by `build.py compare`, and `--html FILE`
+makes one page of all that with pictures. Each cell there names the command that has it again.
+
+* **`isolated`** is the only one in which the guest's own kernel cannot reach the helper: it has no address for it.
+  It takes no RAM of the guest, so a host with newer firmware may bring a larger helper, or one at another place, and
+  its RAM window has no hole, so that a GiB is one translation. Its price is a launch in which the host gives
+  LAUNCH_UPDATE_DATA pages that are in no slot of the main VM, as `docs/isolated.md` says.
+* **`regions`** keeps the helper in the guest's memory, at an address that both firmwares must reserve, and moves it
+  out of the way in the mirror. It costs a slot more than the others, and the guest has to hand its tuples over.
+* **`alias-window`** and **`alias-window-high`** are as `regions`, with one slot less; they can be started in 32-bit
+  mode. They differ in where the window begins, and in a page table.
+* **`alias-gpa`** asks for nothing new of the host, but what has no guest-physical address cannot be named: unplugged
+  memory and the like stay behind.
+
+What a hostile *host* can do does not depend on the scheme: where SEV has no integrity none of them makes up for it.
+
+## What each can do
+"""
+
+_ATTACKS = """
+## Attacks, carried out
+
+*refused*: somebody says no before anything happens. *detected*: it is noticed before anything comes of it. *garbage*:
+it gives the attacker nothing that he can choose or read. **succeeds**: it does; why nothing in SEV prevents it stands
+below.
+"""
+
+_FIGURES = frozenset({"bytes", "pages", "leaves", "commands", "exits"})
+"""Units of what changes with every change of the helper."""
+
+_WORDS = {Verdict.HARMLESS.value: "garbage", Verdict.SUCCEEDS.value: "**succeeds**"}
+
+
+def render(result: Comparison) -> str:
+    """The whole page."""
+    lines = [_HEAD, *_row("", result.layouts), *_row("---", ["---"] * len(result.layouts))]
+    cells = (cell for cell in result.cells if cell.unit not in _FIGURES)
+    for title, row in groupby(cells, key=lambda cell: cell.title):
+        lines += _row(title, [cell.value for cell in row])
+    for family, attacks in groupby(result.attacks, key=lambda attack: attack.family):
+        lines += [_ATTACKS if family == result.attacks[0].family else "", f"### {family[0].upper()}{family[1:]}\n"]
+        lines += _row("", result.layouts)
+        lines += _row("---", ["---"] * len(result.layouts))
+        for title, outcomes in groupby(attacks, key=lambda attack: attack.title):
+            lines += _row(title, [_WORDS.get(attack.outcome, attack.outcome) for attack in outcomes])
+    lines += ["\n## Why some succeed\n", *_reasons(result.attacks)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(title: str, cells: Sequence[str]) -> list[str]:
+    return [f"| {' | '.join((title, *cells))} |"]
+
+
+def _reasons(attacks: Sequence[AttackResult]) -> Iterator[str]:
+    reasons: dict[str, list[str]] = {}
+    for attack in attacks:
+        if attack.why and attack.title not in reasons.setdefault(attack.why, []):
+            reasons[attack.why].append(attack.title)
+    for why, titles in reasons.items():
+        yield f"* {why} (*{'*; *'.join(titles)}*)"
