@@ -60,6 +60,8 @@ class Booted:
     taken: int | None = None
     largest_page: int = 2 * MIB
     shared: Sequence[int] = ()
+    entry_bits: int = 0
+    """Set in the entry that maps the helper."""
     vm_type: type[Vm] = Vm
     kvm_features: int = FEATURE_MIGRATION_CONTROL
 
@@ -79,6 +81,8 @@ class Booted:
         setup = Setup(build_loader(), volumes, end, largest_page=self.largest_page, shared=self.shared)
         self.firmware = Firmware(setup, self.vm, 1 << part.c_bit if self.sev else 0)
         self._launch()
+        _, entry, value = self.leaf(home).path[-1]
+        self.firmware.memory.write(entry, (value | self.entry_bits).to_bytes(8, "little"))
         if self.taken is not None:
             self.firmware.map.take(MemoryType.LOADER_DATA, self.taken, 1)
         self.before = self.firmware.map.used()

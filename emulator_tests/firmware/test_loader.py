@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from emulator_tests.firmware.machine import Booted, small_image
+from emulator_tests.firmware.machine import Booted, compact_image, small_image
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
 from mh_emulator.uefi.loaded import loaded
 from mh_emulator.uefi.memory import Descriptor, MemoryType
@@ -66,6 +66,16 @@ def test_exactly_the_hand_over_page_becomes_shared(largest_page: int) -> None:
     # A page of its own is not split; a larger one by a table for each level.
     tables = [run for run in booted.firmware.map.used() if run.type is MemoryType.BOOT_SERVICES_DATA]
     assert sum(run.pages for run in tables) == {PAGE_BYTES: 0, 2 * MIB: 1, GIB: 2}[largest_page]
+
+
+@pytest.mark.parametrize(("largest_page", "pat"), [(2 * MIB, 1 << 12), (GIB, 1 << 12)])
+def test_a_split_page_keeps_its_memory_type(largest_page: int, pat: int) -> None:
+    """PAT is bit 12 of a large page's entry and bit 7 of a small one's (APM volume 2, section 5.4)."""
+    booted = Booted(compact_image("regions"), largest_page=largest_page, entry_bits=pat | 1 << 4)
+    for page in (0, booted.image.ring_offset):
+        leaf = booted.leaf(booted.home + page)
+        assert (leaf.gpa, leaf.page_bytes) == (booted.home + page, PAGE_BYTES)
+        assert leaf.path[-1][2] & (1 << 4 | 1 << 7) == 1 << 4 | 1 << 7
 
 
 def test_the_host_finds_the_tuples_when_it_is_told() -> None:

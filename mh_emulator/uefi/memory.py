@@ -56,8 +56,7 @@ class MemoryMap:
         while start + pages <= self._last:
             blocked = next((page for page in range(start, start + pages) if page in self._used), None)
             if blocked is None:
-                self.take(kind, start * PAGE_BYTES, pages)
-                return start * PAGE_BYTES
+                return start * PAGE_BYTES if self.take(kind, start * PAGE_BYTES, pages) else None
             start = blocked + 1
         return None
 
