@@ -57,6 +57,7 @@ class NativeImage:
         self._image = image
         self._memory = Memory(image.memory_bytes)
         self._memory.write(0, image.data)
+        self._key_offset = image.section(".vcpu").offset
         for section in image.sections:
             if section.executable:
                 self._memory.make_executable(section.offset, section.size)
@@ -71,15 +72,21 @@ class NativeImage:
         return symbol.value - section.va + section.offset
 
     def choose(self, kernel: str) -> None:
-        """Make `gcm_seal` and `gcm_open` take a kernel, as the detection of CPU features does."""
-        self._memory.write(self._offset("state_features"), struct.pack("<I", FEATURES[kernel]))
+        """Make `gcm_seal` and `gcm_open` take a kernel, as a session does by the features of its CPU."""
+        self._memory.write(self._key_offset + _features_offset(), struct.pack("<I", FEATURES[kernel]))
 
     def set_key(self, key: bytes) -> int:
-        """Prepare the page key; give its address."""
-        where, source = self.address("state_page_key"), ctypes.create_string_buffer(key, len(key))
+        """Prepare a page key; give its address."""
+        where, source = self._memory.base + self._key_offset, ctypes.create_string_buffer(key, len(key))
         prepare = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(self.address("gcm_key_init"))
         prepare(where, ctypes.addressof(source))
         return where
+
+
+def _features_offset() -> int:
+    text = '.include "gcm.inc"\n.global gcm_key.features\n'
+    unit = assemble_text(text, "offset.s", include_dir=Path(abi.HEADER).parent)
+    return next(symbol.value for symbol in unit.symbols if symbol.name == "gcm_key.features")
 
 
 class Limits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mh_builder.image.model import ImageRelocation, PlacedSection
+from mh_builder.image.model import ImageRelocation, PlacedSection, vcpu_section
 from mh_builder.schemes.space import AddressSpace, Start, Tuple
 from payload import abi
 
@@ -75,7 +75,7 @@ def _descriptor(
         stack64=stack.va + stack.size,
         c_bit=options.c_bit or 0,
         ring_offset=sections[".ring"].offset,
-        ring_count=1,
+        ring_count=options.vcpus,
         secret_offset=sections[".secret"].offset,
         secret_bytes=sections[".secret"].size,
         relocation_offset=_relocation_offset(space),
@@ -83,7 +83,15 @@ def _descriptor(
         region_offset=_region_offset(),
         region_count=len(space.tuples(0)),
         entry32=entries[1],
+        vmsa_offset=(space.vmsas.start - space.base) % (1 << 64),
+        ring_stride=abi.MH_RING_BYTES,
+        vcpu_stride=_vcpu_stride(sections),
     )
+
+
+def _vcpu_stride(sections: Mapping[str, PlacedSection]) -> int:
+    second = vcpu_section(".vcpu", 1)
+    return sections[second].offset - sections[".vcpu"].offset if second in sections else 0
 
 
 def _params(space: AddressSpace, sections: Mapping[str, PlacedSection]) -> abi.mh_params:
@@ -94,6 +102,10 @@ def _params(space: AddressSpace, sections: Mapping[str, PlacedSection]) -> abi.m
         ring_va=sections[".ring"].va,
         secret_va=sections[".secret"].va,
         bitmap_va=sections[".bitmap"].va,
+        shared_va=sections[".shared_bitmap"].va,
+        vmsa_va=space.vmsa_span().va,
+        vcpus=space.options.vcpus,
+        vcpu_stride=_vcpu_stride(sections),
         protect=[abi.mh_range(start=part.start, end=part.end) for part in space.protected] + unused,
         # Every part with SEV-ES has the instructions that the helper needs.
         features=abi.MH_FEATURE_AESNI if space.options.start is Start.ES else 0,

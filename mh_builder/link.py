@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mh_builder.asm import SECTION_NAMES, ObjectFile, Relocation, RelocationKind
 from mh_builder.header import header_bytes, write_header
-from mh_builder.image.model import Image, ImageRelocation, PlacedSection, PlacedSymbol
+from mh_builder.image.model import Image, ImageRelocation, PlacedSection, PlacedSymbol, vcpu_section
 from mh_builder.paging import PAGE_BYTES, Tables
 from mh_builder.schemes.space import HELPER_VA, AddressSpace, Options
 from mh_builder.symbols import LinkError, MergedSection, SymbolTable, merge
@@ -23,6 +23,7 @@ Scheme = Callable[[Options, int], AddressSpace]
 
 STACK_BYTES = 2 * PAGE_BYTES
 FAULT_STACK_BYTES = PAGE_BYTES
+GUARD_BYTES = PAGE_BYTES
 SECRET_BYTES = PAGE_BYTES
 
 _MAX_ROUNDS = 8
@@ -68,9 +69,8 @@ class _Plan:
 
 def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], scheme: Scheme, options: Options) -> _Plan:
     header_size, table_size = PAGE_BYTES, PAGE_BYTES
-    bitmap_size = -(-options.ram_limit // (8 * PAGE_BYTES))
     for _ in range(_MAX_ROUNDS):
-        sections = {section.name: section for section in _place(merged, header_size, table_size, bitmap_size)}
+        sections = {section.name: section for section in _place(merged, header_size, table_size, options)}
         ring = sections[".ring"]
         space = scheme(options, ring.offset + ring.size)
         entry32 = _entry32(objects, merged, sections)
@@ -93,9 +93,20 @@ def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sch
 
 
 def _place(
-    merged: dict[str, MergedSection], header_size: int, table_size: int, bitmap_size: int
+    merged: dict[str, MergedSection], header_size: int, table_size: int, options: Options
 ) -> Iterator[PlacedSection]:
-    text, rodata, data, bss = (merged[name] for name in (".text", ".rodata", ".data", ".bss"))
+    text, rodata, data, bss, vcpu = (merged[name] for name in (".text", ".rodata", ".data", ".bss", ".vcpu"))
+    bitmap_size = -(-(options.ram_limit + abi.MH_VMSA_BYTES) // (8 * PAGE_BYTES))
+    # Each block at the same distance from the one before, with the stacks of its vCPU below it.
+    blocks = tuple(
+        part
+        for number in range(options.vcpus)
+        for part in (
+            (vcpu_section(".fault_stack", number), FAULT_STACK_BYTES, False, True, False, True, True),
+            (vcpu_section(".stack", number), STACK_BYTES, False, True, False, True, True),
+            (vcpu_section(".vcpu", number), vcpu.size, False, True, False, True, False),
+        )
+    )
     plan = (
         # name, bytes, stored, writable, executable, private, guard page below
         (".header", header_size, True, False, False, True, False),
@@ -105,14 +116,14 @@ def _place(
         (".data", data.size, True, True, False, True, False),
         (".bss", bss.size, False, True, False, True, False),
         (".bitmap", bitmap_size, False, True, False, True, False),
+        (".shared_bitmap", bitmap_size, False, True, False, True, False),
         (".secret", SECRET_BYTES, False, False, False, True, False),
-        (".fault_stack", FAULT_STACK_BYTES, False, True, False, True, True),
-        (".stack", STACK_BYTES, False, True, False, True, True),
-        (".ring", abi.MH_RING_BYTES, False, True, False, False, False),
+        *blocks,
+        (".ring", options.vcpus * abi.MH_RING_BYTES, False, True, False, False, False),
     )
     offset = 0
     for name, size, stored, writable, executable, private, guarded in plan:
-        offset += PAGE_BYTES if guarded else 0
+        offset += GUARD_BYTES if guarded else 0
         pieces = tuple(merged[name].pieces) if name in merged else ()
         yield PlacedSection(name, offset, size, size if stored else 0, writable, executable, private, pieces)
         offset += _pages(size)
@@ -136,7 +147,7 @@ def _map(sections: Iterable[PlacedSection], space: AddressSpace, entry32: int | 
     sections = list(sections)
     first_table = next(section.offset for section in sections if section.name == ".tables")
     tables = Tables(first_table, largest_page=space.options.largest_page)
-    for span in space.ram_spans():
+    for span in (*space.ram_spans(), space.vmsa_span()):
         tables.map(span)
     for section in sections:
         if section.size:

@@ -116,6 +116,7 @@ def _linker_symbols(sections: Mapping[str, PlacedSection]) -> Iterator[PlacedSym
         yield PlacedSymbol(
             name, sections[section].va + sections[section].size, section, is_global=True, origin="linker"
         )
+    yield PlacedSymbol("linker.vcpu", sections[".vcpu"].va, ".vcpu", is_global=True, origin="linker")
     yield PlacedSymbol("linker.tables", sections[".tables"].va, ".tables", is_global=True, origin="linker")
     params = HELPER_VA + len(abi.mh_descriptor)
     yield PlacedSymbol("linker.params", params, ".header", is_global=True, origin="linker")

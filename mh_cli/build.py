@@ -20,6 +20,7 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
     options.add_scheme(parser, help_text="one scheme (default: all)")
     parser.add_argument("-o", "--output", type=Path, default=options.OUT, metavar="DIR", help="folder (default out)")
     options.add_layout(parser)
+    options.add_helper_vcpus(parser)
     options.add_part(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)

@@ -30,6 +30,7 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
     options.add_scheme(parser, help_text="one scheme (default: all)")
     parser.add_argument("--ram", type=Path, required=True, metavar="FILE", help="any file: the guest's RAM contents")
     options.add_layout(parser)
+    options.add_helper_vcpus(parser)
     options.add_part(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)

@@ -9,6 +9,7 @@ from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import DEFAULT_HOME, DEFAULT_RAM_LIMIT, Options, Start
 from mh_cli.errors import UsageError
 from mh_emulator.parts import PARTS
+from payload import abi
 
 _UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
@@ -59,6 +60,14 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--c-bit", type=bit, metavar="BIT", help="fix the C-bit (default: the loader sets it)")
 
 
+def add_helper_vcpus(parser: argparse.ArgumentParser, name: str = "--vcpus") -> None:
+    """How many vCPUs the helper has; another `name` where the main VM's are counted as well."""
+    parser.add_argument(
+        name, dest="helper_vcpus", type=int, default=1, metavar="N",
+        help=f"vCPUs of the helper that may work at once, each with a ring, up to {abi.MH_MAX_RINGS} (default 1)",
+    )  # fmt: skip
+
+
 def add_part(parser: argparse.ArgumentParser) -> None:
     """The processor: C-bit, physical address width, where the high window starts."""
     parser.add_argument(
@@ -86,7 +95,7 @@ def add_scheme(parser: argparse.ArgumentParser, *, help_text: str) -> None:
 
 
 def layout(arguments: argparse.Namespace) -> Options:
-    """What `add_layout` and `add_part` read."""
+    """What `add_layout`, `add_helper_vcpus` and `add_part` read."""
     part = PARTS[arguments.part]
     if arguments.part_named and arguments.c_bit not in (None, part.c_bit):
         raise UsageError(f"--c-bit {arguments.c_bit} contradicts --part {part.name}, which has C-bit {part.c_bit}")
@@ -96,6 +105,7 @@ def layout(arguments: argparse.Namespace) -> Options:
         base=arguments.base,
         window_bit=part.window_bit,
         c_bit=arguments.c_bit,
+        vcpus=arguments.helper_vcpus,
         start=Start(arguments.start),
         largest_page=part.largest_page if arguments.largest_page is None else arguments.largest_page,
     )

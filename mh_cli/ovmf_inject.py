@@ -24,6 +24,7 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the new flash image")
     parser.add_argument("--scheme", choices=list(SCHEMES), metavar="SCHEME", required=True, help="of the helper")
     options.add_layout(parser)
+    options.add_helper_vcpus(parser, "--helper-vcpus")
     add_vcpus(parser)
     options.add_part(parser)
     options.add_json(parser)

@@ -33,6 +33,7 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
     parser.add_argument("--scheme", choices=list(SCHEMES), required=True, metavar="SCHEME", help="of the helper")
     parser.add_argument("--check", action="store_true", help="say what would be done, and write nothing")
     options.add_layout(parser)
+    options.add_helper_vcpus(parser)
     options.add_part(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)

@@ -11,10 +11,12 @@ from typing import Protocol
 from unicorn import unicorn_const, x86_const
 
 from mh_builder.paging import PAGE_BYTES, is_canonical
+from mh_emulator.bus import Turn
 from mh_emulator.engine import CODELESS, Control, Engine, Foreign, UnicornError
 from mh_emulator.exceptions import WITH_ERROR_CODE, Event, TripleFault, deliver
 from mh_emulator.intercepts import NON_AUTOMATIC, Code, Intercept
 from mh_emulator.interrupts import held_back
+from mh_emulator.locked import FLAGS, ZF, decode, flags_of_comparison
 from mh_emulator.mmu import (
     PF_WRITE,
     VECTOR_GP,
@@ -69,9 +71,12 @@ class Core:
         self._engine = Engine(dram.base_spa, dram.size, dram.host_address)
         self.msrs = Msrs(self._engine, vm)
         self._mmu = Mmu(vm)
-        self._tlb = Tlb(self._engine, self._mmu, dram, Traps(self._engine, self._on_trap))
+        self._turn = Turn(dram.bus)
+        traps = Traps(self._engine, self._on_trap, self._on_lock)
+        self._tlb = Tlb(self._engine, self._mmu, dram, traps, self._turn)
         self._raised: int | None = None
         self._invalid = False
+        self._kicked = False
         self._trapped: Trapped | None = None
         self._counts = False
         self.begun = 0
@@ -94,6 +99,14 @@ class Core:
     def flush_translations(self) -> None:
         """Forget cached translations, after a change of the VM's memory slots."""
         self._tlb.flush_translations()
+
+    def kick(self) -> None:
+        """Make `run` return soon, from another thread; a call before the engine has begun may be lost.
+
+        Only to give up: the engine may then be at another instruction than it was.
+        """
+        self._kicked = True
+        self._engine.uc.emu_stop()
 
     def close(self) -> None:
         """Stop watching memory; the CPU cannot be used any more."""
@@ -119,10 +132,15 @@ class Core:
         return self._mmu.read(va, size, self._mode().supervisor())
 
     def run(self, max_instructions: int | None = None) -> Intercept:
-        """Run until an intercept, or until `max_instructions` have been begun; `begun` says how many were."""
+        """Run until an intercept, a `kick`, or until `max_instructions` have been begun; `begun` says how many were."""
         self.begun = 0
+        self._kicked = False
+        with self._turn.running():
+            return self._run(max_instructions)
+
+    def _run(self, max_instructions: int | None) -> Intercept:
         try:
-            while max_instructions is None or self.begun < max_instructions:
+            while not self._kicked and (max_instructions is None or self.begun < max_instructions):
                 self.begun += self._start(None if max_instructions is None else max_instructions - self.begun)
                 stop = self._handle()
                 if stop is not None and not self._reflect(stop):
@@ -167,11 +185,13 @@ class Core:
             # Code that was translated without a counter would never stop for it.
             self._counts = limit is not None
             self._tlb.flush_code()
+        self._tlb.before_start()
         self._raised = self._trapped = self._tlb.missed = None
         self._invalid = False
         try:
-            with held_back(self._engine.uc.emu_stop):
-                self._engine.uc.emu_start(self._engine.read(_RIP), 0, count=limit or 0)
+            start = self._engine.read(_RIP)
+            with held_back(self._engine.uc.emu_stop), self._turn.executing():
+                self._engine.uc.emu_start(start, 0, count=limit or 0)
         except UnicornError:
             if self._tlb.missed is None:
                 raise
@@ -259,6 +279,9 @@ class Core:
         return Intercept(Code.VMMCALL, length)
 
     def _trap(self, trapped: Trapped) -> Intercept | None:
+        if trapped.trap is Trap.LOCK:
+            self._compare_exchange()
+            return None
         control = self._engine.control()
         level = control.cs & 3
         limit = {Trap.CPUID: 3, Trap.IN: _iopl(control), Trap.OUT: _iopl(control)}.get(trapped.trap, 0)
@@ -274,6 +297,25 @@ class Core:
             port = self._engine.read(_RDX) & 0xFFFF if trapped.port is None else trapped.port
             return Intercept(Code.IOIO, trapped.length, port, trapped.size, is_write=trapped.trap is Trap.OUT)
         return self._access_msr(trapped)
+
+    def _compare_exchange(self) -> None:
+        rip = self._engine.read(_RIP)
+        found = decode(self._code(rip, LONGEST_INSTRUCTION), rip, self.read)
+        mask = (1 << 8 * found.size) - 1
+        try:
+            before = int.from_bytes(self._mmu.read(found.address, found.size, self._mode(), Access.WRITE), "little")
+        except GuestFault as fault:
+            self._deliver(Event(fault.vector, fault.error_code, fault.address))
+            return
+        expected = self.read("rax") & mask
+        flags = flags_of_comparison(expected, before, found.size)
+        if flags & ZF:
+            self._mmu.write(found.address, found.replacement.to_bytes(found.size, "little"), self._mode())
+        else:
+            self.write("rax", before)
+        rflags = self._engine.read(x86_const.UC_X86_REG_RFLAGS)
+        self._engine.write(x86_const.UC_X86_REG_RFLAGS, rflags & ~FLAGS | flags)
+        self.skip(found.length)
 
     def _access_msr(self, trapped: Trapped) -> Intercept | None:
         is_write = trapped.trap is Trap.WRMSR
@@ -329,10 +371,16 @@ class Core:
         return True
 
     def _on_trap(self, address: int) -> None:
-        trapped = classify(self._code(address, 3))
+        with self._turn.hooked():
+            trapped = classify(self._code(address, 3))
         # Without SEV-ES nobody sees what KVM does for CPUID, and unicorn has a hook for it.
         if trapped is not None and (self._vm.es or trapped.trap is not Trap.CPUID):
             self._trapped = trapped
+            self._engine.uc.emu_stop()
+
+    def _on_lock(self, _address: int) -> None:
+        if self._vm.dram.bus.crowded:
+            self._trapped = Trapped(Trap.LOCK, 0)
             self._engine.uc.emu_stop()
 
     def _on_cpuid(self, uc: Foreign, _data: object) -> int:

@@ -14,6 +14,7 @@ import random
 from typing import Protocol
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
+from mh_emulator.bus import Bus
 from mh_emulator.cipher import PageCipher, Tweaks
 from mh_emulator.parts import Part
 
@@ -72,6 +73,8 @@ class Dram:
         self._views: dict[int, bytes] = {}
         self._frames = _Permutation(size // PAGE_BYTES, random.Random(f"frames {seed}"))  # noqa: S311
         self.observers: list[Observer] = []
+        self.bus = Bus()
+        """Held by whoever calls anything here while CPUs run in threads."""
 
     def allocate(self) -> int:
         """Return the SPA of a frame that nobody has, filled with zeros as stored; raise `DramFullError`."""
@@ -97,6 +100,7 @@ class Dram:
         held = self._views.get(frame)
         if held == key:
             return
+        self._forget_translations(frame)
         page = self._page(frame)
         tweak = self._tweaks.page(frame << PAGE_SHIFT)
         if held is not None:
@@ -105,7 +109,6 @@ class Dram:
         if key is not None:
             page[:] = self._cipher(key).decrypt(page, tweak)
             self._views[frame] = key
-        self._forget_translations(frame)
 
     def flush(self, spa: int, size: int) -> None:
         """Write back what caches hold of these bytes, and forget it; nothing to do where caches are coherent."""
@@ -140,31 +143,34 @@ class Dram:
 
     def _read(self, key: bytes | None, spa: int, size: int) -> bytes:
         start = self._offset(spa, size)
-        for page in range(spa & -PAGE_BYTES, spa + size, PAGE_BYTES):
-            self.own(page, key)
-        return bytes(self.view[start : start + size])
+        with self.bus:
+            for page in range(spa & -PAGE_BYTES, spa + size, PAGE_BYTES):
+                self.own(page, key)
+            return bytes(self.view[start : start + size])
 
     def _write(self, key: bytes | None, spa: int, data: bytes) -> None:
         start = self._offset(spa, len(data))
-        for page in range(spa & -PAGE_BYTES, spa + len(data), PAGE_BYTES):
-            if spa <= page and page + PAGE_BYTES <= spa + len(data):
-                self._replace(page >> PAGE_SHIFT, key)
-            else:
-                self.own(page, key)
-            self.forget_code(page)
-        self.view[start : start + len(data)] = data
+        with self.bus:
+            for page in range(spa & -PAGE_BYTES, spa + len(data), PAGE_BYTES):
+                if spa <= page and page + PAGE_BYTES <= spa + len(data):
+                    self._replace(page >> PAGE_SHIFT, key)
+                else:
+                    self.own(page, key)
+                self.forget_code(page)
+            self.view[start : start + len(data)] = data
 
     def _replace(self, frame: int, key: bytes | None) -> None:
         """As `own`, for a page that is about to be overwritten: its old contents are not converted."""
         if self._views.get(frame) == key:
             return
+        self._forget_translations(frame)
         if key is None:
             del self._views[frame]
         else:
             self._views[frame] = key
-        self._forget_translations(frame)
 
     def _forget_translations(self, frame: int) -> None:
+        """Before the page changes: who uses it now must stop to."""
         for observer in self.observers:
             if frame in observer.frames:
                 observer.flush_translations()

@@ -27,7 +27,7 @@ class Reason(Enum):
     SHUTDOWN = "shutdown"
     """Triple fault."""
     LIMIT = "limit"
-    """As many instructions as `run` was allowed have been begun."""
+    """As many instructions as `run` was allowed have been begun, or the vCPU was kicked."""
     FAIL_ENTRY = "fail-entry"
     """VMRUN fails: the ASID is not valid for execution, or the VMSA is not the CPU's own."""
     AP_RESET_HOLD = "ap-reset-hold"

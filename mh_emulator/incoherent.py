@@ -44,6 +44,7 @@ class IncoherentDram(Dram):
         held = self._views.get(frame)
         if held == key:
             return
+        self._forget_translations(frame)
         page = self._page(frame)
         if held is None:
             stored = bytes(page)
@@ -55,7 +56,6 @@ class IncoherentDram(Dram):
         if key is not None:
             self._stored[frame] = stored
             self._views[frame] = key
-        self._forget_translations(frame)
 
     def peek_raw(self, spa: int) -> bytes:
         """Return the raw bytes of the page of `spa`, as DRAM holds them."""

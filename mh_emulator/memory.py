@@ -29,17 +29,20 @@ class UserMemory:
         page, in_page = divmod(offset, PAGE_BYTES)
         frame = self._frames.get(page)
         if frame is None:
-            frame = self._frames[page] = self.dram.allocate()
+            with self.dram.bus:
+                frame = self._frames[page] = self._frames.get(page) or self.dram.allocate()
         return frame + in_page
 
     def read_raw(self, offset: int, size: int) -> bytes:
         """Return `size` bytes as the host sees them: ciphertext where a guest wrote privately."""
-        return b"".join(self.dram.read_raw(self.spa(start), length) for start, length in pieces(offset, size))
+        with self.dram.bus:
+            return b"".join(self.dram.read_raw(self.spa(start), length) for start, length in pieces(offset, size))
 
     def write_raw(self, offset: int, data: bytes) -> None:
         """Store `data` as the host does: garbage for a guest that reads privately."""
-        for start, length in pieces(offset, len(data)):
-            self.dram.write_raw(self.spa(start), data[start - offset : start - offset + length])
+        with self.dram.bus:
+            for start, length in pieces(offset, len(data)):
+                self.dram.write_raw(self.spa(start), data[start - offset : start - offset + length])
 
 
 def pieces(offset: int, size: int) -> list[tuple[int, int]]:

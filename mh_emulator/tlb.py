@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
+from mh_emulator.bus import Turn
 from mh_emulator.dram import Dram
 from mh_emulator.engine import CODELESS, Engine, Foreign
 from mh_emulator.mmu import Access, GuestFault, Mmu, Mode, NoSlotError, Translation, page_of
@@ -25,8 +26,10 @@ class StaleCodeError(Exception):
 class Tlb:
     """The cache of one engine, filled on demand; an observer of DRAM."""
 
-    def __init__(self, engine: Engine, mmu: Mmu, dram: Dram, traps: Traps) -> None:
+    def __init__(self, engine: Engine, mmu: Mmu, dram: Dram, traps: Traps, turn: Turn) -> None:
         self._engine = engine
+        self._turn = turn
+        self._stale_code = False
         self._mmu = mmu
         self._dram = dram
         self._traps = traps
@@ -44,7 +47,10 @@ class Tlb:
 
     def fill(self, _uc: object, va: int, access: int, entry: Foreign, _data: object) -> bool:
         """Answer unicorn's question for the page at `va`."""
-        wanted = Access(access)
+        with self._turn.hooked():
+            return self._fill(va, Access(access), entry)
+
+    def _fill(self, va: int, wanted: Access, entry: Foreign) -> bool:
         try:
             found = self._mmu.translate(va, wanted, Mode.of(self._engine.control(), self.efer))
             self._dram.own(found.spa, found.key)
@@ -101,15 +107,27 @@ class Tlb:
 
     def flush_translations(self) -> None:
         """Empty the TLB."""
+        self._turn.wait()
         self._engine.flush_translations()
         self.frames.clear()
         self.writable.clear()
 
     def flush_code(self) -> None:
-        """Forget all translated code, and the TLB; not allowed while the engine runs."""
-        self._engine.flush_code()
+        """Forget all translated code, and the TLB; not allowed in a hook of the own engine."""
+        self._turn.wait()
+        if self._turn.started:
+            # Its thread waits in a hook: when it has left after that.
+            self._stale_code = True
+        else:
+            self._engine.flush_code()
         self.code.clear()
         self.flush_translations()
+
+    def before_start(self) -> None:
+        """Do what had to wait for the engine to leave."""
+        if self._stale_code:
+            self._stale_code = False
+            self.flush_code()
 
     def close(self) -> None:
         """Stop watching DRAM."""

@@ -16,6 +16,7 @@ from mh_builder.paging import PAGE_BYTES
 from mh_emulator.engine import Engine
 
 _OPCODES = re.compile(rb"[\xf4\xe4-\xe7\xec-\xef]|\x0f[\x30\x32\xa2]", re.DOTALL)
+_LOCK = re.compile(rb"\xf0", re.DOTALL)
 _OPERAND_SIZE = 0x66
 _TWO_BYTE = 0x0F
 
@@ -29,6 +30,7 @@ class Trap(Enum):
     IN = auto()
     OUT = auto()
     CPUID = auto()
+    LOCK = auto()
 
 
 class Trapped(NamedTuple):
@@ -63,11 +65,15 @@ def classify(code: bytes) -> Trapped | None:
 
 
 class Traps:
-    """The hooks of one engine; `on_trap` gets the address of every candidate that is about to execute."""
+    """The hooks of one engine; `on_trap` gets the address of every candidate that is about to execute.
 
-    def __init__(self, engine: Engine, on_trap: Callable[[int], None]) -> None:
+    `on_lock` gets that of every instruction that begins with LOCK.
+    """
+
+    def __init__(self, engine: Engine, on_trap: Callable[[int], None], on_lock: Callable[[int], None]) -> None:
         self._hooked: set[int] = set()
         self._add = engine.code_hook(on_trap)
+        self._add_lock = engine.code_hook(on_lock)
 
     def cover(self, va: int, page: bytes) -> None:
         """Put hooks on the page at virtual address `va`, which holds `page`."""
@@ -76,6 +82,11 @@ class Traps:
             if va + address not in self._hooked:
                 self._hooked.add(va + address)
                 self._add(va + address)
+        for match in _LOCK.finditer(page):
+            address = va + match.start()
+            if address not in self._hooked:
+                self._hooked.add(address)
+                self._add_lock(address)
 
 
 def _candidates(page: bytes) -> set[int]:

@@ -9,7 +9,7 @@
 #define MH_ABI_H
 
 #define MH_PAGE_BYTES 4096
-#define MH_ABI_VERSION 2
+#define MH_ABI_VERSION 3
 
 /* ---- The image: a descriptor at offset 0 tells a host all it needs ---- */
 
@@ -40,11 +40,11 @@ struct mh_descriptor {
     uint64_t window;        /* mirror GPA of address 0 of a request */
     uint64_t ram_limit;     /* addresses in requests lie below this */
     uint64_t cr3;           /* mirror GPA of the root table, C-bit included; relocated */
-    uint64_t entry64;       /* virtual address: long mode, paging on, interrupts off */
-    uint64_t stack64;       /* virtual address: RSP at entry64 */
+    uint64_t entry64;       /* virtual address: long mode, paging on, interrupts off, EDI as MH_START_ANEW says */
+    uint64_t stack64;       /* virtual address: RSP of the vCPU of ring 0 at entry64 */
     uint64_t c_bit;         /* bit position with MH_FLAG_FIXED_CBIT, else 0 */
     uint32_t ring_offset;   /* from the base of the image; shared pages from here to memory_bytes */
-    uint32_t ring_count;
+    uint32_t ring_count;    /* vCPUs that the image serves: ring i and RSP lie i strides behind those of ring 0 */
     uint32_t secret_offset; /* private page that receives the launch secret */
     uint32_t secret_bytes;
     uint32_t relocation_offset;
@@ -52,7 +52,18 @@ struct mh_descriptor {
     uint32_t region_offset;
     uint32_t region_count;
     uint64_t entry32;       /* mirror GPA: protected mode, flat segments, paging off; 0: no such start */
+    uint64_t vmsa_offset;   /* from the base of the image to page 0 of MH_BATCH_VMSA in the mirror, modulo 2^64 */
+    uint32_t ring_stride;
+    uint32_t vcpu_stride;
 };
+
+/*
+ * Every start takes the index of the vCPU's ring in EDI, below ring_count; another one halts at once. It halts as
+ * well while a vCPU works in that place, with MH_RING_CLAIMED, unless this bit says that the earlier one is gone for
+ * good. A start of ring 0, and of a ring with a session, ends the session for all.
+ */
+#define MH_START_ANEW 0x80000000
+#define MH_MAX_RINGS 64
 
 #define MH_NO_HOME 0xffffffffffffffff
 
@@ -162,7 +173,11 @@ struct mh_params {
     uint64_t ram_limit;
     uint64_t ring_va;
     uint64_t secret_va;
-    uint64_t bitmap_va;   /* one bit for each page below ram_limit: moved in this epoch */
+    uint64_t bitmap_va;   /* one bit for each page below ram_limit, then for each VMSA: moved in this epoch */
+    uint64_t shared_va;   /* the same: said to be shared */
+    uint64_t vmsa_va;
+    uint64_t vcpus;
+    uint64_t vcpu_stride;
     struct mh_range protect[4]; /* request addresses never exported nor imported; end 0: unused */
     uint64_t features;    /* MH_FLAG_ES: goes into mh_ring.features, which CPUID fills otherwise; else 0 */
 };
@@ -178,7 +193,17 @@ struct mh_params {
 #define MH_RING_RESULTS 0x4000 /* struct mh_result, one a slot */
 #define MH_RING_PACKETS 0x5000
 #define MH_RING_DATA 0x15000
-#define MH_RING_BYTES 0x215000
+
+/* The urgent lane: the same in small, with slots and a stream of its own. It is looked at between any two chunks. */
+#define MH_URGENT_ENTRIES 8
+#define MH_URGENT_SLOTS 8
+#define MH_URGENT_SUBMISSIONS 0x215000
+#define MH_URGENT_COMPLETIONS 0x215200
+#define MH_URGENT_LIST 0x215400
+#define MH_URGENT_RESULTS 0x215440
+#define MH_URGENT_PACKETS 0x215480
+#define MH_URGENT_DATA 0x216000
+#define MH_RING_BYTES 0x21e000
 
 /* mh_ring.features */
 #define MH_FEATURE_AESNI 0x1 /* AES-NI and PCLMULQDQ kernel */
@@ -187,8 +212,9 @@ struct mh_params {
 enum mh_ring_state {
     MH_RING_OFFLINE = 0,
     MH_RING_READY = 1,
-    MH_RING_BROKEN = 2, /* the host moved the tail by more than the ring holds; keys are wiped */
-    MH_RING_FAULT = 3   /* an exception: see the fault record; keys are wiped */
+    MH_RING_BROKEN = 2, /* the host moved a tail by more than its lane holds; keys are wiped */
+    MH_RING_FAULT = 3,  /* an exception: see the fault record; keys are wiped */
+    MH_RING_CLAIMED = 4 /* a second vCPU was started while one works on this ring: it has halted */
 };
 
 struct mh_fault {
@@ -199,92 +225,111 @@ struct mh_fault {
 };
 
 struct mh_ring {
-    uint64_t magic;      /* bytes 0..63 are written by the helper */
+    uint64_t magic;       /* bytes 0..63 are written by the helper */
     uint16_t version;
     uint16_t entries;
     uint32_t features;
-    uint32_t state;      /* enum mh_ring_state; written last */
-    uint32_t head;       /* submissions completed so far, modulo 2^32 */
-    uint8_t reserved0[40];
-    uint32_t tail;       /* bytes 64..127 are written by the host: submissions made so far */
-    uint8_t reserved1[60];
+    uint32_t state;       /* enum mh_ring_state; written last */
+    uint32_t head;        /* submissions completed so far, modulo 2^32 */
+    uint32_t urgent_head;
+    uint8_t reserved0[36];
+    uint32_t tail;        /* bytes 64..127 are written by the host: submissions made so far */
+    uint32_t urgent_tail;
+    uint8_t reserved1[56];
     struct mh_fault fault; /* written by the helper */
 };
 
-/* Submission n and its completion sit at index n % entries. */
+/*
+ * Submission n and its completion sit at index n % entries of their lane. A session has one stream for each of
+ * its rings, 0 to n - 1, and one for the urgent lane of each. START on ring 0 begins it, JOIN on every other ring
+ * binds that ring's streams to it. An epoch ends when EPOCH was done on all its rings, the session when FINISH was.
+ */
 enum mh_op {
-    MH_OP_HELLO = 1,  /* a fresh nonce for one session */
-    MH_OP_START = 2,  /* role, the peer's nonce */
+    MH_OP_HELLO = 1,  /* ring 0: a fresh nonce for one session */
+    MH_OP_START = 2,  /* ring 0: role, the peer's nonce, how many rings */
     MH_OP_EXPORT = 3, /* addresses -> packets and data */
     MH_OP_IMPORT = 4, /* addresses, packets and data -> memory */
-    MH_OP_EPOCH = 5,  /* source: makes the packet that ends an epoch; target: checks it */
-    MH_OP_FINISH = 6, /* source: makes the packet that ends the session; target: checks it */
-    MH_OP_ABORT = 7   /* forget the session, wipe keys */
+    MH_OP_EPOCH = 5,  /* source: makes the packet that ends an epoch of this ring; target: checks it */
+    MH_OP_FINISH = 6, /* source: makes the packet that ends this ring's part in the session; target: checks it */
+    MH_OP_ABORT = 7,  /* end the session for all rings, wipe this ring's keys */
+    MH_OP_JOIN = 8,   /* rings other than 0: take part in the session */
+    MH_OP_SHARE = 9   /* addresses: the guest shares these pages with the host (or no longer) */
 };
 
 enum mh_role { MH_ROLE_SOURCE = 1, MH_ROLE_TARGET = 2 };
 
 /* mh_submission.flags */
-#define MH_BATCH_LIST 0x1 /* page i lies at list[slot + i]; else at address + i pages */
+#define MH_BATCH_LIST 0x1    /* page i lies at list[slot + i]; else at address + i pages */
+#define MH_BATCH_VMSA 0x2    /* EXPORT, IMPORT: VMSA pages; addresses are below MH_VMSA_BYTES */
+#define MH_BATCH_PRIVATE 0x4 /* SHARE: no longer shared */
+
+#define MH_VMSA_BYTES 0x200000 /* VMSAs that the host may show the helper, one page each */
 
 /*
- * EXPORT and IMPORT name `count` pages, in chunks of `chunk` pages (the last may be shorter). A chunk is one
+ * EXPORT, IMPORT and SHARE name `count` pages, in chunks of `chunk` pages (the last may be shorter). A chunk is one
  * packet: page i has result and data at slot + i, a chunk has its packet at the slot of its first page. A list
- * has chunks of one page. EPOCH and FINISH have their packet at `slot`.
+ * has chunks of one page. EPOCH and FINISH have their packet at `slot`. The urgent lane serves EXPORT and IMPORT.
  */
 struct mh_submission {
     uint16_t op;
     uint16_t role;       /* START only */
-    uint16_t slot;       /* EXPORT, IMPORT, EPOCH, FINISH */
-    uint16_t count;      /* EXPORT and IMPORT: 1 to MH_RING_SLOTS */
+    uint16_t slot;       /* EXPORT, IMPORT, SHARE, EPOCH, FINISH */
+    uint16_t count;      /* EXPORT, IMPORT, SHARE: 1 to the lane's slots; START: rings, 1 to ring_count */
     uint64_t cookie;     /* echoed in the completion */
-    uint64_t address;    /* EXPORT and IMPORT without MH_BATCH_LIST */
+    uint64_t address;    /* EXPORT, IMPORT, SHARE without MH_BATCH_LIST */
     uint8_t nonce[32];   /* START only */
-    uint16_t chunk;      /* EXPORT and IMPORT: 1 to count */
-    uint16_t flags;      /* EXPORT and IMPORT */
+    uint16_t chunk;      /* EXPORT, IMPORT, SHARE: 1 to count */
+    uint16_t flags;      /* EXPORT, IMPORT, SHARE */
     uint32_t reserved;   /* 0, as is every field that an op does not use */
 };
 
 /* What became of one page. */
 struct mh_result {
     uint16_t status;     /* enum mh_status */
-    uint16_t kind;       /* enum mh_kind of its chunk if the status is MH_DONE */
+    uint16_t kind;       /* EXPORT, IMPORT: enum mh_kind of its chunk if the status is MH_DONE */
     uint32_t reserved;
 };
 
 struct mh_completion {
     uint16_t status;     /* enum mh_status; of a batch, the first that is not MH_DONE */
     uint16_t op;
-    uint32_t epoch;
+    uint32_t epoch;      /* of this ring; after EPOCH it grows once the last ring has ended it */
     uint64_t cookie;
-    uint64_t pages;      /* exported or imported in this session so far */
+    uint64_t pages;      /* exported or imported on this ring in this session so far, both lanes */
     uint8_t nonce[32];   /* HELLO: the helper's nonce */
-    uint64_t reserved;
+    uint64_t total;      /* FINISH: pages of all rings that have finished; of the last one, of the session */
 };
 
 /* In the order of the checks; the first that fails is the answer. */
 enum mh_status {
     MH_DONE = 0,
     MH_BAD_OP = 1,         /* unknown op */
-    MH_BAD_ENTRY = 2,      /* a field that this op does not use is not zero; no such role, flag, slot, count or chunk */
-    MH_WRONG_STATE = 3,    /* this op makes no sense now */
-    MH_NO_FEATURE = 4,     /* the CPU lacks an instruction that the helper needs */
-    MH_NO_ENTROPY = 5,     /* RDRAND failed ten times */
-    MH_NO_KEY = 6,         /* the launch secret holds no transport key */
-    MH_BAD_NONCE = 7,      /* the peer's nonce equals ours */
-    MH_NOT_ALIGNED = 8,
-    MH_OUT_OF_RANGE = 9,   /* outside [0, ram_limit): also a set C-bit, also wrap-around */
-    MH_PROTECTED = 10,     /* the helper's own memory */
-    MH_REPEATED = 11,      /* the page was moved in this epoch already */
-    MH_BAD_PACKET = 12,    /* magic, version, kind, length or a reserved field */
-    MH_WRONG_SESSION = 13,
-    MH_WRONG_ADDRESS = 14, /* the packet is for another address */
-    MH_WRONG_EPOCH = 15,
-    MH_REPLAYED = 16,      /* the sequence number was used already */
-    MH_OUT_OF_ORDER = 17,  /* an earlier packet of the stream is missing */
-    MH_BAD_TAG = 18,
-    MH_BAD_TOTALS = 19,    /* the end packet disagrees on the number of pages: the session is over */
-    MH_SKIPPED = 20        /* import: an earlier chunk of the batch was refused, this one was not looked at */
+    MH_WRONG_RING = 2,     /* HELLO and START are for ring 0, JOIN for the others, urgent lanes for pages */
+    MH_BAD_ENTRY = 3,      /* a field that this op does not use is not zero; no such role, flag, slot, count or chunk */
+    MH_WRONG_STATE = 4,    /* this op makes no sense now */
+    MH_EPOCH_PENDING = 5,  /* this ring has ended the epoch, another one of the session has not */
+    MH_BUSY = 6,           /* START: a vCPU is at work in the session before: run it until it halts */
+    MH_NO_FEATURE = 7,     /* the CPU lacks an instruction that the helper needs */
+    MH_NO_ENTROPY = 8,     /* RDRAND failed ten times */
+    MH_NO_KEY = 9,         /* the launch secret holds no transport key */
+    MH_BAD_NONCE = 10,     /* the peer's nonce equals ours */
+    MH_NOT_ALIGNED = 11,
+    MH_OUT_OF_RANGE = 12,  /* outside [0, ram_limit): also a set C-bit, also wrap-around */
+    MH_PROTECTED = 13,     /* the helper's own memory */
+    MH_SHARED = 14,        /* the host has said that the guest shares the page */
+    MH_REPEATED = 15,      /* the page was moved in this epoch already, on any ring */
+    MH_BAD_PACKET = 16,    /* magic, version, kind, length or a reserved field */
+    MH_WRONG_SESSION = 17,
+    MH_WRONG_STREAM = 18,  /* the packet is of another ring or lane */
+    MH_WRONG_ADDRESS = 19, /* the packet is for another address */
+    MH_WRONG_EPOCH = 20,
+    MH_REPLAYED = 21,      /* the sequence number was used already */
+    MH_OUT_OF_ORDER = 22,  /* an earlier packet of the stream is missing */
+    MH_INCOMPLETE = 23,    /* the end packet counts other packets of the urgent lane than have come */
+    MH_BAD_TAG = 24,
+    MH_BAD_TOTALS = 25,    /* the end packet disagrees on the number of pages: the session is over */
+    MH_SKIPPED = 26,       /* import: an earlier chunk of the batch was refused, this one was not looked at */
+    MH_ENDED = 27          /* another ring ended the session before this chunk */
 };
 
 /* ---- The packet: 64 bytes of additional data, then the tag; the data page travels beside it ---- */
@@ -296,11 +341,15 @@ enum mh_status {
 #define MH_PACKET_IV_BYTES 12
 #define MH_TAG_BYTES 16
 
+/* The stream of ring i; with this bit that of its urgent lane. */
+#define MH_STREAM_URGENT 0x100
+
 enum mh_kind {
     MH_KIND_PAGE = 1,  /* `length` bytes from `address`, as data */
     MH_KIND_ZERO = 2,  /* `length` bytes of zeros from `address`, no data */
-    MH_KIND_EPOCH = 3, /* end of an epoch */
-    MH_KIND_END = 4    /* end of the session */
+    MH_KIND_EPOCH = 3, /* end of an epoch on a ring */
+    MH_KIND_END = 4,   /* end of a ring's part in the session */
+    MH_KIND_VMSA = 5   /* as MH_KIND_PAGE, of VMSAs */
 };
 
 struct mh_packet {
@@ -310,11 +359,11 @@ struct mh_packet {
     uint32_t length;     /* of the memory: whole pages; 0 for MH_KIND_EPOCH and MH_KIND_END */
     uint32_t stream;
     uint64_t sequence;   /* from 0, without a gap */
-    uint64_t address;    /* of the memory; MH_KIND_EPOCH, MH_KIND_END: pages sent in epoch or session */
+    uint64_t address;    /* of the memory; MH_KIND_EPOCH, MH_KIND_END: pages sent on the ring in epoch or session */
     uint32_t epoch;      /* from 0 */
-    uint32_t reserved0;
+    uint32_t reserved;
     uint8_t session[16];
-    uint64_t reserved1;
+    uint64_t urgent;     /* MH_KIND_EPOCH, MH_KIND_END: packets sent on the ring's urgent lane in the session; else 0 */
     uint8_t tag[16];
 };
 
@@ -340,8 +389,9 @@ struct mh_packet {
 struct mh_kdf_context {
     uint8_t source_nonce[32];
     uint8_t target_nonce[32];
-    uint32_t stream;
-    uint32_t version;
+    uint32_t stream;     /* of the key; 0 for the session's identity */
+    uint16_t streams;    /* rings of the session */
+    uint16_t version;
 };
 
 #endif

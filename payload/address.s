@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 
-.include "state.inc"
+.include "vcpu.inc"
 
 .text
 
 # check_address(rdi: address of a request) -> eax: status, rdx: virtual address of the page if MH_DONE
 #
 # One unsigned bound refuses a set C-bit, wrap-around and the window's edge; the protected ranges are those
-# request addresses that reach the helper.
+# request addresses that reach the helper. VMSAs lie in a window of their own, with nothing else in it.
 .global check_address
 check_address:
     test edi, MH_PAGE_BYTES - 1
     jnz .Lnot_aligned
     lea rsi, [rip + linker.params]
+    test word ptr [r13 + lane.entry + mh_submission.flags], MH_BATCH_VMSA
+    jnz .Lvmsa
     mov rax, [rsi + mh_params.ram_limit]
     sub rax, MH_PAGE_BYTES
     cmp rdi, rax
@@ -33,6 +35,13 @@ check_address:
     add rdx, rdi
     mov eax, MH_DONE
     ret
+.Lvmsa:
+    cmp rdi, MH_VMSA_BYTES - MH_PAGE_BYTES
+    ja .Lout_of_range
+    mov rdx, [rsi + mh_params.vmsa_va]
+    add rdx, rdi
+    mov eax, MH_DONE
+    ret
 .Lnot_aligned:
     mov eax, MH_NOT_ALIGNED
     ret
@@ -41,4 +50,14 @@ check_address:
     ret
 .Lprotected:
     mov eax, MH_PROTECTED
+    ret
+
+# page_number(rdi: checked address) -> rax: its bit in the bitmaps. VMSAs follow behind RAM.
+.global page_number
+page_number:
+    mov rax, rdi
+    test word ptr [r13 + lane.entry + mh_submission.flags], MH_BATCH_VMSA
+    jz 1f
+    add rax, [rip + linker.params + mh_params.ram_limit]
+1:  shr rax, 12
     ret

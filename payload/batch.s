@@ -1,88 +1,131 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# Export and import: a batch is a loop over chunks, each with its own status; nothing of one depends on the
-# host's view of another.
+# Export, import, share: a batch is a loop over chunks, each with its own status; nothing of one depends on the
+# host's view of another. Between two chunks of a batch the urgent lane is served.
 #
-# r13d pages of the batch that are done with, r14d the first status that is not MH_DONE, r15 virtual address
-# of the chunk, ebx its pages, ebp its first slot.
+# r14d the first status that is not MH_DONE, r15 virtual address of the chunk, ebx its pages, ebp its first slot.
 
-.include "state.inc"
+.include "vcpu.inc"
 
-.extern bitmap_set
-.extern bitmap_test
+.extern attend
 .extern check_address
 .extern check_packet
 .extern check_turn
+.extern claim
 .extern fetch_packet
+.extern give_back
 .extern locate
+.extern mark_private
+.extern mark_shared
 .extern open_packet
+.extern page_number
 .extern seal_packet
+.extern serve_urgent
 
 .text
 
 # move_batch() -> eax: status. dispatch has checked slot, count, chunk and flags.
 .global move_batch
 move_batch:
-    movzx eax, word ptr [rip + state_entry + mh_submission.op]
-    mov ecx, PHASE_SOURCE
-    mov edx, PHASE_TARGET
-    cmp eax, MH_OP_EXPORT
-    cmovne ecx, edx
-    cmp [rip + state_phase], ecx
+    call needs_phase
     jne .Lwrong_state
+    cmp word ptr [r13 + lane.entry + mh_submission.op], MH_OP_SHARE
+    je .Lbegin
+    cmp dword ptr [r12 + vcpu.ended], 0
+    jne .Lpending
+.Lbegin:
     push rbx
     push rbp
-    push r13
     push r14
     push r15
-    xor r13d, r13d
     xor r14d, r14d
+    mov [r13 + lane.done], r14
 .Lchunk:
-    movzx eax, word ptr [rip + state_entry + mh_submission.count]
-    sub eax, r13d
-    jz .Ldone
-    movzx ebx, word ptr [rip + state_entry + mh_submission.chunk]
-    cmp ebx, eax
-    cmova ebx, eax
-    movzx ebp, word ptr [rip + state_entry + mh_submission.slot]
-    add ebp, r13d
+    call remaining
+    movzx ecx, word ptr [r13 + lane.entry + mh_submission.chunk]
+    cmp ebx, ecx
+    cmova ebx, ecx
     call move_chunk
     call record
-    add r13d, ebx
+    add [r13 + lane.done], rbx
     test r14d, r14d
     cmovz r14d, eax
-    test eax, eax
-    jz .Lchunk
     # What follows in the stream cannot be taken without this chunk; an export goes on.
-    cmp word ptr [rip + state_entry + mh_submission.op], MH_OP_EXPORT
-    je .Lchunk
-    movzx ebx, word ptr [rip + state_entry + mh_submission.count]
-    sub ebx, r13d
-    jz .Ldone
-    movzx ebp, word ptr [rip + state_entry + mh_submission.slot]
-    add ebp, r13d
+    test eax, eax
+    jz .Lnext
+    cmp word ptr [r13 + lane.entry + mh_submission.op], MH_OP_IMPORT
     mov eax, MH_SKIPPED
+    je .Lrest
+.Lnext:
+    call remaining
+    jz .Ldone
+    call overtake
+    call needs_phase
+    je .Lchunk
+    mov eax, MH_ENDED
+.Lrest:
+    mov ecx, eax
+    call remaining
+    jz .Ldone
+    mov eax, ecx
+    test r14d, r14d
+    cmovz r14d, eax
     call record
 .Ldone:
     mov eax, r14d
     pop r15
     pop r14
-    pop r13
     pop rbp
     pop rbx
     ret
 .Lwrong_state:
     mov eax, MH_WRONG_STATE
     ret
+.Lpending:
+    mov eax, MH_EPOCH_PENDING
+    ret
+
+# needs_phase(): zero flag set if this ring is in the phase that the op is for. It may be lost between chunks.
+needs_phase:
+    movzx eax, word ptr [r13 + lane.entry + mh_submission.op]
+    mov ecx, PHASE_TARGET
+    cmp eax, MH_OP_IMPORT
+    je 1f
+    mov ecx, PHASE_SOURCE
+    cmp eax, MH_OP_EXPORT
+    je 1f
+    cmp eax, eax
+    ret
+1:  cmp [r12 + vcpu.phase], ecx
+    ret
+
+# remaining() -> ebx: pages of the batch that are left, ebp: the first one's slot; zero flag set if there are none.
+# Keeps eax, ecx.
+remaining:
+    movzx ebx, word ptr [r13 + lane.entry + mh_submission.count]
+    movzx ebp, word ptr [r13 + lane.entry + mh_submission.slot]
+    add ebp, [r13 + lane.done]
+    sub ebx, [r13 + lane.done]
+    ret
+
+# overtake(): between two chunks.
+overtake:
+    test dword ptr [r13 + lane.stream], MH_STREAM_URGENT
+    jnz attend
+    call serve_urgent
+    jmp attend
 
 # record(eax: status): the results of ebx pages from slot ebp. Keeps eax.
 record:
     mov ecx, eax
+    cmp word ptr [r13 + lane.entry + mh_submission.op], MH_OP_SHARE
+    je 1f
     test eax, eax
     jnz 1f
-    movzx ecx, word ptr [rip + state_packet + mh_packet.kind]
+    movzx ecx, word ptr [r13 + lane.packet + mh_packet.kind]
     shl ecx, 16
-1:  lea rdi, [r12 + rbp * 8 + MH_RING_RESULTS]
+1:  mov rdi, [r13 + lane.results]
+    lea rdi, [rdi + rbp * 8]
     mov edx, ebx
 2:  mov [rdi], rcx
     add rdi, sizeof.mh_result
@@ -94,64 +137,89 @@ record:
 move_chunk:
     call chunk_address
     jc .Lwrapped
+    mov [r13 + lane.address], rax
     mov rdi, rax
     call check_run
     test eax, eax
     jnz .Lrefused
     mov r15, rdx
-    push rdi
+    mov rdi, [r13 + lane.address]
+    call page_number
+    mov [r13 + lane.page], rax
+    mov rsi, rax
+    mov ecx, ebx
+    cmp word ptr [r13 + lane.entry + mh_submission.op], MH_OP_SHARE
+    je share_chunk
+    call claim
+    test eax, eax
+    jnz .Lrefused
     mov eax, ebp
     call locate
-    pop rdi
-    cmp word ptr [rip + state_entry + mh_submission.op], MH_OP_EXPORT
-    jne import_chunk
-    jmp export_chunk
+    cmp word ptr [r13 + lane.entry + mh_submission.op], MH_OP_EXPORT
+    je export_chunk
+    call import_chunk
+    test eax, eax
+    jz .Lrefused
+    push rax
+    mov rsi, [r13 + lane.page]
+    mov ecx, ebx
+    call give_back
+    pop rax
+    ret
 .Lwrapped:
     mov eax, MH_OUT_OF_RANGE
 .Lrefused:
     ret
 
+share_chunk:
+    test word ptr [r13 + lane.entry + mh_submission.flags], MH_BATCH_PRIVATE
+    jnz 1f
+    call mark_shared
+    mov eax, MH_DONE
+    ret
+1:  call mark_private
+    mov eax, MH_DONE
+    ret
+
 # chunk_address() -> rax: request address of the chunk; carry set if it wraps. A list entry is read once.
 chunk_address:
-    test word ptr [rip + state_entry + mh_submission.flags], MH_BATCH_LIST
+    test word ptr [r13 + lane.entry + mh_submission.flags], MH_BATCH_LIST
     jnz .Llisted
-    mov eax, r13d
+    mov rax, [r13 + lane.done]
     shl rax, 12
-    add rax, [rip + state_entry + mh_submission.address]
+    add rax, [r13 + lane.entry + mh_submission.address]
     ret
 .Llisted:
-    mov rax, [r12 + rbp * 8 + MH_RING_LIST]
+    mov rax, [r13 + lane.list]
+    mov rax, [rax + rbp * 8]
     clc
     ret
 
 # check_run(rdi: address) -> eax: status of the first of ebx pages that must not be moved, rdx: virtual
-# address of the first. Keeps rdi. The first page is below ram_limit, so no later address wraps.
+# address of the first. The first page is below the limit, so no later address wraps.
 check_run:
-    push rdi
     push rbx
     call check_address
     push rdx
 .Lpage:
     test eax, eax
-    jnz .Lrun_done
+    jnz 1f
     dec ebx
-    jz .Lrun_clear
+    jz 1f
     add rdi, MH_PAGE_BYTES
     call check_address
     jmp .Lpage
-.Lrun_clear:
-    mov rdi, [rsp + 16]
-    mov rcx, [rsp + 8]
-    call bitmap_test
-.Lrun_done:
-    pop rdx
+1:  pop rdx
     pop rbx
-    pop rdi
     ret
 
-# rdi: address; r15, ebx as above
 export_chunk:
-    push rdi
+    mov ecx, ebx
+    shl ecx, 12
+    mov r8d, ecx
+    mov eax, MH_KIND_VMSA
+    test word ptr [r13 + lane.entry + mh_submission.flags], MH_BATCH_VMSA
+    jnz .Lseal
     call scan
     mov ecx, ebx
     shl ecx, 12
@@ -160,10 +228,12 @@ export_chunk:
     test eax, eax
     mov eax, MH_KIND_ZERO
     cmovnz eax, edx
-    jnz 1f
+    jnz .Lseal
     xor r8d, r8d
-1:  mov rdx, [rsp]
+.Lseal:
+    mov rdx, [r13 + lane.address]
     mov rsi, r15
+    xor r9d, r9d
     call seal_packet
     jmp moved
 
@@ -198,21 +268,17 @@ scan:
     pxor xmm5, xmm5
     ret
 
-# Nothing of the memory changes before the tag is verified.
+# import_chunk() -> eax: status. Nothing of the memory changes before the tag is verified.
 import_chunk:
-    push rdi
     call fetch_packet
+    call expected_kind
     mov ecx, ebx
     shl ecx, 12
-    mov edx, MH_KIND_ZERO
-    mov eax, MH_KIND_PAGE
-    cmp word ptr [rip + state_packet + mh_packet.kind], dx
-    cmove eax, edx
     call check_packet
     test eax, eax
     jnz .Limport_refused
-    mov rax, [rip + state_packet + mh_packet.address]
-    cmp rax, [rsp]
+    mov rax, [r13 + lane.packet + mh_packet.address]
+    cmp rax, [r13 + lane.address]
     jne .Lwrong_address
     call check_turn
     test eax, eax
@@ -220,7 +286,7 @@ import_chunk:
     mov ecx, ebx
     shl ecx, 12
     xor eax, eax
-    cmp word ptr [rip + state_packet + mh_packet.kind], MH_KIND_ZERO
+    cmp word ptr [r13 + lane.packet + mh_packet.kind], MH_KIND_ZERO
     cmove ecx, eax
     call open_packet
     test eax, eax
@@ -228,25 +294,33 @@ import_chunk:
     mov rdi, r15
     mov ecx, ebx
     shl ecx, 9
-    cmp word ptr [rip + state_packet + mh_packet.kind], MH_KIND_ZERO
+    cmp word ptr [r13 + lane.packet + mh_packet.kind], MH_KIND_ZERO
     je .Lzero
-    lea rsi, [rip + state_bounce]
+    lea rsi, [r12 + vcpu.bounce]
     rep movsq
     jmp moved
 .Lzero:
     xor eax, eax
     rep stosq
 moved:
-    pop rdi
-    mov ecx, ebx
-    call bitmap_set
     mov eax, ebx
-    add [rip + state_pages], rax
-    add [rip + state_epoch_pages], rax
+    add [r12 + vcpu.pages], rax
+    add [r12 + vcpu.epoch_pages], rax
     mov eax, MH_DONE
     ret
 .Lwrong_address:
     mov eax, MH_WRONG_ADDRESS
 .Limport_refused:
-    pop rdi
     ret
+
+# expected_kind() -> eax: what the packet must be: a VMSA where VMSAs are asked for, nothing but RAM elsewhere; RAM may
+# be zeros.
+expected_kind:
+    mov eax, MH_KIND_VMSA
+    test word ptr [r13 + lane.entry + mh_submission.flags], MH_BATCH_VMSA
+    jnz 1f
+    mov eax, MH_KIND_PAGE
+    mov edx, MH_KIND_ZERO
+    cmp word ptr [r13 + lane.packet + mh_packet.kind], dx
+    cmove eax, edx
+1:  ret

@@ -2,10 +2,9 @@
 #
 # Exceptions: the helper never expects one. Wipe, say what happened, stop.
 
-.include "descriptors.inc"
-.include "state.inc"
-.include "gcm.inc"
+.include "vcpu.inc"
 
+.extern end_session
 .extern wipe_session
 
 # APM volume 2, table 8-1: these vectors push an error code.
@@ -24,21 +23,28 @@ fault_\vector:
     fault_stub \vector
 .endr
 
-# On the fault stack: vector, error code, then the frame of the CPU, RIP first.
+# On the fault stack: vector, error code, the frame of the CPU, RIP first, and above it the address of the block.
 fault_common:
     cld
+    mov r12, [rsp + 56]
+    call end_session
     call wipe_session
-    mov r12, [rip + linker.params + mh_params.ring_va]
+    mov rcx, [r12 + vcpu.ring]
     mov rax, [rsp]
-    mov [r12 + mh_ring.fault + mh_fault.vector], rax
+    mov [rcx + mh_ring.fault + mh_fault.vector], rax
     mov rax, [rsp + 8]
-    mov [r12 + mh_ring.fault + mh_fault.error_code], rax
+    mov [rcx + mh_ring.fault + mh_fault.error_code], rax
     mov rax, [rsp + 16]
-    mov [r12 + mh_ring.fault + mh_fault.rip], rax
+    mov [rcx + mh_ring.fault + mh_fault.rip], rax
     mov rax, cr2
-    mov [r12 + mh_ring.fault + mh_fault.cr2], rax
-    mov dword ptr [rip + state_phase], PHASE_IDLE
-    mov dword ptr [r12 + mh_ring.state], MH_RING_FAULT
+    mov [rcx + mh_ring.fault + mh_fault.cr2], rax
+    mov dword ptr [r12 + vcpu.phase], PHASE_IDLE
+    mov dword ptr [rcx + mh_ring.state], MH_RING_FAULT
+
+# release(): gives the block back and stops.
+.global release
+release:
+    mov dword ptr [r12 + vcpu.busy], 0
 
 # stop(): halts for good. The host sees no general register of ours.
 .global stop
@@ -69,3 +75,7 @@ idt:
 .irp vector, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
     .gate fault_\vector, SELECTOR_CODE, FAULT_IST
 .endr
+.global idt_pointer
+idt_pointer:
+    .word VECTORS * 16 - 1
+    .quad idt

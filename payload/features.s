@@ -3,7 +3,6 @@
 # What the CPU has, from CPUID: AMD64 APM volume 3, appendix E.3. With MH_START_ES from the linker, because CPUID
 # raises #VC: a CPU that lacks it takes #UD, and the host finds the fault record.
 
-.extern state_features
 .extern linker.params
 
 # CPUID 1 ECX: PCLMULQDQ, SSSE3, SSE4.1, AES, RDRAND.
@@ -18,16 +17,15 @@
 
 .text
 
-# detect_features(): sets state_features, and turns AVX on where it will be used. Loses rbx, r8, r9.
+# detect_features() -> eax: MH_FEATURE_..., and turns AVX on where it will be used. Keeps rbx.
 .global detect_features
 detect_features:
 .ifdef MH_START_ES
     mov eax, [rip + linker.params + mh_params.features]
-    mov [rip + state_features], eax
     ret
 .else
+    push rbx
     xor r9d, r9d
-    mov [rip + state_features], r9d     # of an earlier start: AVX may be off by now
     xor eax, eax
     cpuid
     mov r8d, eax                # the highest leaf
@@ -60,6 +58,7 @@ detect_features:
     xsetbv
     or r9d, MH_FEATURE_VAES
 .Ldetected:
-    mov [rip + state_features], r9d
+    mov eax, r9d
+    pop rbx
     ret
 .endif

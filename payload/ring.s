@@ -2,53 +2,103 @@
 #
 # The ring: fetch a submission once, serve it, complete it; HLT when there is none.
 #
-# r12 ring, ebx tail as read, ebp number of the submission at work. Handlers find the fetched submission in
-# state_entry, answer a status in eax, and keep rbx, rbp, r12.
+# r13 lane, ebx tail as read, ebp number of the submission at work. Handlers find the fetched submission in
+# lane.entry, answer a status in eax, and keep rbx, rbp, r12, r13.
 
-.include "state.inc"
+.include "vcpu.inc"
 
+.extern attend
+.extern claimed_by_another
 .extern copy64
-.extern wipe_session
-.extern stop
 .extern dispatch
+.extern end_session
+.extern release
+.extern wipe_session
 
 .text
 .global serve
 serve:
-    mov r12, [rip + linker.params + mh_params.ring_va]
+    lea r13, [r12 + vcpu.bulk]
 .Lpoll:
-    mov ebx, [r12 + mh_ring.tail]
-    mov ebp, [rip + state_head]
-    mov eax, ebx
-    sub eax, ebp
+    call serve_urgent
+    call waiting
     jz .Lidle
-    cmp eax, MH_RING_ENTRIES
-    ja .Lbroken
 .Lnext:
-    call fetch
-    call dispatch
-    call complete
+    call serve_one
+    call serve_urgent
     cmp ebp, ebx
     jne .Lnext
     jmp .Lpoll
+
+# The block is nobody's while the vCPU halts. A locked instruction orders it before the look at the session: ring 0
+# counts on that when it looks at `busy` before a new one.
 .Lidle:
+    mov dword ptr [r12 + vcpu.busy], 0
     hlt
+    xor eax, eax
+    mov edx, 1
+    mov ebx, [r12 + vcpu.index]
+    lock cmpxchg [r12 + vcpu.busy], edx
+    jne claimed_by_another
     jmp .Lpoll
 
+# serve_urgent(): all that is in the urgent lane. Keeps r13, rbx, rbp.
+.global serve_urgent
+serve_urgent:
+    push r13
+    push rbx
+    push rbp
+    lea r13, [r12 + vcpu.urgent]
+    call waiting
+    jz .Lnone
+.Lurgent:
+    call serve_one
+    cmp ebp, ebx
+    jne .Lurgent
+.Lnone:
+    pop rbp
+    pop rbx
+    pop r13
+    ret
+
+# waiting(r13: lane) -> ebx: tail, ebp: head; zero flag set if they are equal. Does not return from an impossible tail.
+waiting:
+    mov rax, [r13 + lane.tail_va]
+    mov ebx, [rax]
+    mov ebp, [r13 + lane.head]
+    mov eax, ebx
+    sub eax, ebp
+    jz 1f
+    cmp eax, [r13 + lane.entries]
+    ja .Lbroken
+    test eax, eax
+1:  ret
+
 .Lbroken:
+    call end_session
     call wipe_session
-    mov dword ptr [rip + state_phase], PHASE_IDLE
-    mov dword ptr [r12 + mh_ring.state], MH_RING_BROKEN
-    jmp stop
+    mov rcx, [r12 + vcpu.ring]
+    mov dword ptr [r12 + vcpu.phase], PHASE_IDLE
+    mov dword ptr [rcx + mh_ring.state], MH_RING_BROKEN
+    jmp release
+
+# serve_one(r13: lane, ebp: submission): ebp becomes the next one.
+serve_one:
+    call attend
+    call fetch
+    call dispatch
+    jmp complete
 
 fetch:
-    mov eax, ebp
-    and eax, MH_RING_ENTRIES - 1
+    mov eax, [r13 + lane.entries]
+    dec eax
+    and eax, ebp
     imul eax, eax, sizeof.mh_submission
-    lea rsi, [r12 + rax + MH_RING_SUBMISSIONS]
-    lea rdi, [rip + state_entry]
+    mov rsi, [r13 + lane.submissions]
+    add rsi, rax
+    lea rdi, [r13 + lane.entry]
     call copy64
-    lea rdi, [rip + state_completion]
+    lea rdi, [r13 + lane.completion]
     pxor xmm0, xmm0
     movdqu [rdi], xmm0
     movdqu [rdi + 16], xmm0
@@ -58,22 +108,25 @@ fetch:
 
 # eax: status. The completion first, then the head that announces it: x86 keeps stores in order.
 complete:
-    lea rsi, [rip + state_completion]
+    lea rsi, [r13 + lane.completion]
     mov [rsi + mh_completion.status], ax
-    movzx eax, word ptr [rip + state_entry + mh_submission.op]
+    movzx eax, word ptr [r13 + lane.entry + mh_submission.op]
     mov [rsi + mh_completion.op], ax
-    mov eax, [rip + state_epoch]
+    mov eax, [r12 + vcpu.epoch]
     mov [rsi + mh_completion.epoch], eax
-    mov rax, [rip + state_entry + mh_submission.cookie]
+    mov rax, [r13 + lane.entry + mh_submission.cookie]
     mov [rsi + mh_completion.cookie], rax
-    mov rax, [rip + state_pages]
+    mov rax, [r12 + vcpu.pages]
     mov [rsi + mh_completion.pages], rax
-    mov eax, ebp
-    and eax, MH_RING_ENTRIES - 1
+    mov eax, [r13 + lane.entries]
+    dec eax
+    and eax, ebp
     imul eax, eax, sizeof.mh_completion
-    lea rdi, [r12 + rax + MH_RING_COMPLETIONS]
+    mov rdi, [r13 + lane.completions]
+    add rdi, rax
     call copy64
     inc ebp
-    mov [rip + state_head], ebp
-    mov [r12 + mh_ring.head], ebp
+    mov [r13 + lane.head], ebp
+    mov rdi, [r13 + lane.head_va]
+    mov [rdi], ebp
     ret

@@ -3,7 +3,7 @@
 # The launch secret: OVMF's table of GUIDed entries (OvmfPkg/AmdSev/SecretDxe). It lies in private memory, but
 # without a launch secret, or under a wrong key, the page is noise: every length is checked.
 
-.include "state.inc"
+.include "vcpu.inc"
 
 .text
 

@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 
-.include "state.inc"
+.include "vcpu.inc"
 
-.extern state_secrets
-.extern state_secrets_end
 .extern wipe_vectors
 
 .text
 
-# wipe_session(): forgets keys, nonce, session and plaintext, in memory and in vector registers.
+# wipe_session(): forgets this vCPU's keys, nonce and plaintext, in memory and in vector registers.
 .global wipe_session
 wipe_session:
-    lea rdi, [rip + state_secrets]
-    lea rcx, [rip + state_secrets_end]
-    sub rcx, rdi
+    lea rdi, [r12 + vcpu.secrets]
+    mov ecx, vcpu.secrets_end - vcpu.secrets
     xor eax, eax
     rep stosb
+.irp lane, vcpu.bulk, vcpu.urgent
+    lea rdi, [r12 + \lane + lane.job]
+    mov ecx, sizeof.lane - lane.job
+    rep stosb
+.endr
     call wipe_vectors
 
-# wipe_bounce(): forgets plaintext that was imported, or should have been.
-.global wipe_bounce
-wipe_bounce:
-    lea rdi, [rip + state_bounce]
-    mov rcx, [rip + state_bounce_used]
+    # Plaintext that was imported, or should have been.
+    lea rdi, [r12 + vcpu.bounce]
+    mov rcx, [r12 + vcpu.bounce_used]
     shr rcx, 3
     xor eax, eax
     rep stosq
-    mov [rip + state_bounce_used], rcx
+    mov [r12 + vcpu.bounce_used], rcx
     ret

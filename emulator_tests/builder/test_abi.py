@@ -64,8 +64,23 @@ def test_ring_areas_follow_each_other_without_overlap() -> None:
     assert abi.MH_RING_RESULTS + len(abi.mh_result) * slots <= abi.MH_RING_PACKETS
     assert len(abi.mh_packet) <= abi.MH_PACKET_SLOT_BYTES
     assert abi.MH_RING_PACKETS + slots * abi.MH_PACKET_SLOT_BYTES <= abi.MH_RING_DATA
-    assert abi.MH_RING_DATA + slots * abi.MH_PAGE_BYTES == abi.MH_RING_BYTES
+    assert abi.MH_RING_DATA + slots * abi.MH_PAGE_BYTES == abi.MH_URGENT_SUBMISSIONS
     assert abi.MH_RING_DATA % abi.MH_PAGE_BYTES == abi.MH_RING_BYTES % abi.MH_PAGE_BYTES == 0
+
+
+def test_urgent_areas_follow_each_other_without_overlap() -> None:
+    entries, slots = abi.MH_URGENT_ENTRIES, abi.MH_URGENT_SLOTS
+    assert entries & (entries - 1) == 0
+    assert abi.MH_URGENT_SUBMISSIONS + entries * len(abi.mh_submission) <= abi.MH_URGENT_COMPLETIONS
+    assert abi.MH_URGENT_COMPLETIONS + entries * len(abi.mh_completion) <= abi.MH_URGENT_LIST
+    assert abi.MH_URGENT_LIST + 8 * slots <= abi.MH_URGENT_RESULTS
+    assert abi.MH_URGENT_RESULTS + len(abi.mh_result) * slots <= abi.MH_URGENT_PACKETS
+    assert abi.MH_URGENT_PACKETS + slots * abi.MH_PACKET_SLOT_BYTES <= abi.MH_URGENT_DATA
+    assert abi.MH_URGENT_DATA + slots * abi.MH_PAGE_BYTES == abi.MH_RING_BYTES
+
+
+def test_streams_of_rings_and_lanes_are_distinct() -> None:
+    assert abi.MH_MAX_RINGS <= abi.MH_STREAM_URGENT
 
 
 def test_host_and_helper_write_to_different_cache_lines() -> None:

@@ -15,6 +15,7 @@ from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET, Options
 from mh_emulator.loader import parse_image
 from mh_emulator.parts import PARTS, CpuidResult, Part
+from payload import abi
 
 PAGE = 0x1000
 
@@ -121,6 +122,15 @@ def other_than_start(image: Image, mappings: list[Mapping]) -> list[Mapping]:
     return [mapping for mapping in mappings if mapping != page]
 
 
+def vmsas(image: Image, base: int) -> dict[int, tuple[int, bool, bool, bool]]:
+    """Where the window for VMSAs must be: behind the image that moves, behind all RAM elsewhere."""
+    moves = image.space.name in ("regions", "isolated")
+    start = base + image.memory_bytes if moves else image.space.window + image.space.options.ram_limit
+    va = HELPER_VA + image.memory_bytes if moves else start
+    assert (base + parse_image(image.data).descriptor.vmsa_offset) % (1 << 64) == start
+    return {va + page: (start + page, True, False, True) for page in range(0, abi.MH_VMSA_BYTES, PAGE)}
+
+
 def test_start_page_holds_all_of_the_32_bit_start(loaded: Loaded) -> None:
     image, _, mappings = loaded
     pieces = [piece for piece in image.section(".text").pieces if piece.name == "payload/start32.s"]
@@ -139,7 +149,7 @@ def test_nothing_is_writable_and_executable(loaded: Loaded) -> None:
 
 def test_sections_have_their_rights_and_nothing_else_is_up_there(loaded: Loaded) -> None:
     image, base, mappings = loaded
-    expected = {
+    expected = {va: place for va, place in vmsas(image, base).items() if va >= HELPER_VA} | {
         section.va + page: (base + section.offset + page, section.writable, section.executable, section.private)
         for section in image.sections
         for page in range(0, section.size, PAGE)
@@ -182,7 +192,11 @@ def test_helper_cannot_be_reached_through_ram(loaded: Loaded) -> None:
 def test_all_other_ram_is_reachable(loaded: Loaded) -> None:
     """The window is complete, identity-mapped, private, writable, with the part's largest pages where they fit."""
     image, _, mappings = loaded
-    window = sorted(mapping for mapping in other_than_start(image, mappings) if mapping.va < HELPER_VA)
+    low = sorted(mapping for mapping in other_than_start(image, mappings) if mapping.va < HELPER_VA)
+    behind = {va for va in vmsas(image, image.space.base) if va < HELPER_VA}
+    window = [mapping for mapping in low if mapping.va not in behind]
+    assert sum(mapping.size for mapping in low if mapping.va in behind) == PAGE * len(behind)
+    assert all((mapping.gpa, mapping.private) == (mapping.va, True) for mapping in low)
     position = image.space.window
     holes = [(image.space.window + part.start, image.space.window + part.end) for part in image.space.protected]
     for mapping in window:
@@ -232,8 +246,9 @@ def test_four_tebibytes() -> None:
         mappings = other_than_start(image, leaves(image, image.space.base, 51))
         window = [mapping for mapping in mappings if mapping.va < HELPER_VA]
         hidden = image.memory_bytes if image.space.protected else 0
-        assert sum(mapping.size for mapping in window) == (4 << 40) - hidden
-        assert max(mapping.gpa + mapping.size for mapping in window) == image.space.window + (4 << 40)
+        behind = abi.MH_VMSA_BYTES if image.space.protected else 0
+        assert sum(mapping.size for mapping in window) == (4 << 40) - hidden + behind
+        assert max(mapping.gpa + mapping.size for mapping in window) == image.space.window + (4 << 40) + behind
 
 
 def test_fixed_c_bit_equals_loaded_c_bit(scheme: str, images: dict[str, Image]) -> None:

@@ -24,8 +24,8 @@ def patched(image: Image, field: str, value: int) -> bytes:
 
 
 BAD: dict[str, tuple[Callable[[Image], bytes], str]] = {
-    "empty": (lambda _: b"", r"image of 0x0 bytes has no room for a descriptor of 0x90"),
-    "short": (lambda image: image.data[:0x80], r"image of 0x80 bytes has no room for a descriptor of 0x90"),
+    "empty": (lambda _: b"", r"image of 0x0 bytes has no room for a descriptor of 0xa0"),
+    "short": (lambda image: image.data[:0x80], r"image of 0x80 bytes has no room for a descriptor of 0xa0"),
     "magic": (lambda image: b"X" + image.data[1:], r"image starts with 0x504c45484d564558, not 0x504c45484d564553"),
     "version": (lambda image: patched(image, "version", 9), f"image has ABI version 9, not {abi.MH_ABI_VERSION}"),
     "truncated": (lambda image: image.data[:-1], r"image has 0x[0-9a-f]+fff bytes, its descriptor says 0x[0-9a-f]+000"),

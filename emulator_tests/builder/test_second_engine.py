@@ -84,7 +84,7 @@ def test_32_bit_start_leads_to_service() -> None:
         hello = abi.mh_submission(op=abi.mh_op.MH_OP_HELLO.value, cookie=7)
         uc.mem_write(ring + abi.MH_RING_SUBMISSIONS, hello.dumps())
         uc.mem_write(ring + abi.mh_ring.fields["tail"].offset, b"\1\0\0\0")
-        for name in ("EAX", "EBX", "ECX", "EDX", "ESI", "EDI", "EBP", "ESP", "CR3"):
+        for name in ("EAX", "EBX", "ECX", "EDX", "ESI", "EBP", "ESP", "CR3"):
             uc.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0xDEAD0000)
         assert uc.reg_read(x86.UC_X86_REG_CR0) >> 31 == 0
         uc.emu_start(descriptor.entry32, 0)

@@ -125,7 +125,7 @@ def weakened(image: Image, symbol: str, text: str) -> Arena:
     [
         ("host-reorders", "check_turn", "xor eax, eax", "the target takes the second packet first"),
         ("host-replays-epoch", "check_turn", "xor eax, eax", "the target goes back to the old page"),
-        ("host-exports-twice", "bitmap_test", "xor eax, eax", "the helper seals the page a second time"),
+        ("host-exports-twice", "claim", "xor eax, eax", "the helper seals the page a second time"),
         ("host-tampers", "open_packet", "xor eax, eax", "the target takes the changed page"),
         ("host-plays-target", "open_packet", "xor eax, eax", "the host's target opens the packet"),
         ("host-readdresses", "open_packet", "xor eax, eax", "the target writes the page elsewhere"),

@@ -128,6 +128,9 @@ WRONG: list[tuple[str, Wrong]] = [
     *(("region_offset", constant(value)) for value in (4, 0xFFFF_FFF8)),
     *(("region_count", constant(value)) for value in (0, abi.MH_HANDOVER_REGIONS + 1, 0xFFFF_FFFF)),
     ("entry32", constant(1)),
+    *(("vmsa_offset", constant(value)) for value in (1, 1 << 51)),
+    ("ring_stride", more("ring_stride", PAGE_BYTES)),
+    ("vcpu_stride", constant(8)),
 ]
 
 

@@ -18,6 +18,7 @@ class SessionKeys:
 
     page_key: bytes
     session: bytes
+    stream: int = 0
 
     def open(self, packet: bytes, data: bytes) -> bytes:
         """Decrypt; `InvalidTag` where anything was changed."""
@@ -27,7 +28,8 @@ class SessionKeys:
 
     def seal(self, plain: bytes, **fields: Any) -> tuple[bytes, bytes]:
         """Make a packet as a helper would: (packet, data)."""
-        header = packet_fields(session=list(self.session), length=len(plain), **fields).dumps()
+        own = {"session": list(self.session), "stream": self.stream, "length": len(plain)}
+        header = packet_fields(**(own | fields)).dumps()
         sealed = AESGCM(self.page_key).encrypt(_iv(header), plain, header[: abi.MH_PACKET_AAD_BYTES])
         return header[: abi.MH_PACKET_AAD_BYTES] + sealed[len(plain) :], sealed[: len(plain)]
 
@@ -38,19 +40,26 @@ def packet_fields(**fields: Any) -> Any:
     return abi.mh_packet(**(constant | fields))
 
 
-def derive(transport_key: bytes, source_nonce: bytes, target_nonce: bytes) -> SessionKeys:
+def derive(
+    transport_key: bytes, source_nonce: bytes, target_nonce: bytes, stream: int = 0, streams: int = 1
+) -> SessionKeys:
     """SP 800-108r1 4.1 with CMAC-AES256, as abi.h lays it out."""
-    context = abi.mh_kdf_context(
-        source_nonce=list(source_nonce), target_nonce=list(target_nonce), stream=0, version=abi.MH_ABI_VERSION
-    ).dumps()
 
-    def output(label: str, size: int) -> bytes:
+    def output(label: str, size: int, number: int) -> bytes:
+        context = abi.mh_kdf_context(
+            source_nonce=list(source_nonce),
+            target_nonce=list(target_nonce),
+            stream=number,
+            streams=streams,
+            version=abi.MH_ABI_VERSION,
+        ).dumps()
         kdf = KBKDFCMAC(AES, Mode.CounterMode, size, 4, 4, CounterLocation.BeforeFixed, label.encode(), context, None)
         return kdf.derive(transport_key)
 
     return SessionKeys(
-        page_key=output(abi.MH_KDF_LABEL_KEY, abi.MH_KEY_BYTES),
-        session=output(abi.MH_KDF_LABEL_SESSION, abi.MH_SESSION_BYTES),
+        page_key=output(abi.MH_KDF_LABEL_KEY, abi.MH_KEY_BYTES, stream),
+        session=output(abi.MH_KDF_LABEL_SESSION, abi.MH_SESSION_BYTES, 0),
+        stream=stream,
     )
 
 

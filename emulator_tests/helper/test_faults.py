@@ -39,7 +39,9 @@ def test_guest_ram_is_not_executable(pair: Pair) -> None:
     assert (fault.vector, fault.error_code, fault.cr2) == (PAGE_FAULT, 0x11, 0x1000)
 
 
-@pytest.mark.parametrize("section", [".header", ".rodata", ".tables", ".data", ".bss", ".secret", ".stack", ".ring"])
+@pytest.mark.parametrize(
+    "section", [".header", ".rodata", ".tables", ".bss", ".shared_bitmap", ".vcpu", ".secret", ".stack", ".ring"]
+)
 def test_only_text_is_executable(pair: Pair, images: dict[str, Image], section: str) -> None:
     va = images["regions"].section(section).va
     fault = fault_of(pair, rip=va)

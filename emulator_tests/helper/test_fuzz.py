@@ -165,7 +165,7 @@ class HostileHost(RuleBasedStateMachine):
         """A new session, with a helper that stopped started anew; the old packets stay in the host's hands."""
         for number, side in enumerate(self.sides):
             if number in self.dead:
-                side.ring = side.machine.start_helper()
+                side.ring = side.machine.start_helper(anew=True)
             assert side.ask(Op.MH_OP_ABORT) == abi.mh_status.MH_DONE
         self.dead.clear()
         self.connect()

@@ -39,13 +39,13 @@ FIELD_STATUS = {
     "version": Status.MH_BAD_PACKET,
     "kind": Status.MH_BAD_PACKET,
     "length": Status.MH_BAD_PACKET,
-    "stream": Status.MH_BAD_PACKET,
+    "stream": Status.MH_WRONG_STREAM,
     "sequence": Status.MH_OUT_OF_ORDER,
     "address": Status.MH_WRONG_ADDRESS,
     "epoch": Status.MH_WRONG_EPOCH,
-    "reserved0": Status.MH_BAD_PACKET,
+    "reserved": Status.MH_BAD_PACKET,
     "session": Status.MH_WRONG_SESSION,
-    "reserved1": Status.MH_BAD_PACKET,
+    "urgent": Status.MH_BAD_PACKET,
     "tag": Status.MH_BAD_TAG,
 }
 

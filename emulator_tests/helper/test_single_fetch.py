@@ -13,6 +13,7 @@ from payload import abi
 
 Op = abi.mh_op
 TAIL = abi.mh_ring.fields["tail"].offset
+TAILS = range(TAIL, TAIL + 8)
 
 
 class SharedTrace:
@@ -41,8 +42,8 @@ class SharedTrace:
                     self.read_after_write.add(byte)
 
     def fetched(self) -> Counter[int]:
-        """Reads without those of the tail, which is polled."""
-        return Counter({byte: count for byte, count in self.reads.items() if not TAIL <= byte < TAIL + 4})
+        """Reads without those of the tails, which are polled."""
+        return Counter({byte: count for byte, count in self.reads.items() if byte not in TAILS})
 
 
 def check(trace: SharedTrace) -> None:
@@ -84,7 +85,7 @@ def test_export_writes_each_byte_once_and_reads_none_of_it(pair: Pair) -> None:
 @pytest.mark.parametrize("op", [Op.MH_OP_ABORT, Op.MH_OP_FINISH, Op.MH_OP_HELLO, Op.MH_OP_START, 99])
 def test_control_operations_read_their_submission_once(pair: Pair, op: int) -> None:
     trace = SharedTrace(pair.source)
-    pair.source.ring.serve([Request(op, role=1 if op == Op.MH_OP_START else 0)])
+    pair.source.ring.serve([Request(op, role=op == Op.MH_OP_START, count=op == Op.MH_OP_START)])
     check(trace)
     assert sum(trace.fetched().values()) == len(abi.mh_submission)
 

@@ -33,7 +33,7 @@ PAGE = abi.MH_PAGE_BYTES
 # ---- submissions ----
 
 
-@pytest.mark.parametrize("op", [0, 8, 0xFF, 0x101, 0xFFFF])
+@pytest.mark.parametrize("op", [0, 10, 0xFF, 0x101, 0xFFFF])
 def test_unknown_op(pair: Pair, op: int) -> None:
     assert pair.source.ask(op) == Status.MH_BAD_OP
 
@@ -48,11 +48,14 @@ UNUSED: dict[str, tuple[int, dict[str, Any]]] = {
     "hello-address": (Op.MH_OP_HELLO, {"address": 0x1000}),
     "hello-role": (Op.MH_OP_HELLO, {"role": 2}),
     "hello-slot": (Op.MH_OP_HELLO, {"slot": 1}),
-    "start-address": (Op.MH_OP_START, {"role": 1, "address": 1 << 63}),
-    "start-count": (Op.MH_OP_START, {"role": 1, "count": 1}),
-    "start-slot": (Op.MH_OP_START, {"role": 1, "slot": 1}),
-    "start-without-role": (Op.MH_OP_START, {"role": 0}),
-    "start-third-role": (Op.MH_OP_START, {"role": 3}),
+    "start-address": (Op.MH_OP_START, {"role": 1, "count": 1, "address": 1 << 63}),
+    "start-no-ring": (Op.MH_OP_START, {"role": 1}),
+    "start-more-rings-than-there-are": (Op.MH_OP_START, {"role": 1, "count": 2}),
+    "start-chunk": (Op.MH_OP_START, {"role": 1, "count": 1, "chunk": 1}),
+    "start-flags": (Op.MH_OP_START, {"role": 1, "count": 1, "flags": 1}),
+    "start-slot": (Op.MH_OP_START, {"role": 1, "count": 1, "slot": 1}),
+    "start-without-role": (Op.MH_OP_START, {"role": 0, "count": 1}),
+    "start-third-role": (Op.MH_OP_START, {"role": 3, "count": 1}),
     "finish-address": (Op.MH_OP_FINISH, {"address": 0x1000}),
     "finish-chunk": (Op.MH_OP_FINISH, {"chunk": 1}),
     "finish-slot-beyond": (Op.MH_OP_FINISH, {"slot": FULL}),
@@ -68,8 +71,10 @@ UNUSED: dict[str, tuple[int, dict[str, Any]]] = {
     "more-than-the-ring-holds": (Op.MH_OP_EXPORT, {"count": FULL + 1, "chunk": 1}),
     "beyond-the-last-slot": (Op.MH_OP_EXPORT, {"count": 2, "chunk": 1, "slot": FULL - 1}),
     "slot-and-count-wrap": (Op.MH_OP_IMPORT, {"count": 0xFFFF, "chunk": 1, "slot": 1}),
-    "unknown-flag": (Op.MH_OP_EXPORT, BATCH | {"flags": 2}),
-    "unknown-flag-beside": (Op.MH_OP_EXPORT, BATCH | {"flags": 3}),
+    "unknown-flag": (Op.MH_OP_EXPORT, BATCH | {"flags": 4}),
+    "unknown-flag-beside": (Op.MH_OP_EXPORT, BATCH | {"flags": 9}),
+    "share-vmsas": (Op.MH_OP_SHARE, BATCH | {"flags": abi.MH_BATCH_VMSA}),
+    "share-role": (Op.MH_OP_SHARE, BATCH | {"role": 1}),
     "list-in-chunks": (Op.MH_OP_EXPORT, {"count": 2, "chunk": 2, "flags": 1}),
     "list-with-address": (Op.MH_OP_EXPORT, BATCH | {"flags": 1, "address": 0x1000}),
 }
@@ -83,9 +88,11 @@ def test_unused_fields_must_be_zero(pair: Pair, case: str) -> None:
 
 @pytest.mark.parametrize("op", [op.value for op in Op])
 def test_reserved_field_must_be_zero(pair: Pair, op: int) -> None:
-    batch = op in (Op.MH_OP_EXPORT, Op.MH_OP_IMPORT)
-    entry = abi.mh_submission(op=op, role=1 if op == Op.MH_OP_START else 0, count=batch, chunk=batch, reserved=1 << 31)
-    assert raw_submission(pair.source, entry.dumps()) == Status.MH_BAD_ENTRY
+    batch = op in (Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_SHARE)
+    start = op == Op.MH_OP_START
+    entry = abi.mh_submission(op=op, role=start, count=batch or start, chunk=batch, reserved=1 << 31)
+    expected = Status.MH_WRONG_RING if op == Op.MH_OP_JOIN else Status.MH_BAD_ENTRY
+    assert raw_submission(pair.source, entry.dumps()) == expected
 
 
 def raw_submission(side: Side, entry: bytes) -> abi.mh_status:
@@ -147,7 +154,8 @@ WRONG_STATES: list[tuple[Stage, list[int]]] = [
 def test_wrong_state(stage: Stage, ops: list[int], images: dict[str, Image], make_pair: PairMaker) -> None:
     side = stage(images, make_pair)
     for op in ops:
-        fields = BATCH if op in (Op.MH_OP_EXPORT, Op.MH_OP_IMPORT) else {"role": op == Op.MH_OP_START}
+        fields = BATCH if op in (Op.MH_OP_EXPORT, Op.MH_OP_IMPORT) else {}
+        fields = {"role": 1, "count": 1} if op == Op.MH_OP_START else fields
         assert side.ring.serve([Request(op, **fields)])[0].status == Status.MH_WRONG_STATE
 
 
@@ -236,7 +244,7 @@ def without_entropy(images: dict[str, Image], replacement: bytes) -> Side:
 def test_no_entropy(images: dict[str, Image]) -> None:
     side = without_entropy(images, bytes.fromhex("f8909090"))  # clc
     assert side.ask(Op.MH_OP_HELLO) == Status.MH_NO_ENTROPY
-    assert side.ring.serve([Request(Op.MH_OP_START, role=1)])[0].status == Status.MH_WRONG_STATE
+    assert side.ring.serve([Request(Op.MH_OP_START, role=1, count=1)])[0].status == Status.MH_WRONG_STATE
 
 
 @pytest.mark.parametrize(("works_at", "status"), [(2, Status.MH_DONE), (9, Status.MH_DONE)])

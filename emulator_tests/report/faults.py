@@ -12,7 +12,7 @@ from typing import NamedTuple
 from emulator_tests.report.build import NX, PAGE, P, U, W
 from mh_builder.image.model import Image
 from mh_builder.paging import ADDRESS_FIELD, ENTRY_BYTES, LARGE, table_index
-from mh_builder.schemes.space import SHARED_OFFSET
+from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
 from mh_emulator.loader import parse_image
 
 C_BIT = 51
@@ -54,9 +54,9 @@ class Patient:
 
     @property
     def spare(self) -> int:
-        """A virtual address in the tables of the image at which nothing is mapped: behind the last stack."""
-        stack = self.image.section(".stack")
-        return stack.va + stack.size + PAGE
+        """A virtual address in the tables of the image at which nothing is mapped: behind the last block."""
+        block = self.image.section(".vcpu")
+        return block.va + block.size + PAGE
 
     @property
     def ram(self) -> int:
@@ -149,6 +149,12 @@ def device(patient: Patient) -> None:
     patient.put(patient.entry_at(patient.spare), 0xFEE0_0000 | P | W | NX | C)
 
 
+def vmsa_elsewhere(patient: Patient) -> None:
+    """A page of the VMSAs' window that is the one behind it."""
+    va = HELPER_VA + patient.image.memory_bytes
+    patient.put(patient.entry_at(va), (patient.base + patient.image.memory_bytes + PAGE) | P | W | NX | C)
+
+
 def ring_alias(patient: Patient) -> None:
     """The ring's first page where its private view would be, decrypted."""
     ring = patient.image.section(".ring")
@@ -159,7 +165,7 @@ def ring_alias(patient: Patient) -> None:
 def user_page(patient: Patient) -> None:
     """User mode takes every level."""
     for level in (4, 3, 2, 1):
-        patient.change(patient.va(".data"), set_bits=U, level=level)
+        patient.change(patient.va(".bss"), set_bits=U, level=level)
 
 
 class Fault(NamedTuple):
@@ -182,20 +188,20 @@ FAULTS = {
     "table-writable": Fault(bits(".tables", set_bits=W), "table-writable", ".tables"),
     "table-writable-elsewhere": Fault(alias(".tables", P | W | NX | C), "table-writable", "unexpected"),
     "code-writable-elsewhere": Fault(alias(".text", P | W | NX | C), "code-writable", ".text"),
-    "variables-executable": Fault(bits(".data", clear=NX), "w^x", ".data"),
+    "variables-executable": Fault(bits(".bss", clear=NX), "w^x", ".bss"),
     "constants-executable": Fault(bits(".rodata", clear=NX), "rights", ".rodata"),
     "stack-executable": Fault(bits(".stack", clear=NX), "w^x", ".stack"),
     "code-not-executable": Fault(bits(".text", set_bits=NX), "rights", ".text"),
-    "variables-read-only": Fault(bits(".data", clear=W), "rights", ".data"),
+    "variables-read-only": Fault(bits(".bss", clear=W), "rights", ".bss"),
     "ram-executable": Fault(ram(clear=NX), "w^x", "guest RAM"),
     "ram-read-only": Fault(ram(clear=W), "rights", "guest RAM"),
-    "user-page": Fault(user_page, "user", ".data"),
+    "user-page": Fault(user_page, "user", ".bss"),
     "ram-shared": Fault(ram(clear=C), "view", "guest RAM.*should be private"),
     "code-shared": Fault(bits(".text", clear=C), "view", ".text"),
     "stack-shared": Fault(bits(".stack", clear=C), "view", ".stack"),
     "ring-private": Fault(bits(".ring", set_bits=C), "view", ".ring.*should be shared"),
     "table-pointer-shared": Fault(bits(".text", clear=C, level=2), "table-shared", "PD entry"),
-    "both-views": Fault(alias(".data", P | W | NX), "two-views", ".data"),
+    "both-views": Fault(alias(".bss", P | W | NX), "two-views", ".bss"),
     "ring-also-private": Fault(ring_alias, "two-views", ".ring"),
     "alias": Fault(alias(".bss", P | W | NX | C), "alias", ".bss"),
     "no-stack-guard": Fault(guard(".stack"), "guard", "below .stack"),
@@ -206,7 +212,8 @@ FAULTS = {
     "ram-shifted": Fault(ram_shifted, "ram-place", "is not at GPA"),
     "helper-in-window": Fault(helper_in_window, "helper-reachable", r"\(guest RAM\)", HOMED),
     "device-mapped": Fault(device, "unexpected", "0xfee00000"),
-    "above-maxphyaddr": Fault(bits(".data", set_bits=1 << 48), "reserved", "MAXPHYADDR"),
+    "vmsa-elsewhere": Fault(vmsa_elsewhere, "vmsa-place", "VMSAs", ("regions", "isolated")),
+    "above-maxphyaddr": Fault(bits(".bss", set_bits=1 << 48), "reserved", "MAXPHYADDR"),
     "reserved-bit": Fault(not_aligned, "reserved", "not aligned"),
     "large-root": Fault(large_root, "reserved", "no large pages"),
     "loop": Fault(loop, "loop", "serves as PML4 and PDPT and PD and PT"),

@@ -19,13 +19,13 @@ from mh_builder.schemes.space import Options
 
 KINDS = {
     "code-writable": [((Kind.RIGHTS,), ".text")],
-    "user-page": [((Kind.RIGHTS,), ".data")],
+    "user-page": [((Kind.RIGHTS,), ".bss")],
     "ram-shared": [((Kind.VIEW,), "guest RAM")],
     "ring-private": [((Kind.VIEW,), ".ring")],
     "image-page-missing": [((Kind.VANISHED,), ".bss")],
     "ram-shifted": [((Kind.MOVED,), "guest RAM")],
     "alias": [((Kind.APPEARED,), "unexpected")],
-    "pages-swapped": [((Kind.MOVED,), ".bss")] * 2,
+    "pages-swapped": [((Kind.MOVED,), ".bss"), ((Kind.MOVED,), ".bitmap")],
 }
 
 

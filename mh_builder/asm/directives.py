@@ -11,6 +11,7 @@ from mh_builder.asm import expression as ex
 from mh_builder.asm.diagnostics import StatementError
 from mh_builder.asm.fragments import Align, Bytes, Field, FieldKind, Fill, Fragment, signed_or_unsigned
 from mh_builder.asm.lexer import unescape
+from mh_builder.asm.objectfile import EMPTY_SECTIONS
 from mh_builder.asm.symbols import Mention
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _data(width: int, kind: FieldKind) -> Handler:
     low, high = signed_or_unsigned(width)
 
     def handle(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
-        _refuse_bss(unit, statement)
+        _refuse_empty(unit, statement)
         fields: list[Field] = []
         while True:
             value, column = _expression(unit, cursor)
@@ -146,7 +147,7 @@ def _data(width: int, kind: FieldKind) -> Handler:
 
 
 def _gate(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
-    _refuse_bss(unit, statement)
+    _refuse_empty(unit, statement)
     handler, column = _expression(unit, cursor)
     numbers = []
     for what, high in (("selector", 0xFFFF), ("IST index", 7)):
@@ -161,7 +162,7 @@ def _gate(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
 
 
 def _text(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
-    _refuse_bss(unit, statement)
+    _refuse_empty(unit, statement)
     data = b""
     while True:
         data += _string(unit, cursor).encode("latin-1") + (b"\0" if statement.head == ".asciz" else b"")
@@ -171,7 +172,7 @@ def _text(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
 
 
 def _guid(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
-    _refuse_bss(unit, statement)
+    _refuse_empty(unit, statement)
     column = cursor.token.column
     text = _string(unit, cursor)
     try:
@@ -198,7 +199,7 @@ def _zero(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
 
 
 def _fill(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
-    _refuse_bss(unit, statement)
+    _refuse_empty(unit, statement)
     count, column = _expression(unit, cursor)
     cursor.expect(",")
     size_column = cursor.token.column
@@ -221,7 +222,7 @@ def _balign(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
         raise StatementError(column, f"'.balign' takes a power of two up to {MAX_ALIGN}")
     fill = 0x90 if unit.section_name == ".text" else 0
     if cursor.accept(","):
-        _refuse_bss(unit, statement)
+        _refuse_empty(unit, statement)
         column = cursor.token.column
         fill = constant(unit, cursor)
         if not -128 <= fill <= 255:
@@ -230,10 +231,11 @@ def _balign(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
     unit.add(Align(statement.line, boundary, fill % 256))
 
 
-def _refuse_bss(unit: Unit, statement: Statement) -> None:
-    if unit.section_name == ".bss":
+def _refuse_empty(unit: Unit, statement: Statement) -> None:
+    if unit.section_name in EMPTY_SECTIONS:
         raise StatementError(
-            statement.column, f"'{statement.head}': section .bss holds no data, only '.zero' and '.balign'"
+            statement.column,
+            f"'{statement.head}': section {unit.section_name} holds no data, only '.zero' and '.balign'",
         )
 
 

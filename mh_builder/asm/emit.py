@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mh_builder.asm.diagnostics import Line, Reporter, StatementError
 from mh_builder.asm.expression import Address, Value
 from mh_builder.asm.fragments import Align, Branch, Bytes, Field, FieldKind, Fill, SectionBuilder, signed
-from mh_builder.asm.objectfile import Relocation, RelocationKind, Section
+from mh_builder.asm.objectfile import EMPTY_SECTIONS, Relocation, RelocationKind, Section
 
 if TYPE_CHECKING:
     from mh_builder.asm.layout import Layout
@@ -37,7 +37,7 @@ class Emitter:
         self._relocations = []
         offsets = self._layout.addresses[builder.name]
         size = offsets[-1]
-        if builder.name == ".bss":
+        if builder.name in EMPTY_SECTIONS:
             return Section(builder.name, b"", size, builder.align, ())
         pieces: list[bytes] = []
         for index, fragment in enumerate(builder.fragments):

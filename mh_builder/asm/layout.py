@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mh_builder.asm.diagnostics import Reporter, StatementError
 from mh_builder.asm.expression import Address
 from mh_builder.asm.fragments import Align, Branch, Bytes, Fill, Fragment, SectionBuilder
+from mh_builder.asm.objectfile import EMPTY_SECTIONS
 from mh_builder.asm.symbols import Resolver, SymbolTable
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Layout:
             count = resolver.number(fragment.count, fragment.column)
         except StatementError:
             return 0
-        limit = MAX_BSS_BYTES if section.name == ".bss" else MAX_DATA_BYTES
+        limit = MAX_BSS_BYTES if section.name in EMPTY_SECTIONS else MAX_DATA_BYTES
         return count if 0 <= count * len(fragment.pattern) <= limit else 0
 
     def _report_restless(self) -> None:
@@ -111,7 +112,7 @@ class Layout:
     def _check_fills(self) -> None:
         resolver = self.resolver()
         for section in self._sections:
-            limit = MAX_BSS_BYTES if section.name == ".bss" else MAX_DATA_BYTES
+            limit = MAX_BSS_BYTES if section.name in EMPTY_SECTIONS else MAX_DATA_BYTES
             for fragment in section.fragments:
                 if isinstance(fragment, Fill):
                     self._check_fill(fragment, limit, resolver)

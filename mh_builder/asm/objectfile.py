@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-SECTION_NAMES = (".text", ".rodata", ".data", ".bss")
-"""The sections a source file may fill; `.bss` holds no bytes, instructions go to `.text` only."""
+SECTION_NAMES = (".text", ".rodata", ".data", ".bss", ".vcpu")
+"""The sections a source file may fill; instructions go to `.text` only."""
+
+EMPTY_SECTIONS = (".bss", ".vcpu")
+"""Those that hold no bytes; the linker makes `.vcpu` once for every vCPU."""
 
 
 class RelocationKind(Enum):
@@ -37,7 +40,7 @@ class Relocation:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Contents of one section; `size` and `align` are in bytes, `size` exceeds `len(data)` in `.bss` only."""
+    """Contents of one section; `size` and `align` are in bytes, `size` exceeds `len(data)` in empty sections only."""
 
     name: str
     data: bytes

@@ -47,6 +47,11 @@ class PlacedSection:
         return f"r{'w' if self.writable else '-'}{'x' if self.executable else '-'}"
 
 
+def vcpu_section(name: str, number: int) -> str:
+    """What the section `name` of vCPU `number` is called: the first one has no suffix."""
+    return f"{name}.{number}" if number else name
+
+
 @dataclass(frozen=True, slots=True)
 class PlacedSymbol:
     """A symbol of the finished image: a virtual address in `section`, or a number where `section` is None."""

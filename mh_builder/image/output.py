@@ -13,7 +13,7 @@ from pathlib import Path
 from mh_builder.image.elf import write_elf
 from mh_builder.image.manifest import write_manifest
 from mh_builder.image.mapfile import write_map
-from mh_builder.image.model import Image
+from mh_builder.image.model import Image, vcpu_section
 from mh_builder.image.vmsa import write_vmsa
 from mh_builder.schemes.space import Start
 
@@ -28,7 +28,9 @@ def image_files(image: Image) -> dict[str, bytes]:
         f"{name}.json": write_manifest(image).encode(),
     }
     if image.space.options.start is Start.ES and image.space.options.c_bit is not None:
-        files[f"{name}.vmsa"] = write_vmsa(image, image.space.base, image.space.options.c_bit)
+        for vcpu in range(image.space.options.vcpus):
+            page = write_vmsa(image, image.space.base, image.space.options.c_bit, vcpu)
+            files[f"{vcpu_section(name, vcpu)}.vmsa"] = page
     return files
 
 

@@ -8,7 +8,7 @@ is what the guest owner expects in the measurement, and what the VMM has to set 
 
 from __future__ import annotations
 
-from mh_builder.image.model import Image
+from mh_builder.image.model import Image, vcpu_section
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.save_area import Segment, put, put_segment
 
@@ -44,10 +44,10 @@ _XCR0 = 1
 _MXCSR, _FCW = 0x1F80, 0x037F
 
 
-def write_vmsa(image: Image, base: int, c_bit: int) -> bytes:
-    """The page for `image` loaded at mirror GPA `base`, on a part with that C-bit."""
+def write_vmsa(image: Image, base: int, c_bit: int, vcpu: int = 0) -> bytes:
+    """The page of vCPU `vcpu` for `image` loaded at mirror GPA `base`, on a part with that C-bit."""
     root = base + image.section(".tables").offset
-    stack = image.section(".stack")
+    stack = image.section(vcpu_section(".stack", vcpu))
     page = bytearray(PAGE_BYTES)
     for segment, value in _SEGMENTS.items():
         put_segment(page, segment, value)
@@ -61,6 +61,7 @@ def write_vmsa(image: Image, base: int, c_bit: int) -> bytes:
         "rflags": _RFLAGS,
         "rip": image.symbol("entry64").value,
         "rsp": stack.va + stack.size,
+        "rdi": vcpu,
         "g_pat": _G_PAT,
         "sev_features": 0,
         "xcr0": _XCR0,

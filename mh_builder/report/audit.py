@@ -51,6 +51,7 @@ RULES: MappingOf[str, Rule] = MappingProxyType(
         ),
         "ram-missing": Rule("all RAM is mapped but the helper", promises.missing_ram, needs_plan=True),
         "ram-place": Rule("RAM is seen at its own address", promises.misplaced_ram, needs_plan=True),
+        "vmsa-place": Rule("VMSAs are seen in their window", promises.misplaced_vmsas, needs_plan=True),
         "unexpected": Rule("nothing else is mapped", promises.unexpected, needs_plan=True),
     }
 )  # fmt: skip

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mh_builder.image.model import PlacedSection
-from mh_builder.link import FAULT_STACK_BYTES, STACK_BYTES
+from mh_builder.image.model import PlacedSection, vcpu_section
+from mh_builder.link import FAULT_STACK_BYTES, GUARD_BYTES, STACK_BYTES
 from mh_builder.paging import GIB, PAGE_BYTES, Geometry
 from mh_builder.report.layout import Backing, Layout, Plan
 from mh_builder.report.memory import PhysicalMemory, Piece
 from mh_builder.report.reader import Reading, read_tables
-from mh_builder.schemes.space import HELPER_VA, HOME_LIMIT
+from mh_builder.schemes.space import HELPER_VA, HOME_LIMIT, Range
 from payload import abi
 
 _NAMES = {
@@ -33,6 +33,7 @@ def image_layout(data: bytes, base: int, geometry: Geometry, sections: Sequence[
     reading = read_tables(memory, int(descriptor.cr3), geometry)
     found = tuple(_sections(data, descriptor, base, reading)) if sections is None else tuple(sections)
     home = None if descriptor.home == abi.MH_NO_HOME else int(descriptor.home)
+    vmsa_va, vmsa_gpa = int(_params(data).vmsa_va), (base + int(descriptor.vmsa_offset)) % (1 << 64)
     plan = Plan(
         scheme=scheme_name(descriptor),
         base=base,
@@ -42,9 +43,11 @@ def image_layout(data: bytes, base: int, geometry: Geometry, sections: Sequence[
         memory_bytes=int(descriptor.memory_bytes),
         ring_offset=int(descriptor.ring_offset),
         entry32=int(descriptor.entry32),
+        vmsas=Range(vmsa_va, vmsa_va + abi.MH_VMSA_BYTES),
+        vmsa_gpa=vmsa_gpa,
         by_gpa=descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA,
         sections=found,
-        backings=tuple(sorted(_backings(descriptor, base, home))),
+        backings=tuple(sorted([*_backings(descriptor, base, home), Backing(vmsa_gpa, abi.MH_VMSA_BYTES, None, None)])),
     )
     return Layout(plan.scheme, memory, reading, plan)
 
@@ -69,6 +72,10 @@ def _backings(descriptor: Any, base: int, home: int | None) -> Iterator[Backing]
     yield from _low(window, limit, main_gpa=None, ram_addr=0)
 
 
+def _params(data: bytes) -> Any:  # noqa: ANN401 - a structure of abi.h
+    return abi.mh_params(data[len(abi.mh_descriptor) :])
+
+
 def _low(gpa: int, size: int, main_gpa: int | None, ram_addr: int | None) -> Iterator[Backing]:
     """Below `HOME_LIMIT` main GPA and `ram_addr` are equal, above it one of them is not known."""
     low = min(size, HOME_LIMIT)
@@ -84,10 +91,9 @@ def _sections(data: bytes, descriptor: Any, base: int, reading: Reading) -> Iter
     header = _pages(descriptor.relocation_offset + descriptor.relocation_count * len(abi.mh_relocation))
     tables = [gpa - base for gpa in reading.tables if base <= gpa < base + stored]
     code_end = _code_end(header, reading)
-    bitmap = int(abi.mh_params(data[len(abi.mh_descriptor) :]).bitmap_va) - HELPER_VA
+    params = _params(data)
+    bitmap, shared_bitmap = (int(place) - HELPER_VA for place in (params.bitmap_va, params.shared_va))
     secret, ring = int(descriptor.secret_offset), int(descriptor.ring_offset)
-    fault_stack = secret + _pages(descriptor.secret_bytes) + PAGE_BYTES
-    stack = int(descriptor.stack64) - HELPER_VA - STACK_BYTES
     for name, start, end, rights in (
         (".header", 0, header, ""),
         (".text", header, code_end, "x"),
@@ -95,15 +101,28 @@ def _sections(data: bytes, descriptor: Any, base: int, reading: Reading) -> Iter
         (".tables", min(tables), max(tables) + PAGE_BYTES, ""),
         (".data", max(tables) + PAGE_BYTES, stored, "w"),
         (".bss", stored, bitmap, "w"),
-        (".bitmap", bitmap, secret, "w"),
+        (".bitmap", bitmap, shared_bitmap, "w"),
+        (".shared_bitmap", shared_bitmap, secret, "w"),
         (".secret", secret, secret + descriptor.secret_bytes, ""),
-        (".fault_stack", fault_stack, fault_stack + FAULT_STACK_BYTES, "w"),
-        (".stack", stack, stack + STACK_BYTES, "w"),
+        *_blocks(descriptor),
         (".ring", ring, int(descriptor.memory_bytes), "w"),
     ):
         size = max(0, end - start)
         kept = max(0, min(size, stored - start))
         yield PlacedSection(name, start, size, kept, "w" in rights, "x" in rights, name != ".ring")
+
+
+def _blocks(descriptor: Any) -> Iterator[tuple[str, int, int, str]]:  # noqa: ANN401
+    """Stacks and block of every vCPU; the last block ends where the rings begin."""
+    stride, count = int(descriptor.vcpu_stride), int(descriptor.ring_count)
+    block_bytes = int(descriptor.ring_offset) - (int(descriptor.stack64) - HELPER_VA) - (count - 1) * stride
+    for number in range(count):
+        block = int(descriptor.stack64) - HELPER_VA + number * stride
+        stack = block - STACK_BYTES
+        fault_stack = stack - GUARD_BYTES - FAULT_STACK_BYTES
+        yield vcpu_section(".fault_stack", number), fault_stack, fault_stack + FAULT_STACK_BYTES, "w"
+        yield vcpu_section(".stack", number), stack, block, "w"
+        yield vcpu_section(".vcpu", number), block, block + block_bytes, "w"
 
 
 def _code_end(start: int, reading: Reading) -> int:

@@ -62,6 +62,10 @@ class Plan:
     ring_offset: int
     entry32: int
     """Mirror GPA of the 32-bit start, 0 without one."""
+    vmsas: Range
+    """Virtual addresses of the window for VMSAs."""
+    vmsa_gpa: int
+    """Mirror GPA of its start."""
     by_gpa: bool
     """Requests carry GPAs, not `ram_addr`."""
     sections: tuple[PlacedSection, ...]
@@ -161,6 +165,7 @@ def _cut(mapping: Mapping, start: int, end: int) -> Mapping:
 
 RAM = "guest RAM"
 START = "32-bit start"
+VMSAS = "VMSAs"
 UNEXPECTED = "unexpected"
 
 
@@ -175,7 +180,8 @@ def _purposes(mapping: Mapping, plan: Plan) -> Iterator[tuple[str, Mapping]]:
     ram = (RAM, plan.window, plan.window + plan.ram_limit)
     start = plan.entry32 & -PAGE_BYTES
     # The page of the 32-bit start lies in the hole of the RAM window, so it comes first.
-    places = [*([(START, start, start + PAGE_BYTES)] if start else []), *names, ram]
+    vmsas = (VMSAS, plan.vmsas.start, plan.vmsas.end)
+    places = [*([(START, start, start + PAGE_BYTES)] if start else []), *names, ram, vmsas]
     position = mapping.va
     while position < mapping.end:
         purpose, end = _purpose_at(position, mapping.end, places)

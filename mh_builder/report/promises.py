@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mh_builder.image.model import PlacedSection
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.report.finding import Finding
-from mh_builder.report.layout import RAM, START, UNEXPECTED, Layout, Plan, Region
+from mh_builder.report.layout import RAM, START, UNEXPECTED, VMSAS, Layout, Plan, Region
 from mh_builder.report.mapping import Mapping
 from mh_builder.report.reader import Flaw
 from mh_builder.report.rules import defects, overlapping
@@ -59,7 +59,7 @@ def wrong_rights(layout: Layout) -> Iterator[Finding]:
 
 
 def _rights(purpose: str, plan: Plan) -> str:
-    known = {RAM: "rw-", START: "r-x"} | {section.name: section.rights for section in plan.sections}
+    known = {RAM: "rw-", VMSAS: "rw-", START: "r-x"} | {section.name: section.rights for section in plan.sections}
     return known.get(purpose, "")
 
 
@@ -142,6 +142,15 @@ def unexpected(layout: Layout) -> Iterator[Finding]:
     for region in layout.regions:
         if region.purpose == UNEXPECTED:
             yield Finding(f"{layout.describe(region.mapping)} is neither helper nor RAM", (region.mapping,))
+
+
+def misplaced_vmsas(layout: Layout) -> Iterator[Finding]:
+    """Requests for VMSAs that would reach other memory."""
+    plan = _plan(layout)
+    for region in layout.regions:
+        expected = plan.vmsa_gpa + region.mapping.va - plan.vmsas.start
+        if region.purpose == VMSAS and region.mapping.gpa != expected:
+            yield Finding(f"{layout.describe(region.mapping)} is not at GPA {expected:#x}", (region.mapping,))
 
 
 def _plan(layout: Layout) -> Plan:

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from mh_builder.paging import GIB, KIB, MIB, PAGE_BYTES, TIB, Origin, Span
+from payload import abi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +68,8 @@ class Options:
     start: Start = Start.HOST
     largest_page: int = GIB
     """Bytes of the largest page that the part translates: 1 GiB or 2 MiB (CPUID 8000_0001 EDX[26])."""
+    vcpus: int = 1
+    """vCPUs that may work at once, each with a ring of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,12 @@ class AddressSpace:
         return Range(self.window, self.window + self.options.ram_limit)
 
     @property
+    def vmsas(self) -> Range:
+        """Where the host may show VMSAs: behind all RAM, in images that move behind the image, with which it moves."""
+        start = self.helper.end if self.moves else self.ram.end
+        return Range(start, start + abi.MH_VMSA_BYTES)
+
+    @property
     def c_mask(self) -> int:
         """The C-bit as a mask where the build fixes it, else 0."""
         return 0 if self.options.c_bit is None else 1 << self.options.c_bit
@@ -140,6 +149,13 @@ class AddressSpace:
                 place = self.window + start
                 yield Span(place, place, end - start, writable=True, executable=False, private=True)
             start = hole.end
+
+    def vmsa_span(self) -> Span:
+        """The window for VMSAs as a mapping."""
+        if self.moves:
+            return self.image_span(self.memory_bytes, abi.MH_VMSA_BYTES, writable=True, executable=False, private=True)
+        start = self.vmsas.start
+        return Span(start, start, abi.MH_VMSA_BYTES, writable=True, executable=False, private=True)
 
     def image_span(self, offset: int, size: int, *, writable: bool, executable: bool, private: bool) -> Span:
         """`size` bytes of the image at `offset`, in the view that they have."""
@@ -176,6 +192,8 @@ def checked(space: AddressSpace) -> AddressSpace:
             f"{space.name}: helper of {space.memory_bytes:#x} bytes at home {space.home:#x} "
             f"ends at {space.home + space.memory_bytes:#x}, above {HOME_LIMIT:#x}"
         )
+    if not 1 <= options.vcpus <= abi.MH_MAX_RINGS:
+        raise LayoutError(f"{space.name}: {options.vcpus} vCPUs are not 1 to {abi.MH_MAX_RINGS}")
     if space.moves and space.ram.overlaps(space.helper):
         raise LayoutError(f"{space.name}: region helper {space.helper} overlaps region RAM {space.ram}")
     if options.c_bit is not None and options.c_bit not in C_BITS:
@@ -189,7 +207,7 @@ def checked(space: AddressSpace) -> AddressSpace:
 def _check_reach(space: AddressSpace) -> None:
     # The lowest C-bit of any part is 47 (Naples, Rome); with a fixed one that one counts.
     bit = 47 if space.options.c_bit is None else space.options.c_bit
-    for what, place in (("helper", space.helper), ("RAM", space.ram)):
+    for what, place in (("helper", space.helper), ("RAM", space.ram), ("VMSAs", space.vmsas)):
         if place.end > 1 << bit:
             raise LayoutError(f"{space.name}: region {what} {place} reaches the C-bit {1 << bit:#x}")
 

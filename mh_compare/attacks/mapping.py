@@ -7,7 +7,18 @@ from typing import Any
 
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
-from mh_compare.arena import INSTRUCTIONS, SOURCE, TARGET, TRANSPORT_KEY, Arena, Op, Side, alone, export_entry
+from mh_compare.arena import (
+    INSTRUCTIONS,
+    SOURCE,
+    TARGET,
+    TRANSPORT_KEY,
+    Arena,
+    Op,
+    Side,
+    alone,
+    export_entry,
+    one_page,
+)
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import DATA, GuestOs, assemble
 from mh_compare.outcome import Outcome, by_status, harmless, succeeds
@@ -102,9 +113,11 @@ def import_over_helper(arena: Arena) -> Outcome:
     thief = _key_thief(arena)
     _received_by_guest(arena.source.machine, arena.ram[0], PAGE_BYTES - len(thief), thief, filler=_NOP)
     connect(arena.source.ring, target.ring)
-    target.put(address, arena.source.export(address))
-    target.ring.submit(Request(Op.MH_OP_ABORT).dumps(cookie=0))
-    machine.helper_vcpu.run(INSTRUCTIONS)
+    target.ring.put_sealed(0, arena.source.export(address))
+    # The page may also have what the helper runs next.
+    for request in (one_page(Op.MH_OP_IMPORT, address), Request(Op.MH_OP_ABORT)):
+        target.ring.submit(request.dumps(cookie=0))
+        machine.helper_vcpu.run(INSTRUCTIONS)
     return _stolen(target)
 
 

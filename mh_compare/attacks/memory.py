@@ -131,7 +131,7 @@ def replay_helper(arena: Arena) -> Outcome:
     """Put the helper's variables back to before an export; does it use a sequence number twice?"""
     source = arena.exporting()
     machine = source.machine
-    state = arena.offset("state_sequence") & -PAGE_BYTES
+    state = arena.offset("vcpu_sequence") & -PAGE_BYTES
     spa = machine.helper_memory.spa(machine.helper_offset + state)
     old = machine.platform.dram.peek_raw(spa)
     first = source.export(arena.address(0))

@@ -74,25 +74,31 @@ def second_es_mirror(arena: Arena) -> Outcome:
 
 
 def _another(arena: Arena) -> Vcpu:
-    """A second mirror with the slots of the first, its vCPU in the state of the first's."""
+    """A second mirror with the slots of the first, its vCPU in the state of the first's, behind its claim.
+
+    Its stack is the one for faults.
+    """
     machine = arena.source.machine
     mirror = machine.platform.create_vm()
     mirror.copy_enc_context_from(machine.vm)
     for number, slot in enumerate(machine.mirror_slots()):
         mirror.set_user_memory_region(number, slot.gpa, slot.size, slot.memory, slot.offset)
     vcpu = mirror.create_vcpu()
-    vcpu.set_registers(machine.helper_vcpu.get_registers())
+    stack = arena.candidate.image.section(".fault_stack")
+    state = machine.helper_vcpu.get_registers()
+    vcpu.set_registers(state.with_changes(rip=HELPER_VA + arena.offset("serve"), rsp=stack.va + stack.size // 2))
     return vcpu
 
 
 def _store_of_sequence(arena: Arena) -> int:
     """Where in the image `seal_packet` writes the sequence number back; the host knows the image, too."""
-    start, sequence = arena.offset("seal_packet"), arena.offset("state_sequence")
+    start, sequence = arena.offset("seal_packet"), arena.offset("vcpu_sequence")
+    lane = arena.source.machine.helper_vcpu.get_registers().r13 - HELPER_VA
     disassembler = Cs(CS_ARCH_X86, CS_MODE_64)
     disassembler.detail = True
     for code in disassembler.disasm(arena.helper.data[start : start + 0x100], start):
         target = code.operands[0] if code.operands else None
-        if target and target.type == X86_OP_MEM and code.address + code.size + target.mem.disp == sequence:
+        if target and target.type == X86_OP_MEM and lane + target.mem.disp == sequence:
             return int(code.address)
     raise AssertionError("seal_packet does not write the sequence number")
 

@@ -119,7 +119,7 @@ def foreign_target(arena: Arena) -> Outcome:
     machine.launch(GuestOwner(POLICY), (), bytes(len(TRANSPORT_KEY)))
     target = arena.side(machine)
     connect(arena.source.ring, target.ring)
-    session = machine.read_helper(arena.offset("state_session"), abi.MH_SESSION_BYTES)
+    session = machine.read_helper(arena.offset("vcpu_session"), abi.MH_SESSION_BYTES)
     sealed = _with(arena.source.export(arena.address(0)), session=list(session))
     return by_status(target.put(arena.address(0), sealed), "the host's target opens the packet")
 

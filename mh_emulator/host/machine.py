@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 from mh_builder.paging import PAGE_BYTES
@@ -14,13 +16,17 @@ from mh_emulator.host.consent import Consent
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.ring import HelperStopped, Ring
 from mh_emulator.host.topology import FOUR_GIB
-from mh_emulator.kvm import Vm, VmType
+from mh_emulator.kvm import Vcpu, Vm, VmType
 from mh_emulator.loader import HelperImage
 from mh_emulator.memory import UserMemory
 from mh_emulator.owner import GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.registers import Registers
+from mh_emulator.watchdog import limited
 from payload import abi
+
+HELPER_SECONDS = 120.0
+"""Many times what a full ring of the largest batches takes; a helper that goes on longer never halts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,10 @@ class Machine:
         for number, block in enumerate(placement.topology.blocks):
             self.vm.set_user_memory_region(number, block.gpa, block.size, self.memory, block.ram_addr)
         self._set_helper_memory()
-        self.exits = 0
+        self._mirror: Vm | None = None
+        self.helper_vcpus: list[Vcpu] = []
+        self.rings: list[Ring] = []
+        self._exits = [0] * self.vcpus
         self.consent = Consent(self.vm, placement.topology, self._take_handover)
         self.regions = handover.image_regions(helper, self.base)
         """`regions`: where the mirror sees the helper; what the guest has handed over, once it has."""
@@ -74,6 +83,28 @@ class Machine:
         window = int(self.helper.descriptor.window)
         ram = range(window, window + int(self.helper.descriptor.ram_limit))
         return handover.Limits(self.placement.topology, ram, self.platform.part.physical_bits)
+
+    @property
+    def vcpus(self) -> int:
+        """vCPUs of the helper, each with a ring."""
+        return int(self.helper.descriptor.ring_count)
+
+    @property
+    def exits(self) -> int:
+        """KVM_RUN calls of the helper's vCPUs."""
+        return sum(self._exits)
+
+    @property
+    def mirror(self) -> Vm:
+        """The VM of the helper, once it was started."""
+        if self._mirror is None:
+            raise RuntimeError("no helper was started")
+        return self._mirror
+
+    @property
+    def helper_vcpu(self) -> Vcpu:
+        """The vCPU of ring 0."""
+        return self.helper_vcpus[0]
 
     def _set_helper_memory(self) -> None:
         if self.helper.home is None:
@@ -127,22 +158,30 @@ class Machine:
         self._make_mirror()
         self.mirror.sev_launch_update_vmsa()
         self.vm.sev_launch_update_vmsa()
-        states = [self.helper_registers(), *([] if guest is None else [guest])]
+        states = [self.helper_registers(number) for number in range(self.vcpus)]
+        states += [] if guest is None else [guest]
         return [vmsa.make(state, fpu=True) for state in states]
 
     def _make_mirror(self) -> None:
-        self.mirror = self._create_vm()
-        self.mirror.copy_enc_context_from(self.vm)
-        self.helper_vcpu = self.mirror.create_vcpu()
-        self.helper_vcpu.set_registers(self.helper_registers())
+        if self._mirror is not None:
+            self._mirror.close()
+        self._mirror = self._create_vm()
+        self._mirror.copy_enc_context_from(self.vm)
+        self.helper_vcpus = [self._mirror.create_vcpu() for _ in range(self.vcpus)]
+        for number, vcpu in enumerate(self.helper_vcpus):
+            vcpu.set_registers(self.helper_registers(number))
 
     def launched_helper(self) -> list[tuple[UserMemory, int, bytes]]:
         """(memory, offset, bytes) of the helper that are encrypted at launch."""
         code = self.helper.launched(self.base, self.platform.part.c_bit)
         return [(self.helper_memory, self.helper_offset, code)]
 
-    def start_helper(self) -> Ring:
-        """Make the mirror VM, unless the launch did, and its slots; start the helper in it, and return its ring."""
+    def start_helper(self, *, anew: bool = False) -> Ring:
+        """Make the mirror VM, unless the launch did, and its slots; start the helper in it, and return ring 0.
+
+        `rings` has all. An earlier mirror goes, where the launch did not make it; `anew` tells the helper that its
+        vCPUs may have stopped in the middle of their work.
+        """
         ring_bytes = self.helper.memory_bytes - self.helper.ring_offset
         ring_offset = self.helper_offset + self.helper.ring_offset
         self.helper_memory.write_raw(ring_offset, bytes(ring_bytes))
@@ -150,16 +189,37 @@ class Machine:
             self._make_mirror()
         for number, slot in enumerate(self.mirror_slots()):
             self.mirror.set_user_memory_region(number, slot.gpa, slot.size, slot.memory, slot.offset)
-        self.run_helper()
-        return Ring(self.helper_memory, ring_offset, self.run_helper)
+        stride = int(self.helper.descriptor.ring_stride)
+        self.rings = [
+            Ring(self.helper_memory, ring_offset + number * stride, partial(self.run_helper, number))
+            for number in range(self.vcpus)
+        ]
+        for number in range(self.vcpus):
+            if self.es:
+                self.run_helper(number)
+            else:
+                self.start_vcpu(number, anew=anew)
+        return self.rings[0]
 
-    def helper_registers(self) -> Registers:
-        """What a faithful host starts the helper with."""
+    def start_vcpu(self, number: int, *, anew: bool = False) -> None:
+        """Let a vCPU of the helper begin at its entry."""
+        registers = self.helper_registers(number)
+        edi = registers.rdi | (abi.MH_START_ANEW if anew else 0)
+        self.helper_vcpus[number].set_registers(replace(registers, rdi=edi))
+        self.run_helper(number)
+
+    def at_once(self) -> AbstractContextManager[None]:
+        """For a block in which several vCPUs of the helper run in threads."""
+        return self.platform.dram.bus.at_once()
+
+    def helper_registers(self, number: int = 0) -> Registers:
+        """What a faithful host starts vCPU `number` of the helper with."""
         descriptor = self.helper.descriptor
         cr3 = self.base + int(descriptor.cr3) - int(descriptor.link_base) | 1 << self.platform.part.c_bit
+        stack = descriptor.stack64 + number * descriptor.vcpu_stride
         if self.helper.vmsa is not None:
-            return replace(vmsa.load(self.helper.vmsa), cr3=cr3)
-        return Registers.long_mode(descriptor.entry64, descriptor.stack64, cr3)
+            return replace(vmsa.load(self.helper.vmsa), cr3=cr3, rsp=stack, rdi=number)
+        return replace(Registers.long_mode(descriptor.entry64, stack, cr3), rdi=number)
 
     def run_guest(self, max_instructions: int | None = None) -> Exit:
         """KVM_RUN of the guest's vCPU, until something else than a hypercall; raise `HandoverError`."""
@@ -184,10 +244,14 @@ class Machine:
         """How requests name that page, if there is one."""
         return [] if self._state is None else [self._state.gpa - int(self.helper.descriptor.window)]
 
-    def run_helper(self) -> None:
-        """KVM_RUN until the helper has nothing to do. Raises `HelperStopped` for any other exit."""
-        leave = self.helper_vcpu.run()
-        self.exits += 1
+    def run_helper(self, number: int = 0, seconds: float = HELPER_SECONDS) -> None:
+        """KVM_RUN of a vCPU until it has nothing to do. Raises `HelperStopped` for any other exit."""
+        vcpu = self.helper_vcpus[number]
+        with limited(seconds, vcpu.kick):
+            leave = vcpu.run()
+        self._exits[number] += 1
+        if leave.reason is Reason.LIMIT:
+            raise HelperStopped(f"helper has not halted after {seconds:g} seconds")
         if leave.reason is not Reason.HLT:
             raise HelperStopped(f"helper left with {leave}")
 

@@ -6,8 +6,10 @@ The host here does what a faithful host does, and looks wherever a curious one w
 from __future__ import annotations
 
 import secrets
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +19,7 @@ from mh_emulator.guest.worker import Worker, expected
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused, Result, Ring
-from mh_emulator.host.session import Batch, connect, export_batch, finish, import_batch, runs
+from mh_emulator.host.session import Batch, connect_all, export_batch, finish_all, import_batch, runs
 from mh_emulator.kvm import EsVcpu
 from mh_emulator.loader import HelperImage
 from mh_emulator.owner import GuestOwner
@@ -66,6 +68,8 @@ class Report:
     """Copied by the host, because the guest shares them."""
     host_exits: int
     """KVM_RUN calls that the moving took, both sides together."""
+    vcpus: int
+    """Of each helper, working at once."""
     source_plain_pages: int
     """Pages whose plaintext the host of the source can see."""
     target_plain_pages: int
@@ -142,6 +146,7 @@ def run(scenario: Scenario) -> Report:
         pages=pages,
         shared_pages=len(shared),
         host_exits=exits,
+        vcpus=source.vcpus,
         source_plain_pages=source_plain,
         target_plain_pages=target_plain,
         naive_equal_pages=naive_equal,
@@ -156,12 +161,20 @@ def move(source: Machine, target: Machine, pages: list[int]) -> tuple[int, int]:
 
     Where both sides show a state, that is moved as well, after all of them.
     """
-    source_ring, target_ring = source.start_helper(), target.start_helper()
+    source.start_helper()
+    target.start_helper()
+    pairs = list(zip(source.rings, target.rings, strict=False))
     before = source.exits + target.exits
-    connect(source_ring, target_ring)
-    for batch in runs([*map(source.request_address, pages), *source.state_requests()], CHUNK):
-        _move_batch(source_ring, target_ring, batch)
-    total = finish(source_ring, target_ring)
+    sources, targets = [ring for ring, _ in pairs], [ring for _, ring in pairs]
+    connect_all(sources, targets)
+    longest = min(abi.MH_RING_SLOTS, -(-len(pages) // (len(pairs) * CHUNK)) * CHUNK)
+    batches = runs([source.request_address(page) for page in pages], CHUNK, longest)
+    if len(pairs) == 1:
+        _move_batches(*pairs[0], batches)
+    else:
+        _move_at_once(source, target, pairs, batches)
+    _move_batches(*pairs[0], runs(source.state_requests(), CHUNK))
+    total = finish_all(sources, targets)
     return total, source.exits + target.exits - before
 
 
@@ -233,6 +246,46 @@ def _work_until_stopped(source: Machine, worker: Worker) -> None:
     stopped = source.run_guest(worker.instructions() // 2)
     if stopped.reason is not Reason.LIMIT:
         raise MigrationError(f"the guest was to be stopped at work: it left with {stopped}")
+
+
+def _move_at_once(
+    source: Machine, target: Machine, pairs: Sequence[tuple[Ring, Ring]], batches: Iterator[Batch]
+) -> None:
+    """A thread for every pair of rings; each takes the next batch when it is done with one."""
+    shared = _Shared(batches)
+    with source.at_once(), target.at_once(), ThreadPoolExecutor(len(pairs)) as pool:
+        try:
+            moves = [pool.submit(_move_batches, *pair, shared) for pair in pairs]
+            for move in moves:
+                move.result()
+        finally:
+            shared.stop()
+
+
+class _Shared:
+    """An iterator for several threads, until it is stopped."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        with self._lock:
+            if self._stopped:
+                raise StopIteration
+            return next(self._batches)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+
+def _move_batches(source: Ring, target: Ring, batches: Iterable[Batch]) -> None:
+    for batch in batches:
+        _move_batch(source, target, batch)
 
 
 def _move_batch(source: Ring, target: Ring, batch: Batch) -> None:

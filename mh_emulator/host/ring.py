@@ -1,4 +1,4 @@
-"""The host's side of one ring: submissions in, completions out; addresses, packets, data and results in slots."""
+"""The host's side of one ring: two lanes; submissions in, completions out, and slots beside them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,10 @@ class Completion:
     status: abi.mh_status
     epoch: int
     pages: int
+    """Moved on this ring in this session."""
     nonce: bytes
+    total: int
+    """FINISH: pages of all rings that have finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +84,56 @@ class Result:
     kind: int
 
 
-class Ring:
-    """The ring at `offset` of `memory`; `run` lets the helper's vCPU run until it halts."""
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a lane has its parts, in bytes from the start of its ring."""
 
-    def __init__(self, memory: SharedMemory, offset: int, run: Callable[[], None]) -> None:
+    entries: int
+    head: int
+    tail: int
+    submissions: int
+    completions: int
+    list: int
+    results: int
+    packets: int
+    data: int
+
+
+_FIELDS = abi.mh_ring.fields
+
+BULK = Layout(
+    entries=abi.MH_RING_ENTRIES,
+    head=_FIELDS["head"].offset,
+    tail=_FIELDS["tail"].offset,
+    submissions=abi.MH_RING_SUBMISSIONS,
+    completions=abi.MH_RING_COMPLETIONS,
+    list=abi.MH_RING_LIST,
+    results=abi.MH_RING_RESULTS,
+    packets=abi.MH_RING_PACKETS,
+    data=abi.MH_RING_DATA,
+)
+
+URGENT = Layout(
+    entries=abi.MH_URGENT_ENTRIES,
+    head=_FIELDS["urgent_head"].offset,
+    tail=_FIELDS["urgent_tail"].offset,
+    submissions=abi.MH_URGENT_SUBMISSIONS,
+    completions=abi.MH_URGENT_COMPLETIONS,
+    list=abi.MH_URGENT_LIST,
+    results=abi.MH_URGENT_RESULTS,
+    packets=abi.MH_URGENT_PACKETS,
+    data=abi.MH_URGENT_DATA,
+)
+
+
+class Lane:
+    """One queue of the ring at `offset` of `memory`; `run` lets the ring's vCPU run until it halts."""
+
+    def __init__(self, memory: SharedMemory, offset: int, run: Callable[[], None], layout: Layout) -> None:
         self._memory = memory
         self._offset = offset
         self._run = run
+        self._layout = layout
         self._submitted = 0
 
     def header(self) -> Any:  # noqa: ANN401 - a structure of abi.h
@@ -95,12 +141,12 @@ class Ring:
         return abi.mh_ring(self.read(0, len(abi.mh_ring)))
 
     def serve(self, requests: Sequence[Request]) -> list[Completion]:
-        """Submit these requests, as many as the ring has entries at the most, and return their completions."""
+        """Submit these requests, as many as the lane has entries at the most, and return their completions."""
         first = self._submitted
         for request in requests:
             self.submit(request.dumps(self._submitted))
         self.run()
-        return [self._completion(number % (1 << 32)) for number in range(first, first + len(requests))]
+        return [self.completion(number % (1 << 32)) for number in range(first, first + len(requests))]
 
     def ask(self, operation: str, request: Request) -> Completion:
         """Submit one request that has to succeed. Raises `HelperRefused`."""
@@ -110,44 +156,59 @@ class Ring:
         return completion
 
     def submit(self, entry: bytes) -> None:
-        """Put a submission into the ring and move the tail."""
-        index = self._submitted % abi.MH_RING_ENTRIES
-        self.write(abi.MH_RING_SUBMISSIONS + index * len(abi.mh_submission), entry)
+        """Put a submission into the lane and move the tail."""
+        index = self._submitted % self._layout.entries
+        self.write(self._layout.submissions + index * len(abi.mh_submission), entry)
         self._submitted = (self._submitted + 1) % (1 << 32)
-        self.write(abi.mh_ring.fields["tail"].offset, self._submitted.to_bytes(4, "little"))
+        self.write(self._layout.tail, self._submitted.to_bytes(4, "little"))
 
     def run(self) -> None:
         """Let the helper serve what was submitted. Raises `HelperStopped`."""
         self._run()
+        self.check()
+        if self.completed != self._submitted:
+            raise HelperStopped(f"helper halted after {self.completed} of {self._submitted} submissions")
+
+    def check(self) -> None:
+        """Raise `HelperStopped` where the helper does not serve this ring."""
         header = self.header()
         if header.state != abi.mh_ring_state.MH_RING_READY:
             raise HelperStopped(_why(header))
-        if header.head != self._submitted:
-            raise HelperStopped(f"helper halted after {header.head} of {self._submitted} submissions")
+
+    @property
+    def completed(self) -> int:
+        """Submissions that the helper has completed, modulo 2^32."""
+        return int.from_bytes(self.read(self._layout.head, 4), "little")
 
     def put_list(self, slot: int, addresses: Sequence[int]) -> None:
         """Write request addresses into the list, from `slot` on."""
         data = b"".join(address.to_bytes(8, "little") for address in addresses)
-        self.write(abi.MH_RING_LIST + 8 * slot, data)
+        self.write(self._layout.list + 8 * slot, data)
 
     def put_sealed(self, slot: int, sealed: Sealed) -> None:
         """Write a packet and its data into the slots from `slot` on."""
-        self.write(abi.MH_RING_PACKETS + slot * abi.MH_PACKET_SLOT_BYTES, sealed.packet)
-        self.write(abi.MH_RING_DATA + slot * abi.MH_PAGE_BYTES, sealed.data)
+        self.write(self._layout.packets + slot * abi.MH_PACKET_SLOT_BYTES, sealed.packet)
+        self.write(self._layout.data + slot * abi.MH_PAGE_BYTES, sealed.data)
 
     def take_sealed(self, slot: int) -> Sealed:
         """Read the packet at `slot` and the data that it says it has."""
-        packet = self.read(abi.MH_RING_PACKETS + slot * abi.MH_PACKET_SLOT_BYTES, len(abi.mh_packet))
+        packet = self.read(self._layout.packets + slot * abi.MH_PACKET_SLOT_BYTES, len(abi.mh_packet))
         kind, length = _kind_and_length(packet)
-        has_data = kind == abi.mh_kind.MH_KIND_PAGE
-        return Sealed(packet, self.read(abi.MH_RING_DATA + slot * abi.MH_PAGE_BYTES, length if has_data else 0))
+        has_data = kind in (abi.mh_kind.MH_KIND_PAGE, abi.mh_kind.MH_KIND_VMSA)
+        return Sealed(packet, self.read(self._layout.data + slot * abi.MH_PAGE_BYTES, length if has_data else 0))
 
     def results(self, slot: int, count: int) -> list[Result]:
         """What became of the pages in these slots."""
         size = len(abi.mh_result)
-        data = self.read(abi.MH_RING_RESULTS + slot * size, count * size)
+        data = self.read(self._layout.results + slot * size, count * size)
         entries = (abi.mh_result(data[at : at + size]) for at in range(0, len(data), size))
         return [Result(Status(entry.status), entry.kind) for entry in entries]
+
+    def completion(self, number: int) -> Completion:
+        """What the helper answered to submission `number`."""
+        size = len(abi.mh_completion)
+        entry = abi.mh_completion(self.read(self._layout.completions + number % self._layout.entries * size, size))
+        return Completion(Status(entry.status), entry.epoch, entry.pages, bytes(entry.nonce), entry.total)
 
     def read(self, offset: int, size: int) -> bytes:
         """Read from the ring's memory."""
@@ -157,11 +218,13 @@ class Ring:
         """Write to the ring's memory."""
         self._memory.write_raw(self._offset + offset, data)
 
-    def _completion(self, number: int) -> Completion:
-        size = len(abi.mh_completion)
-        offset = abi.MH_RING_COMPLETIONS + number % abi.MH_RING_ENTRIES * size
-        entry = abi.mh_completion(self.read(offset, size))
-        return Completion(Status(entry.status), entry.epoch, entry.pages, bytes(entry.nonce))
+
+class Ring(Lane):
+    """A ring: its own queue for bulk work, and beside it the urgent one."""
+
+    def __init__(self, memory: SharedMemory, offset: int, run: Callable[[], None]) -> None:
+        super().__init__(memory, offset, run, BULK)
+        self.urgent = Lane(memory, offset, run, URGENT)
 
 
 def _kind_and_length(packet: bytes) -> tuple[int, int]:

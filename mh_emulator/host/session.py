@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mh_emulator.host.ring import Completion, Request, Result, Ring, Sealed
+from mh_emulator.host.ring import Completion, Lane, Request, Result, Ring, Sealed
 from payload import abi
 
 Op = abi.mh_op
@@ -21,8 +21,10 @@ class Batch:
     address: int = 0
     count: int = 0
     listed: tuple[int, ...] = ()
+    flags: int = 0
+    """Besides MH_BATCH_LIST."""
 
-    def submit(self, ring: Ring, op: int, slot: int = 0) -> Completion:
+    def submit(self, ring: Lane, op: int, slot: int = 0) -> Completion:
         """Have it served."""
         if self.listed:
             ring.put_list(slot, self.listed)
@@ -31,8 +33,9 @@ class Batch:
     def request(self, op: int, slot: int = 0) -> Request:
         """The submission for it."""
         if self.listed:
-            return Request(op, slot=slot, count=len(self.listed), chunk=self.chunk, flags=abi.MH_BATCH_LIST)
-        return Request(op, slot=slot, count=self.count, chunk=self.chunk, address=self.address)
+            flags = self.flags | abi.MH_BATCH_LIST
+            return Request(op, slot=slot, count=len(self.listed), chunk=self.chunk, flags=flags)
+        return Request(op, slot=slot, count=self.count, chunk=self.chunk, address=self.address, flags=self.flags)
 
     @property
     def pages(self) -> int:
@@ -44,12 +47,12 @@ class Batch:
         return range(slot, slot + self.pages, self.chunk)
 
 
-def runs(addresses: Sequence[int], chunk: int) -> Iterator[Batch]:
+def runs(addresses: Sequence[int], chunk: int, longest: int = abi.MH_RING_SLOTS) -> Iterator[Batch]:
     """Batches for these request addresses, in their order: neighbours make runs, in packets of `chunk` pages."""
     start = 0
     for end in range(1, len(addresses) + 1):
         follows = end < len(addresses) and addresses[end] == addresses[end - 1] + abi.MH_PAGE_BYTES
-        if not follows or end - start == abi.MH_RING_SLOTS:
+        if not follows or end - start == longest:
             yield Batch(address=addresses[start], count=end - start, chunk=min(chunk, end - start))
             start = end
 
@@ -59,25 +62,37 @@ def greet(ring: Ring) -> bytes:
     return ring.ask("hello", Request(Op.MH_OP_HELLO)).nonce
 
 
-def begin(ring: Ring, role: int, peer_nonce: bytes) -> None:
-    """Start a session in that role."""
-    ring.ask("start", Request(Op.MH_OP_START, role=role, nonce=peer_nonce))
+def begin(ring: Ring, role: int, peer_nonce: bytes, rings: int = 1) -> None:
+    """Start a session of that many rings in that role, on ring 0."""
+    ring.ask("start", Request(Op.MH_OP_START, role=role, nonce=peer_nonce, count=rings))
+
+
+def join(ring: Ring) -> None:
+    """Take part in the session that ring 0 has started."""
+    ring.ask("join", Request(Op.MH_OP_JOIN))
 
 
 def connect(source: Ring, target: Ring) -> None:
-    """Exchange nonces and start both sides. Raises `HelperRefused`."""
-    source_nonce, target_nonce = greet(source), greet(target)
-    begin(source, Role.MH_ROLE_SOURCE, target_nonce)
-    begin(target, Role.MH_ROLE_TARGET, source_nonce)
+    """Exchange nonces and start both sides of a session of one ring. Raises `HelperRefused`."""
+    connect_all([source], [target])
 
 
-def export_batch(ring: Ring, batch: Batch) -> tuple[list[Sealed], list[Result]]:
+def connect_all(sources: Sequence[Ring], targets: Sequence[Ring]) -> None:
+    """Start a session of these rings, as many on either side, ring 0 first. Raises `HelperRefused`."""
+    source_nonce, target_nonce = greet(sources[0]), greet(targets[0])
+    begin(sources[0], Role.MH_ROLE_SOURCE, target_nonce, len(sources))
+    begin(targets[0], Role.MH_ROLE_TARGET, source_nonce, len(targets))
+    for ring in (*sources[1:], *targets[1:]):
+        join(ring)
+
+
+def export_batch(ring: Lane, batch: Batch) -> tuple[list[Sealed], list[Result]]:
     """Seal the pages of `batch`; return its packets (also stale ones where a chunk was refused) and results."""
     batch.submit(ring, Op.MH_OP_EXPORT)
     return [ring.take_sealed(slot) for slot in batch.packet_slots()], ring.results(0, batch.pages)
 
 
-def import_batch(ring: Ring, batch: Batch, packets: Sequence[Sealed]) -> list[Result]:
+def import_batch(ring: Lane, batch: Batch, packets: Sequence[Sealed]) -> list[Result]:
     """Open the packets of `batch` into its pages."""
     for slot, sealed in zip(batch.packet_slots(), packets, strict=True):
         ring.put_sealed(slot, sealed)
@@ -85,14 +100,25 @@ def import_batch(ring: Ring, batch: Batch, packets: Sequence[Sealed]) -> list[Re
     return ring.results(0, batch.pages)
 
 
+def share(ring: Ring, batch: Batch) -> list[Result]:
+    """Tell the helper that the guest shares these pages, or with MH_BATCH_PRIVATE no longer."""
+    batch.submit(ring, Op.MH_OP_SHARE)
+    return ring.results(0, batch.pages)
+
+
 def end_epoch(source: Ring, target: Ring) -> int:
-    """End an epoch on both sides; return the number of the next. Raises `HelperRefused`."""
+    """End an epoch on both sides of a stream; return the number of the ring's epoch then. Raises `HelperRefused`."""
     return _agree(source, target, "epoch", Op.MH_OP_EPOCH).epoch
 
 
 def finish(source: Ring, target: Ring) -> int:
-    """End the session on both sides; return the authenticated number of pages. Raises `HelperRefused`."""
-    return _agree(source, target, "finish", Op.MH_OP_FINISH).pages
+    """End a stream on both sides; return the authenticated number of pages so far. Raises `HelperRefused`."""
+    return _agree(source, target, "finish", Op.MH_OP_FINISH).total
+
+
+def finish_all(sources: Sequence[Ring], targets: Sequence[Ring]) -> int:
+    """End all streams, and so the session; return the authenticated number of pages. Raises `HelperRefused`."""
+    return [finish(source, target) for source, target in zip(sources, targets, strict=True)][-1]
 
 
 def _agree(source: Ring, target: Ring, name: str, op: int) -> Completion:

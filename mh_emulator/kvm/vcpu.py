@@ -87,6 +87,10 @@ class Vcpu:
         except TripleFault:
             return Exit(Reason.SHUTDOWN)
 
+    def kick(self) -> None:
+        """Make KVM_RUN return soon, from another thread, to give the vCPU up; a call before it began may be lost."""
+        self._core.kick()
+
     def flush_translations(self) -> None:
         """Forget cached translations, after a change of the VM's memory slots."""
         self._core.flush_translations()

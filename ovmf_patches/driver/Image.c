@@ -98,6 +98,8 @@ IsMemorySound (
          IsPageAligned (Descriptor->ring_offset) &&
          Descriptor->image_bytes <= Descriptor->ring_offset &&
          Descriptor->ring_count > 0 &&
+         Descriptor->ring_stride == MH_RING_BYTES &&
+         IsPageAligned (Descriptor->vcpu_stride) &&
          IsBelow (Descriptor->ring_offset, (UINT64)Descriptor->ring_count * MH_RING_BYTES, Descriptor->memory_bytes) &&
          IsPageAligned (Descriptor->secret_offset) &&
          IsPageAligned (Descriptor->secret_bytes) &&
@@ -127,6 +129,8 @@ IsSpaceSound (
          IsPageAligned (Descriptor->ram_limit) &&
          Descriptor->ram_limit > 0 &&
          IsBelow (Descriptor->window, Descriptor->ram_limit, Limit) &&
+         IsPageAligned (Descriptor->vmsa_offset) &&
+         IsBelow (Descriptor->link_base + Descriptor->vmsa_offset, MH_VMSA_BYTES, Limit) &&
          IsPageAligned (Cr3) &&
          Cr3 >= Descriptor->link_base &&
          IsBelow (Cr3 - Descriptor->link_base, MH_PAGE_BYTES, Descriptor->image_bytes) &&

@@ -1,0 +1,95 @@
+"""A session of several rings between two helpers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from emulator_tests.helper.conftest import PAGES, TRANSPORT_KEY, Side, contents_of, launched
+from emulator_tests.helper.oracle import SessionKeys, derive
+from mh_builder.helper import build_helper
+from mh_builder.image.model import Image
+from mh_builder.schemes.space import Options
+from mh_emulator.host.machine import Machine
+from mh_emulator.host.ring import Ring, Sealed
+from mh_emulator.host.session import begin, greet, join
+from mh_emulator.loader import parse_image
+from mh_emulator.parts import PARTS
+from payload import abi
+
+RINGS = 3
+Op = abi.mh_op
+Role = abi.mh_role
+
+
+@cache
+def image_of(rings: int) -> Image:
+    """A helper with that many vCPUs, for little RAM."""
+    return build_helper("regions", Options(vcpus=rings, ram_limit=1 << 30))
+
+
+def machine_of(rings: int, seed: int, contents: bytes = b"") -> Machine:
+    """A launched guest with the helper's vCPUs started."""
+    machine = launched(parse_image(image_of(rings).data), PARTS["milan"], seed, contents)
+    machine.start_helper()
+    return machine
+
+
+def sides_of(machine: Machine) -> list[Side]:
+    return [Side(machine, ring) for ring in machine.rings]
+
+
+@dataclass
+class Rings:
+    """A session: ring i of the source speaks with ring i of the target."""
+
+    sources: list[Side]
+    targets: list[Side]
+    nonces: tuple[bytes, bytes]
+    pages: list[int]
+    contents: bytes
+
+    def keys(self, stream: int) -> SessionKeys:
+        """What both helpers derive for a stream."""
+        return derive(TRANSPORT_KEY, *self.nonces, stream=stream, streams=len(self.sources))
+
+    def move(self, number: int, address: int) -> abi.mh_status:
+        """Export a page on a ring, and import it on the same."""
+        return self.targets[number].put(address, self.sources[number].export(address))
+
+    def end(self, op: int, number: int) -> Sealed:
+        """The source's packet that ends its epoch or part."""
+        assert self.sources[number].ask(op) == abi.mh_status.MH_DONE
+        return self.sources[number].ring.take_sealed(0)
+
+    def target_page(self, address: int) -> bytes:
+        return self.targets[0].machine.read_guest(address)
+
+    def page(self, number: int) -> bytes:
+        """What page `number` of the guest held at its launch."""
+        return self.contents[number * abi.MH_PAGE_BYTES : (number + 1) * abi.MH_PAGE_BYTES]
+
+
+def start(source: Machine, target: Machine, rings: int) -> tuple[bytes, bytes]:
+    """Start a session of that many rings on ring 0 of both; nobody else has joined."""
+    nonces = greet(source.rings[0]), greet(target.rings[0])
+    begin(source.rings[0], Role.MH_ROLE_SOURCE, nonces[1], rings)
+    begin(target.rings[0], Role.MH_ROLE_TARGET, nonces[0], rings)
+    return nonces
+
+
+def connected(rings: int = RINGS) -> Rings:
+    """Two guests, and a session of all rings."""
+    contents = contents_of(PAGES)
+    source, target = machine_of(rings, 1, contents), machine_of(rings, 2)
+    nonces = start(source, target, rings)
+    for ring in (*source.rings[1:], *target.rings[1:]):
+        join(ring)
+    pages = source.guest_pages()
+    for page in pages:
+        target.memory.spa(page)
+    return Rings(sides_of(source), sides_of(target), nonces, pages, contents)
+
+
+def bulk(rings: Rings) -> tuple[list[Ring], list[Ring]]:
+    return [side.ring for side in rings.sources], [side.ring for side in rings.targets]
