@@ -42,21 +42,29 @@ class GuestOs:
 
     def run(self, text: str, data: bytes = b"") -> Registers:
         """Run code with `data` at `DATA` until it halts; raise `Ended` where it needs memory that it has not."""
-        self._write(DATA, data)
-        self._write(_CODE, assemble(text))
-        self._write(_TABLES, self._tables().dumps(DATA, 1 << self._machine.platform.part.c_bit))
-        vcpu = self._machine.vcpu
-        vcpu.set_registers(
-            Registers.long_mode(_CODE, DATA + PAGE_BYTES, _TABLES | 1 << self._machine.platform.part.c_bit)
-        )
-        leave = self._machine.run_guest(INSTRUCTIONS)
-        while leave.reason is Reason.MSR:
-            leave = self._machine.run_guest(INSTRUCTIONS)
+        self.begin(text, data)
+        leave = self.go_on()
         if leave.reason is Reason.MMIO:
             no_slot(leave)
         if leave != Exit(Reason.HLT):
             raise AssertionError(f"the guest's kernel left with {leave}")
-        return vcpu.get_registers()
+        return self._machine.vcpu.get_registers()
+
+    def begin(self, text: str, data: bytes = b"") -> None:
+        """Put the code into memory, and the vCPU at its start."""
+        self._write(DATA, data)
+        self._write(_CODE, assemble(text))
+        self._write(_TABLES, self._tables().dumps(DATA, 1 << self._machine.platform.part.c_bit))
+        self._machine.vcpu.set_registers(
+            Registers.long_mode(_CODE, DATA + PAGE_BYTES, _TABLES | 1 << self._machine.platform.part.c_bit)
+        )
+
+    def go_on(self) -> Exit:
+        """Run until the host has something to do that is no MSR."""
+        leave = self._machine.run_guest(INSTRUCTIONS)
+        while leave.reason is Reason.MSR:
+            leave = self._machine.run_guest(INSTRUCTIONS)
+        return leave
 
     def _tables(self) -> Tables:
         image = self._machine.helper

@@ -16,6 +16,7 @@ from mh_compare.arena import Arena, Candidate
 from mh_compare.attacks import ATTACKS, FAMILIES
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
+from mh_compare.run import Task
 from mh_emulator.parts import PARTS
 
 RESIDENT = set(SCHEMES) - {"isolated"}
@@ -90,6 +91,12 @@ def test_refused_with_the_right_status(comparison: Comparison, attack: str) -> N
 def test_only_isolated_keeps_the_guest_out(comparison: Comparison) -> None:
     for attack in FAMILIES["guest OS"]:
         assert results(comparison, attack.name)["isolated"].seen.startswith("no memory slot at GPA 0x40000")
+
+
+@pytest.mark.parametrize("attack", ["host-replays-guest", "host-replays-helper"])
+def test_a_host_flushes_caches_that_are_not_coherent(attack: str) -> None:
+    assert not PARTS["rome"].coherent
+    assert Task(attack, "regions", "rome").run().outcome == "succeeds"  # type: ignore[union-attr]
 
 
 def test_tuples_that_lie(comparison: Comparison) -> None:

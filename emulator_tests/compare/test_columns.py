@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mh_builder.image.model import Image
-from mh_builder.paging import GIB, MIB, PAGE_BYTES
+from mh_builder.paging import GIB, MIB, PAGE_BYTES, TIB
 from mh_builder.schemes import SCHEMES
 from mh_compare.columns import COLUMNS
 from mh_compare.results import Cell, Comparison
@@ -39,11 +39,13 @@ def test_tables_are_those_of_the_image(comparison: Comparison, images: dict[str,
     assert numbers(comparison, "table-pages") == {scheme: size // PAGE_BYTES for scheme, size in tables.items()}
 
 
-def test_growth(comparison: Comparison) -> None:
-    """From 1 to 4 TiB: six page-directory-pointer tables of 512 GiB each, 48 tables for 96 MiB of bitmap."""
+def test_growth(comparison: Comparison, images: dict[str, Image]) -> None:
+    """From 1 to 4 TiB: six page-directory-pointer tables of 512 GiB each, and a table for each 2 MiB of bitmaps."""
     one, four = numbers(comparison, "tables-1tib"), numbers(comparison, "tables-4tib")
-    for scheme in SCHEMES:
-        assert (four[scheme] or 0) - (one[scheme] or 0) == (6 + 48) * PAGE_BYTES
+    for scheme, image in images.items():
+        bitmaps = sum(section.name.endswith("bitmap") for section in image.sections)
+        grown = 6 + bitmaps * (3 * TIB // PAGE_BYTES // 8) // (2 * MIB)
+        assert (four[scheme] or 0) - (one[scheme] or 0) == grown * PAGE_BYTES
 
 
 def test_translations(comparison: Comparison, images: dict[str, Image]) -> None:
@@ -91,6 +93,14 @@ def test_where_to(comparison: Comparison) -> None:
     assert set(values(comparison, "upgrade").values()) == {"yes"}
     for column in ("upgrade-larger", "upgrade-moved"):
         assert values(comparison, column) == dict.fromkeys(RESIDENT, "no: MH_PROTECTED") | {"isolated": "yes"}
+
+
+def test_post_copy(comparison: Comparison) -> None:
+    """The mirror has slots of its own, so under no scheme does it need what the main VM waits for."""
+    assert values(comparison, "post-copy") == dict.fromkeys(SCHEMES, "yes")
+    assert {cell.detail for cell in row(comparison, "post-copy").values()} == {
+        "1 of 6 pages on the urgent lane, when the guest asked for it"
+    }
 
 
 def test_under_es(comparison: Comparison) -> None:

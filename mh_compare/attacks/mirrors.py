@@ -15,6 +15,9 @@ from mh_emulator.exits import Reason
 from mh_emulator.kvm import Vcpu, VmType
 from payload import abi
 
+_ENOUGH = 100_000
+"""Instructions in which a page is exported."""
+
 _STRIDE = 4
 """Instructions; fewer than `seal_packet` has before it writes the sequence number."""
 
@@ -51,9 +54,9 @@ def second_mirror(arena: Arena) -> Outcome:
     source.step_until(seal, store, _STRIDE)
     source.step_until(store, store + 1)
     source.ring.write(abi.MH_RING_SUBMISSIONS + entry, export_entry(arena.address(1)))
-    second.run(INSTRUCTIONS)
+    second.run(_ENOUGH)
     overtaken = source.ring.take_sealed(0)
-    first.run(INSTRUCTIONS)
+    first.run(_ENOUGH)
     return nonce_reuse(source.ring.take_sealed(0), overtaken, arena.plaintext(0), arena.plaintext(1))
 
 

@@ -12,10 +12,12 @@ from mh_builder.schemes.space import DEFAULT_HOME, Options
 from mh_compare.arena import TARGET, TRANSPORT_KEY, Arena, Side, Status
 from mh_compare.columns.column import Column, Subject, Value
 from mh_compare.guest_os import GuestOs
+from mh_emulator.exits import Reason
 from mh_emulator.host import migration
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement
+from mh_emulator.host.session import Batch, export_batch, finish, import_batch
 from mh_emulator.loader import HelperImage, parse_image
 from mh_emulator.owner import GuestOwner
 from mh_emulator.platform import Platform
@@ -121,6 +123,36 @@ def _move(source: Side, target: Side, page: int) -> str:
     return "yes" if status == Status.MH_DONE else f"no: {status.name}"
 
 
+def post_copy(subject: Subject) -> Value:
+    """Start the guest at the target before its RAM is there, and move the page that it needs on the urgent lane."""
+    arena = subject.arena()
+    source, target = arena.connect()
+    machine, page = target.machine, arena.ram[0]
+    low = machine.placement.topology.blocks[0]
+    machine.vm.set_user_memory_region(0, low.gpa, 0, machine.memory, low.ram_addr)
+    guest = GuestOs(machine)
+    guest.begin("mov rax, [0]\n hlt")
+    leave = guest.go_on()
+    if (leave.reason, leave.gpa) != (Reason.MMIO, 0):
+        raise AssertionError(f"{subject.scheme}: the guest was to need its first page: it left with {leave}")
+    # The mirror's own slot reaches the page, so its import needs none of the main VM's.
+    batch = Batch(address=source.machine.request_address(page), count=1)
+    packets, exported = export_batch(source.ring.urgent, batch)
+    imported = import_batch(target.ring.urgent, batch, packets)
+    statuses = [result.status.name for result in (*exported, *imported) if result.status != Status.MH_DONE]
+    if statuses:
+        return Value(f"no: {statuses[0]}")
+    machine.vm.set_user_memory_region(0, low.gpa, low.size, machine.memory, low.ram_addr)
+    if guest.go_on().reason is not Reason.HLT:
+        return Value("no: the guest does not go on")
+    found = machine.vcpu.get_registers().rax.to_bytes(8, "little")
+    for address in map(arena.address, range(1, len(arena.ram))):
+        target.put(address, source.export(address))
+    total = finish(source.ring, target.ring)
+    good = found == arena.plaintext(0)[:8] and total == len(arena.ram)
+    return Value("yes" if good else "no", detail=f"1 of {total} pages on the urgent lane, when the guest asked for it")
+
+
 @dataclass(frozen=True)
 class Upgraded(Arena):
     """A guest with RAM on all sides of its helper, on its way to a platform with another build of the firmware."""
@@ -172,6 +204,7 @@ COLUMNS = (
     Column("exits", "host exits for a page, both helpers together", "exits", exits),
     Column("never-mapped", "moves RAM that has no GPA", "", never_mapped),
     Column("unplugged", "moves unplugged virtio-mem", "", unplugged),
+    Column("post-copy", "post-copy: the guest runs before its RAM is there", "", post_copy),
     Column("sev-es", "migrates SEV-ES guests", "", under_es),
     Column("upgrade", "firmware upgrade to a helper that is not larger", "", partial(upgrade, change=_smaller)),
     Column("upgrade-larger", "firmware upgrade to a larger helper", "", partial(upgrade, change=_larger)),
