@@ -1,0 +1,103 @@
+"""The urgent lane, pages that the guest shares, and VMSAs."""
+
+from __future__ import annotations
+
+import pytest
+
+from emulator_tests.helper.conftest import Pair, PairMaker, Status
+from emulator_tests.helper.rings import connected
+from mh_emulator.host.ring import Request, Sealed
+from mh_emulator.host.session import Batch, export_batch, finish, import_batch, share
+from payload import abi
+
+Op = abi.mh_op
+PAGE = abi.MH_PAGE_BYTES
+FAR = 16 << 20
+VMSA = Batch(address=0, count=1, flags=abi.MH_BATCH_VMSA)
+
+
+def batch_of_512(pair: Pair) -> Batch:
+    for side in (pair.source, pair.target):
+        for page in range(512):
+            side.machine.memory.spa(FAR + page * PAGE)
+    return Batch(address=FAR, count=512, chunk=16)
+
+
+@pytest.mark.parametrize("direction", ["export", "import"])
+def test_urgent_page_overtakes_the_batch_at_work(pair: Pair, direction: str) -> None:
+    batch, urgent = batch_of_512(pair), Batch(address=pair.pages[0], count=1)
+    side, op = (pair.source, Op.MH_OP_EXPORT) if direction == "export" else (pair.target, Op.MH_OP_IMPORT)
+    if direction == "import":
+        for slot, sealed in zip(batch.packet_slots(), export_batch(pair.source.ring, batch)[0], strict=True):
+            side.ring.put_sealed(slot, sealed)
+        side.ring.urgent.put_sealed(0, export_batch(pair.source.ring.urgent, urgent)[0][0])
+    bulk, before = side.ring.completed, side.ring.urgent.completed
+    side.ring.submit(batch.request(op).dumps(0))
+    assert side.machine.helper_vcpu.run(4000).reason.value == "limit"
+    side.ring.urgent.submit(urgent.request(op).dumps(0))
+    while side.ring.urgent.completed == before:
+        assert side.machine.helper_vcpu.run(20000).reason.value == "limit"
+    assert side.ring.completed == bulk, "the batch is still at work"
+    assert side.ring.urgent.results(0, 1)[0].status == Status.MH_DONE
+    side.ring.run()
+    assert {result.status for result in side.ring.results(0, 512)} == {Status.MH_DONE}
+    if direction == "import":
+        assert pair.target_page(pair.pages[0]) == pair.contents[:PAGE]
+        assert finish(pair.source.ring, pair.target.ring) == 513
+
+
+def test_urgent_lane_has_a_stream_of_its_own_that_the_end_counts() -> None:
+    rings = connected(1)
+    source, target = rings.sources[0], rings.targets[0]
+    urgent = Batch(address=rings.pages[0], count=1)
+    (sealed,), _ = export_batch(source.ring.urgent, urgent)
+    assert abi.mh_packet(sealed.packet).stream == abi.MH_STREAM_URGENT
+    assert rings.keys(abi.MH_STREAM_URGENT).open(sealed.packet, sealed.data) == rings.page(0)
+    assert target.put(rings.pages[0], sealed) == Status.MH_WRONG_STREAM
+    end = source.finish()
+    assert target.ask(Op.MH_OP_FINISH, sealed=end) == Status.MH_INCOMPLETE
+    assert import_batch(target.ring.urgent, urgent, [sealed])[0].status == Status.MH_DONE
+    assert target.ask(Op.MH_OP_FINISH, sealed=end) == Status.MH_DONE
+
+
+@pytest.mark.parametrize("op", [Op.MH_OP_HELLO, Op.MH_OP_START, Op.MH_OP_ABORT, Op.MH_OP_EPOCH, Op.MH_OP_FINISH])
+def test_urgent_lane_serves_pages_only(pair: Pair, op: int) -> None:
+    assert pair.source.ring.urgent.serve([Request(op)])[0].status == Status.MH_WRONG_RING
+
+
+def test_shared_page_is_refused_until_it_is_private_again(pair: Pair) -> None:
+    first = Batch(address=pair.pages[0], count=1)
+    for side, op in ((pair.source, Op.MH_OP_EXPORT), (pair.target, Op.MH_OP_IMPORT)):
+        assert share(side.ring, first)[0].status == Status.MH_DONE
+        assert side.ask(op, pair.pages[0]) == Status.MH_SHARED
+    _, results = export_batch(pair.source.ring, Batch(address=0, count=2, chunk=2))
+    assert {result.status for result in results} == {Status.MH_SHARED}
+    for side in (pair.source, pair.target):
+        share(side.ring, Batch(address=pair.pages[0], count=1, flags=abi.MH_BATCH_PRIVATE))
+    assert pair.target.put(pair.pages[0], pair.source.export(pair.pages[0])) == Status.MH_DONE
+
+
+def test_vmsa_is_no_ram_and_ram_no_vmsa(scheme: str, make_pair: PairMaker) -> None:
+    pair = make_pair(scheme)
+    contents = bytes(range(256)) * 16
+    for side in (pair.source, pair.target):
+        machine = side.machine
+        memory = machine.platform.memory(PAGE)
+        gpa = (machine.base + int(machine.helper.descriptor.vmsa_offset)) % (1 << 64)
+        machine.mirror.set_user_memory_region(9, gpa, PAGE, memory, 0)
+        machine.platform.dram.write_private(
+            machine.asid, memory.spa(0), contents if side is pair.source else bytes(PAGE)
+        )
+    (sealed,), results = export_batch(pair.source.ring, VMSA)
+    assert results[0].kind == abi.mh_kind.MH_KIND_VMSA
+    assert pair.keys.open(sealed.packet, sealed.data) == contents
+    assert pair.target.put(0, sealed) == Status.MH_BAD_PACKET
+    fields = abi.mh_packet(sealed.packet)
+    fields.kind = abi.mh_kind.MH_KIND_PAGE.value
+    assert pair.target.put(0, Sealed(fields.dumps(), sealed.data)) == Status.MH_BAD_TAG
+    assert import_batch(pair.target.ring, VMSA, [sealed])[0].status == Status.MH_DONE
+    assert import_batch(pair.target.ring, VMSA, [sealed])[0].status == Status.MH_REPEATED
+    other = Batch(address=PAGE, count=1, flags=abi.MH_BATCH_VMSA)
+    assert import_batch(pair.target.ring, other, [pair.source.export(pair.pages[0])])[0].status == Status.MH_BAD_PACKET
+    beyond = Batch(address=abi.MH_VMSA_BYTES, count=1, flags=abi.MH_BATCH_VMSA)
+    assert export_batch(pair.source.ring, beyond)[1][0].status == Status.MH_OUT_OF_RANGE
