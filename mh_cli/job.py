@@ -9,7 +9,7 @@ from mh_builder.helper import build_helper
 from mh_builder.image.output import write_images
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options
-from mh_cli import options
+from mh_cli import interrupts, options
 from mh_cli.errors import BAD, GOOD
 from mh_cli.migrate import migrate
 from mh_cli.table import print_reports
@@ -33,6 +33,7 @@ def run(_arguments: argparse.Namespace) -> int:
     }
     contents = b"".join(map(_page, range(PAGES)))
     reports = [migrate(scheme, image, PART, contents) for scheme, image in images.items()]
+    interrupts.check()
     paths = write_images(images.values(), options.OUT)
     print_reports(reports)
     print(f"{len(paths)} files in {options.OUT}", file=sys.stderr)

@@ -19,7 +19,7 @@ from mh_builder.report.picture import NoPictureError
 from mh_builder.report.trace import BadAddressError
 from mh_builder.schemes.space import LayoutError
 from mh_builder.symbols import LinkError
-from mh_cli import audit, bench, build, compare, diff, doctor, job, migrate, ovmf, psp, show, walk
+from mh_cli import audit, bench, build, compare, diff, doctor, interrupts, job, migrate, ovmf, psp, show, walk
 from mh_cli.errors import BAD, INTERRUPTED, USAGE, UsageError
 from mh_emulator.host.handover import HandoverError
 from mh_emulator.host.migration import MigrationError
@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         _check_stdout()
-        code = int(arguments.run(arguments))
+        with interrupts.noted():
+            code = int(arguments.run(arguments))
+            interrupts.check()
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail(arguments, "interrupted", INTERRUPTED)

@@ -28,7 +28,8 @@ small requested area of the main VM into the mirror VM". Nobody knew whether tha
 * **(b) Into a second VM that shares the memory key: yes, and self-defeating.** The firmware lets a second guest have
   the key of the first if the policy does not forbid it (NOKS clear, as in QEMU's default policy, 0x1). But then *any*
   host can do the same with code of its own, without the owner's knowledge: the last case below reads the guest's RAM
-  that way. With NOKS set, which is the policy to have, all of (b) is refused.
+  that way. With NOKS set, all of (b) is refused. The policy to have sets NOSEND as well: without it and without the SEV
+  bit, which asks for a certified receiver, the firmware sends the guest's pages to a receiver that the host has made.
 * **(c) With the commands that a host has for its own guest: yes, with NOKS set.** LAUNCH_UPDATE_DATA takes any memory
   of the process, so at launch the helper goes, encrypted and measured, into pages that are in no slot of the main VM:
   that is what the scheme `isolated` does here. On the target of a migration RECEIVE_UPDATE_DATA does the same. For a
