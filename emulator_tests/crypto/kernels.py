@@ -1,4 +1,4 @@
-"""The kernels in memory, ready to call: linked from our own assembler's objects, run by unicorn or by this CPU."""
+"""The linked helper's kernels in memory, ready to call, run by unicorn or by this CPU."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from unicorn import unicorn_const, x86_const
 
 import payload
 from mh_builder.asm import ObjectFile, RelocationKind, assemble, assemble_text
+from mh_builder.helper import build_helper
+from mh_builder.image.model import Image
+from mh_builder.paging import PAGE_BYTES
+from mh_builder.schemes.space import Options
 from payload import abi
 
 PAYLOAD = Path(payload.__file__).parent
 KERNELS = ("aes", "gcm", "gcm_vaes", "kdf")
-SECTIONS = (".text", ".rodata")
 
-CODE_BYTES = 0x10000
+CODE_BYTES = 0x20000
 DATA_BYTES = 0x20000
 STACK_BYTES = 0x1000  # of the kernels; behind it the record of the probe and the stack of the probe
 HEAP_OFFSET = 0x2000
@@ -80,27 +83,26 @@ def relocated(source: ObjectFile, places: dict[str, int], outside: dict[str, int
     return result
 
 
-def linked(base: int, *, wide: bool) -> tuple[bytes, dict[str, int]]:
-    """The kernels and the probe as one image at `base`, and where the global names are."""
-    objects = [*(assembled(name) for name in KERNELS), _probe(wide=wide)]
-    places: list[dict[str, int]] = [{} for _ in objects]
-    end = base
-    for name in SECTIONS:
-        for index, source in enumerate(objects):
-            for section in (section for section in source.sections if section.name == name):
-                places[index][name] = end = -(-end // section.align) * section.align
-                end += section.size
-    exported = {
-        symbol.name: place[symbol.section] + symbol.value
-        for source, place in zip(objects, places, strict=True)
-        for symbol in source.symbols
+@cache
+def helper() -> Image:
+    """The linked helper, whose kernels these are."""
+    return build_helper("regions", Options())
+
+
+def loaded(base: int, *, wide: bool) -> tuple[bytes, dict[str, int]]:
+    """The helper's file at `base` and the probe behind it, and where the global names of both are."""
+    image = helper()
+    sections = {section.name: section for section in image.sections}
+    names = {
+        symbol.name: base + symbol.value - sections[symbol.section].va + sections[symbol.section].offset
+        for symbol in image.symbols
         if symbol.is_global and symbol.section
     }
-    image = bytearray(b"\xcc" * (end - base))
-    for source, place in zip(objects, places, strict=True):
-        for name, data in relocated(source, place, exported).items():
-            image[place[name] - base : place[name] - base + len(data)] = data
-    return bytes(image), exported
+    start = -(-len(image.data) // PAGE_BYTES) * PAGE_BYTES
+    source = _probe(wide=wide)
+    places = {".text": base + start}
+    probe = relocated(source, places, {})[".text"]
+    return image.data.ljust(start, b"\xcc") + probe, names | addresses(source, places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,8 @@ class Engine(ABC):
 
     def __init__(self, code: int, data: int) -> None:
         self.data = data
-        self.image, self.symbols = linked(code, wide=self.VECTOR_BYTES > 16)
+        self.image, self.symbols = loaded(code, wide=self.VECTOR_BYTES > 16)
+        assert len(self.image) < CODE_BYTES
         self.reset()
 
     @abstractmethod
