@@ -115,3 +115,22 @@ def test_chunk_is_read_once(pair: Pair) -> None:
     assert batch.submit(pair.target.ring, Op.MH_OP_IMPORT).status == Status.MH_DONE
     check(trace)
     assert sum(trace.fetched().values()) == len(abi.mh_submission) + len(abi.mh_packet) + 3 * abi.MH_PAGE_BYTES
+
+
+def test_urgent_import_reads_each_byte_once(pair: Pair) -> None:
+    batch = Batch(address=pair.pages[0], count=1)
+    packets, _ = export_batch(pair.source.ring.urgent, batch)
+    pair.target.ring.urgent.put_sealed(0, packets[0])
+    trace = SharedTrace(pair.target)
+    assert batch.submit(pair.target.ring.urgent, Op.MH_OP_IMPORT).status == Status.MH_DONE
+    check(trace)
+    assert sum(trace.fetched().values()) == len(abi.mh_submission) + len(abi.mh_packet) + abi.MH_PAGE_BYTES
+
+
+def test_list_of_shared_pages_is_read_once(pair: Pair) -> None:
+    batch = Batch(listed=tuple(pair.pages))
+    pair.source.ring.put_list(0, batch.listed)
+    trace = SharedTrace(pair.source)
+    assert batch.submit(pair.source.ring, Op.MH_OP_SHARE).status == Status.MH_DONE
+    check(trace)
+    assert sum(trace.fetched().values()) == len(abi.mh_submission) + 8 * len(pair.pages)
