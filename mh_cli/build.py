@@ -16,7 +16,9 @@ from mh_cli.output import print_json
 
 def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
     """Add the verb to the command line."""
-    parser = verbs.add_parser("build", help="assemble and link, write .bin .elf .map .json .vmsa", description=__doc__)
+    parser = verbs.add_parser(
+        "build", help="assemble and link, write .bin .elf .map .json .reset .vmsa", description=__doc__
+    )
     options.add_scheme(parser, help_text="one scheme (default: all)")
     parser.add_argument("-o", "--output", type=Path, default=options.OUT, metavar="DIR", help="folder (default out)")
     options.add_layout(parser)

@@ -14,6 +14,7 @@ from mh_builder.image.elf import write_elf
 from mh_builder.image.manifest import write_manifest
 from mh_builder.image.mapfile import write_map
 from mh_builder.image.model import Image, vcpu_section
+from mh_builder.image.reset import has_reset, write_reset
 from mh_builder.image.vmsa import write_vmsa
 from mh_builder.schemes.space import Start
 
@@ -27,6 +28,8 @@ def image_files(image: Image) -> dict[str, bytes]:
         f"{name}.map": write_map(image).encode(),
         f"{name}.json": write_manifest(image).encode(),
     }
+    if has_reset(image):
+        files[f"{name}.reset"] = write_reset(image)
     if image.space.options.start is Start.ES and image.space.options.c_bit is not None:
         for vcpu in range(image.space.options.vcpus):
             page = write_vmsa(image, image.space.base, image.space.options.c_bit, vcpu)
