@@ -10,11 +10,17 @@ from pathlib import Path
 import pytest
 
 from emulator_tests.command.conftest import PROJECT, ROOT, Command, copy_tree, run_process
-from mh_builder.schemes import SCHEMES
+from mh_builder.schemes import LOW, SCHEMES
+
+
+def files_of_all_schemes() -> list[str]:
+    """The names of what is written by default, in their order."""
+    common = [f"{scheme}.{kind}" for scheme in SCHEMES for kind in ("bin", "elf", "map", "json")]
+    return sorted([*common, *(f"{scheme}.reset" for scheme in LOW)])
 
 
 def test_main_job(tmp_path: Path) -> None:
-    """One row a scheme, every one migrated, four files each."""
+    """One row a scheme, every one migrated; all files of each."""
     outcome = run_process(cwd=tmp_path)
     assert outcome.code == 0, outcome.err
     rows = {line.split()[0]: line.split() for line in outcome.out.splitlines() if line.split()[0] in SCHEMES}
@@ -26,7 +32,7 @@ def test_main_job(tmp_path: Path) -> None:
         assert int(row[4]) > 1024
         assert 0 < float(row[5]) < 1
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == sorted(f"{scheme}.{kind}" for scheme in SCHEMES for kind in ("bin", "elf", "map", "json"))
+    assert written == files_of_all_schemes()
     assert "\x1b" not in outcome.out
 
 
@@ -109,7 +115,7 @@ def test_two_folders_give_the_same_bytes(tmp_path: Path) -> None:
         assert outcome.code == 0, outcome.err
         results.append({path.name: path.read_bytes() for path in (tree / "out").iterdir()})
     assert results[0] == results[1]
-    assert len(results[0]) == 4 * len(SCHEMES)
+    assert sorted(results[0]) == files_of_all_schemes()
     assert not any(str(tmp_path).encode() in data for data in results[0].values())
 
 
