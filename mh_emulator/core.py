@@ -16,7 +16,7 @@ from mh_emulator.engine import CODELESS, Control, Engine, Foreign, UnicornError
 from mh_emulator.exceptions import WITH_ERROR_CODE, Event, TripleFault, deliver
 from mh_emulator.intercepts import NON_AUTOMATIC, Code, Intercept
 from mh_emulator.interrupts import held_back
-from mh_emulator.locked import FLAGS, ZF, decode, flags_of_comparison
+from mh_emulator.locked import FLAGS, ZF, CompareExchange, Exchange, Locked, decode, flags_of_comparison
 from mh_emulator.mmu import (
     PF_WRITE,
     VECTOR_GP,
@@ -280,7 +280,7 @@ class Core:
 
     def _trap(self, trapped: Trapped) -> Intercept | None:
         if trapped.trap is Trap.LOCK:
-            self._compare_exchange()
+            self._locked()
             return None
         control = self._engine.control()
         level = control.cs & 3
@@ -298,24 +298,33 @@ class Core:
             return Intercept(Code.IOIO, trapped.length, port, trapped.size, is_write=trapped.trap is Trap.OUT)
         return self._access_msr(trapped)
 
-    def _compare_exchange(self) -> None:
+    def _locked(self) -> None:
         rip = self._engine.read(_RIP)
         found = decode(self._code(rip, LONGEST_INSTRUCTION), rip, self.read)
-        mask = (1 << 8 * found.size) - 1
         try:
             before = int.from_bytes(self._mmu.read(found.address, found.size, self._mode(), Access.WRITE), "little")
         except GuestFault as fault:
             self._deliver(Event(fault.vector, fault.error_code, fault.address))
             return
-        expected = self.read("rax") & mask
-        flags = flags_of_comparison(expected, before, found.size)
+        match found:
+            case CompareExchange():
+                self._compare_exchange(found, before)
+            case Exchange():
+                self._store(found, self.read(found.register))
+                self.write(found.register, before)
+        self.skip(found.length)
+
+    def _compare_exchange(self, found: CompareExchange, before: int) -> None:
+        flags = flags_of_comparison(self.read("rax") % (1 << 8 * found.size), before, found.size)
         if flags & ZF:
-            self._mmu.write(found.address, found.replacement.to_bytes(found.size, "little"), self._mode())
+            self._store(found, found.replacement)
         else:
             self.write("rax", before)
         rflags = self._engine.read(x86_const.UC_X86_REG_RFLAGS)
         self._engine.write(x86_const.UC_X86_REG_RFLAGS, rflags & ~FLAGS | flags)
-        self.skip(found.length)
+
+    def _store(self, place: Locked, value: int) -> None:
+        self._mmu.write(place.address, (value % (1 << 8 * place.size)).to_bytes(place.size, "little"), self._mode())
 
     def _access_msr(self, trapped: Trapped) -> Intercept | None:
         is_write = trapped.trap is Trap.WRMSR

@@ -16,7 +16,8 @@ from mh_builder.paging import PAGE_BYTES
 from mh_emulator.engine import Engine
 
 _OPCODES = re.compile(rb"[\xf4\xe4-\xe7\xec-\xef]|\x0f[\x30\x32\xa2]", re.DOTALL)
-_LOCK = re.compile(rb"\xf0", re.DOTALL)
+_LOCK = re.compile(rb"[\x64-\x66]?\xf0")
+"""LOCK, maybe behind an override of the segment or of the operand size."""
 _OPERAND_SIZE = 0x66
 _TWO_BYTE = 0x0F
 
@@ -67,7 +68,7 @@ def classify(code: bytes) -> Trapped | None:
 class Traps:
     """The hooks of one engine; `on_trap` gets the address of every candidate that is about to execute.
 
-    `on_lock` gets that of every instruction that begins with LOCK.
+    `on_lock` gets that of every instruction with LOCK.
     """
 
     def __init__(self, engine: Engine, on_trap: Callable[[int], None], on_lock: Callable[[int], None]) -> None:
@@ -78,15 +79,15 @@ class Traps:
     def cover(self, va: int, page: bytes) -> None:
         """Put hooks on the page at virtual address `va`, which holds `page`."""
         # Hooks stay for good: translated code refers to them.
-        for address in _candidates(page):
-            if va + address not in self._hooked:
-                self._hooked.add(va + address)
-                self._add(va + address)
-        for match in _LOCK.finditer(page):
-            address = va + match.start()
-            if address not in self._hooked:
+        for offsets, add in ((_candidates(page), self._add), (_locked(page), self._add_lock)):
+            for address in {va + offset for offset in offsets} - self._hooked:
                 self._hooked.add(address)
-                self._add_lock(address)
+                add(address)
+
+
+def _locked(page: bytes) -> set[int]:
+    matches = list(_LOCK.finditer(page))
+    return {match.start() for match in matches} | {match.end() - 1 for match in matches}
 
 
 def _candidates(page: bytes) -> set[int]:

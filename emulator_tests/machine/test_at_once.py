@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from emulator_tests.machine.guests import HEAP, STACK, TEXT, Guest, assemble, run_to_halt
+from emulator_tests.machine.guests import HANDLERS, HEAP, STACK, TEXT, Guest, assemble, run_to_halt
 from mh_emulator.kvm import Vcpu
 from mh_emulator.locked import AF, CF, OF, PF, SF, ZF, NotEmulatedError, flags_of_comparison
+from mh_emulator.mmu import PF_PRESENT, PF_WRITE, VECTOR_PF
 from mh_emulator.watchdog import limited
 
 SECOND = TEXT + 0x800
@@ -83,6 +85,67 @@ def test_locked_instructions_are_atomic(width: str, accumulator: str, other: str
     assert guest.word(HEAP + 24) == 2 * COUNT
 
 
+def under_a_lock(width: str, register: str, other: str) -> str:
+    """An unlocked counter behind a lock that is taken with XCHG."""
+    return f"""
+        mov rsi, {HEAP}
+        mov rcx, {COUNT}
+    next:
+        mov {register}, 1
+    retry:
+        lock xchg {width} ptr [rsi + rdi * 8], {register}
+        test {register}, {register}
+        jnz retry
+        mov {other}, [rsi + 64]
+        lea {other}, [{other} + 1]
+        mov [rsi + 64], {other}
+        lock xchg {width} ptr [rsi + rdi * 8], {register}
+        dec rcx
+        jnz next
+        hlt
+    """
+
+
+@pytest.mark.parametrize(("width", "register", "other"), [("qword", "r9", "rax"), ("dword", "ebx", "r10")])
+def test_exchange_is_atomic(width: str, register: str, other: str) -> None:
+    text = under_a_lock(width, register, other)
+    guest, vcpus = two(text, text, rdi=3)
+    guest.platform.dram.write_private(guest.vm.asid, guest.spa(HEAP), bytes(80))
+    at_once(guest, vcpus)
+    assert (guest.word(HEAP + 24), guest.word(HEAP + 64)) == (0, 2 * COUNT)
+
+
+@pytest.mark.parametrize(
+    ("operands", "memory", "register"),
+    [
+        ("qword ptr [rsi], r11", 0x1122_3344_5566_7788, 0xFFEE_DDCC_BBAA_9988),
+        ("dword ptr [rsi], r11d", 0xFFEE_DDCC_5566_7788, 0xBBAA_9988),
+        ("dword ptr [rsi + 4], r11d", 0x5566_7788_BBAA_9988, 0xFFEE_DDCC),
+    ],
+)
+def test_exchange_as_the_engine_alone_does_it(operands: str, memory: int, register: int) -> None:
+    """Flags and all: with a second vCPU, and without."""
+    states = []
+    for work_at in (at_once, lambda _, vcpus: run_to_halt(vcpus[0])):
+        guest, vcpus = two(f"mov rsi, {HEAP}\ncmp rsi, -1\nlock xchg {operands}\nhlt", "hlt")
+        vcpus[0].set_registers(guest.registers(r11=0x1122_3344_5566_7788))
+        guest.platform.dram.write_private(guest.vm.asid, guest.spa(HEAP), (0xFFEE_DDCC_BBAA_9988).to_bytes(8, "little"))
+        work_at(guest, vcpus)
+        assert guest.word(HEAP) == memory
+        states.append(vcpus[0].get_registers())
+    assert states[0] == states[1]
+    assert states[0].r11 == register
+
+
+def test_exchange_where_nothing_may_be_written() -> None:
+    """#PF with the intent to write, and the register as it was."""
+    guest, vcpus = two(f"mov rsi, {TEXT}\nmov rax, 7\nlock xchg [rsi], rax\nhlt", "hlt")
+    at_once(guest, vcpus, lambda vcpu: vcpu.run())
+    state = vcpus[0].get_registers()
+    assert (state.rip - 1 - HANDLERS, state.cr2, state.rax) == (VECTOR_PF, TEXT, 7)
+    assert int.from_bytes(vcpus[0].read_linear(state.rsp, 8), "little") == PF_WRITE | PF_PRESENT
+
+
 def test_host_takes_a_page_away_while_it_is_used() -> None:
     """The host's look at a page converts it to ciphertext and back, again and again; no store is lost."""
     text = counting("qword", "rax", "r9").replace("dec rcx", "inc qword ptr [rsi + 64]\ndec rcx")
@@ -99,9 +162,16 @@ def test_host_takes_a_page_away_while_it_is_used() -> None:
     assert len(seen) > 5
 
 
-def test_other_locked_instructions_are_refused_and_not_executed_wrongly() -> None:
-    guest, vcpus = two(f"mov rsi, {HEAP}\nlock inc qword ptr [rsi]\nhlt", "hlt")
-    with pytest.raises(NotEmulatedError, match=r"'lock inc qword ptr \[rsi\]' while several vCPUs run$"):
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("inc qword ptr [rsi]", "xchg word ptr [rsi], ax", "xchg byte ptr [rsi], al"),
+        *("xchg qword ptr gs:[0], rax", "bts qword ptr [rsi], 0"),
+    ],
+)
+def test_other_locked_instructions_are_refused_and_not_executed_wrongly(text: str) -> None:
+    guest, vcpus = two(f"mov rsi, {HEAP}\nlock {text}\nhlt", "hlt")
+    with pytest.raises(NotEmulatedError, match=f"'lock {re.escape(text)}' while several vCPUs run$"):
         at_once(guest, vcpus)
 
 
