@@ -12,11 +12,13 @@ from unicorn import unicorn_const, x86_const
 
 from mh_builder.paging import PAGE_BYTES, is_canonical
 from mh_emulator.bus import Turn
-from mh_emulator.engine import CODELESS, Control, Engine, Foreign, UnicornError
-from mh_emulator.exceptions import WITH_ERROR_CODE, Event, TripleFault, deliver
+from mh_emulator.dram import DramFullError
+from mh_emulator.engine import CODELESS, GPRS, Control, Engine, Foreign, UnicornError
+from mh_emulator.eventinj import EventInjection
+from mh_emulator.exceptions import WITH_ERROR_CODE, Event, Origin, TripleFault, deliver
 from mh_emulator.intercepts import NON_AUTOMATIC, Code, Intercept
 from mh_emulator.interrupts import held_back
-from mh_emulator.locked import FLAGS, ZF, CompareExchange, Exchange, Locked, decode, flags_of_comparison
+from mh_emulator.microcode import Microcode
 from mh_emulator.mmu import (
     PF_WRITE,
     VECTOR_GP,
@@ -30,10 +32,10 @@ from mh_emulator.mmu import (
     NoSlotError,
     page_of,
 )
-from mh_emulator.msr import BadMsrError, MsrOwner, Msrs
+from mh_emulator.msr import MsrOwner, Msrs
 from mh_emulator.operands import LONGEST_INSTRUCTION, Operand, missed
 from mh_emulator.parts import OSXSAVE, CpuidResult, Part
-from mh_emulator.registers import CR0_PG, CR4_OSXSAVE, EFER_LMA, GPR_NAMES, Registers
+from mh_emulator.registers import CR0_PG, CR4_OSXSAVE, EFER_LMA, Registers
 from mh_emulator.tlb import StaleCodeError, Tlb
 from mh_emulator.traps import Trap, Trapped, Traps, classify
 
@@ -45,8 +47,7 @@ _INT3 = 0xCC
 _MASK32 = 0xFFFF_FFFF
 _IOPL_SHIFT = 12
 
-_GPRS = {name: getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in GPR_NAMES}
-_RAX, _RCX, _RDX, _RBX = (_GPRS[name] for name in ("rax", "rcx", "rdx", "rbx"))
+_RAX, _RCX, _RDX, _RBX = (GPRS[name] for name in ("rax", "rcx", "rdx", "rbx"))
 _RIP = x86_const.UC_X86_REG_RIP
 
 MemoryTrace = Callable[[int, int, bool], None]
@@ -74,6 +75,7 @@ class Core:
         self._turn = Turn(dram.bus)
         traps = Traps(self._engine, self._on_trap, self._on_lock)
         self._tlb = Tlb(self._engine, self._mmu, dram, traps, self._turn)
+        self._microcode = Microcode(self._engine, self._mmu, self.msrs, self._tlb)
         self._raised: int | None = None
         self._invalid = False
         self._kicked = False
@@ -131,15 +133,22 @@ class Core:
         """Return memory as the guest's supervisor sees it at `va`; raise `GuestFault` or `NoSlotError`."""
         return self._mmu.read(va, size, self._mode().supervisor())
 
-    def run(self, max_instructions: int | None = None) -> Intercept:
-        """Run until an intercept, a `kick`, or until `max_instructions` have been begun; `begun` says how many were."""
+    def run(self, max_instructions: int | None = None, event: EventInjection | None = None) -> Intercept:
+        """Run until an intercept, a `kick`, or until `max_instructions` have been begun; `begun` says how many were.
+
+        `event` comes before the first of them; INVALID, and nothing else, where VMRUN does not take it.
+        """
         self.begun = 0
         self._kicked = False
+        if event is not None and not event.is_accepted:
+            return Intercept(Code.INVALID)
         with self._turn.running():
-            return self._run(max_instructions)
+            return self._run(max_instructions, event)
 
-    def _run(self, max_instructions: int | None) -> Intercept:
+    def _run(self, max_instructions: int | None, event: EventInjection | None) -> Intercept:
         try:
+            if event is not None:
+                self._deliver(event.event())
             while not self._kicked and (max_instructions is None or self.begun < max_instructions):
                 self.begun += self._start(None if max_instructions is None else max_instructions - self.begun)
                 stop = self._handle()
@@ -149,6 +158,8 @@ class Core:
             return Intercept(Code.SHUTDOWN)
         except NoSlotError as missing:
             return Intercept(Code.NPF, gpa=missing.gpa)
+        except DramFullError:
+            return Intercept(Code.NO_MEMORY)
         return Intercept(Code.INTR)
 
     def _reflect(self, stop: Intercept) -> bool:
@@ -160,11 +171,11 @@ class Core:
 
     def read(self, name: str) -> int:
         """A general-purpose register by name."""
-        return int(self._engine.read(_GPRS[name]))
+        return self._engine.read_gpr(name)
 
     def write(self, name: str, value: int) -> None:
         """Set a general-purpose register by name."""
-        self._engine.write(_GPRS[name], value)
+        self._engine.write_gpr(name, value)
 
     @property
     def privilege(self) -> int:
@@ -174,10 +185,6 @@ class Core:
     def skip(self, length: int) -> None:
         """Move RIP behind an instruction of `length` bytes, which somebody else has executed."""
         self._engine.write(_RIP, self._engine.read(_RIP) + length)
-
-    def inject(self, vector: int, error_code: int | None) -> None:
-        """Deliver an exception at the instruction at RIP; raise `TripleFault` where that cannot be."""
-        self._deliver(Event(vector, error_code))
 
     def _start(self, limit: int | None) -> int:
         """Run the engine until something happens; return the instructions begun, 0 without a limit."""
@@ -209,6 +216,8 @@ class Core:
             return self._write_into_code()
         elif isinstance(missed_reason, NoSlotError):
             return self._mmio(missed_reason)
+        elif isinstance(missed_reason, DramFullError):
+            return Intercept(Code.NO_MEMORY)
         elif missed_reason is not None:
             self._deliver(self._missed_fault(missed_reason))
         return None
@@ -231,7 +240,8 @@ class Core:
         if raised.is_software:
             rip = self._engine.read(_RIP)
             length = 1 if vector == VECTOR_BP and self._code(rip - 1, 1) == bytes([_INT3]) else 2
-            return Event(vector, None, software_rip=rip - length)
+            self._engine.write(_RIP, rip - length)
+            return Event(vector, None, origin=Origin.INSTRUCTION, return_rip=rip)
         return Event(vector, raised.error_code if vector in WITH_ERROR_CODE else None)
 
     def _missed_fault(self, fault: GuestFault) -> Event:
@@ -279,15 +289,22 @@ class Core:
         return Intercept(Code.VMMCALL, length)
 
     def _trap(self, trapped: Trapped) -> Intercept | None:
+        try:
+            return self._execute(trapped)
+        except GuestFault as fault:
+            self._deliver(Event(fault.vector, fault.error_code, fault.address))
+            return None
+
+    def _execute(self, trapped: Trapped) -> Intercept | None:
         if trapped.trap is Trap.LOCK:
-            self._locked()
+            rip = self._engine.read(_RIP)
+            self.skip(self._microcode.locked(self._code(rip, LONGEST_INSTRUCTION), rip))
             return None
         control = self._engine.control()
         level = control.cs & 3
         limit = {Trap.CPUID: 3, Trap.IN: _iopl(control), Trap.OUT: _iopl(control)}.get(trapped.trap, 0)
         if level > limit:
-            self._deliver(Event(VECTOR_GP, 0))
-            return None
+            raise GuestFault(VECTOR_GP, 0)
         if trapped.trap is Trap.CPUID:
             return Intercept(Code.CPUID, trapped.length)
         if trapped.trap is Trap.HLT:
@@ -298,52 +315,15 @@ class Core:
             return Intercept(Code.IOIO, trapped.length, port, trapped.size, is_write=trapped.trap is Trap.OUT)
         return self._access_msr(trapped)
 
-    def _locked(self) -> None:
-        rip = self._engine.read(_RIP)
-        found = decode(self._code(rip, LONGEST_INSTRUCTION), rip, self.read)
-        try:
-            before = int.from_bytes(self._mmu.read(found.address, found.size, self._mode(), Access.WRITE), "little")
-        except GuestFault as fault:
-            self._deliver(Event(fault.vector, fault.error_code, fault.address))
-            return
-        match found:
-            case CompareExchange():
-                self._compare_exchange(found, before)
-            case Exchange():
-                self._store(found, self.read(found.register))
-                self.write(found.register, before)
-        self.skip(found.length)
-
-    def _compare_exchange(self, found: CompareExchange, before: int) -> None:
-        flags = flags_of_comparison(self.read("rax") % (1 << 8 * found.size), before, found.size)
-        if flags & ZF:
-            self._store(found, found.replacement)
-        else:
-            self.write("rax", before)
-        rflags = self._engine.read(x86_const.UC_X86_REG_RFLAGS)
-        self._engine.write(x86_const.UC_X86_REG_RFLAGS, rflags & ~FLAGS | flags)
-
-    def _store(self, place: Locked, value: int) -> None:
-        self._mmu.write(place.address, (value % (1 << 8 * place.size)).to_bytes(place.size, "little"), self._mode())
-
     def _access_msr(self, trapped: Trapped) -> Intercept | None:
         is_write = trapped.trap is Trap.WRMSR
         index = self._engine.read(_RCX) & _MASK32
         if not self.msrs.is_direct(index):
             return Intercept(Code.MSR, trapped.length, is_write=is_write)
         if is_write:
-            value = (self._engine.read(_RDX) & _MASK32) << 32 | self._engine.read(_RAX) & _MASK32
-            try:
-                self.msrs.write(index, value)
-            except BadMsrError:
-                self._deliver(Event(VECTOR_GP, 0))
-                return None
-            self._tlb.efer = self._engine.efer()
-            self._tlb.flush_translations()
+            self._microcode.write_msr(index)
         else:
-            value = self.msrs.read(index)
-            self._engine.write(_RAX, value & _MASK32)
-            self._engine.write(_RDX, value >> 32)
+            self._microcode.read_msr(index)
         self.skip(trapped.length)
         return None
 

@@ -11,6 +11,7 @@ import ctypes
 import functools
 import struct
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import unicorn
@@ -37,7 +38,10 @@ MSR_EFER = 0xC000_0080
 MSR_STAR, MSR_LSTAR, MSR_SFMASK = 0xC000_0081, 0xC000_0082, 0xC000_0084
 MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE = 0xC000_0100, 0xC000_0101, 0xC000_0102
 
-_GPRS = tuple(getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in GPR_NAMES)
+GPRS: Mapping[str, int] = MappingProxyType(
+    {name: getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in GPR_NAMES}
+)
+"""Unicorn's numbers of the general-purpose registers."""
 _XMMS = tuple(getattr(x86_const, f"UC_X86_REG_XMM{n}") for n in range(XMM_COUNT))
 _CONTROL = (
     *(x86_const.UC_X86_REG_CR0, x86_const.UC_X86_REG_CR3, x86_const.UC_X86_REG_CR4),
@@ -110,6 +114,14 @@ class Engine:
         """Write one register by unicorn's number."""
         self.uc.reg_write(register, value)
 
+    def read_gpr(self, name: str) -> int:
+        """Read a general-purpose register by name."""
+        return int(self.read(GPRS[name]))
+
+    def write_gpr(self, name: str, value: int) -> None:
+        """Write a general-purpose register by name."""
+        self.write(GPRS[name], value)
+
     def flush_translations(self) -> None:
         """Empty the TLB; allowed inside a hook."""
         self.uc.ctl(unicorn_const.UC_CTL_TLB_FLUSH, unicorn_const.UC_CTL_IO_WRITE)
@@ -177,7 +189,7 @@ class Engine:
 
     def get_registers(self) -> Registers:
         """Read the whole state."""
-        gprs = {name: self.read(number) for name, number in zip(GPR_NAMES, _GPRS, strict=True)}
+        gprs = {name: self.read(number) for name, number in GPRS.items()}
         control = self.control()
         gdtr, idtr = self.read(x86_const.UC_X86_REG_GDTR), self.read(x86_const.UC_X86_REG_IDTR)
         return Registers(
@@ -207,7 +219,7 @@ class Engine:
     def set_registers(self, registers: Registers) -> None:
         """Write the whole state."""
         self.set_selectors({name: getattr(registers, name) for name in _SEGMENTS}, registers.cs & 3)
-        for number, name in zip(_GPRS, GPR_NAMES, strict=True):
+        for name, number in GPRS.items():
             self.write(number, getattr(registers, name))
         for name in ("rip", "rflags", "cr2", "cr3", "cr4", "cr0", "mxcsr"):
             self.write(getattr(x86_const, f"UC_X86_REG_{name.upper()}"), getattr(registers, name))

@@ -1,4 +1,4 @@
-"""Delivery of exceptions and software interrupts through the guest's IDT in long mode.
+"""Delivery of exceptions and interrupts through the guest's IDT in long mode.
 
 Source: AMD64 APM volume 2, sections 8.9 (long-mode interrupt control transfers), 8.2.9 (double fault),
 12.2.5 (64-bit TSS).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import NamedTuple
 
 from mh_builder.paging import is_canonical
@@ -25,7 +26,11 @@ from mh_emulator.mmu import (
 )
 from mh_emulator.registers import RFLAGS_IF, RFLAGS_NT, RFLAGS_RF, RFLAGS_TF, Registers, SystemSegment, Table
 
-WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17})
+WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})
+"""Exceptions that push an error code when the CPU itself raises them: #HV, 28, has none.
+
+Source: AMD64 APM volume 2, section 8.2; Xen, arch/x86/include/asm/x86-defns.h (X86_EXC_HAVE_EC).
+"""
 _CONTRIBUTORY = frozenset({0, 10, 11, 12, 13})
 
 _EXTERNAL = 1 << 0
@@ -36,20 +41,32 @@ _GATE_INTERRUPT, _GATE_TRAP = 0xE, 0xF
 _TSS_RSP0, _TSS_IST1 = 0x04, 0x24
 
 
+class Origin(Enum):
+    """Where an event is from."""
+
+    EXCEPTION = auto()
+    INTERRUPT = auto()
+    """From outside, INTR or NMI: benign for section 8.2.9, whatever its vector is."""
+    INSTRUCTION = auto()
+    """INT n, INT3 or INTO: benign too, and the gate's privilege is checked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An exception or a software interrupt that waits for delivery."""
+    """An exception or an interrupt that waits for delivery."""
 
     vector: int
     error_code: int | None
     address: int | None = None
-    software_rip: int | None = None
-    """Address of the INT n that this is from: the gate's privilege is checked."""
+    """What CR2 is to be."""
+    origin: Origin = Origin.EXCEPTION
+    return_rip: int | None = None
+    """What is pushed in place of RIP, which is that of the instruction: the address behind it."""
 
     @property
-    def is_software(self) -> bool:
-        """Whether an instruction asked for it."""
-        return self.software_rip is not None
+    def external(self) -> int:
+        """EXT, bit 0 of the error code of what fails in its delivery: no instruction asked for it."""
+        return 0 if self.origin is Origin.INSTRUCTION else _EXTERNAL
 
 
 class TripleFault(Exception):
@@ -73,27 +90,24 @@ def deliver(event: Event, registers: Registers, mmu: Mmu) -> Registers:
         try:
             return _enter(event, registers, mmu)
         except GuestFault as fault:
-            if event.software_rip is not None:
-                registers = registers.with_changes(rip=event.software_rip)
             if fault.address is not None:
                 registers = registers.with_changes(cr2=fault.address)
             event = _escalate(event, fault)
 
 
 def _escalate(first: Event, second: GuestFault) -> Event:
-    if first.is_software:
-        return Event(second.vector, second.error_code, second.address)
-    if first.vector == VECTOR_DF:
-        raise TripleFault
-    both_contributory = first.vector in _CONTRIBUTORY and second.vector in _CONTRIBUTORY
-    after_page_fault = first.vector == VECTOR_PF and (second.vector in _CONTRIBUTORY or second.vector == VECTOR_PF)
-    if both_contributory or after_page_fault:
-        return Event(VECTOR_DF, 0)
+    if first.origin is Origin.EXCEPTION:
+        if first.vector == VECTOR_DF:
+            raise TripleFault
+        both_contributory = first.vector in _CONTRIBUTORY and second.vector in _CONTRIBUTORY
+        after_page_fault = first.vector == VECTOR_PF and (second.vector in _CONTRIBUTORY or second.vector == VECTOR_PF)
+        if both_contributory or after_page_fault:
+            return Event(VECTOR_DF, 0)
     return Event(second.vector, second.error_code, second.address)
 
 
 def _enter(event: Event, registers: Registers, mmu: Mmu) -> Registers:
-    external = 0 if event.is_software else _EXTERNAL
+    external = event.external
     mode = Mode(registers.cr0, registers.cr3, registers.cr4, registers.efer, user=False, alignment_check=False)
     gate = _read_gate(event, registers, mmu, mode)
     old_level = registers.cs & 3
@@ -104,7 +118,8 @@ def _enter(event: Event, registers: Registers, mmu: Mmu) -> Registers:
         stack = _tss_stack(registers.tr, _TSS_RSP0 + 8 * level, mmu, mode, external)
     else:
         stack = registers.rsp
-    frame = [registers.ss, registers.rsp, registers.rflags, registers.cs, registers.rip]
+    rip = registers.rip if event.return_rip is None else event.return_rip
+    frame = [registers.ss, registers.rsp, registers.rflags, registers.cs, rip]
     if event.error_code is not None:
         frame.append(event.error_code)
     image = struct.pack(f"<{len(frame)}Q", *reversed(frame))
@@ -120,8 +135,7 @@ def _enter(event: Event, registers: Registers, mmu: Mmu) -> Registers:
 
 
 def _read_gate(event: Event, registers: Registers, mmu: Mmu, mode: Mode) -> _Gate:
-    external = 0 if event.is_software else _EXTERNAL
-    in_idt = event.vector << 3 | _IN_IDT | external
+    in_idt = event.vector << 3 | _IN_IDT | event.external
     offset = event.vector * _GATE_BYTES
     if offset + _GATE_BYTES - 1 > registers.idtr.limit:
         raise GuestFault(VECTOR_GP, in_idt)
@@ -136,7 +150,9 @@ def _read_gate(event: Event, registers: Registers, mmu: Mmu, mode: Mode) -> _Gat
         dpl=rights >> 5 & 3,
         present=bool(rights & 0x80),
     )
-    if gate.kind not in (_GATE_INTERRUPT, _GATE_TRAP) or (event.is_software and gate.dpl < registers.cs & 3):
+    if gate.kind not in (_GATE_INTERRUPT, _GATE_TRAP) or (
+        event.origin is Origin.INSTRUCTION and gate.dpl < registers.cs & 3
+    ):
         raise GuestFault(VECTOR_GP, in_idt)
     if not gate.present:
         raise GuestFault(VECTOR_NP, in_idt)

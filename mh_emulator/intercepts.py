@@ -32,10 +32,12 @@ class Code(IntEnum):
     NPF = 0x400
     VMGEXIT = 0x403
     INVALID = -1
-    """VMRUN has not accepted the guest's state."""
+    """VMRUN has not accepted the guest's state, or the event to inject."""
+    NO_MEMORY = -2
+    """No code of the CPU: an NPF in a slot for which the host has no memory left."""
 
 
-NON_AUTOMATIC = frozenset(Code) - {Code.INTR, Code.HLT, Code.SHUTDOWN, Code.VMGEXIT, Code.INVALID}
+NON_AUTOMATIC = frozenset(Code) - {Code.INTR, Code.HLT, Code.SHUTDOWN, Code.VMGEXIT, Code.INVALID, Code.NO_MEMORY}
 """Under SEV-ES these are #VC first. A page without a slot is among them: KVM makes it MMIO, with reserved bits set."""
 
 

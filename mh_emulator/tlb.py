@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
 from mh_emulator.bus import Turn
-from mh_emulator.dram import Dram
+from mh_emulator.dram import Dram, DramFullError
 from mh_emulator.engine import CODELESS, Engine, Foreign
 from mh_emulator.mmu import Access, GuestFault, Mmu, Mode, NoSlotError, Translation, page_of
 from mh_emulator.traps import Traps
@@ -38,7 +38,7 @@ class Tlb:
         self.writable: set[int] = set()
         self._code_writable = False
         self.efer = 0
-        self.missed: GuestFault | NoSlotError | StaleCodeError | None = None
+        self.missed: GuestFault | NoSlotError | StaleCodeError | DramFullError | None = None
         """Why the last miss could not be filled."""
         self.missed_access = Access.READ
         self.missed_page = 0
@@ -55,7 +55,7 @@ class Tlb:
             found = self._mmu.translate(va, wanted, Mode.of(self._engine.control(), self.efer))
             self._dram.own(found.spa, found.key)
             entry.perms = self._fetch(va, found) if wanted is Access.FETCH else self._data(found, wanted)
-        except (GuestFault, NoSlotError, StaleCodeError) as reason:
+        except (GuestFault, NoSlotError, StaleCodeError, DramFullError) as reason:
             self.missed, self.missed_access, self.missed_page = reason, wanted, va
             return False
         entry.paddr = page_of(found.spa) | (CODELESS if self._code_writable and wanted is Access.WRITE else 0)

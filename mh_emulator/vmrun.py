@@ -9,6 +9,7 @@ from mh_builder.paging import PAGE_BYTES
 from mh_emulator import vmsa
 from mh_emulator.core import Core
 from mh_emulator.dram import Dram
+from mh_emulator.eventinj import EventInjection
 from mh_emulator.intercepts import Code, Intercept
 from mh_emulator.psp.vmsa import BadVmsaError, TrustedRegion
 
@@ -22,8 +23,11 @@ class Vmsa:
         self._asid = asid
         self._region = region
 
-    def run(self, core: Core, max_instructions: int | None = None) -> Intercept:
-        """Load the state, run, store the state; INVALID where the page is not as launch or last exit left it."""
+    def run(self, core: Core, max_instructions: int | None = None, event: EventInjection | None = None) -> Intercept:
+        """Load the state, run, store the state; INVALID where the page is not as launch or last exit left it.
+
+        The VMCB has EVENTINJ, which the hypervisor writes as it likes.
+        """
         page = self._dram.read_private(self._asid, self._spa, PAGE_BYTES)
         if self._region is None:
             return Intercept(Code.INVALID)
@@ -32,7 +36,9 @@ class Vmsa:
         except BadVmsaError:
             return Intercept(Code.INVALID)
         core.set_registers(vmsa.load(page))
-        stop = core.run(max_instructions)
+        stop = core.run(max_instructions, event)
+        if stop.code is Code.INVALID:
+            return stop
         page = vmsa.store(page, core.get_registers())
         self._dram.write_private(self._asid, self._spa, page)
         self._region.update(page)

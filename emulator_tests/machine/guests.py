@@ -232,7 +232,7 @@ def caught(vcpu: Vcpu, limit: int | None = None) -> Fault:
     state = vcpu.get_registers()
     vector = state.rip - 1 - HANDLERS
     assert 0 <= vector < 256, f"halted at {state.rip:#x}, not in a handler"
-    with_code = vector in (8, 10, 11, 12, 13, 14, 17)
+    with_code = vector in (8, 10, 11, 12, 13, 14, 17, 21, 29, 30)
     code = int.from_bytes(vcpu.read_linear(state.rsp, 8), "little") if with_code else None
     rip, cs, rflags, rsp, ss = struct.unpack("<5Q", vcpu.read_linear(state.rsp + 8 * with_code, 40))
     return Fault(vector, code, rip, cs, rflags, rsp, ss, state.cr2, state)

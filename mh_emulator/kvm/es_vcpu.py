@@ -86,7 +86,7 @@ class EsVcpu(Vcpu):
 
     def _enter(self, max_instructions: int | None) -> Intercept:
         page = Vmsa(self._vm.dram, self.vmsa.spa(0), self._es_vm.asid, self._es_vm.checksums)
-        return page.run(self._core, max_instructions)
+        return page.run(self._core, max_instructions, self._take_event())
 
     def _handle(self, stop: Intercept) -> Exit | None:
         if stop.code is not Code.VMGEXIT:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from mh_emulator.core import Core
+from mh_emulator.eventinj import EventInjection, Kind
 from mh_emulator.mmu import VECTOR_GP
 
 
@@ -31,9 +33,10 @@ class Frame(Protocol):
 class PlainFrame:
     """Of a vCPU whose registers the host sees: those of the CPU, stopped at an instruction of `length` bytes."""
 
-    def __init__(self, core: Core, length: int) -> None:
+    def __init__(self, core: Core, length: int, inject: Callable[[EventInjection], None]) -> None:
         self._core = core
         self._length = length
+        self._inject = inject
 
     @property
     def privilege(self) -> int:
@@ -53,5 +56,5 @@ class PlainFrame:
         self._core.skip(self._length)
 
     def fault(self) -> None:
-        """Deliver #GP; raises `TripleFault` where that cannot be."""
-        self._core.inject(VECTOR_GP, 0)
+        """Let #GP wait for the next VMRUN."""
+        self._inject(EventInjection(Kind.EXCEPTION, VECTOR_GP, 0))

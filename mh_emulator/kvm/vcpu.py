@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from mh_emulator.core import Core, Guest, MemoryTrace
-from mh_emulator.exceptions import TripleFault
+from mh_emulator.eventinj import EventInjection
 from mh_emulator.exits import Exit, Reason
 from mh_emulator.intercepts import Code, Intercept
 from mh_emulator.kvm import hypercalls, msrs, ports
@@ -40,6 +40,7 @@ _REASONS = {
     Code.INTR: Reason.LIMIT,
     Code.SHUTDOWN: Reason.SHUTDOWN,
     Code.INVALID: Reason.FAIL_ENTRY,
+    Code.NO_MEMORY: Reason.NO_MEMORY,
 }
 
 
@@ -54,6 +55,7 @@ class Vcpu:
         self._core = Core(vm)
         self._pending: Pending | None = None
         self._answer = Answer()
+        self._injected: EventInjection | None = None
 
     def get_registers(self) -> Registers:
         """KVM_GET_REGS, KVM_GET_SREGS and the like."""
@@ -75,17 +77,21 @@ class Vcpu:
         if not self._vm.runnable:
             return Exit(Reason.FAIL_ENTRY)
         remaining = max_instructions
-        try:
-            self._complete()
-            while True:
-                stop = self._enter(remaining)
-                if remaining is not None:
-                    remaining -= self._core.begun
-                leave = self._handle(stop)
-                if leave is not None:
-                    return leave
-        except TripleFault:
-            return Exit(Reason.SHUTDOWN)
+        self._complete()
+        while True:
+            stop = self._enter(remaining)
+            if remaining is not None:
+                remaining -= self._core.begun
+            leave = self._handle(stop)
+            if leave is not None:
+                return leave
+
+    def inject_event(self, event: EventInjection) -> None:
+        """Make `event` happen at the next VMRUN, in place of one that waits already.
+
+        A process has KVM_SET_VCPU_EVENTS; the kernel, which is the hostile host's too, has all of EVENTINJ.
+        """
+        self._injected = event
 
     def kick(self) -> None:
         """Make KVM_RUN return soon, from another thread, to give the vCPU up; a call before it began may be lost."""
@@ -109,14 +115,18 @@ class Vcpu:
 
     def _enter(self, max_instructions: int | None) -> Intercept:
         """VMRUN."""
-        return self._core.run(max_instructions)
+        return self._core.run(max_instructions, self._take_event())
+
+    def _take_event(self) -> EventInjection | None:
+        event, self._injected = self._injected, None
+        return event
 
     def _handle(self, stop: Intercept) -> Exit | None:
         if stop.code in _REASONS:
             return Exit(_REASONS[stop.code])
         if stop.code is Code.NPF:
             return Exit(Reason.MMIO, gpa=stop.gpa, size=stop.size, is_write=stop.is_write)
-        return self._emulate(PlainFrame(self._core, stop.length), stop)
+        return self._emulate(PlainFrame(self._core, stop.length, self.inject_event), stop)
 
     def _complete(self) -> None:
         pending, self._pending = self._pending, None

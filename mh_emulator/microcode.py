@@ -1,0 +1,64 @@
+"""Instructions that the model executes itself, where the engine would not do what hardware does."""
+
+from __future__ import annotations
+
+from unicorn import x86_const
+
+from mh_emulator.engine import Engine
+from mh_emulator.locked import FLAGS, ZF, CompareExchange, Exchange, Locked, decode, flags_of_comparison
+from mh_emulator.mmu import VECTOR_GP, Access, GuestFault, Mmu, Mode
+from mh_emulator.msr import BadMsrError, Msrs
+from mh_emulator.tlb import Tlb
+
+_MASK32 = 0xFFFF_FFFF
+_RFLAGS = x86_const.UC_X86_REG_RFLAGS
+
+
+class Microcode:
+    """Of one CPU; its methods raise `GuestFault`, having changed nothing, and leave RIP alone."""
+
+    def __init__(self, engine: Engine, mmu: Mmu, msrs: Msrs, tlb: Tlb) -> None:
+        self._engine = engine
+        self._mmu = mmu
+        self._msrs = msrs
+        self._tlb = tlb
+
+    def locked(self, code: bytes, rip: int) -> int:
+        """Do the locked instruction at the start of `code`; return its length, or raise `NotEmulatedError`."""
+        found = decode(code, rip, self._engine.read_gpr)
+        mode = Mode.of(self._engine.control(), self._tlb.efer)
+        before = int.from_bytes(self._mmu.read(found.address, found.size, mode, Access.WRITE), "little")
+        match found:
+            case CompareExchange():
+                self._compare_exchange(found, before, mode)
+            case Exchange():
+                self._store(found, self._engine.read_gpr(found.register), mode)
+                self._engine.write_gpr(found.register, before)
+        return found.length
+
+    def read_msr(self, index: int) -> None:
+        """RDMSR of one that is direct."""
+        value = self._msrs.read(index)
+        self._engine.write_gpr("rax", value & _MASK32)
+        self._engine.write_gpr("rdx", value >> 32)
+
+    def write_msr(self, index: int) -> None:
+        """WRMSR of one that is direct."""
+        value = (self._engine.read_gpr("rdx") & _MASK32) << 32 | self._engine.read_gpr("rax") & _MASK32
+        try:
+            self._msrs.write(index, value)
+        except BadMsrError:
+            raise GuestFault(VECTOR_GP, 0) from None
+        self._tlb.efer = self._engine.efer()
+        self._tlb.flush_translations()
+
+    def _compare_exchange(self, found: CompareExchange, before: int, mode: Mode) -> None:
+        flags = flags_of_comparison(self._engine.read_gpr("rax") % (1 << 8 * found.size), before, found.size)
+        if flags & ZF:
+            self._store(found, found.replacement, mode)
+        else:
+            self._engine.write_gpr("rax", before)
+        self._engine.write(_RFLAGS, self._engine.read(_RFLAGS) & ~FLAGS | flags)
+
+    def _store(self, place: Locked, value: int, mode: Mode) -> None:
+        self._mmu.write(place.address, (value % (1 << 8 * place.size)).to_bytes(place.size, "little"), mode)
