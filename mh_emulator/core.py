@@ -10,7 +10,7 @@ from typing import Protocol
 
 from unicorn import unicorn_const, x86_const
 
-from mh_builder.paging import PAGE_BYTES, is_canonical
+from mh_builder.paging import PAGE_BYTES
 from mh_emulator.bus import Turn
 from mh_emulator.dram import DramFullError
 from mh_emulator.engine import CODELESS, GPRS, Control, Engine, Foreign, UnicornError
@@ -18,6 +18,7 @@ from mh_emulator.eventinj import EventInjection
 from mh_emulator.exceptions import WITH_ERROR_CODE, Event, Origin, TripleFault, deliver
 from mh_emulator.intercepts import NON_AUTOMATIC, Code, Intercept
 from mh_emulator.interrupts import held_back
+from mh_emulator.linear import Linear
 from mh_emulator.microcode import Microcode
 from mh_emulator.mmu import (
     PF_WRITE,
@@ -28,16 +29,16 @@ from mh_emulator.mmu import (
     GuestFault,
     GuestPhysical,
     Mmu,
-    Mode,
     NoSlotError,
     page_of,
 )
 from mh_emulator.msr import MsrOwner, Msrs
 from mh_emulator.operands import LONGEST_INSTRUCTION, Operand, missed
 from mh_emulator.parts import OSXSAVE, CpuidResult, Part
-from mh_emulator.registers import CR0_PG, CR4_OSXSAVE, EFER_LMA, Registers
+from mh_emulator.rdrand import Generator
+from mh_emulator.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, Registers
 from mh_emulator.tlb import StaleCodeError, Tlb
-from mh_emulator.traps import Trap, Trapped, Traps, classify
+from mh_emulator.traps import LONGEST_ANSWERED, Trap, Trapped, Traps, classify, classify_answered
 
 VECTOR_UD, VECTOR_BP, VECTOR_VC = 6, 3, 29
 
@@ -58,6 +59,9 @@ class Guest(GuestPhysical, MsrOwner, Protocol):
     """The VM whose code runs."""
 
     part: Part
+    generator: Generator
+    tsc: int | None
+    """What the hypervisor, which intercepts RDTSC then, answers."""
 
     def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
         """What CPUID returns, without what depends on the CPU's state."""
@@ -73,9 +77,10 @@ class Core:
         self.msrs = Msrs(self._engine, vm)
         self._mmu = Mmu(vm)
         self._turn = Turn(dram.bus)
-        traps = Traps(self._engine, self._on_trap, self._on_lock)
-        self._tlb = Tlb(self._engine, self._mmu, dram, traps, self._turn)
-        self._microcode = Microcode(self._engine, self._mmu, self.msrs, self._tlb)
+        self._traps = Traps(self._engine, self._on_trap, self._on_lock, self._on_answered)
+        self._tlb = Tlb(self._engine, self._mmu, dram, self._traps, self._turn)
+        self._linear = Linear(self._engine, self._mmu, self._tlb)
+        self._microcode = Microcode(self._engine, self._mmu, self._linear, self.msrs, self._tlb)
         self._raised: int | None = None
         self._invalid = False
         self._kicked = False
@@ -131,7 +136,7 @@ class Core:
 
     def read_linear(self, va: int, size: int) -> bytes:
         """Return memory as the guest's supervisor sees it at `va`; raise `GuestFault` or `NoSlotError`."""
-        return self._mmu.read(va, size, self._mode().supervisor())
+        return self._linear.read(va, size)
 
     def run(self, max_instructions: int | None = None, event: EventInjection | None = None) -> Intercept:
         """Run until an intercept, a `kick`, or until `max_instructions` have been begun; `begun` says how many were.
@@ -143,7 +148,14 @@ class Core:
         if event is not None and not event.is_accepted:
             return Intercept(Code.INVALID)
         with self._turn.running():
+            self._look_for_answered()
             return self._run(max_instructions, event)
+
+    def _look_for_answered(self) -> None:
+        """Where somebody else answers RDRAND or RDTSC, have them trapped; hooks that are not there cost nothing."""
+        if not self._traps.answered and (self._vm.tsc is not None or self._vm.generator.fault is not None):
+            self._traps.answered = True
+            self._tlb.flush_code()
 
     def _run(self, max_instructions: int | None, event: EventInjection | None) -> Intercept:
         try:
@@ -239,7 +251,7 @@ class Core:
         raised = self._engine.take_exception()
         if raised.is_software:
             rip = self._engine.read(_RIP)
-            length = 1 if vector == VECTOR_BP and self._code(rip - 1, 1) == bytes([_INT3]) else 2
+            length = 1 if vector == VECTOR_BP and self._linear.code(rip - 1, 1) == bytes([_INT3]) else 2
             self._engine.write(_RIP, rip - length)
             return Event(vector, None, origin=Origin.INSTRUCTION, return_rip=rip)
         return Event(vector, raised.error_code if vector in WITH_ERROR_CODE else None)
@@ -262,7 +274,7 @@ class Core:
             address = max(registers.rip, page)
         else:
             by_write = self._tlb.missed_access is Access.WRITE
-            found = missed(self._code(registers.rip, LONGEST_INSTRUCTION), registers, page, by_write=by_write)
+            found = missed(self._linear.code(registers.rip, LONGEST_INSTRUCTION), registers, page, by_write=by_write)
             if found is not None:
                 return found
         return Operand(address, 0, on_stack=False, is_read=False, is_written=False)
@@ -278,7 +290,7 @@ class Core:
 
     def _invalid_instruction(self) -> Intercept | None:
         rip = self._engine.read(_RIP)
-        code = self._code(rip, 4)
+        code = self._linear.code(rip, 4)
         length = 4 if code[:1] in _REPEAT else 3
         if code[length - 3 : length] != _VMMCALL:
             self._deliver(Event(VECTOR_UD, None))
@@ -298,8 +310,14 @@ class Core:
     def _execute(self, trapped: Trapped) -> Intercept | None:
         if trapped.trap is Trap.LOCK:
             rip = self._engine.read(_RIP)
-            self.skip(self._microcode.locked(self._code(rip, LONGEST_INSTRUCTION), rip))
+            self.skip(self._microcode.locked(self._linear.code(rip, LONGEST_INSTRUCTION), rip))
             return None
+        if trapped.trap is Trap.RDRAND:
+            self._microcode.rdrand(self._linear.code(self._engine.read(_RIP), trapped.length), self._vm.generator)
+            self.skip(trapped.length)
+            return None
+        if trapped.trap is Trap.RDTSC:
+            return Intercept(Code.RDTSC, trapped.length)
         control = self._engine.control()
         level = control.cs & 3
         limit = {Trap.CPUID: 3, Trap.IN: _iopl(control), Trap.OUT: _iopl(control)}.get(trapped.trap, 0)
@@ -327,22 +345,6 @@ class Core:
         self.skip(trapped.length)
         return None
 
-    def _code(self, va: int, size: int) -> bytes:
-        """Return up to `size` bytes of instructions at `va`, fewer where the next page is missing."""
-        mode = self._mode().supervisor()._replace(cr4=0)
-        code = b""
-        while len(code) < size and is_canonical(va + len(code)):
-            start = va + len(code)
-            length = min(size - len(code), PAGE_BYTES - start % PAGE_BYTES)
-            try:
-                code += self._mmu.read(start, length, mode, Access.FETCH)
-            except (GuestFault, NoSlotError):
-                break
-        return code
-
-    def _mode(self) -> Mode:
-        return Mode.of(self._engine.control(), self._tlb.efer)
-
     def _add_hooks(self) -> None:
         uc = self._engine.uc
         uc.hook_add(unicorn_const.UC_HOOK_TLB_FILL, self._tlb.fill)
@@ -361,7 +363,7 @@ class Core:
 
     def _on_trap(self, address: int) -> None:
         with self._turn.hooked():
-            trapped = classify(self._code(address, 3))
+            trapped = classify(self._linear.code(address, 3))
         # Without SEV-ES nobody sees what KVM does for CPUID, and unicorn has a hook for it.
         if trapped is not None and (self._vm.es or trapped.trap is not Trap.CPUID):
             self._trapped = trapped
@@ -371,6 +373,20 @@ class Core:
         if self._vm.dram.bus.crowded:
             self._trapped = Trapped(Trap.LOCK, 0)
             self._engine.uc.emu_stop()
+
+    def _on_answered(self, address: int) -> None:
+        with self._turn.hooked():
+            trapped = classify_answered(self._linear.code(address, LONGEST_ANSWERED))
+        if trapped is not None and self._is_answered(trapped.trap):
+            self._trapped = trapped
+            self._engine.uc.emu_stop()
+
+    def _is_answered(self, trap: Trap) -> bool:
+        if trap is Trap.RDRAND:
+            return self._vm.generator.fault is not None
+        control = self._engine.control()
+        # The exception of CR4.TSD comes before the intercept: the engine has it.
+        return self._vm.tsc is not None and not (control.cr4 & CR4_TSD and control.cs & 3)
 
     def _on_cpuid(self, uc: Foreign, _data: object) -> int:
         leaf, subleaf = uc.reg_read(_RAX) & _MASK32, uc.reg_read(_RCX) & _MASK32

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from unicorn import x86_const
 
+from mh_emulator import rdrand
 from mh_emulator.engine import Engine
-from mh_emulator.locked import FLAGS, ZF, CompareExchange, Exchange, Locked, decode, flags_of_comparison
+from mh_emulator.linear import Linear
+from mh_emulator.locked import CF, FLAGS, ZF, CompareExchange, Exchange, Locked, decode, flags_of_comparison
 from mh_emulator.mmu import VECTOR_GP, Access, GuestFault, Mmu, Mode
 from mh_emulator.msr import BadMsrError, Msrs
+from mh_emulator.rdrand import Generator
 from mh_emulator.tlb import Tlb
 
 _MASK32 = 0xFFFF_FFFF
@@ -17,16 +20,17 @@ _RFLAGS = x86_const.UC_X86_REG_RFLAGS
 class Microcode:
     """Of one CPU; its methods raise `GuestFault`, having changed nothing, and leave RIP alone."""
 
-    def __init__(self, engine: Engine, mmu: Mmu, msrs: Msrs, tlb: Tlb) -> None:
+    def __init__(self, engine: Engine, mmu: Mmu, linear: Linear, msrs: Msrs, tlb: Tlb) -> None:
         self._engine = engine
         self._mmu = mmu
+        self._linear = linear
         self._msrs = msrs
         self._tlb = tlb
 
     def locked(self, code: bytes, rip: int) -> int:
         """Do the locked instruction at the start of `code`; return its length, or raise `NotEmulatedError`."""
         found = decode(code, rip, self._engine.read_gpr)
-        mode = Mode.of(self._engine.control(), self._tlb.efer)
+        mode = self._linear.mode()
         before = int.from_bytes(self._mmu.read(found.address, found.size, mode, Access.WRITE), "little")
         match found:
             case CompareExchange():
@@ -35,6 +39,18 @@ class Microcode:
                 self._store(found, self._engine.read_gpr(found.register), mode)
                 self._engine.write_gpr(found.register, before)
         return found.length
+
+    def rdrand(self, code: bytes, generator: Generator) -> None:
+        """RDRAND, which `code` is, of a generator that is broken."""
+        destination, fault = rdrand.decode(code), generator.fault
+        if destination is None or fault is None:
+            raise ValueError(f"{code.hex(' ')} is no RDRAND of a broken generator")
+        value = generator.next() % (1 << 8 * destination.size)
+        if destination.size == 2:
+            value |= self._engine.read_gpr(destination.register) & ~0xFFFF
+        self._engine.write_gpr(destination.register, value)
+        flags = self._engine.read(_RFLAGS) & ~FLAGS
+        self._engine.write(_RFLAGS, flags | (CF if fault.carry else 0))
 
     def read_msr(self, index: int) -> None:
         """RDMSR of one that is direct."""

@@ -14,6 +14,7 @@ from mh_emulator.parts import Part
 from mh_emulator.psp import amd
 from mh_emulator.psp.firmware import Firmware
 from mh_emulator.psp.vmsa import REGION_BYTES
+from mh_emulator.rdrand import Generator
 
 
 class Platform:
@@ -34,6 +35,8 @@ class Platform:
         self.psp.wbinvd()
         self.psp.df_flush()
         self._asids = AsidPool(part, self.psp)
+        self.generator = Generator()
+        """Behind RDRAND of all its CPUs."""
 
     def credentials(self) -> Credentials:
         """What the host shows a guest owner: certificates, AMD's too, and the version of the firmware."""
@@ -46,4 +49,4 @@ class Platform:
 
     def create_vm(self, vm_type: VmType = VmType.DEFAULT) -> Vm:
         """KVM_CREATE_VM."""
-        return Vm(self.dram, self.psp, self._asids, vm_type)
+        return Vm(self.dram, self.psp, self._asids, self.generator, vm_type)

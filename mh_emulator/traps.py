@@ -18,8 +18,12 @@ from mh_emulator.engine import Engine
 _OPCODES = re.compile(rb"[\xf4\xe4-\xe7\xec-\xef]|\x0f[\x30\x32\xa2]", re.DOTALL)
 _LOCK = re.compile(rb"[\x64-\x66]?\xf0")
 """LOCK, maybe behind an override of the segment or of the operand size."""
+_ANSWERED = re.compile(rb"\x66?[\x40-\x4f]?\x0f(?:\xc7[\xf0-\xf7]|\x31)", re.DOTALL)
+"""RDRAND and RDTSC."""
+LONGEST_ANSWERED = 5
 _OPERAND_SIZE = 0x66
 _TWO_BYTE = 0x0F
+_RDTSC = 0x31
 
 
 class Trap(Enum):
@@ -32,6 +36,8 @@ class Trap(Enum):
     OUT = auto()
     CPUID = auto()
     LOCK = auto()
+    RDRAND = auto()
+    RDTSC = auto()
 
 
 class Trapped(NamedTuple):
@@ -65,29 +71,65 @@ def classify(code: bytes) -> Trapped | None:
     return Trapped(trap, prefixes + 2, opcode[1], size) if len(opcode) == 2 else None
 
 
+def classify_answered(code: bytes) -> Trapped | None:
+    """Which of RDRAND and RDTSC the instruction at the start of `code` is."""
+    found = _ANSWERED.match(code)
+    if found is None:
+        return None
+    return Trapped(Trap.RDTSC if found[0][-1] == _RDTSC else Trap.RDRAND, found.end())
+
+
 class Traps:
     """The hooks of one engine; `on_trap` gets the address of every candidate that is about to execute.
 
-    `on_lock` gets that of every instruction with LOCK.
+    `on_lock` gets that of every instruction with LOCK, `on_answered` that of RDRAND and RDTSC, while they are looked
+    for.
     """
 
-    def __init__(self, engine: Engine, on_trap: Callable[[int], None], on_lock: Callable[[int], None]) -> None:
-        self._hooked: set[int] = set()
-        self._add = engine.code_hook(on_trap)
-        self._add_lock = engine.code_hook(on_lock)
+    def __init__(
+        self,
+        engine: Engine,
+        on_trap: Callable[[int], None],
+        on_lock: Callable[[int], None],
+        on_answered: Callable[[int], None],
+    ) -> None:
+        self._always = (_Hooks(engine, on_trap, _candidates), _Hooks(engine, on_lock, _locked))
+        self._answered = _Hooks(engine, on_answered, _answered)
+        self.answered = False
+        """Whether RDRAND and RDTSC are looked for in pages that are covered from now on."""
 
     def cover(self, va: int, page: bytes) -> None:
         """Put hooks on the page at virtual address `va`, which holds `page`."""
+        for hooks in self._always:
+            hooks.cover(va, page)
+        if self.answered:
+            self._answered.cover(va, page)
+
+
+class _Hooks:
+    """Those for one purpose: on the offsets that `find` gives."""
+
+    def __init__(self, engine: Engine, callback: Callable[[int], None], find: Callable[[bytes], set[int]]) -> None:
+        self._add = engine.code_hook(callback)
+        self._find = find
+        self._hooked: set[int] = set()
+
+    def cover(self, va: int, page: bytes) -> None:
         # Hooks stay for good: translated code refers to them.
-        for offsets, add in ((_candidates(page), self._add), (_locked(page), self._add_lock)):
-            for address in {va + offset for offset in offsets} - self._hooked:
-                self._hooked.add(address)
-                add(address)
+        for address in {va + offset for offset in self._find(page)} - self._hooked:
+            self._hooked.add(address)
+            self._add(address)
 
 
 def _locked(page: bytes) -> set[int]:
     matches = list(_LOCK.finditer(page))
     return {match.start() for match in matches} | {match.end() - 1 for match in matches}
+
+
+def _answered(page: bytes) -> set[int]:
+    """Where they may begin, be it that prefixes belong to the instruction before, or that they end on the next page."""
+    starts = {start for match in _ANSWERED.finditer(page) for start in range(match.start(), match.end() - 1)}
+    return starts | set(range(PAGE_BYTES - LONGEST_ANSWERED + 1, PAGE_BYTES))
 
 
 def _candidates(page: bytes) -> set[int]:

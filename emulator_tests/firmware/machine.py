@@ -70,7 +70,7 @@ class Booted:
         home = self.image.home or 0
         end = home + self.image.memory_bytes + 16 * PAGE_BYTES
         platform = Platform(part, 64 * MIB, seed=1)
-        self.vm = self.vm_type(platform.dram, platform.psp, platform._asids)
+        self.vm = self.vm_type(platform.dram, platform.psp, platform._asids, platform.generator)
         self.vm.kvm_features = self.kvm_features
         self.memory = platform.memory(end)
         self.vm.set_user_memory_region(0, 0, end, self.memory, 0)

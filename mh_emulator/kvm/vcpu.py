@@ -126,7 +126,16 @@ class Vcpu:
             return Exit(_REASONS[stop.code])
         if stop.code is Code.NPF:
             return Exit(Reason.MMIO, gpa=stop.gpa, size=stop.size, is_write=stop.is_write)
-        return self._emulate(PlainFrame(self._core, stop.length, self.inject_event), stop)
+        frame = PlainFrame(self._core, stop.length, self.inject_event)
+        if stop.code is Code.RDTSC and self._vm.tsc is not None:
+            self._rdtsc(frame, self._vm.tsc)
+            return None
+        return self._emulate(frame, stop)
+
+    def _rdtsc(self, frame: Frame, count: int) -> None:
+        frame.write("rax", count & 0xFFFF_FFFF)
+        frame.write("rdx", count >> 32)
+        frame.done()
 
     def _complete(self) -> None:
         pending, self._pending = self._pending, None

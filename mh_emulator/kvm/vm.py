@@ -26,6 +26,7 @@ from mh_emulator.memory import UserMemory
 from mh_emulator.parts import CpuidResult
 from mh_emulator.psp.firmware import Firmware
 from mh_emulator.psp.vmsa import TrustedRegion
+from mh_emulator.rdrand import Generator
 
 KVM_FEATURES_LEAF = 0x4000_0001
 GHCB_VERSION_MAX = 2
@@ -42,10 +43,18 @@ class VmType(IntEnum):
 class Vm(TransportCommands, DebugCommands):
     """One VM; its methods are the ioctls on its file descriptor and raise `KvmError`."""
 
-    def __init__(self, dram: Dram, psp: Firmware, asids: AsidPool, vm_type: VmType = VmType.DEFAULT) -> None:
+    def __init__(
+        self, dram: Dram, psp: Firmware, asids: AsidPool, generator: Generator, vm_type: VmType = VmType.DEFAULT
+    ) -> None:
         super().__init__(psp)
         self.dram = dram
         self.part = dram.part
+        self.generator = generator
+        self.tsc: int | None = None
+        """What RDTSC gives, every time, where a hostile kernel intercepts it; None: the CPU's own count.
+
+        A plain SEV guest cannot tell. Under SEV-ES the intercept is #VC first.
+        """
         self.geometry: Geometry = self.part.geometry(encrypted=False)
         self.hypercall_exits = 0
         """KVM_CAP_EXIT_HYPERCALL: a bit for each hypercall that leaves for the host."""

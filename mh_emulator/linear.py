@@ -1,0 +1,38 @@
+"""Linear memory, as the code that a CPU executes now sees it."""
+
+from __future__ import annotations
+
+from mh_builder.paging import PAGE_BYTES, is_canonical
+from mh_emulator.engine import Engine
+from mh_emulator.mmu import Access, GuestFault, Mmu, Mode, NoSlotError
+from mh_emulator.tlb import Tlb
+
+
+class Linear:
+    """Of one CPU."""
+
+    def __init__(self, engine: Engine, mmu: Mmu, tlb: Tlb) -> None:
+        self._engine = engine
+        self._mmu = mmu
+        self._tlb = tlb
+
+    def mode(self) -> Mode:
+        """What the rights depend on."""
+        return Mode.of(self._engine.control(), self._tlb.efer)
+
+    def read(self, va: int, size: int) -> bytes:
+        """Return memory as the supervisor sees it; raise `GuestFault` or `NoSlotError`."""
+        return self._mmu.read(va, size, self.mode().supervisor())
+
+    def code(self, va: int, size: int) -> bytes:
+        """Return up to `size` bytes of instructions at `va`, fewer where the next page is missing."""
+        mode = self.mode().supervisor()._replace(cr4=0)
+        code = b""
+        while len(code) < size and is_canonical(va + len(code)):
+            start = va + len(code)
+            length = min(size - len(code), PAGE_BYTES - start % PAGE_BYTES)
+            try:
+                code += self._mmu.read(start, length, mode, Access.FETCH)
+            except (GuestFault, NoSlotError):
+                break
+        return code
