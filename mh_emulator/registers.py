@@ -38,7 +38,10 @@ class SystemSegment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Registers:
-    """All that must move for a guest to go on elsewhere, but x87 and what long mode ignores of segments."""
+    """All that must move for a guest to go on elsewhere, but x87 and what long mode ignores of segments.
+
+    x87 and MMX registers stay as they are when this is written to a vCPU.
+    """
 
     rip: int
     cr3: int

@@ -1,5 +1,8 @@
 """The VMSA: what KVM makes of registers before the launch, and what VMRUN and every exit move.
 
+x87 and MMX registers are in it on hardware, at 0x420 to 0x46F. Here they stay with the vCPU, which loses nothing by it:
+nobody else runs on its engine. But they do not migrate.
+
 Source: AMD64 APM volume 2, section 15.35 (SEV-ES) and appendix B; Linux, arch/x86/kvm/svm/sev.c (sev_es_sync_vmsa).
 """
 

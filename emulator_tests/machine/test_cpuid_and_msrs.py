@@ -16,7 +16,7 @@ from emulator_tests.machine.guests import (
 )
 from mh_emulator.exits import Reason
 from mh_emulator.kvm import Vcpu
-from mh_emulator.registers import EFER_NXE
+from mh_emulator.registers import CR4_OSXSAVE, EFER_NXE
 
 
 def cpuid(vcpu: Vcpu, leaf: int, subleaf: int = 0) -> tuple[int, int, int, int]:
@@ -114,3 +114,23 @@ def test_efer_written_by_the_guest_changes_what_page_tables_mean() -> None:
     fault = caught(vcpu)
     assert (fault.vector, fault.error_code, fault.cr2) == (14, 9, HEAP)
     assert not vcpu.get_registers().efer & EFER_NXE
+
+
+def test_xgetbv_needs_osxsave_and_the_host_may_take_it_away() -> None:
+    """APM volume 3, XGETBV: #UD without CR4.OSXSAVE, which the guest of plain SEV cannot keep."""
+    guest = Guest()
+    loop = "again: mov rbx, cr4\n xor ecx, ecx\n xgetbv\n hlt\n jmp again"
+    on = guest.registers().cr4 | CR4_OSXSAVE
+    vcpu = guest.launch(loop, cr4=on)
+    state = run_to_halt(vcpu)
+    assert (state.rax & 1, state.rbx) == (1, on)
+    vcpu.set_registers(state.with_changes(cr4=on & ~CR4_OSXSAVE))
+    fault = caught(vcpu)
+    assert (fault.vector, fault.error_code, fault.rip) == (6, None, TEXT + 5)
+    assert fault.handler.rbx == on & ~CR4_OSXSAVE
+
+
+@pytest.mark.parametrize("index", [2, 7, 0xFFFF_FFFF])
+def test_xgetbv_of_a_register_that_is_not_there(index: int) -> None:
+    fault = caught(Guest().launch("xgetbv\n hlt", rcx=index, cr4=Guest().registers().cr4 | CR4_OSXSAVE))
+    assert (fault.vector, fault.error_code, fault.rip) == (13, 0, TEXT)

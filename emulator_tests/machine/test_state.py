@@ -7,14 +7,20 @@ import random
 import pytest
 
 from emulator_tests.machine.guests import (
+    HANDLERS,
     HEAP,
+    IDT,
     PAGE,
     Guest,
     caught,
+    gate,
     run_to_halt,
 )
+from mh_emulator.eventinj import EventInjection, Kind
 from mh_emulator.exits import Exit, Reason
 from mh_emulator.registers import Registers
+
+VALUE = 0x1122_3344_5566_7788
 
 BUSY = """
 again:
@@ -90,3 +96,23 @@ def test_registers_default_to_the_documented_start() -> None:
     state = Registers.long_mode(0x1000, 0x2000, 0x3000)
     assert (state.rip, state.rsp, state.cr3, state.cs & 3, state.rflags) == (0x1000, 0x2000, 0x3000, 0, 2)
     assert (state.cr0, state.cr4, state.efer) == (0x8001_0033, 0x620, 0xD01)
+
+
+@pytest.mark.parametrize("es", [False, True], ids=["sev", "sev-es"])
+def test_mmx_registers_stay_with_the_vcpu(*, es: bool) -> None:
+    """Over HLT, a stop in the middle, an event, another vCPU's run, and a host that sets all that it can."""
+    guest = Guest(es=es)
+    guest.code(HANDLERS + 0x800, "inc r15\n iretq")
+    guest.patch(IDT + 16 * 40, gate(HANDLERS + 0x800))
+    vcpu = guest.launch("movq mm7, rax\n hlt\n movq rbx, mm7\n nop\n nop\n movq rcx, mm7\n hlt", rax=VALUE)
+    assert vcpu.run() == Exit(Reason.HLT)
+    if not es:
+        other = guest.vm.create_vcpu()
+        other.set_registers(guest.registers(rax=5))
+        assert other.run() == Exit(Reason.HLT)
+        vcpu.set_registers(vcpu.get_registers())
+    vcpu.inject_event(EventInjection(Kind.INTR, 40))
+    assert vcpu.run(4) == Exit(Reason.LIMIT)
+    assert vcpu.run() == Exit(Reason.HLT)
+    state = guest.inside(vcpu) if es else vcpu.get_registers()
+    assert (state.rbx, state.rcx, state.r15) == (VALUE, VALUE, 1)
