@@ -36,10 +36,15 @@ _QUADWORDS: Mapping[str, int] = {
     "sev_features": 0x3B0, "xcr0": 0x3E8,
 }  # fmt: skip
 
-OFFSETS: Mapping[str, int] = MappingProxyType({**_QUADWORDS, "cpl": 0x0CB, "mxcsr": 0x408, "fcw": 0x410, "xmm": 0x470})
-"""Offsets of everything else that the project reads or writes; `xmm` is XMM0, the others follow."""
+_X87: Mapping[str, int] = {"ftw": 0x40C, "fsw": 0x40E, "fcw": 0x410, "x87": 0x420}
 
-_SIZES = {"cpl": 1, "mxcsr": 4, "fcw": 2}
+OFFSETS: Mapping[str, int] = MappingProxyType({**_QUADWORDS, **_X87, "cpl": 0x0CB, "mxcsr": 0x408, "xmm": 0x470})
+"""Offsets of everything else that the project reads or writes; `x87` and `xmm` are the first of 8 and of 16.
+
+FTW is as FXSAVE has it, for KVM copies it from there (sev_es_sync_vmsa).
+"""
+
+_SIZES = {"cpl": 1, "mxcsr": 4, "ftw": 2, "fsw": 2, "fcw": 2}
 
 
 def get(page: bytes | bytearray, name: str) -> int:

@@ -18,7 +18,7 @@ import unicorn
 from unicorn import unicorn_const, x86_const
 from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback, uclib
 
-from mh_emulator.registers import GPR_NAMES, XMM_COUNT, Registers, SystemSegment, Table
+from mh_emulator.registers import GPR_NAMES, X87, X87_COUNT, XMM_COUNT, Registers, SystemSegment, Table
 
 CODELESS = 1 << 51
 """Set in a physical address: the same memory, but stores there are none of unicorn's business.
@@ -43,6 +43,7 @@ GPRS: Mapping[str, int] = MappingProxyType(
 )
 """Unicorn's numbers of the general-purpose registers."""
 _XMMS = tuple(getattr(x86_const, f"UC_X86_REG_XMM{n}") for n in range(XMM_COUNT))
+_X87 = tuple(getattr(x86_const, f"UC_X86_REG_FP{n}") for n in range(X87_COUNT))
 _CONTROL = (
     *(x86_const.UC_X86_REG_CR0, x86_const.UC_X86_REG_CR3, x86_const.UC_X86_REG_CR4),
     *(x86_const.UC_X86_REG_CS, x86_const.UC_X86_REG_RFLAGS),
@@ -50,6 +51,8 @@ _CONTROL = (
 # Index in the CPU's array of segments, in the order of qemu's enum X86Seg.
 _SEGMENTS = {"es": 0, "cs": 1, "ss": 2, "ds": 3, "fs": 4, "gs": 5}
 _SEGMENT_BYTES = 24
+_MANTISSA_BITS = 64
+_TAG_EMPTY = 0b11
 _NO_EXCEPTION = 0xFFFF_FFFF
 
 
@@ -214,6 +217,7 @@ class Engine:
             sfmask=self.uc.msr_read(MSR_SFMASK),
             mxcsr=self.read(x86_const.UC_X86_REG_MXCSR),
             xmm=tuple(self.read(number) for number in _XMMS),
+            x87=self._get_x87(),
         )
 
     def set_registers(self, registers: Registers) -> None:
@@ -239,7 +243,23 @@ class Engine:
             self.uc.msr_write(index, value)
         for number, value in zip(_XMMS, registers.xmm, strict=True):
             self.write(number, value)
+        self._set_x87(registers.x87)
         self.flush_translations()
+
+    def _get_x87(self) -> X87:
+        tags = self.read(x86_const.UC_X86_REG_FPTAG)
+        used = sum(1 << n for n in range(X87_COUNT) if tags >> 2 * n & _TAG_EMPTY != _TAG_EMPTY)
+        values = (self.read(number) for number in _X87)
+        registers = tuple(exponent << _MANTISSA_BITS | mantissa for mantissa, exponent in values)
+        return X87(self.read(x86_const.UC_X86_REG_FPCW), self.read(x86_const.UC_X86_REG_FPSW), used, registers)
+
+    def _set_x87(self, state: X87) -> None:
+        tags = sum(_TAG_EMPTY << 2 * n for n in range(X87_COUNT) if not state.used >> n & 1)
+        self.write(x86_const.UC_X86_REG_FPCW, state.control)
+        self.write(x86_const.UC_X86_REG_FPSW, state.status)
+        self.write(x86_const.UC_X86_REG_FPTAG, tags)
+        for number, value in zip(_X87, state.registers, strict=True):
+            self.write(number, (value % (1 << _MANTISSA_BITS), value >> _MANTISSA_BITS))
 
 
 def _new_engine() -> Foreign:

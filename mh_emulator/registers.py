@@ -12,6 +12,7 @@ EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11
 RFLAGS_FIXED, RFLAGS_TF, RFLAGS_IF, RFLAGS_NT, RFLAGS_RF, RFLAGS_AC = 1 << 1, 1 << 8, 1 << 9, 1 << 14, 1 << 16, 1 << 18
 
 XMM_COUNT = 16
+X87_COUNT = 8
 MXCSR_RESET = 0x1F80
 
 GPR_NAMES = (
@@ -36,12 +37,20 @@ class SystemSegment(NamedTuple):
     attributes: int = 0
 
 
+class X87(NamedTuple):
+    """The state of x87, and so of MMX: MMi is the low 64 bits of Ri."""
+
+    control: int = 0x037F
+    status: int = 0
+    used: int = 0
+    """A bit for every register that is not empty: the tag word as FXSAVE has it."""
+    registers: tuple[int, ...] = (0,) * X87_COUNT
+    """R0..R7 as 80-bit numbers, whichever of them is the top of the stack."""
+
+
 @dataclass(frozen=True, slots=True)
 class Registers:
-    """All that must move for a guest to go on elsewhere, but x87 and what long mode ignores of segments.
-
-    x87 and MMX registers stay as they are when this is written to a vCPU.
-    """
+    """All that must move for a guest to go on elsewhere, but what long mode ignores of segments."""
 
     rip: int
     cr3: int
@@ -86,6 +95,7 @@ class Registers:
     mxcsr: int = MXCSR_RESET
     xmm: tuple[int, ...] = field(default=(0,) * XMM_COUNT)
     """XMM0..15 as 128-bit numbers."""
+    x87: X87 = field(default=X87())
 
     @classmethod
     def long_mode(cls, entry: int, stack: int, cr3: int) -> Registers:

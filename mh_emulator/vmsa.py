@@ -1,8 +1,5 @@
 """The VMSA: what KVM makes of registers before the launch, and what VMRUN and every exit move.
 
-x87 and MMX registers are in it on hardware, at 0x420 to 0x46F. Here they stay with the vCPU, which loses nothing by it:
-nobody else runs on its engine. But they do not migrate.
-
 Source: AMD64 APM volume 2, section 15.35 (SEV-ES) and appendix B; Linux, arch/x86/kvm/svm/sev.c (sev_es_sync_vmsa).
 """
 
@@ -10,7 +7,7 @@ from __future__ import annotations
 
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.save_area import OFFSETS, Segment, get, get_segment, put, put_segment
-from mh_emulator.registers import GPR_NAMES, XMM_COUNT, Registers, SystemSegment, Table
+from mh_emulator.registers import GPR_NAMES, X87, X87_COUNT, XMM_COUNT, Registers, SystemSegment, Table
 
 CR4_MCE = 1 << 6
 EFER_SVME = 1 << 12
@@ -30,7 +27,7 @@ _FIXED = {
     "sev_features": 0,
     "xcr0": 1,
 }
-_FCW_RESET = 0x037F
+_X87_BYTES = 10
 
 
 def make(registers: Registers, *, fpu: bool) -> bytes:
@@ -40,10 +37,8 @@ def make(registers: Registers, *, fpu: bool) -> bytes:
         put(page, name, value)
     put_segment(page, "ldtr", _LDT_RESET)
     put_segment(page, "tr", _TR_RESET)
-    if fpu:
-        put(page, "fcw", _FCW_RESET)
-    else:
-        registers = registers.with_changes(mxcsr=0, xmm=(0,) * XMM_COUNT)
+    if not fpu:
+        registers = registers.with_changes(mxcsr=0, xmm=(0,) * XMM_COUNT, x87=X87(control=0))
     return store(bytes(page), registers.with_changes(cr4=registers.cr4 | CR4_MCE))
 
 
@@ -66,18 +61,17 @@ def store(page: bytes, registers: Registers) -> bytes:
         put_segment(new, name, Segment(0, 0, table.limit, table.base))
     for name in ("ldtr", "tr"):
         _put_system(new, name, getattr(registers, name))
-    start = OFFSETS["xmm"]
-    new[start : start + _XMM_BYTES * XMM_COUNT] = b"".join(
-        value.to_bytes(_XMM_BYTES, "little") for value in registers.xmm
-    )
+    put(new, "fcw", registers.x87.control)
+    put(new, "fsw", registers.x87.status)
+    put(new, "ftw", registers.x87.used)
+    _put_vector(new, "x87", registers.x87.registers, _X87_BYTES)
+    _put_vector(new, "xmm", registers.xmm, _XMM_BYTES)
     return bytes(new)
 
 
 def load(page: bytes) -> Registers:
     """The state that VMRUN gives the CPU."""
     gdtr, idtr = (get_segment(page, name) for name in ("gdtr", "idtr"))
-    start = OFFSETS["xmm"]
-    vectors = (page[at : at + _XMM_BYTES] for at in range(start, start + _XMM_BYTES * XMM_COUNT, _XMM_BYTES))
     return Registers(
         **{name: get(page, name) for name in _PLAIN},
         **{name: get_segment(page, name).selector for name in ("cs", *_DATA_SEGMENTS)},
@@ -90,8 +84,19 @@ def load(page: bytes) -> Registers:
         cr4=get(page, "cr4"),
         efer=get(page, "efer") & ~EFER_SVME,
         mxcsr=get(page, "mxcsr"),
-        xmm=tuple(int.from_bytes(vector, "little") for vector in vectors),
+        xmm=_get_vector(page, "xmm", XMM_COUNT, _XMM_BYTES),
+        x87=X87(get(page, "fcw"), get(page, "fsw"), get(page, "ftw"), _get_vector(page, "x87", X87_COUNT, _X87_BYTES)),
     )
+
+
+def _put_vector(page: bytearray, name: str, values: tuple[int, ...], size: int) -> None:
+    start = OFFSETS[name]
+    page[start : start + size * len(values)] = b"".join(value.to_bytes(size, "little") for value in values)
+
+
+def _get_vector(page: bytes, name: str, count: int, size: int) -> tuple[int, ...]:
+    start = OFFSETS[name]
+    return tuple(int.from_bytes(page[at : at + size], "little") for at in range(start, start + count * size, size))
 
 
 def _put_system(page: bytearray, name: str, segment: SystemSegment) -> None:

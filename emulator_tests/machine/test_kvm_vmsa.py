@@ -17,7 +17,7 @@ from mh_emulator.kvm import EsVcpu, KvmError, Vm, VmType
 from mh_emulator.owner import GuestOwner, OwnerRefuses
 from mh_emulator.platform import Platform
 from mh_emulator.psp.policy import Policy
-from mh_emulator.registers import Registers
+from mh_emulator.registers import X87, Registers
 
 UPDATE_VMSA = "KVM_SEV_LAUNCH_UPDATE_VMSA"
 COUNTING = "again: inc rax\n jmp again"
@@ -107,7 +107,7 @@ def test_floating_point_state_is_measured_in_the_newer_kind(vm_type: VmType) -> 
     vm.sev_launch_update_vmsa()
     page = platform.dram.read_private(vm.asid, vcpu.vmsa.spa(0), PAGE)
     is_new = vm_type is VmType.SEV_ES
-    expected = STATE if is_new else STATE.with_changes(mxcsr=0, xmm=(0,) * 16)
+    expected = STATE if is_new else STATE.with_changes(mxcsr=0, xmm=(0,) * 16, x87=X87(control=0))
     loaded = vmsa.load(page)
     assert loaded.with_changes(tr=STATE.tr, ldtr=STATE.ldtr) == expected.with_changes(cr4=STATE.cr4 | 1 << 6)
     assert page[OFFSETS["fcw"]] == (0x7F if is_new else 0)
@@ -234,5 +234,6 @@ def test_every_register_survives_the_page() -> None:
         gdtr=STATE.gdtr._replace(base=0x7000, limit=0x3F), idtr=STATE.idtr._replace(base=HEAP, limit=0xFFF),
         tr=STATE.tr._replace(selector=0x28, base=0x9000, limit=0x67, attributes=0x8B00),
         ldtr=STATE.ldtr._replace(selector=0x30, base=0xA000, limit=0xFFFF, attributes=0x8200),
+        x87=X87(0x027F, 0x3800, 0x85, tuple(number << 72 | number for number in range(1, 9))),
     )  # fmt: skip
     assert vmsa.load(vmsa.store(bytes(PAGE), state)) == state

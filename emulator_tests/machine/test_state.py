@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import struct
 
 import pytest
 
@@ -18,7 +20,7 @@ from emulator_tests.machine.guests import (
 )
 from mh_emulator.eventinj import EventInjection, Kind
 from mh_emulator.exits import Exit, Reason
-from mh_emulator.registers import Registers
+from mh_emulator.registers import X87, Registers
 
 VALUE = 0x1122_3344_5566_7788
 
@@ -60,6 +62,7 @@ def test_every_register_survives_a_round_trip() -> None:
         **{name: rng.getrandbits(64) for name in names},
         **{name: rng.getrandbits(47) for name in ("fs_base", "gs_base", "kernel_gs_base", "lstar", "cr2")},
         xmm=tuple(rng.getrandbits(128) for _ in range(16)),
+        x87=X87(0x027F, 0x3800, 0b1000_0101, tuple(rng.getrandbits(80) for _ in range(8))),
         mxcsr=0x1FA0, rflags=0x40AD7, star=0x001B_0008 << 32, sfmask=0x4_7700, ds=0x1B, es=0x10, fs=0x1B, gs=0x23,
     )  # fmt: skip
     first, second = guest.vm.create_vcpu(), guest.vm.create_vcpu()
@@ -99,8 +102,8 @@ def test_registers_default_to_the_documented_start() -> None:
 
 
 @pytest.mark.parametrize("es", [False, True], ids=["sev", "sev-es"])
-def test_mmx_registers_stay_with_the_vcpu(*, es: bool) -> None:
-    """Over HLT, a stop in the middle, an event, another vCPU's run, and a host that sets all that it can."""
+def test_mmx_registers_stay(*, es: bool) -> None:
+    """Over HLT, a stop in the middle, an event, another vCPU's run, and a host that sets all that it read."""
     guest = Guest(es=es)
     guest.code(HANDLERS + 0x800, "inc r15\n iretq")
     guest.patch(IDT + 16 * 40, gate(HANDLERS + 0x800))
@@ -116,3 +119,20 @@ def test_mmx_registers_stay_with_the_vcpu(*, es: bool) -> None:
     assert vcpu.run() == Exit(Reason.HLT)
     state = guest.inside(vcpu) if es else vcpu.get_registers()
     assert (state.rbx, state.rcx, state.r15) == (VALUE, VALUE, 1)
+    assert state.x87.registers[7] % (1 << 64) == VALUE
+    assert state.x87.used == 0xFF
+
+
+def test_x87_moves() -> None:
+    """The stack's top too, and the rounding that the guest has chosen."""
+    guest = Guest()
+    before = "fldcw word ptr [rsi]\n fldpi\n fld1\n hlt\n"
+    after = "faddp\n fstp qword ptr [rsi]\n fnstcw word ptr [rsi + 8]\n fnstsw ax\n hlt"
+    first = guest.launch(before + after, rsi=HEAP)
+    guest.platform.dram.write_private(guest.vm.asid, guest.spa(HEAP), b"\x7f\x0f")
+    run_to_halt(first)
+    second = guest.vm.create_vcpu()
+    second.set_registers(first.get_registers())
+    state = run_to_halt(second)
+    assert guest.private(HEAP, 10) == struct.pack("<dH", math.pi + 1, 0x0F7F)
+    assert (state.rax & 0x3800, state.x87.used) == (0, 0)
