@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mh_builder.image.model import ImageRelocation, PlacedSection, vcpu_section
-from mh_builder.schemes.space import AddressSpace, Start, Tuple
+from mh_builder.schemes.space import RAM_VA, AddressSpace, Start, Tuple
 from payload import abi
 
 
@@ -97,7 +97,7 @@ def _vcpu_stride(sections: Mapping[str, PlacedSection]) -> int:
 def _params(space: AddressSpace, sections: Mapping[str, PlacedSection]) -> abi.mh_params:
     unused = [abi.mh_range()] * (abi.MH_PROTECTED_MAX - len(space.protected))
     return abi.mh_params(
-        window_va=space.window,
+        window_va=RAM_VA,
         ram_limit=space.options.ram_limit,
         ring_va=sections[".ring"].va,
         secret_va=sections[".secret"].va,

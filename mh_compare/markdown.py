@@ -24,7 +24,7 @@ makes one page of all that with pictures. Each cell there names the command that
 * **`regions`** keeps the helper in the guest's memory, at an address that both firmwares must reserve, and moves it
   out of the way in the mirror. It costs a slot more than the others, and the guest has to hand its tuples over.
 * **`alias-window`** and **`alias-window-high`** are as `regions`, with one slot less; they can be started in 32-bit
-  mode. They differ in where the window begins, and in a page table.
+  mode. They differ in where the window begins.
 * **`alias-gpa`** asks for nothing new of the host, but what has no guest-physical address cannot be named: unplugged
   memory and the like stay behind.
 

@@ -122,11 +122,17 @@ def other_than_start(image: Image, mappings: list[Mapping]) -> list[Mapping]:
     return [mapping for mapping in mappings if mapping != page]
 
 
+def window_va(image: Image) -> int:
+    """Where the helper's code looks for request address 0."""
+    return int(abi.mh_params(image.data[len(abi.mh_descriptor) :]).window_va)
+
+
 def vmsas(image: Image, base: int) -> dict[int, tuple[int, bool, bool, bool]]:
     """Where the window for VMSAs must be: behind the image that moves, behind all RAM elsewhere."""
     moves = image.space.name in ("regions", "isolated")
-    start = base + image.memory_bytes if moves else image.space.window + image.space.options.ram_limit
-    va = HELPER_VA + image.memory_bytes if moves else start
+    limit = image.space.options.ram_limit
+    start = base + image.memory_bytes if moves else image.space.window + limit
+    va = HELPER_VA + image.memory_bytes if moves else window_va(image) + limit
     assert (base + parse_image(image.data).descriptor.vmsa_offset) % (1 << 64) == start
     return {va + page: (start + page, True, False, True) for page in range(0, abi.MH_VMSA_BYTES, PAGE)}
 
@@ -189,24 +195,33 @@ def test_helper_cannot_be_reached_through_ram(loaded: Loaded) -> None:
     assert len(image.space.protected) == (0 if image.space.name == "isolated" else 1)
 
 
+def test_a_wiped_pointer_reaches_nothing(loaded: Loaded) -> None:
+    """Nor does a request address that is used without the address of the window."""
+    image, _, mappings = loaded
+    assert all(mapping.va >= 4 << 40 for mapping in other_than_start(image, mappings))
+    page = start_page(image)
+    assert page is None or page.va >= 2 << 20
+
+
 def test_all_other_ram_is_reachable(loaded: Loaded) -> None:
-    """The window is complete, identity-mapped, private, writable, with the part's largest pages where they fit."""
+    """The window is complete, in the order of GPAs, private, writable, with the part's largest pages where they fit."""
     image, _, mappings = loaded
     low = sorted(mapping for mapping in other_than_start(image, mappings) if mapping.va < HELPER_VA)
     behind = {va for va in vmsas(image, image.space.base) if va < HELPER_VA}
     window = [mapping for mapping in low if mapping.va not in behind]
     assert sum(mapping.size for mapping in low if mapping.va in behind) == PAGE * len(behind)
-    assert all((mapping.gpa, mapping.private) == (mapping.va, True) for mapping in low)
-    position = image.space.window
-    holes = [(image.space.window + part.start, image.space.window + part.end) for part in image.space.protected]
+    start_va = window_va(image)
+    assert all((mapping.gpa - image.space.window, mapping.private) == (mapping.va - start_va, True) for mapping in low)
+    position = start_va
+    holes = [(start_va + part.start, start_va + part.end) for part in image.space.protected]
     for mapping in window:
-        assert (mapping.gpa, mapping.writable, mapping.private) == (mapping.va, True, True)
+        assert mapping.writable
         if holes and position == holes[0][0]:
             position = holes.pop(0)[1]
         assert mapping.va == position
         position += mapping.size
     assert not holes
-    assert position == image.space.window + image.space.options.ram_limit
+    assert position == start_va + image.space.options.ram_limit
     largest = image.space.options.largest_page
     assert largest in (GIB, SMALL_PAGES)
     holed = image.space.name != "isolated"

@@ -44,6 +44,11 @@ BAD = {
         Options(base=4 * TIB + 1),
         r"isolated: base 0x40000000001 " + UNALIGNED,
     ),
+    "home-too-low": (
+        "alias-gpa",
+        Options(home=2 * MIB - 0x1000),
+        r"alias-gpa: home 0x1ff000 is below 0x200000",
+    ),
     "home-too-high": (
         "alias-window",
         Options(home=2 * GIB - MIB // 2),

@@ -114,7 +114,9 @@ def test_walk_to_nowhere(command: Command, files: Path) -> None:
         ("regions", "--gpa", "0x40000000123", ["0xffff800000000123"]),
         ("regions", "--main-gpa", "0x4000123", ["0xffff800000000123"]),
         ("regions", "--ram-addr", "0x4000123", ["0xffff800000000123"]),
-        ("isolated", "--ram-addr", "0x4000123", ["0x4000123"]),
+        ("regions", "--ram-addr", "0x123", ["0x400000000123"]),
+        ("regions", "--gpa", "0x123", ["0x400000000123"]),
+        ("isolated", "--ram-addr", "0x4000123", ["0x400004000123"]),
         ("isolated", "--ram-addr", "0x1000000000", []),
         ("isolated", "--main-gpa", "0xffffffff", []),
     ],
@@ -155,7 +157,7 @@ def test_audit_of_a_foreign_dump(command: Command, tmp_path: Path) -> None:
     assert outcome.code == 1
     first, verdict, *skipped = outcome.out.splitlines()
     assert first == "dump: w^x: 0x0 to 0x1000 -> GPA 0x1000 rwx in pages of 4 KiB is writable and executable"
-    assert verdict == "dump: 1 finding; 2 mappings of 8 KiB in 5 tables, 6 of 22 rules"
+    assert verdict == "dump: 1 finding; 2 mappings of 8 KiB in 5 tables, 6 of 23 rules"
     assert [line.split(": ")[1] for line in skipped] == [
         "not checked, there is no C-bit", "not checked, only an image of ours promises it"
     ]  # fmt: skip

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from emulator_tests.helper.conftest import Pair
+from emulator_tests.helper.conftest import Pair, PairMaker
 from mh_builder.image.model import Image
-from mh_builder.schemes.space import HELPER_VA
+from mh_builder.schemes.space import HELPER_VA, RAM_VA
 from mh_emulator.host.ring import HelperStopped, Request
 from payload import abi
 
@@ -35,8 +35,33 @@ def test_jump_into_nothing(pair: Pair) -> None:
 
 
 def test_guest_ram_is_not_executable(pair: Pair) -> None:
-    fault = fault_of(pair, rip=0x1000)
-    assert (fault.vector, fault.error_code, fault.cr2) == (PAGE_FAULT, 0x11, 0x1000)
+    page = RAM_VA + pair.pages[1]
+    fault = fault_of(pair, rip=page)
+    assert (fault.vector, fault.error_code, fault.cr2) == (PAGE_FAULT, 0x11, page)
+
+
+@pytest.mark.parametrize("pointer", [0, 8, 0x1FF000, "request address"])
+@pytest.mark.parametrize("access", ["read", "write", "fetch"])
+def test_a_wiped_pointer_reaches_no_ram(
+    make_pair: PairMaker, images: dict[str, Image], scheme: str, access: str, pointer: int | str
+) -> None:
+    """Nor does a request address without the address of the window; whoever forgets it meets the tables."""
+    pair, image = make_pair(scheme), images[scheme]
+    va = pair.pages[-1] if isinstance(pointer, str) else pointer
+    error_code, registers = {
+        "read": (0x0, {"rip": image.symbol("copy64").value, "rsi": va, "rdi": image.section(".ring").va}),
+        "write": (0x2, {"rip": store_byte(image), "rdi": va, "rcx": 1}),
+        "fetch": (0x10, {"rip": va}),
+    }[access]
+    before = ram_of(pair)
+    fault = fault_of(pair, **registers)
+    assert (fault.vector, fault.error_code, fault.cr2) == (PAGE_FAULT, error_code, va)
+    assert ram_of(pair) == before
+
+
+def ram_of(pair: Pair) -> list[bytes]:
+    machine = pair.source.machine
+    return [machine.read_guest(page) for page in machine.guest_pages()]
 
 
 @pytest.mark.parametrize(
@@ -53,10 +78,14 @@ def test_read_only_sections_cannot_be_written(pair: Pair, images: dict[str, Imag
     """A host that enters at the store of `wipe_session` with its own RDI still meets the tables."""
     image = images["regions"]
     va = image.section(section).va
-    wipe = image.symbol("wipe_session").value
-    stosb = next(at for at in range(wipe, wipe + 0x40) if code_at(image, at, 2) == b"\xf3\xaa")
-    fault = fault_of(pair, rip=stosb, rdi=va, rcx=1)
+    fault = fault_of(pair, rip=store_byte(image), rdi=va, rcx=1)
     assert (fault.vector, fault.error_code, fault.cr2) == (PAGE_FAULT, 0x3, va)
+
+
+def store_byte(image: Image) -> int:
+    """Where the `rep stosb` of `wipe_session` is."""
+    wipe = image.symbol("wipe_session").value
+    return next(at for at in range(wipe, wipe + 0x40) if code_at(image, at, 2) == b"\xf3\xaa")
 
 
 def code_at(image: Image, va: int, size: int) -> bytes:
@@ -89,7 +118,7 @@ def test_invalid_opcode(pair: Pair, images: dict[str, Image]) -> None:
 
 def test_after_a_fault_nothing_is_served(pair: Pair) -> None:
     fault_of(pair, rip=0x1000)
-    with pytest.raises(HelperStopped, match="MH_RING_FAULT, vector 14, error code 0x11, RIP 0x1000, CR2 0x1000"):
+    with pytest.raises(HelperStopped, match="MH_RING_FAULT, vector 14, error code 0x10, RIP 0x1000, CR2 0x1000"):
         pair.source.ring.serve([Request(abi.mh_op.MH_OP_HELLO)])
 
 

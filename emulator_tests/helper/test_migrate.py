@@ -74,7 +74,7 @@ def test_part_without_1_gib_pages(scheme: str) -> None:
     assert run(scenario(image)).good
 
 
-@pytest.mark.parametrize("home", [0x100000, 0x823000, 0x7F000000], ids=hex)
+@pytest.mark.parametrize("home", [0x200000, 0x823000, 0x7F000000], ids=hex)
 @pytest.mark.parametrize("resident", ["alias-gpa", "alias-window", "regions"])
 def test_other_homes(resident: str, home: int) -> None:
     assert run(scenario(build_helper(resident, Options(home=home)), size=600 * PAGE_BYTES)).good

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from emulator_tests.report.build import NX, PAGE, P, U, W
 from mh_builder.image.model import Image
 from mh_builder.paging import ADDRESS_FIELD, ENTRY_BYTES, LARGE, table_index
-from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
+from mh_builder.schemes.space import HELPER_VA, RAM_VA, SHARED_OFFSET
 from mh_emulator.loader import parse_image
 
 C_BIT = 51
@@ -61,7 +61,7 @@ class Patient:
     @property
     def ram(self) -> int:
         """Virtual address of RAM that is mapped with large pages."""
-        return self.image.space.window + (1 << 30)
+        return RAM_VA + (1 << 30)
 
 
 def alias(section: str, bits: int) -> Callable[[Patient], None]:
@@ -113,8 +113,13 @@ def helper_in_window(patient: Patient) -> None:
     """The last page of the hole in the RAM window closed, with what RAM would have there."""
     space = patient.image.space
     assert space.home is not None
-    where = space.window + space.home + patient.image.memory_bytes - PAGE
-    patient.put(patient.entry_at(where), where | P | W | NX | C)
+    named = space.home + patient.image.memory_bytes - PAGE
+    patient.put(patient.entry_at(RAM_VA + named), space.window + named | P | W | NX | C)
+
+
+def ram_at_null(patient: Patient) -> None:
+    """The first 512 GiB of the RAM window at virtual address 0 as well."""
+    patient.put(patient.entry_at(0, 4), patient.entry(patient.entry_at(RAM_VA, 4)))
 
 
 def ram_shifted(patient: Patient) -> None:
@@ -210,6 +215,7 @@ FAULTS = {
     "pages-swapped": Fault(swapped, "place", ".bss"),
     "ram-missing": Fault(ram(clear=P), "ram-missing", "^RAM at (GPA|ram_addr) 0x40000000 to 0x80000000 is not mapped"),
     "ram-shifted": Fault(ram_shifted, "ram-place", "is not at GPA"),
+    "ram-at-null": Fault(ram_at_null, "null", "^0x0 to 0x200000 .* is where a wiped pointer leads"),
     "helper-in-window": Fault(helper_in_window, "helper-reachable", r"\(guest RAM\)", HOMED),
     "device-mapped": Fault(device, "unexpected", "0xfee00000"),
     "vmsa-elsewhere": Fault(vmsa_elsewhere, "vmsa-place", "VMSAs", ("regions", "isolated")),

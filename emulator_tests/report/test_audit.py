@@ -11,7 +11,7 @@ from emulator_tests.report.faults import C_BIT, FAULTS, Patient
 from emulator_tests.report.layouts import layout_of
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
-from mh_builder.paging import MIB, Geometry
+from mh_builder.paging import MIB, TIB, Geometry
 from mh_builder.report.audit import MAX_FINDINGS, RULES, Audit, audit
 from mh_builder.report.finding import Finding
 from mh_builder.report.image import image_layout
@@ -36,10 +36,18 @@ def test_our_images_are_clean(scheme: str, images: dict[str, Image], part: str) 
     assert list(found.applied) == list(RULES)
 
 
-@pytest.mark.parametrize("other", ["alias-gpa", "regions"])
-def test_other_builds_are_clean(other: str) -> None:
-    options = Options(start=Start.ES, largest_page=2 * MIB, home=256 * MIB)
-    assert not audit(layout_of(build_helper(other, options))).findings
+BUILDS = {
+    "es": Options(start=Start.ES, largest_page=2 * MIB, home=256 * MIB),
+    "all-ram": Options(ram_limit=4 * TIB),
+    "small-pages": Options(largest_page=2 * MIB),
+    "vcpus": Options(vcpus=3),
+    "lowest-home": Options(home=2 * MIB),
+}
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_other_builds_are_clean(scheme: str, build: str) -> None:
+    assert not audit(layout_of(build_helper(scheme, BUILDS[build]))).findings
 
 
 def test_there_are_faults_enough() -> None:
@@ -83,6 +91,16 @@ def test_missing_ram_is_named_as_requests_name_it(images: dict[str, Image]) -> N
         FAULTS["ram-missing"].seed(patient)
         (finding,) = named(audit(image_layout(bytes(patient.data), patient.base, MILAN)), "ram-missing")
         assert finding.what.startswith(f"RAM at {kind} 0x40000000 to ")
+
+
+def test_one_page_near_null_is_found() -> None:
+    """The table of the lowest 32-bit start that can be, used for the 2 MiB below it too."""
+    patient = Patient(build_helper("alias-gpa", Options(home=2 * MIB)))
+    patient.put(patient.entry_at(0, 2), patient.entry(patient.entry_at(2 * MIB, 2)))
+    (finding,) = named(audit(image_layout(bytes(patient.data), patient.base, MILAN)), "null")
+    (mapping,) = finding.mappings
+    assert 0 < mapping.va < mapping.end <= 2 * MIB
+    assert (mapping.size, mapping.gpa) == (PAGE, mapping.va + 2 * MIB)
 
 
 def test_findings_about_two_mappings_name_both(images: dict[str, Image]) -> None:

@@ -44,13 +44,14 @@ RULES: MappingOf[str, Rule] = MappingProxyType(
         "rights": Rule("every page has the rights of its section", promises.wrong_rights, needs_plan=True),
         "view": Rule("every page has the view of its section", promises.wrong_view, needs_plan=True, needs_c_bit=True),
         "guard": Rule("a page that is not mapped lies below each stack", promises.missing_guards, needs_plan=True),
+        "null": Rule("nothing is mapped where a wiped pointer leads", promises.null_pages, needs_plan=True),
         "user": Rule("no page is for user mode", promises.user_pages, needs_plan=True),
         "alias": Rule("no memory is seen twice, but the 32-bit start", promises.aliases, needs_plan=True),
         "helper-reachable": Rule(
             "the helper is not reachable through the RAM window", promises.reachable_helper, needs_plan=True
         ),
         "ram-missing": Rule("all RAM is mapped but the helper", promises.missing_ram, needs_plan=True),
-        "ram-place": Rule("RAM is seen at its own address", promises.misplaced_ram, needs_plan=True),
+        "ram-place": Rule("RAM is seen where requests name it", promises.misplaced_ram, needs_plan=True),
         "vmsa-place": Rule("VMSAs are seen in their window", promises.misplaced_vmsas, needs_plan=True),
         "unexpected": Rule("nothing else is mapped", promises.unexpected, needs_plan=True),
     }

@@ -82,8 +82,8 @@ def _place(purpose: str, plan: Plan | None) -> int:
     """The virtual address from which offsets are counted."""
     if plan is None:
         return 0
-    places = {section.name: section.va for section in plan.sections} | {RAM: plan.window, START: plan.entry32 & -0x1000}
-    return places.get(purpose, 0)
+    sections = {section.name: section.va for section in plan.sections}
+    return (sections | {RAM: plan.window_va, START: plan.entry32 & -0x1000}).get(purpose, 0)
 
 
 def _compare(old: list[_Slice], new: list[_Slice]) -> Iterator[Change]:

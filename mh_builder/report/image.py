@@ -33,12 +33,14 @@ def image_layout(data: bytes, base: int, geometry: Geometry, sections: Sequence[
     reading = read_tables(memory, int(descriptor.cr3), geometry)
     found = tuple(_sections(data, descriptor, base, reading)) if sections is None else tuple(sections)
     home = None if descriptor.home == abi.MH_NO_HOME else int(descriptor.home)
-    vmsa_va, vmsa_gpa = int(_params(data).vmsa_va), (base + int(descriptor.vmsa_offset)) % (1 << 64)
+    params = _params(data)
+    vmsa_va, vmsa_gpa = int(params.vmsa_va), (base + int(descriptor.vmsa_offset)) % (1 << 64)
     plan = Plan(
         scheme=scheme_name(descriptor),
         base=base,
         home=home,
         window=int(descriptor.window),
+        window_va=int(params.window_va),
         ram_limit=int(descriptor.ram_limit),
         memory_bytes=int(descriptor.memory_bytes),
         ring_offset=int(descriptor.ring_offset),

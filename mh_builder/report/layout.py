@@ -57,6 +57,9 @@ class Plan:
     base: int
     home: int | None
     window: int
+    """Mirror GPA of request address 0."""
+    window_va: int
+    """Its virtual address, as the helper's code takes it from the parameters."""
     ram_limit: int
     memory_bytes: int
     ring_offset: int
@@ -177,9 +180,9 @@ def purpose_of(mapping: Mapping, plan: Plan) -> str:
 def _purposes(mapping: Mapping, plan: Plan) -> Iterator[tuple[str, Mapping]]:
     """The mapping, cut at the borders of what it is for."""
     names = [(section.name, section.va, section.va + _pages(section.size)) for section in plan.sections if section.size]
-    ram = (RAM, plan.window, plan.window + plan.ram_limit)
+    ram = (RAM, plan.window_va, plan.window_va + plan.ram_limit)
     start = plan.entry32 & -PAGE_BYTES
-    # The page of the 32-bit start lies in the hole of the RAM window, so it comes first.
+    # The parameters of a damaged image may claim what is something else's as well: the first counts.
     vmsas = (VMSAS, plan.vmsas.start, plan.vmsas.end)
     places = [*([(START, start, start + PAGE_BYTES)] if start else []), *names, ram, vmsas]
     position = mapping.va

@@ -184,7 +184,7 @@ def _is_helper(column: int, start: int, layout: Layout) -> bool:
     plan = layout.plan
     if plan is None or plan.protected is None:
         return False
-    moved = plan.window if column < 2 else 0
+    moved = (plan.window_va, plan.window, 0, 0)[column]
     return plan.protected.start <= start - moved < plan.protected.end
 
 

@@ -11,7 +11,7 @@ from mh_builder.report.layout import RAM, START, UNEXPECTED, VMSAS, Layout, Plan
 from mh_builder.report.mapping import Mapping
 from mh_builder.report.reader import Flaw
 from mh_builder.report.rules import defects, overlapping
-from mh_builder.schemes.space import HELPER_VA, Range
+from mh_builder.schemes.space import HELPER_VA, NULL_BYTES, Range
 
 GUARDED = (".fault_stack", ".stack")
 
@@ -82,6 +82,12 @@ def missing_guards(layout: Layout) -> Iterator[Finding]:
             yield Finding(f"no guard below {section.name}: {layout.describe(mapping)}", (mapping,))
 
 
+def null_pages(layout: Layout) -> Iterator[Finding]:
+    """Memory that a wiped pointer, or a field behind one, would reach."""
+    for mapping in _within(layout, 0, NULL_BYTES):
+        yield Finding(f"{layout.describe(mapping)} is where a wiped pointer leads", (mapping,))
+
+
 def user_pages(layout: Layout) -> Iterator[Finding]:
     """The helper has no user mode."""
     for region in layout.regions:
@@ -115,11 +121,10 @@ def missing_ram(layout: Layout) -> Iterator[Finding]:
     """Request addresses that the helper could not serve, and those it should not."""
     plan = _plan(layout)
     for start, end in _served(plan):
-        for hole in _holes(layout, plan.window + start, plan.window + end):
+        for hole in _holes(layout, plan.window_va + start, plan.window_va + end):
             kind = "GPA" if plan.by_gpa else "ram_addr"
-            yield Finding(
-                f"RAM at {kind} {hole.start - plan.window:#x} to {hole.end - plan.window:#x} is not mapped at {hole}"
-            )
+            named = Range(hole.start - plan.window_va, hole.end - plan.window_va)
+            yield Finding(f"RAM at {kind} {named} is not mapped at {hole}")
 
 
 def _served(plan: Plan) -> Iterator[tuple[int, int]]:
@@ -131,10 +136,12 @@ def _served(plan: Plan) -> Iterator[tuple[int, int]]:
 
 def misplaced_ram(layout: Layout) -> Iterator[Finding]:
     """Requests that would reach other memory than they name."""
+    plan = _plan(layout)
     for region in layout.regions:
         mapping = region.mapping
-        if region.purpose == RAM and (mapping.gpa != mapping.va or mapping.period):
-            yield Finding(f"{layout.describe(mapping)} is not at GPA {mapping.va:#x}", (mapping,))
+        expected = plan.window + mapping.va - plan.window_va
+        if region.purpose == RAM and (mapping.gpa != expected or mapping.period):
+            yield Finding(f"{layout.describe(mapping)} is not at GPA {expected:#x}", (mapping,))
 
 
 def unexpected(layout: Layout) -> Iterator[Finding]:

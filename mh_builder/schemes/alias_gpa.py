@@ -1,10 +1,11 @@
 """`alias-gpa`: the mirror sees the main VM's guest-physical space 1:1; requests carry GPAs.
 
 As the 2021 prototype had it: everything mapped private at its own address, a shared view at a large offset.
-Two things differ, on purpose. The 1:1 map has a hole where the helper lies, else its code and tables
-could be written through it; the helper runs at `HELPER_VA` instead. And the shared view holds the ring
-alone, because a shared view of anything else only serves an attacker. The hole is in the tables, so the
-base is a build option (`--home`), which the loader must be able to reserve.
+Three things differ, on purpose. The helper sees RAM at `RAM_VA`, so that a wiped pointer reaches none of it.
+That map has a hole where the helper lies, else its code and tables could be written through it; the helper
+runs at `HELPER_VA` instead. And the shared view holds the ring alone, because a shared view of anything else
+only serves an attacker. The hole is in the tables, so the base is a build option (`--home`), which the loader
+must be able to reserve.
 RAM without a GPA (unplugged virtio-mem) cannot be named.
 """
 

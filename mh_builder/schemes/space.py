@@ -15,14 +15,23 @@ if TYPE_CHECKING:
 HELPER_VA = 0xFFFF_8000_0000_0000
 """Virtual address of byte 0 of the image. It never moves, so only page tables need the load base."""
 
+RAM_VA = 64 * TIB
+"""Virtual address of request address 0: a multiple of every page's size, and above every request address.
+
+So a request address that is used without it reaches no RAM.
+"""
+
+NULL_BYTES = 2 * MIB
+"""Nothing is mapped at virtual addresses below this: a wiped pointer faults, and so does a field behind it."""
+
 SHARED_OFFSET = 256 * GIB
 """The shared view of a page lies this far above the place its private view would have."""
 
 DEFAULT_HOME = 64 * MIB
 """Main GPA that the firmware reserves for the helper."""
 
-HOME_START = MIB
-"""A home begins here at the lowest: below it are the real-mode vectors, the VGA window and option ROMs."""
+HOME_START = NULL_BYTES
+"""A home begins here at the lowest: the 32-bit start is mapped at its own address. Below 1 MiB is no RAM of ours."""
 
 HOME_LIMIT = 2 * GIB
 """A home ends below this: q35 starts its PCI hole here at the lowest, and below it `ram_addr` equals GPA."""
@@ -109,7 +118,7 @@ class AddressSpace:
     home: int | None
     """Main GPA of the image, None where the main VM has no part in it."""
     window: int
-    """Mirror GPA, and virtual address, of request address 0."""
+    """Mirror GPA of request address 0."""
     moves: bool
     """Whether a loader may choose another base."""
     memory_bytes: int
@@ -146,16 +155,18 @@ class AddressSpace:
         for hole in (*self.protected, Range(self.options.ram_limit, self.options.ram_limit)):
             end = min(hole.start, self.options.ram_limit)
             if end > start:
-                place = self.window + start
-                yield Span(place, place, end - start, writable=True, executable=False, private=True)
+                yield self._ram_span(start, end - start)
             start = hole.end
 
     def vmsa_span(self) -> Span:
         """The window for VMSAs as a mapping."""
         if self.moves:
             return self.image_span(self.memory_bytes, abi.MH_VMSA_BYTES, writable=True, executable=False, private=True)
-        start = self.vmsas.start
-        return Span(start, start, abi.MH_VMSA_BYTES, writable=True, executable=False, private=True)
+        return self._ram_span(self.vmsas.start - self.window, abi.MH_VMSA_BYTES)
+
+    def _ram_span(self, start: int, size: int) -> Span:
+        """`size` bytes from request address `start`, or behind all of those."""
+        return Span(RAM_VA + start, self.window + start, size, writable=True, executable=False, private=True)
 
     def image_span(self, offset: int, size: int, *, writable: bool, executable: bool, private: bool) -> Span:
         """`size` bytes of the image at `offset`, in the view that they have."""

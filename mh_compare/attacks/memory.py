@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mh_builder.paging import ENTRY_BYTES, PAGE_BYTES, table_index
-from mh_builder.schemes.space import Start
+from mh_builder.schemes.space import RAM_VA, Start
 from mh_compare.arena import TRANSPORT_KEY, Arena, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import blocks_of, nonce_reuse, xor
@@ -63,7 +63,7 @@ def flip_code(arena: Arena) -> Outcome:
 def flip_tables(arena: Arena) -> Outcome:
     """Flip a bit in the entry of the root table that maps the first RAM."""
     root = arena.candidate.image.section(".tables").offset
-    return _flip_helper(arena, root + ENTRY_BYTES * table_index(arena.candidate.image.space.window, level=4))
+    return _flip_helper(arena, root + ENTRY_BYTES * table_index(RAM_VA, level=4))
 
 
 def move_guest(arena: Arena) -> Outcome:
