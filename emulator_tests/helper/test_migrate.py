@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from emulator_tests.helper.conftest import launched
+from emulator_tests.helper.conftest import PAGES, launched
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.image.vmsa import write_vmsa
@@ -130,6 +130,26 @@ def test_ram_without_a_gpa_moves_too(images: dict[str, Image], scheme: str) -> N
     moved, _ = migration.move(source, target, [place_of])
     assert moved == 1
     assert target.read_guest(place_of)[:3600] == b"unplugged" * 400
+
+
+def test_the_lowest_and_the_highest_page_move(scheme: str) -> None:
+    """Request address 0, which is no virtual address 0, and the last one that the image maps."""
+    by_gpa = scheme == "alias-gpa"
+    limit = FOUR_GIB + WORKER_BYTES + PAGES // 2 * PAGE_BYTES if by_gpa else 128 * MIB
+    helper = parse_image(build_helper(scheme, Options(ram_limit=limit)).data)
+    unplugged = 0 if by_gpa else limit - place(PAGES * PAGE_BYTES, helper).topology.ram_bytes
+    source, target = (launched(helper, PARTS["milan"], seed, b"", unplugged=unplugged) for seed in (1, 2))
+    pages = [0, source.memory.size - PAGE_BYTES]
+    assert [source.request_address(page) for page in pages] == [0, limit - PAGE_BYTES]
+    for page in pages:
+        source.platform.dram.write_private(source.asid, source.memory.spa(page), contents_at(page))
+    moved, _ = migration.move(source, target, pages)
+    assert moved == len(pages)
+    assert [target.read_guest(page) for page in pages] == [contents_at(page) for page in pages]
+
+
+def contents_at(page: int) -> bytes:
+    return random.Random(page).randbytes(PAGE_BYTES)
 
 
 # ---- the proof can fail ----
