@@ -88,10 +88,10 @@ LAYOUTS = {
         "alias-gpa: helper of 0x",
         ", above 0x80000000",
     ),
-    "below-a-mebibyte": (
+    "below-two-mebibytes": (
         ["--scheme", "regions", "--home", "0xa0000"],
         "regions: home 0xa0000 is below ",
-        "0x100000",
+        "0x200000",
     ),
     "at-its-home": (
         ["--scheme", "regions", "--base", "64M"],

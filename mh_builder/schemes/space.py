@@ -31,7 +31,10 @@ DEFAULT_HOME = 64 * MIB
 """Main GPA that the firmware reserves for the helper."""
 
 HOME_START = NULL_BYTES
-"""A home begins here at the lowest: the 32-bit start is mapped at its own address. Below 1 MiB is no RAM of ours."""
+"""A home begins here at the lowest, for the 32-bit start is mapped at its own address.
+
+It also leaves out the real-mode vectors, the VGA window and option ROMs.
+"""
 
 HOME_LIMIT = 2 * GIB
 """A home ends below this: q35 starts its PCI hole here at the lowest, and below it `ram_addr` equals GPA."""
