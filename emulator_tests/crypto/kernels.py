@@ -25,7 +25,7 @@ from mh_builder.schemes.space import Options
 from payload import abi
 
 PAYLOAD = Path(payload.__file__).parent
-KERNELS = ("aes", "gcm", "gcm_vaes", "kdf")
+KERNELS = ("aes", "gcm", "gcm_vaes", "kdf", "x25519")
 
 CODE_BYTES = 0x20000
 DATA_BYTES = 0x20000
