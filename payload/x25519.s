@@ -161,7 +161,26 @@
     sub r8, rcx
     jmp .Lstore
 
-# x25519_base(rdi: 32 bytes for the result, rsi: 32-byte scalar) -> eax as x25519 with u = 9
+# r8..r11 below p: first below 2^255 + 19, for 2^255 = 19 mod p, then p less where adding 19 reaches 2^255. Loses rax.
+.balign 16, 0xcc
+.Lreduce:
+    mov rax, r11
+    shr rax, 63
+    fold_255
+    mov rax, r8
+    add rax, 19
+    mov rax, r9
+    adc rax, 0
+    mov rax, r10
+    adc rax, 0
+    mov rax, r11
+    adc rax, 0
+    shr rax, 63
+    fold_255
+    btr r11, 63
+    ret
+
+# x25519_base(rdi: 32 bytes for the result, rsi: 32-byte scalar) -> eax: x25519 with u = 9, into which it falls
 .balign 16, 0xcc
 .global x25519_base
 x25519_base:
@@ -271,22 +290,7 @@ x25519:
     jns .Linvert_step
     field multiply, a, a, x2
 
-    # Below 2^255 + 19, for 2^255 = 19 mod p; then below p, which goes once where adding 19 reaches 2^255.
-    mov rax, r11
-    shr rax, 63
-    fold_255
-    mov rax, r8
-    add rax, 19
-    mov rax, r9
-    adc rax, 0
-    mov rax, r10
-    adc rax, 0
-    mov rax, r11
-    adc rax, 0
-    shr rax, 63
-    fold_255
-    btr r11, 63
-
+    call .Lreduce
     mov rdi, [rbp + ladder.result]
     store_words rdi
     or r8, r9
