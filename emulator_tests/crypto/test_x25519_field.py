@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 A24 = 121665
+GARBAGE = 2**64 - 1  # in rcx, in which carries go
 OPERATIONS: dict[str, Callable[[int, int], int]] = {
     "add": lambda left, right: left + right,
     "subtract": lambda left, right: left - right,
@@ -77,7 +78,7 @@ def machine(request: pytest.FixtureRequest) -> Engine:
 def compute(machine: Engine, operation: str, left: int, right: int) -> int:
     machine.reset()
     result, *operands = (machine.buffer(encode(value)) for value in (0, left, right))
-    machine.call(f"field_{operation}", result, *operands)
+    machine.call(f"field_{operation}", result, *operands, GARBAGE)
     return int.from_bytes(machine.read(result, 32), "little")
 
 
