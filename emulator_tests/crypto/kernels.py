@@ -124,6 +124,7 @@ class Engine(ABC):
 
     KERNEL = "aesni"
     VECTOR_BYTES = 16
+    PAINT = b"\x5a"  # what a kernel finds on its stack
 
     def __init__(self, code: int, data: int) -> None:
         self.data = data
@@ -158,7 +159,7 @@ class Engine(ABC):
         """Calls a kernel and checks what every kernel promises its caller."""
         stack = self.data
         record = stack + STACK_BYTES
-        self.write(stack, b"\x5a" * STACK_BYTES)
+        self.write(stack, self.PAINT * STACK_BYTES)
         padded = (*arguments, *(0,) * (4 - len(arguments)))
         function = self.symbols[re.sub(r"^gcm_(?=seal|open)", f"gcm_{self.KERNEL}_", name)]
         self.write(record, struct.pack("<6Q", function, *padded, record - 8))

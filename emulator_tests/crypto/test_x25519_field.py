@@ -34,7 +34,7 @@ ENDS = [*range(40), *range(2**256 - 40, 2**256)]
 NEAR = [base + offset for base in (0, P, 2**255, 2 * P, 2**256) for offset in range(-40, 41)]
 WORDS = [
     sum(word << 64 * place for place, word in enumerate(words))
-    for words in itertools.product((0, 1, 2**63, 2**64 - 1), repeat=4)
+    for words in itertools.product((0, 1, 2**63 - 1, 2**63, 2**64 - 1), repeat=4)
 ]
 EDGES = sorted({value for value in (*ENDS, *NEAR, *WORDS) if 0 <= value < 2**256})
 
