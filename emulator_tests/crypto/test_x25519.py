@@ -199,8 +199,9 @@ def test_one_and_minus_one(machine: Engine, order: int) -> None:
 def test_results_at_the_ends(machine: Engine, order: int) -> None:
     """Results near 0 and p: before the reduction such a number comes in all its two or three forms below 2^256."""
     source = random.Random(order)
-    points = points_of(order, (*range(1, 60), *range(P - 60, P)))
-    assert len(points) > 5
+    words = (value << 64 * place for value in range(1, 20) for place in (1, 2, 3))  # all but one of them zero
+    points = points_of(order, (*range(1, 60), *range(P - 60, P), *words))
+    assert len(points) > 8
     for point in points:
         for _ in range(10):
             scalar = source.randbytes(32)
@@ -254,7 +255,8 @@ def test_nothing_else_is_touched(traced: Traced) -> None:
 def test_no_secret_is_left_behind(machine: Engine, base: bool) -> None:
     """Whatever the secrets were, registers and stack look the same at return; vector registers are not used."""
     remains = set()
-    for scalar, u in SECRETS:
+    # Among the latter are products that p is taken away from.
+    for scalar, u in (*SECRETS, *((scalar, NINE) for scalar in scalars_near(ORDER))):
         _, outcome = call(machine, scalar, None if base else u)
         assert outcome.vector == b"\xff" * len(outcome.vector)
         remains.add((outcome.stack, *(value for name, value in outcome.general.items() if name != "rax")))
