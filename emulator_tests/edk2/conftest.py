@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from emulator_tests.command.conftest import command
+from emulator_tests.edk2.native_driver import NativeDriver, compile_driver
 from mh_builder.edk2.series import Series, all_series
 from ovmf_patches import FOLDER
 from ovmf_patches.sources import SUITES
@@ -59,3 +60,11 @@ def copy(edk2: Edk2, tmp_path: Path) -> Edk2:
         return root
 
     return make
+
+
+@pytest.fixture(scope="module")
+def driver(program: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[NativeDriver]:
+    path: Path = tmp_path_factory.mktemp("native") / "driver"
+    compile_driver(program("cc"), path)
+    with NativeDriver(path) as running:
+        yield running

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from emulator_tests.command.conftest import command
+from emulator_tests.firmware.loaders import LOADERS, Unavailable
 from mh_builder.firmware.inject import inject
 from mh_builder.image.model import Image
 
@@ -67,3 +68,25 @@ def injected(stock: Find, images: dict[str, Image], tmp_path_factory: pytest.Tem
 def name(request: pytest.FixtureRequest) -> str:
     """Each stock image in turn."""
     return str(request.param)
+
+
+def build(loader: str) -> bytes:
+    """A loader by its name in `LOADERS`: in CI it must be built, elsewhere its absence is a skip."""
+    try:
+        return LOADERS[loader]()
+    except Unavailable as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(params=list(LOADERS))
+def driver(request: pytest.FixtureRequest) -> bytes:
+    """Each loader in turn."""
+    return build(str(request.param))
+
+
+@pytest.fixture
+def drivers() -> list[bytes]:
+    """All loaders."""
+    return [build(loader) for loader in LOADERS]

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from mh_builder.firmware.driver import build_loader
 from mh_builder.helper import build_helper
-from mh_builder.paging import MIB, PAGE_BYTES, Leaf, walk
+from mh_builder.paging import MIB, PAGE_BYTES, Geometry, Leaf, walk
 from mh_builder.schemes.space import Options
 from mh_emulator.exits import Exit, Reason
 from mh_emulator.kvm import msrs
@@ -17,7 +17,8 @@ from mh_emulator.kvm.vm import Vm
 from mh_emulator.loader import HelperImage, parse_image
 from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
-from mh_emulator.uefi.firmware import Firmware, Setup
+from mh_emulator.registers import Registers
+from mh_emulator.uefi.firmware import Firmware, Outcome, Setup
 from mh_emulator.uefi.memory import MemoryType
 from mh_emulator.uefi.services import Files
 from payload import abi
@@ -32,20 +33,33 @@ def small_image(scheme: str, ram_limit: int = 1 << 30) -> HelperImage:
     return parse_image(build_helper(scheme, Options(ram_limit=ram_limit)).data)
 
 
-def compact_image(scheme: str) -> HelperImage:
-    """One whose memory is hardly more than its file: the loader's work, without the helper's room to work in."""
-    whole = small_image(scheme)
-    descriptor = abi.mh_descriptor(whole.data)
-    descriptor.secret_offset = descriptor.image_bytes
-    descriptor.ring_offset = descriptor.secret_offset + descriptor.secret_bytes
-    descriptor.memory_bytes = descriptor.ring_offset + PAGE_BYTES
-    head = descriptor.dumps()
-    return parse_image(head + whole.data[len(head) :])
-
-
 def volume(blob: bytes, digest: bytes | None = None) -> Files:
     """A firmware volume with the image file in it."""
     return {IMAGE_FILE: [blob, hashlib.sha256(blob).digest() if digest is None else digest]}
+
+
+class Careless(Firmware):
+    """Maps what one call of a service gives, (service, how often it was called before), without the C-bit."""
+
+    shares: tuple[str, int] | None = None
+
+    def _call(self, name: str, registers: Registers, outcome: Outcome) -> Registers:
+        is_shared = (name, outcome.calls.count(name)) == self.shares
+        stacked = int.from_bytes(self.memory.read(registers.rsp + 40, 8), "little")
+        place = {"AllocatePool": registers.r8, "AllocatePages": registers.r9}.get(name, stacked)
+        after = super()._call(name, registers, outcome)
+        if is_shared:
+            address = int.from_bytes(self.memory.read(place, 8), "little")
+            self.map_shared(address & -PAGE_BYTES)
+        return after
+
+    def map_shared(self, address: int) -> None:
+        """Clear the C-bit of a page that is mapped by an entry of its own."""
+        leaf = walk(self.services._number, self.cr3, address, Geometry(48, self._c_mask.bit_length() - 1))
+        assert isinstance(leaf, Leaf)
+        assert leaf.page_bytes == PAGE_BYTES
+        _, entry, value = leaf.path[-1]
+        self.memory.write(entry, (value & ~self._c_mask).to_bytes(8, "little"))
 
 
 @dataclass
@@ -54,6 +68,8 @@ class Booted:
 
     image: HelperImage
     sev: bool = True
+    driver: bytes = field(default_factory=build_loader)
+    """The loader."""
     part: str = "milan"
     volumes: Sequence[Files] | None = None
     failures: Mapping[tuple[str, int], int] = field(default_factory=dict)
@@ -61,7 +77,9 @@ class Booted:
     largest_page: int = 2 * MIB
     shared: Sequence[int] = ()
     entry_bits: int = 0
-    """Set in the entry that maps the helper."""
+    """Set in the entry that maps the hand-over page."""
+    shares: tuple[str, int] | None = None
+    """As in `Careless`."""
     vm_type: type[Vm] = Vm
     kvm_features: int = FEATURE_MIGRATION_CONTROL
 
@@ -78,15 +96,16 @@ class Booted:
         self.vm.set_msr_filter(frozenset({abi.MH_MSR_MIGRATION_CONTROL}))
         self.c_bit = part.c_bit if self.sev else None
         volumes = [OTHER_VOLUME, volume(self.image.data)] if self.volumes is None else self.volumes
-        setup = Setup(build_loader(), volumes, end, largest_page=self.largest_page, shared=self.shared)
-        self.firmware = Firmware(setup, self.vm, 1 << part.c_bit if self.sev else 0)
+        setup = Setup(self.driver, volumes, end, largest_page=self.largest_page, shared=self.shared)
+        self.firmware = Careless(setup, self.vm, 1 << part.c_bit if self.sev else 0)
         self._launch()
-        _, entry, value = self.leaf(home).path[-1]
+        _, entry, value = self.leaf(home + self.image.ring_offset).path[-1]
         self.firmware.memory.write(entry, (value | self.entry_bits).to_bytes(8, "little"))
         if self.taken is not None:
             self.firmware.map.take(MemoryType.LOADER_DATA, self.taken, 1)
         self.before = self.firmware.map.used()
         self.firmware.failures = self.failures
+        self.firmware.shares = self.shares
         self.vcpu = self.vm.create_vcpu()
         self.outcome = self.firmware.boot(self.vcpu, self._run)
 

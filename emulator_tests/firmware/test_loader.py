@@ -1,4 +1,4 @@
-"""The loader under a UEFI of our own: what it leaves behind, with SEV and without."""
+"""Both loaders under a UEFI of our own: what they leave behind, with SEV and without."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from emulator_tests.firmware.machine import Booted, compact_image, small_image
+from emulator_tests.firmware.machine import Booted, small_image
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
 from mh_emulator.uefi.loaded import loaded
 from mh_emulator.uefi.memory import Descriptor, MemoryType
@@ -19,9 +19,9 @@ PUBLISHED = UUID(abi.MH_PUBLISHED_GUID)
 
 @pytest.mark.parametrize("sev", [True, False])
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_what_a_good_boot_leaves(scheme: str, sev: bool) -> None:
+def test_what_a_good_boot_leaves(driver: bytes, scheme: str, sev: bool) -> None:
     image = small_image(scheme)
-    booted = Booted(image, sev=sev)
+    booted = Booted(image, driver=driver, sev=sev)
     assert booted.outcome.status == 0
     assert booted.outcome.debug == f"SEV-MH {booted.home:016x} {image.memory_bytes:016x}\n"
     assert booted.loaded() == loaded(image, booted.c_bit)
@@ -44,17 +44,17 @@ def test_what_a_good_boot_leaves(scheme: str, sev: bool) -> None:
 
 
 @pytest.mark.parametrize("part", ["rome", "genoa"])
-def test_another_part_has_another_c_bit(part: str) -> None:
+def test_another_part_has_another_c_bit(driver: bytes, part: str) -> None:
     image = small_image("alias-gpa")
-    booted = Booted(image, part=part)
+    booted = Booted(image, driver=driver, part=part)
     assert booted.loaded() == loaded(image, booted.c_bit)
 
 
 @pytest.mark.parametrize("largest_page", [PAGE_BYTES, 2 * MIB, GIB])
-def test_exactly_the_hand_over_page_becomes_shared(largest_page: int) -> None:
+def test_exactly_the_hand_over_page_becomes_shared(driver: bytes, largest_page: int) -> None:
     """Whatever page it was part of; its neighbours stay as they were mapped, and all tables are private."""
     image = small_image("regions")
-    booted = Booted(image, largest_page=largest_page)
+    booted = Booted(image, driver=driver, largest_page=largest_page)
     page = booted.home + image.ring_offset
     assert not booted.leaf(page).private
     start = page & -2 * MIB
@@ -69,19 +69,19 @@ def test_exactly_the_hand_over_page_becomes_shared(largest_page: int) -> None:
 
 
 @pytest.mark.parametrize(("largest_page", "pat"), [(2 * MIB, 1 << 12), (GIB, 1 << 12)])
-def test_a_split_page_keeps_its_memory_type(largest_page: int, pat: int) -> None:
+def test_a_split_page_keeps_its_memory_type(driver: bytes, largest_page: int, pat: int) -> None:
     """PAT is bit 12 of a large page's entry and bit 7 of a small one's (APM volume 2, section 5.4)."""
-    booted = Booted(compact_image("regions"), largest_page=largest_page, entry_bits=pat | 1 << 4)
-    for page in (0, booted.image.ring_offset):
+    booted = Booted(small_image("regions"), driver=driver, largest_page=largest_page, entry_bits=pat | 1 << 4)
+    for page in (booted.image.ring_offset - PAGE_BYTES, booted.image.ring_offset):
         leaf = booted.leaf(booted.home + page)
         assert (leaf.gpa, leaf.page_bytes) == (booted.home + page, PAGE_BYTES)
         assert leaf.path[-1][2] & (1 << 4 | 1 << 7) == 1 << 4 | 1 << 7
 
 
-def test_the_host_finds_the_tuples_when_it_is_told() -> None:
+def test_the_host_finds_the_tuples_when_it_is_told(driver: bytes) -> None:
     """At the write to the MSR, not later; and nothing else of the helper in plain text."""
     image = small_image("regions")
-    booted = Booted(image)
+    booted = Booted(image, driver=driver)
     handover = abi.mh_handover(booted.at_msr)
     assert (handover.magic, handover.version, handover.count) == (abi.MH_HANDOVER_MAGIC, abi.MH_ABI_VERSION, 2)
     assert [region.dumps() for region in handover.regions[:2]] == [region.dumps() for region in image.regions()]
@@ -90,16 +90,16 @@ def test_the_host_finds_the_tuples_when_it_is_told() -> None:
     assert not any(raw[at : at + 16] == plain[at : at + 16] for at in range(0, len(raw), 16))
 
 
-def test_without_the_msr_it_is_not_written() -> None:
-    booted = Booted(small_image("regions"), kvm_features=0)
+def test_without_the_msr_it_is_not_written(driver: bytes) -> None:
+    booted = Booted(small_image("regions"), driver=driver, kvm_features=0)
     assert booted.outcome.status == 0
     assert booted.outcome.msr_writes == []
 
 
-def test_the_secret_stays() -> None:
+def test_the_secret_stays(driver: bytes) -> None:
     """LAUNCH_SECRET fills its pages before the firmware starts: the loader leaves them alone."""
     image = small_image("alias-gpa")
-    first = Booted(image)
+    first = Booted(image, driver=driver)
     secret = first.home + image.descriptor.secret_offset
     first.firmware.memory.write(secret, b"\x5a" * PAGE_BYTES)
     around = [first.home + image.descriptor.secret_offset - 1, secret + PAGE_BYTES]

@@ -32,9 +32,36 @@ ReadRaw (
   return Volume->ReadSection (Volume, &File, EFI_SECTION_RAW, Instance, Data, Bytes, &Authentication);
 }
 
+/** Read into a buffer that is private; none is left where that fails. **/
+STATIC
+EFI_STATUS
+ReadPrivate (
+  IN  CONST SEV                      *Sev,
+  IN  EFI_FIRMWARE_VOLUME2_PROTOCOL  *Volume,
+  IN  UINTN                          Instance,
+  OUT VOID                           **Data,
+  OUT UINTN                          *Bytes
+  )
+{
+  EFI_STATUS  Status;
+
+  Status = ReadRaw (Volume, Instance, Data, Bytes);
+  if (EFI_ERROR (Status)) {
+    return Status;
+  }
+
+  Status = RequirePrivate (Sev, *Data, *Bytes);
+  if (EFI_ERROR (Status)) {
+    gBS->FreePool (*Data);
+  }
+
+  return Status;
+}
+
 STATIC
 EFI_STATUS
 ReadDigest (
+  IN  CONST SEV                      *Sev,
   IN  EFI_FIRMWARE_VOLUME2_PROTOCOL  *Volume,
   OUT UINT8                          *Digest
   )
@@ -43,7 +70,7 @@ ReadDigest (
   VOID        *Data;
   UINTN       Bytes;
 
-  Status = ReadRaw (Volume, DIGEST_SECTION, &Data, &Bytes);
+  Status = ReadPrivate (Sev, Volume, DIGEST_SECTION, &Data, &Bytes);
   if (EFI_ERROR (Status)) {
     return Status;
   }
@@ -51,38 +78,58 @@ ReadDigest (
   if (Bytes == SHA256_BYTES) {
     CopyMem (Digest, Data, Bytes);
   } else {
-    Status = EFI_BAD_BUFFER_SIZE;
+    Status = EFI_NOT_FOUND;
   }
 
   gBS->FreePool (Data);
   return Status;
 }
 
+/** The volumes' handles; they are private. **/
 STATIC
 EFI_STATUS
-ReadVolume (
-  IN  EFI_HANDLE  Handle,
-  OUT VOID        **Image,
-  OUT UINTN       *Bytes,
-  OUT UINT8       *Digest
+LocateVolumes (
+  IN  CONST SEV   *Sev,
+  OUT UINTN       *Count,
+  OUT EFI_HANDLE  **Handles
   )
 {
-  EFI_STATUS                     Status;
-  EFI_FIRMWARE_VOLUME2_PROTOCOL  *Volume;
+  EFI_STATUS  Status;
 
-  Status = gBS->HandleProtocol (Handle, &gEfiFirmwareVolume2ProtocolGuid, (VOID **)&Volume);
+  Status = gBS->LocateHandleBuffer (ByProtocol, &gEfiFirmwareVolume2ProtocolGuid, NULL, Count, Handles);
   if (EFI_ERROR (Status)) {
     return Status;
   }
 
-  Status = ReadRaw (Volume, IMAGE_SECTION, Image, Bytes);
+  Status = RequirePrivate (Sev, *Handles, *Count * sizeof (**Handles));
   if (EFI_ERROR (Status)) {
-    return Status;
+    gBS->FreePool (*Handles);
   }
 
-  Status = ReadDigest (Volume, Digest);
-  if (EFI_ERROR (Status)) {
-    gBS->FreePool (*Image);
+  return Status;
+}
+
+/** Read the image from the first volume that has it. One that cannot say whether it has it ends the search. **/
+STATIC
+EFI_STATUS
+Search (
+  IN  CONST SEV                      *Sev,
+  IN  CONST EFI_HANDLE               *Handles,
+  IN  UINTN                          Count,
+  OUT EFI_FIRMWARE_VOLUME2_PROTOCOL  **Volume,
+  OUT VOID                           **Image,
+  OUT UINTN                          *Bytes
+  )
+{
+  EFI_STATUS  Status;
+  UINTN       Index;
+
+  Status = EFI_NOT_FOUND;
+  for (Index = 0; Index < Count && Status == EFI_NOT_FOUND; Index++) {
+    Status = gBS->HandleProtocol (Handles[Index], &gEfiFirmwareVolume2ProtocolGuid, (VOID **)Volume);
+    if (!EFI_ERROR (Status)) {
+      Status = ReadPrivate (Sev, *Volume, IMAGE_SECTION, Image, Bytes);
+    }
   }
 
   return Status;
@@ -90,24 +137,28 @@ ReadVolume (
 
 EFI_STATUS
 FindImage (
-  OUT VOID   **Image,
-  OUT UINTN  *Bytes,
-  OUT UINT8  *Digest
+  IN  CONST SEV  *Sev,
+  OUT VOID       **Image,
+  OUT UINTN      *Bytes,
+  OUT UINT8      *Digest
   )
 {
-  EFI_STATUS  Status;
-  EFI_HANDLE  *Handles;
-  UINTN       Count;
-  UINTN       Index;
+  EFI_STATUS                     Status;
+  EFI_FIRMWARE_VOLUME2_PROTOCOL  *Volume;
+  EFI_HANDLE                     *Handles;
+  UINTN                          Count;
 
-  Status = gBS->LocateHandleBuffer (ByProtocol, &gEfiFirmwareVolume2ProtocolGuid, NULL, &Count, &Handles);
+  Status = LocateVolumes (Sev, &Count, &Handles);
   if (EFI_ERROR (Status)) {
     return Status;
   }
 
-  Status = EFI_NOT_FOUND;
-  for (Index = 0; Index < Count && Status == EFI_NOT_FOUND; Index++) {
-    Status = ReadVolume (Handles[Index], Image, Bytes, Digest);
+  Status = Search (Sev, Handles, Count, &Volume, Image, Bytes);
+  if (!EFI_ERROR (Status)) {
+    Status = ReadDigest (Sev, Volume, Digest);
+    if (EFI_ERROR (Status)) {
+      gBS->FreePool (*Image);
+    }
   }
 
   gBS->FreePool (Handles);

@@ -21,47 +21,90 @@ typedef struct {
   EFI_STATUS           Status;
 } LOAD_RESULT;
 
-/**
-  Find the C-bit of an SEV guest.
+/** What the CPU says of memory encryption; all zero where SEV is not active. **/
+typedef struct {
+  UINT32     CBit;
+  UINT64     CMask;
+  BOOLEAN    IsSnp;
+} SEV;
 
-  @return  Its position, 0 where SEV is not active.
+/**
+  Ask the CPU whether SEV is active.
+
+  The C-bit's place is what CPUID says, which may be a lie: RequirePrivate finds it out.
+
+  @param[out] Sev  What it says.
 **/
-UINT32
-ActiveCBit (
-  VOID
+VOID
+DetectSev (
+  OUT SEV  *Sev
   );
 
 /**
-  Read the image and its digest from the first firmware volume that has them.
+  The page tables on which the firmware runs.
 
+  @param[in]  Sev  What the CPU says.
+
+  @return  The tables.
+**/
+PAGE_TABLES
+LiveTables (
+  IN CONST SEV  *Sev
+  );
+
+/**
+  Check that nobody but this guest can read or write memory.
+
+  @param[in]  Sev    What the CPU says.
+  @param[in]  Data   The memory.
+  @param[in]  Bytes  Its size.
+
+  @retval EFI_SUCCESS             The firmware maps it private, or SEV is not active.
+  @retval EFI_SECURITY_VIOLATION  It does not, or with another C-bit.
+**/
+EFI_STATUS
+RequirePrivate (
+  IN CONST SEV   *Sev,
+  IN CONST VOID  *Data,
+  IN UINTN       Bytes
+  );
+
+/**
+  Read the image and its digest from the first firmware volume that has the image.
+
+  @param[in]  Sev     What the CPU says.
   @param[out] Image   The flat binary, from pool. The caller frees it.
   @param[out] Bytes   Its size.
   @param[out] Digest  SHA256_BYTES bytes.
 
-  @retval EFI_SUCCESS          Both were found.
-  @retval EFI_NOT_FOUND        No firmware volume has the image's file with both of its sections.
-  @retval EFI_BAD_BUFFER_SIZE  The digest has another size.
+  @retval EFI_SUCCESS             Both were found, and are private.
+  @retval EFI_NOT_FOUND           No firmware volume has the image, or the first one that has it has no digest.
+  @retval EFI_SECURITY_VIOLATION  What was read is not private.
+  @retval other                   What the boot services and the volumes return.
 **/
 EFI_STATUS
 FindImage (
-  OUT VOID   **Image,
-  OUT UINTN  *Bytes,
-  OUT UINT8  *Digest
+  IN  CONST SEV  *Sev,
+  OUT VOID       **Image,
+  OUT UINTN      *Bytes,
+  OUT UINT8      *Digest
   );
 
 /**
   Add the configuration table that says where the helper is.
 
   @param[in]  Descriptor  Of the image, not yet relocated.
-  @param[in]  CBit        The C-bit that is applied, 0 where SEV is not active.
+  @param[in]  Sev         What the CPU says.
   @param[in]  Digest      Of the image.
 
-  @return  What the boot services return.
+  @retval EFI_SUCCESS             It is there.
+  @retval EFI_SECURITY_VIOLATION  Its memory is not private.
+  @retval other                   What the boot services return.
 **/
 EFI_STATUS
 Publish (
   IN CONST struct mh_descriptor  *Descriptor,
-  IN UINT32                      CBit,
+  IN CONST SEV                   *Sev,
   IN CONST UINT8                 *Digest
   );
 
@@ -87,15 +130,17 @@ SetMigrationVariable (
   Hand the region tuples over to the host: on a page that it can read, then by MSR where KVM has that.
 
   @param[in]  Descriptor  Of the image, relocated or not.
-  @param[in]  CBit        The C-bit, 0 where SEV is not active.
+  @param[in]  Sev         What the CPU says.
 
-  @retval EFI_SUCCESS  The host may read them.
-  @retval other        The page could not be made shared.
+  @retval EFI_SUCCESS             The host may read them.
+  @retval EFI_UNSUPPORTED         SNP: a page's state is in the RMP as well.
+  @retval EFI_SECURITY_VIOLATION  The page, or one for a new table, was not private.
+  @retval other                   What the boot services return.
 **/
 EFI_STATUS
 HandOver (
   IN CONST struct mh_descriptor  *Descriptor,
-  IN UINT32                      CBit
+  IN CONST SEV                   *Sev
   );
 
 /**

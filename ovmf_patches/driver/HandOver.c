@@ -8,8 +8,6 @@
 #include "Platform.h"
 
 #define CR0_WP      BIT16
-#define CR3_TABLE   0x000FFFFFFFFFF000ULL
-#define CR4_LA57    BIT12
 #define CACHE_LINE  64
 
 /** Write all lines of a page to memory under the key that they have now. **/
@@ -28,66 +26,92 @@ FlushPage (
 
 /** Edit the live tables, which the firmware maps read-only, between two moments at which it may do so itself. **/
 STATIC
-BOOLEAN
+VOID
 Edit (
-  IN UINT8   *Page,
-  IN UINT64  CMask,
-  IN UINT64  *Spare
+  IN CONST PAGE_TABLES  *Tables,
+  IN UINT8              *Page,
+  IN UINT64             *Spare
   )
 {
   UINTN    Cr0;
-  UINTN    Cr3;
   BOOLEAN  Interrupts;
-  BOOLEAN  IsShared;
 
   Interrupts = SaveAndDisableInterrupts ();
   Cr0        = AsmReadCr0 ();
-  Cr3        = AsmReadCr3 ();
   AsmWriteCr0 (Cr0 & ~(UINTN)CR0_WP);
-  IsShared = SharePage (
-               (UINT64 *)(UINTN)(Cr3 & CR3_TABLE & ~CMask),
-               (AsmReadCr4 () & CR4_LA57) != 0 ? 5 : 4,
-               CMask,
-               (UINT64)(UINTN)Page,
-               Spare
-               );
+  FlushPage (Page);
+  SharePage (Tables, (UINT64)(UINTN)Page, Spare);
   AsmWriteCr0 (Cr0);
-  AsmWriteCr3 (Cr3);
+  AsmWriteCr3 (AsmReadCr3 ());
   SetInterruptState (Interrupts);
-  return IsShared;
 }
 
-/** Spare tables that are not needed go with the boot services. **/
+/** Pages for new tables, private ones. **/
 STATIC
 EFI_STATUS
-MakeShared (
-  IN UINT8   *Page,
-  IN UINT64  CMask
+AllocateTables (
+  IN  CONST SEV             *Sev,
+  IN  UINTN                 Pages,
+  OUT EFI_PHYSICAL_ADDRESS  *Spare
   )
 {
-  EFI_PHYSICAL_ADDRESS  Spare;
-  EFI_STATUS            Status;
+  EFI_STATUS  Status;
 
-  Status = gBS->AllocatePages (AllocateAnyPages, EfiBootServicesData, SPARE_TABLES, &Spare);
+  Status = gBS->AllocatePages (AllocateAnyPages, EfiBootServicesData, Pages, Spare);
   if (EFI_ERROR (Status)) {
     return Status;
   }
 
-  FlushPage (Page);
-  return Edit (Page, CMask, (UINT64 *)(UINTN)Spare) ? EFI_SUCCESS : EFI_NO_MAPPING;
+  Status = RequirePrivate (Sev, (VOID *)(UINTN)*Spare, EFI_PAGES_TO_SIZE (Pages));
+  if (EFI_ERROR (Status)) {
+    gBS->FreePages (*Spare, Pages);
+  }
+
+  return Status;
+}
+
+/** Change nothing, or the one page. **/
+STATIC
+EFI_STATUS
+MakeShared (
+  IN CONST SEV  *Sev,
+  IN UINT8      *Page
+  )
+{
+  EFI_PHYSICAL_ADDRESS  Spare;
+  EFI_STATUS            Status;
+  PAGE_TABLES           Tables;
+  UINTN                 Level;
+
+  if (Sev->IsSnp) {
+    return EFI_UNSUPPORTED;
+  }
+
+  Tables = LiveTables (Sev);
+  if (FindLeaf (&Tables, (UINT64)(UINTN)Page, &Level) == NULL) {
+    return EFI_SECURITY_VIOLATION;
+  }
+
+  Spare  = 0;
+  Status = Level > 1 ? AllocateTables (Sev, Level - 1, &Spare) : EFI_SUCCESS;
+  if (!EFI_ERROR (Status)) {
+    Edit (&Tables, Page, (UINT64 *)(UINTN)Spare);
+  }
+
+  return Status;
 }
 
 EFI_STATUS
 HandOver (
   IN CONST struct mh_descriptor  *Descriptor,
-  IN UINT32                      CBit
+  IN CONST SEV                   *Sev
   )
 {
   struct mh_handover  *Page;
   EFI_STATUS          Status;
 
   Page   = (struct mh_handover *)(UINTN)(Descriptor->home + Descriptor->ring_offset);
-  Status = CBit == 0 ? EFI_SUCCESS : MakeShared ((UINT8 *)Page, 1ULL << CBit);
+  Status = Sev->CMask == 0 ? EFI_SUCCESS : MakeShared (Sev, (UINT8 *)Page);
   if (EFI_ERROR (Status)) {
     return Status;
   }

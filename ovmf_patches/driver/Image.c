@@ -8,11 +8,9 @@
 
 #include "MigrationHelper.h"
 
-#define ALL_FLAGS    (MH_FLAG_FIXED_BASE | MH_FLAG_FIXED_CBIT | MH_FLAG_ES)
-#define ALL_KINDS    (MH_RELOCATE_BASE | MH_RELOCATE_CBIT)
-#define FOUR_GIB     0x100000000ULL
-#define LOWEST_CBIT  32
-#define HIGHEST_CBIT 51
+#define ALL_FLAGS  (MH_FLAG_FIXED_BASE | MH_FLAG_FIXED_CBIT | MH_FLAG_ES)
+#define ALL_KINDS  (MH_RELOCATE_BASE | MH_RELOCATE_CBIT)
+#define FOUR_GIB   0x100000000ULL
 
 typedef struct mh_descriptor DESCRIPTOR;
 typedef struct mh_region     REGION;
@@ -221,7 +219,7 @@ IsCBitSound (
     return Descriptor->c_bit == 0;
   }
 
-  return Descriptor->c_bit >= LOWEST_CBIT && Descriptor->c_bit <= HIGHEST_CBIT && Descriptor->c_bit == CBit;
+  return Descriptor->c_bit >= LOWEST_C_BIT && Descriptor->c_bit <= HIGHEST_C_BIT && Descriptor->c_bit == CBit;
 }
 
 /** An image that may be anywhere has no hole for itself in the RAM window. **/
@@ -252,7 +250,7 @@ IsImageSound (
   UINT64            Limit;
 
   Descriptor = Image;
-  Limit      = 1ULL << (CBit == 0 ? HIGHEST_CBIT : CBit);
+  Limit      = 1ULL << (CBit == 0 ? HIGHEST_C_BIT : CBit);
   return Bytes >= sizeof (DESCRIPTOR) &&
          IsFileSound (Descriptor, Bytes) &&
          IsCBitSound (Descriptor, CBit) &&

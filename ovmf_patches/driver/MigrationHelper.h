@@ -23,6 +23,10 @@ STATIC_ASSERT (sizeof (struct mh_published) == 56, "struct mh_published has padd
 
 #define SHA256_BYTES  32
 
+/// Where the C-bit is on any part, at the least and at the most. IsPrivate refuses others.
+#define LOWEST_C_BIT   32
+#define HIGHEST_C_BIT  51
+
 /**
   Compute a SHA-256 digest (FIPS 180-4).
 
@@ -42,7 +46,7 @@ Sha256 (
 
   @param[in]  Image  The flat binary, aligned to 8 bytes.
   @param[in]  Bytes  Its size.
-  @param[in]  CBit   The part's C-bit, 0 where SEV is not active.
+  @param[in]  CBit   The part's C-bit, LOWEST_C_BIT to HIGHEST_C_BIT; 0 where SEV is not active.
 
   @retval TRUE   The image can be placed at its home.
   @retval FALSE  Some field makes no sense, or needs another part.
@@ -80,30 +84,58 @@ RelocateImage (
   IN UINT64    CMask
   );
 
-/// Tables that one page at most needs: for a 1 GiB page and for one of the 2 MiB pages that it becomes.
-#define SPARE_TABLES  2
+/// Page tables. They map themselves: physical and virtual addresses of the tables are the same.
+typedef struct {
+  UINT64    *Root;
+  UINTN     Levels; ///< 4, or 5 with CR4.LA57
+  UINT64    CMask;  ///< the C-bit as a mask, 0 where SEV is not active
+} PAGE_TABLES;
 
 /**
-  Clear the C-bit of the 4 KiB page at an address, splitting larger pages on the way.
+  Find the entry that maps an address.
 
-  Physical and virtual addresses of the tables are the same. Nothing is flushed.
+  @param[in]   Tables   The tables.
+  @param[in]   Address  The address.
+  @param[out]  Level    1 for a page of 4 KiB, 2 for one of 2 MiB, 3 for one of 1 GiB.
 
-  @param[in,out]  Root     The root table.
-  @param[in]      Levels   4, or 5 with CR4.LA57.
-  @param[in]      CMask    The C-bit as a mask.
-  @param[in]      Address  Any address in the page.
-  @param[in,out]  Spare    SPARE_TABLES pages for tables that are needed.
+  @return  The entry, NULL where the address is not mapped, or by a table that is not private.
+**/
+UINT64 *
+FindLeaf (
+  IN  CONST PAGE_TABLES  *Tables,
+  IN  UINT64             Address,
+  OUT UINTN              *Level
+  );
 
-  @retval TRUE   The page is shared.
-  @retval FALSE  The address is not mapped.
+/**
+  Check that memory is mapped with the C-bit, and by tables that are.
+
+  @param[in]  Tables   The tables.
+  @param[in]  Address  Where the memory starts.
+  @param[in]  Bytes    Its size.
+
+  @retval TRUE   All of it is, or SEV is not active.
+  @retval FALSE  Some page is not, or no part has its C-bit there.
 **/
 BOOLEAN
+IsPrivate (
+  IN CONST PAGE_TABLES  *Tables,
+  IN UINT64             Address,
+  IN UINT64             Bytes
+  );
+
+/**
+  Clear the C-bit of the 4 KiB page at an address, splitting larger pages on the way. Nothing is flushed.
+
+  @param[in]      Tables   The tables; they map the address.
+  @param[in]      Address  Any address in the page.
+  @param[in,out]  Spare    A private page for each level above 1 of the entry that FindLeaf gives.
+**/
+VOID
 SharePage (
-  IN OUT UINT64  *Root,
-  IN     UINTN   Levels,
-  IN     UINT64  CMask,
-  IN     UINT64  Address,
-  IN OUT UINT64  *Spare
+  IN     CONST PAGE_TABLES  *Tables,
+  IN     UINT64             Address,
+  IN OUT UINT64             *Spare
   );
 
 #endif

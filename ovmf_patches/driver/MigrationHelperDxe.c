@@ -35,7 +35,7 @@ STATIC
 VOID
 Place (
   IN CONST struct mh_descriptor  *Descriptor,
-  IN UINT32                      CBit
+  IN CONST SEV                   *Sev
   )
 {
   UINT8  *Home;
@@ -48,7 +48,7 @@ Place (
   CopyMem (Home, Descriptor, Descriptor->image_bytes);
   ZeroMem (Home + Descriptor->image_bytes, Descriptor->secret_offset - Descriptor->image_bytes);
   ZeroMem (Rest, Home + Descriptor->memory_bytes - Rest);
-  RelocateImage (Home, MirrorBase (Descriptor) - Descriptor->link_base, CBit == 0 ? 0 : 1ULL << CBit);
+  RelocateImage (Home, MirrorBase (Descriptor) - Descriptor->link_base, Sev->CMask);
 }
 
 /** Tell the guest and the host. **/
@@ -56,14 +56,14 @@ STATIC
 LOAD_RESULT
 Announce (
   IN CONST struct mh_descriptor  *Descriptor,
-  IN UINT32                      CBit,
+  IN CONST SEV                   *Sev,
   IN CONST UINT8                 *Digest
   )
 {
   EFI_STATUS   Status;
   LOAD_RESULT  Result;
 
-  Status = Publish (Descriptor, CBit, Digest);
+  Status = Publish (Descriptor, Sev, Digest);
   if (EFI_ERROR (Status)) {
     return Failed (MH_LOAD_PUBLISH, Status);
   }
@@ -73,7 +73,7 @@ Announce (
   if (EFI_ERROR (Status)) {
     Result = Failed (MH_LOAD_VARIABLE, Status);
   } else if (Descriptor->scheme == MH_SCHEME_REGIONS) {
-    Status = HandOver (Descriptor, CBit);
+    Status = HandOver (Descriptor, Sev);
     Result = EFI_ERROR (Status) ? Failed (MH_LOAD_HANDOVER, Status) : mLoaded;
   }
 
@@ -89,7 +89,7 @@ STATIC
 LOAD_RESULT
 Settle (
   IN CONST struct mh_descriptor  *Descriptor,
-  IN UINT32                      CBit,
+  IN CONST SEV                   *Sev,
   IN CONST UINT8                 *Digest
   )
 {
@@ -105,8 +105,14 @@ Settle (
     return Failed (MH_LOAD_RESERVE, Status);
   }
 
-  Place (Descriptor, CBit);
-  Result = Announce (Descriptor, CBit, Digest);
+  Status = RequirePrivate (Sev, (VOID *)(UINTN)Home, EFI_PAGES_TO_SIZE (Pages));
+  if (EFI_ERROR (Status)) {
+    Result = Failed (MH_LOAD_RESERVE, Status);
+  } else {
+    Place (Descriptor, Sev);
+    Result = Announce (Descriptor, Sev, Digest);
+  }
+
   if (EFI_ERROR (Result.Status)) {
     ZeroMem ((VOID *)(UINTN)Home, EFI_PAGES_TO_SIZE (Pages));
     gBS->FreePages (Home, Pages);
@@ -119,25 +125,24 @@ Settle (
 STATIC
 LOAD_RESULT
 Load (
+  IN CONST SEV    *Sev,
   IN CONST VOID   *Image,
   IN UINTN        Bytes,
   IN CONST UINT8  *Expected
   )
 {
-  UINT8   Digest[SHA256_BYTES];
-  UINT32  CBit;
+  UINT8  Digest[SHA256_BYTES];
 
   Sha256 (Image, Bytes, Digest);
   if (CompareMem (Digest, Expected, SHA256_BYTES) != 0) {
     return Failed (MH_LOAD_DIGEST, EFI_COMPROMISED_DATA);
   }
 
-  CBit = ActiveCBit ();
-  if (!IsImageSound (Image, Bytes, CBit)) {
+  if (!IsImageSound (Image, Bytes, Sev->CBit)) {
     return Failed (MH_LOAD_DESCRIPTOR, EFI_LOAD_ERROR);
   }
 
-  return Settle (Image, CBit, Digest);
+  return Settle (Image, Sev, Digest);
 }
 
 /**
@@ -157,14 +162,16 @@ MigrationHelperEntry (
   )
 {
   LOAD_RESULT  Result;
+  SEV          Sev;
   VOID         *Image;
   UINTN        Bytes;
   UINT8        Digest[SHA256_BYTES];
 
+  DetectSev (&Sev);
   Result.Step   = MH_LOAD_FIND;
-  Result.Status = FindImage (&Image, &Bytes, Digest);
+  Result.Status = FindImage (&Sev, &Image, &Bytes, Digest);
   if (!EFI_ERROR (Result.Status)) {
-    Result = Load (Image, Bytes, Digest);
+    Result = Load (&Sev, Image, Bytes, Digest);
     if (!EFI_ERROR (Result.Status)) {
       ReportHome (((struct mh_descriptor *)Image)->home, ((struct mh_descriptor *)Image)->memory_bytes);
     }

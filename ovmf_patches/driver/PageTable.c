@@ -1,20 +1,24 @@
 /** @file
-  The C-bit of one page in live page tables (AMD64 Architecture Programmer's Manual, volume 2, 5.3 and 15.34).
+  Page tables: what is private, and the C-bit of one page (AMD64 Architecture Programmer's Manual, volume 2, 5.3 and
+  15.34).
 
   SPDX-License-Identifier: BSD-2-Clause-Patent
 **/
 
 #include "MigrationHelper.h"
 
-#define ENTRY_PRESENT   BIT0
-#define ENTRY_WRITABLE  BIT1
-#define ENTRY_USER      BIT2
-#define ENTRY_LARGE     BIT7
-#define ENTRY_PAT_4K    BIT7
-#define ENTRY_PAT_LARGE BIT12
-#define ENTRY_ADDRESS   0x000FFFFFFFFFF000ULL
-#define TABLE_ENTRIES   512
-#define LEVEL_2M        2
+#define ENTRY_PRESENT    BIT0
+#define ENTRY_WRITABLE   BIT1
+#define ENTRY_USER       BIT2
+#define ENTRY_LARGE      BIT7
+#define ENTRY_PAT_4K     BIT7
+#define ENTRY_PAT_LARGE  BIT12
+#define ENTRY_ADDRESS    0x000FFFFFFFFFF000ULL
+#define TABLE_ENTRIES    512
+#define TABLES_BELOW     47 // the lowest C-bit of any part
+#define LEVEL_4K         1
+#define LEVEL_2M         2
+#define LEVEL_1G         3
 
 STATIC
 UINTN
@@ -23,6 +27,80 @@ LevelShift (
   )
 {
   return 12 + 9 * (Level - 1);
+}
+
+/** The table's entry for an address. No table lies so high: what is left there is a C-bit in another place. **/
+STATIC
+UINT64 *
+EntryIn (
+  IN UINT64  Table,
+  IN UINTN   Level,
+  IN UINT64  Address
+  )
+{
+  if ((Table >> TABLES_BELOW) != 0) {
+    return NULL;
+  }
+
+  return (UINT64 *)(UINTN)Table + (Address >> LevelShift (Level)) % TABLE_ENTRIES;
+}
+
+UINT64 *
+FindLeaf (
+  IN  CONST PAGE_TABLES  *Tables,
+  IN  UINT64             Address,
+  OUT UINTN              *Level
+  )
+{
+  UINT64  *Entry;
+  UINT64  Table;
+
+  Table = (UINT64)(UINTN)Tables->Root;
+  for (*Level = Tables->Levels; ; (*Level)--) {
+    Entry = EntryIn (Table, *Level, Address);
+    if ((Entry == NULL) || ((*Entry & ENTRY_PRESENT) == 0)) {
+      return NULL;
+    }
+
+    if ((*Level == LEVEL_4K) || ((*Level <= LEVEL_1G) && ((*Entry & ENTRY_LARGE) != 0))) {
+      return Entry;
+    }
+
+    if ((*Entry & Tables->CMask) != Tables->CMask) {
+      return NULL;
+    }
+
+    Table = *Entry & ENTRY_ADDRESS & ~Tables->CMask;
+  }
+}
+
+BOOLEAN
+IsPrivate (
+  IN CONST PAGE_TABLES  *Tables,
+  IN UINT64             Address,
+  IN UINT64             Bytes
+  )
+{
+  UINT64  *Leaf;
+  UINT64  Page;
+  UINTN   Level;
+
+  if (Tables->CMask == 0) {
+    return TRUE;
+  }
+
+  if ((Tables->CMask < 1ULL << LOWEST_C_BIT) || (Tables->CMask > 1ULL << HIGHEST_C_BIT) || (Bytes > ~Address)) {
+    return FALSE;
+  }
+
+  for (Page = Address & ~(UINT64)(MH_PAGE_BYTES - 1); Page < Address + Bytes; Page += MH_PAGE_BYTES) {
+    Leaf = FindLeaf (Tables, Page, &Level);
+    if ((Leaf == NULL) || ((*Leaf & Tables->CMask) == 0)) {
+      return FALSE;
+    }
+  }
+
+  return TRUE;
 }
 
 /** Replace the large page at an entry by a table of pages of the next size, with the same translation and rights. **/
@@ -53,35 +131,20 @@ Split (
   *Entry = (UINT64)(UINTN)Table | CMask | ENTRY_PRESENT | ENTRY_WRITABLE | (*Entry & ENTRY_USER);
 }
 
-BOOLEAN
+VOID
 SharePage (
-  IN OUT UINT64  *Root,
-  IN     UINTN   Levels,
-  IN     UINT64  CMask,
-  IN     UINT64  Address,
-  IN OUT UINT64  *Spare
+  IN     CONST PAGE_TABLES  *Tables,
+  IN     UINT64             Address,
+  IN OUT UINT64             *Spare
   )
 {
-  UINT64  *Entry;
-  UINT64  *Table;
+  UINT64  *Leaf;
   UINTN   Level;
 
-  Table = Root;
-  for (Level = Levels; Level > 0; Level--) {
-    Entry = &Table[(Address >> LevelShift (Level)) % TABLE_ENTRIES];
-    if ((*Entry & ENTRY_PRESENT) == 0) {
-      return FALSE;
-    }
-
-    if (Level == 1) {
-      *Entry &= ~CMask;
-    } else if ((*Entry & ENTRY_LARGE) != 0) {
-      Split (Entry, Level, CMask, Spare);
-      Spare += TABLE_ENTRIES;
-    }
-
-    Table = (UINT64 *)(UINTN)(*Entry & ENTRY_ADDRESS & ~CMask);
+  for (Leaf = FindLeaf (Tables, Address, &Level); Level > LEVEL_4K; Leaf = FindLeaf (Tables, Address, &Level)) {
+    Split (Leaf, Level, Tables->CMask, Spare);
+    Spare += TABLE_ENTRIES;
   }
 
-  return TRUE;
+  *Leaf &= ~Tables->CMask;
 }

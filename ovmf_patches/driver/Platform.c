@@ -1,5 +1,5 @@
 /** @file
-  What the CPU and the hypervisor are: SEV, and KVM's migration control.
+  What the CPU and the hypervisor are: SEV, the live page tables, and KVM's migration control.
 
   SPDX-License-Identifier: BSD-2-Clause-Patent
 **/
@@ -16,6 +16,10 @@
 /// Volume 2, 15.34.10: set in a guest that runs under SEV.
 #define MSR_SEV_STATUS      0xC0010131
 #define SEV_STATUS_ENABLED  BIT0
+#define SEV_STATUS_SNP      BIT2
+
+#define CR3_TABLE  0x000FFFFFFFFFF000ULL
+#define CR4_LA57   BIT12
 
 #define CPUID_FEATURES       1
 #define FEATURES_HYPERVISOR  BIT31
@@ -27,9 +31,11 @@
 #define KVM_FEATURES             1
 #define KVM_MIGRATION_CONTROL    BIT17
 
-UINT32
-ActiveCBit (
-  VOID
+/** MSR_SEV_STATUS, 0 where CPUID says that there is none: reading it would be #GP. **/
+STATIC
+UINT64
+SevStatus (
+  OUT UINT32  *CBit
   )
 {
   UINT32  Max;
@@ -42,11 +48,51 @@ ActiveCBit (
   }
 
   AsmCpuid (CPUID_ENCRYPTION, &Eax, &Ebx, NULL, NULL);
-  if (((Eax & ENCRYPTION_SEV) == 0) || ((AsmReadMsr64 (MSR_SEV_STATUS) & SEV_STATUS_ENABLED) == 0)) {
-    return 0;
-  }
+  *CBit = Ebx & ENCRYPTION_C_BIT;
+  return (Eax & ENCRYPTION_SEV) != 0 ? AsmReadMsr64 (MSR_SEV_STATUS) : 0;
+}
 
-  return Ebx & ENCRYPTION_C_BIT;
+VOID
+DetectSev (
+  OUT SEV  *Sev
+  )
+{
+  UINT64  Status;
+  UINT32  CBit;
+
+  ZeroMem (Sev, sizeof (*Sev));
+  Status = SevStatus (&CBit);
+  if ((Status & SEV_STATUS_ENABLED) != 0) {
+    Sev->CBit  = CBit;
+    Sev->CMask = 1ULL << CBit;
+    Sev->IsSnp = (Status & SEV_STATUS_SNP) != 0;
+  }
+}
+
+PAGE_TABLES
+LiveTables (
+  IN CONST SEV  *Sev
+  )
+{
+  PAGE_TABLES  Tables;
+
+  Tables.Root   = (UINT64 *)(UINTN)(AsmReadCr3 () & CR3_TABLE & ~Sev->CMask);
+  Tables.Levels = (AsmReadCr4 () & CR4_LA57) != 0 ? 5 : 4;
+  Tables.CMask  = Sev->CMask;
+  return Tables;
+}
+
+EFI_STATUS
+RequirePrivate (
+  IN CONST SEV   *Sev,
+  IN CONST VOID  *Data,
+  IN UINTN       Bytes
+  )
+{
+  PAGE_TABLES  Tables;
+
+  Tables = LiveTables (Sev);
+  return IsPrivate (&Tables, (UINT64)(UINTN)Data, Bytes) ? EFI_SUCCESS : EFI_SECURITY_VIOLATION;
 }
 
 BOOLEAN

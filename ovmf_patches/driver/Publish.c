@@ -28,7 +28,7 @@ ParseGuid (
 EFI_STATUS
 Publish (
   IN CONST struct mh_descriptor  *Descriptor,
-  IN UINT32                      CBit,
+  IN CONST SEV                   *Sev,
   IN CONST UINT8                 *Digest
   )
 {
@@ -43,8 +43,14 @@ Publish (
     return Status;
   }
 
+  Status = RequirePrivate (Sev, mPublished, sizeof (*mPublished));
+  if (EFI_ERROR (Status)) {
+    gBS->FreePool (mPublished);
+    return Status;
+  }
+
   mPublished->version      = MH_ABI_VERSION;
-  mPublished->c_bit        = CBit;
+  mPublished->c_bit        = Sev->CBit;
   mPublished->base         = Descriptor->home;
   mPublished->memory_bytes = Descriptor->memory_bytes;
   CopyMem (mPublished->sha256, Digest, sizeof (mPublished->sha256));

@@ -18,7 +18,8 @@
 
 .text
 
-# Reads both sections into the pool, and checks that nobody but this guest can write there.
+# Reads both sections into the pool, from the first volume that has the image, and checks that nobody but this guest can
+# write there.
 .global find_image
 find_image:
     frame
@@ -31,9 +32,19 @@ find_image:
     boot_service LocateHandleBuffer
     test rax, rax
     jnz .Lno_handles
+    mov rsi, [rbx + state.handles]
+    mov rdx, [rbx + state.handle_count]
+    shl rdx, 3
+    call check_private
+    test rax, rax
+    jnz .Lleave
+    # A volume that cannot say whether it has the image ends the search.
     mov rax, EFI_NOT_FOUND
     xor esi, esi
 .Lnext:
+    mov rcx, EFI_NOT_FOUND
+    cmp rax, rcx
+    jne .Lleave
     cmp rsi, [rbx + state.handle_count]
     jae .Lleave
     mov rcx, [rbx + state.handles]

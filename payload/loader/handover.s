@@ -8,8 +8,11 @@
 .extern make_shared
 
 .equ SEV_STATUS_SNP, 1 << 2
-.equ LEAF_HYPERVISOR, 0x40000000
-.equ LEAF_KVM_FEATURES, 0x40000001
+.equ LEAF_FEATURES, 1
+.equ FEATURE_HYPERVISOR, 1 << 31
+.equ LEAF_HYPERVISOR, 0x40000000                # other interfaces of the hypervisor may come before KVM's
+.equ LEAF_HYPERVISOR_END, 0x40010000
+.equ LEAF_HYPERVISOR_STEP, 0x100
 .equ FEATURE_MIGRATION_CONTROL, 1 << 17        # Linux, KVM_FEATURE_MIGRATION_CONTROL
 
 .text
@@ -58,15 +61,24 @@ hand_over:
 # The MSR is written only where KVM says that it has it: elsewhere that is #GP.
 tell_host:
     mov rsi, rbx
-    mov eax, LEAF_HYPERVISOR
+    mov eax, LEAF_FEATURES
+    cpuid
+    test ecx, FEATURE_HYPERVISOR
+    jz .Luntold
+    mov edi, LEAF_HYPERVISOR - LEAF_HYPERVISOR_STEP
+.Linterface:
+    add edi, LEAF_HYPERVISOR_STEP
+    cmp edi, LEAF_HYPERVISOR_END
+    jae .Luntold
+    mov eax, edi
     cpuid
     cmp ebx, 'K' | 'V' << 8 | 'M' << 16 | 'K' << 24
-    jne .Luntold
+    jne .Linterface
     cmp ecx, 'V' | 'M' << 8 | 'K' << 16 | 'V' << 24
-    jne .Luntold
+    jne .Linterface
     cmp edx, 'M'
-    jne .Luntold
-    mov eax, LEAF_KVM_FEATURES
+    jne .Linterface
+    lea eax, [rdi + 1]
     cpuid
     test eax, FEATURE_MIGRATION_CONTROL
     jz .Luntold

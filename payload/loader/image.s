@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# The image: its digest, its descriptor, and putting it in place.
+# The image: its digest, and putting it in place.
 
 .include "uefi.inc"
 .include "state.inc"
 
 .extern sha256
-
-.equ PAGE_SHIFT, 12
-.equ PAGE_MASK, MH_PAGE_BYTES - 1
-.equ FOUR_GIB, 1 << 32
 
 .text
 
@@ -27,110 +23,6 @@ check_digest:
     mov rax, EFI_COMPROMISED_DATA
     mov edx, 0
     cmove rax, rdx
-    leave_frame
-
-# What the loader uses of the descriptor has to make sense, or it would write outside of what it reserves.
-.global check_descriptor
-check_descriptor:
-    frame
-    mov rdx, [rbx + state.image]
-    mov rcx, [rbx + state.image_bytes]
-    cmp rcx, sizeof.mh_descriptor
-    jb .Lbad
-    mov rax, MH_DESCRIPTOR_MAGIC
-    cmp [rdx + mh_descriptor.magic], rax
-    jne .Lbad
-    cmp word ptr [rdx + mh_descriptor.version], MH_ABI_VERSION
-    jne .Lbad
-    cmp dword ptr [rdx + mh_descriptor.descriptor_bytes], sizeof.mh_descriptor
-    jne .Lbad
-    cmp [rdx + mh_descriptor.image_bytes], rcx
-    jne .Lbad
-
-    # Image below ring below end, the end below 4 GiB, all of them pages.
-    mov r8, [rdx + mh_descriptor.home]
-    mov r9, [rdx + mh_descriptor.memory_bytes]
-    mov r10d, [rdx + mh_descriptor.ring_offset]
-    cmp r10, rcx
-    jb .Lbad
-    cmp r10, r9
-    jae .Lbad
-    mov rax, FOUR_GIB
-    cmp r8, rax
-    jae .Lbad
-    sub rax, r8
-    cmp r9, rax
-    ja .Lbad
-    mov rax, r8
-    or rax, r9
-    or rax, r10
-    test eax, PAGE_MASK
-    jnz .Lbad
-    mov [rbx + state.base], r8
-
-    # The secret between image and ring.
-    mov eax, [rdx + mh_descriptor.secret_offset]
-    mov edi, [rdx + mh_descriptor.secret_bytes]
-    cmp rax, rcx
-    jb .Lbad
-    add rdi, rax
-    cmp rdi, r10
-    ja .Lbad
-    mov [rbx + state.secret_end], rdi
-
-    mov esi, [rdx + mh_descriptor.region_offset]
-    mov eax, [rdx + mh_descriptor.region_count]
-    cmp eax, MH_HANDOVER_REGIONS
-    ja .Lbad
-    imul rdi, rax, sizeof.mh_region
-    add rdi, rsi
-    cmp rdi, rcx
-    ja .Lbad
-    # The mirror sees the image at its home, or where the first tuple says.
-    test eax, eax
-    jz .Lseen
-    mov r8, [rdx + rsi + mh_region.mirror_gpa]
-.Lseen:
-    sub r8, [rdx + mh_descriptor.link_base]
-    mov [rbx + state.delta], r8
-    mov rax, [rdx + mh_descriptor.flags]
-    test al, MH_FLAG_FIXED_BASE
-    jz .Lmovable
-    test r8, r8
-    jnz .Lbad
-.Lmovable:
-    test al, MH_FLAG_FIXED_CBIT
-    jz .Lrelocations
-    mov rax, [rbx + state.c_bit]
-    cmp [rdx + mh_descriptor.c_bit], rax
-    jne .Lbad
-
-.Lrelocations:
-    mov esi, [rdx + mh_descriptor.relocation_offset]
-    mov eax, [rdx + mh_descriptor.relocation_count]
-    lea rdi, [rsi + sizeof.mh_relocation * rax]
-    cmp rdi, rcx
-    ja .Lbad
-    add rsi, rdx
-    add rdi, rdx
-.Lrelocation:
-    cmp rsi, rdi
-    je .Lgood
-    movzx eax, word ptr [rsi + mh_relocation.kinds]
-    test eax, ~(MH_RELOCATE_BASE | MH_RELOCATE_CBIT) & 0xffff
-    jnz .Lbad
-    movzx eax, word ptr [rsi + mh_relocation.count]
-    mov r8d, [rsi + mh_relocation.offset]
-    lea rax, [r8 + 8 * rax]
-    cmp rax, rcx
-    ja .Lbad
-    add rsi, sizeof.mh_relocation
-    jmp .Lrelocation
-.Lgood:
-    xor eax, eax
-    leave_frame
-.Lbad:
-    mov rax, EFI_LOAD_ERROR
     leave_frame
 
 # Copies the image to its reserved pages, clears what follows it there, and relocates it. The secret's pages stay as

@@ -79,7 +79,7 @@ make_shared:
     mov r13, rdi
     mov r14d, ecx
     mov rdx, rax
-    mov rax, EFI_NOT_FOUND
+    mov rax, EFI_SECURITY_VIOLATION
     test rdx, rdx
     jz .Lleave
 

@@ -5,6 +5,7 @@
 .include "uefi.inc"
 .include "state.inc"
 
+.extern check_private
 .extern free_pool
 
 .section .rodata
@@ -29,6 +30,11 @@ publish:
     boot_service AllocatePool
     test rax, rax
     jnz .Lnothing
+    mov rsi, [rbx + state.published]
+    mov edx, sizeof.mh_published
+    call check_private
+    test rax, rax
+    jnz .Lleave
     mov rdx, [rbx + state.published]
     mov dword ptr [rdx + mh_published.version], MH_ABI_VERSION
     mov eax, [rbx + state.c_bit]

@@ -13,8 +13,6 @@
 .equ C_BIT_FIELD, 0x3f
 .equ MSR_SEV_STATUS, 0xc0010131
 .equ SEV_STATUS_SEV, 1 << 0
-.equ C_BIT_LOWEST, 32
-.equ C_BIT_HIGHEST, 51
 
 .text
 
@@ -59,7 +57,9 @@ check_private:
     jb .Lshared
     cmp eax, C_BIT_HIGHEST
     ja .Lshared
-    lea r13, [rsi + rdx]
+    mov r13, rsi
+    add r13, rdx
+    jc .Lshared
     and rsi, -MH_PAGE_BYTES
 .Lpage:
     cmp rsi, r13

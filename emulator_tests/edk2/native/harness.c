@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
  * Runs the driver's portable parts as a process of this machine, under its sanitizers: requests on stdin, answers on
- * stdout. A request is a letter, four 64-bit numbers, and as many bytes as the last of them says.
+ * stdout. A request is a letter, five 64-bit numbers, and as many bytes as the last of them says.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -14,7 +14,7 @@
 #define TABLES ((void *)0x10000000)
 
 struct request {
-    uint64_t first, second, third, bytes;
+    uint64_t first, second, third, fourth, bytes;
 };
 
 static void put (const void *data, size_t bytes)
@@ -52,20 +52,40 @@ static void relocate (const struct request *request, uint8_t *data)
     put (data, request->bytes);
 }
 
-/* Levels, C-bit as a mask, address; tables that lie at TABLES, the last ones spare -> whether shared, the tables */
-static void share (const struct request *request, const uint8_t *data)
+/* Tables of the request, the first of them the root, with C-bit and levels of the request, at TABLES. */
+static PAGE_TABLES place (const struct request *request, const uint8_t *data)
 {
-    uint8_t *tables = mmap (TABLES, request->bytes, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    uint64_t *spare;
+    void *tables = mmap (TABLES, request->bytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 
     if (tables != TABLES)
         exit (1);
     memcpy (tables, data, request->bytes);
-    spare = (uint64_t *)(tables + request->bytes - SPARE_TABLES * MH_PAGE_BYTES);
-    put_number (SharePage ((uint64_t *)tables, request->first, request->second, request->third, spare));
-    put (tables, request->bytes);
-    munmap (tables, request->bytes);
+    return (PAGE_TABLES){ .Root = tables, .Levels = request->first, .CMask = request->second };
+}
+
+/* Levels, C-bit as a mask, address, bytes -> whether private */
+static void private (const struct request *request, const uint8_t *data)
+{
+    PAGE_TABLES tables = place (request, data);
+
+    put_number (IsPrivate (&tables, request->third, request->fourth));
+    munmap (TABLES, request->bytes);
+}
+
+/* Levels, C-bit as a mask, address; the last of the tables are spare -> level of the leaf or 0, the tables, shared */
+static void share (const struct request *request, const uint8_t *data)
+{
+    PAGE_TABLES tables = place (request, data);
+    UINTN level;
+    uint64_t *leaf = FindLeaf (&tables, request->third, &level);
+
+    put_number (leaf == NULL ? 0 : level);
+    if (leaf != NULL)
+        SharePage (&tables, request->third,
+                   tables.Root + (request->bytes - (level - 1) * MH_PAGE_BYTES) / sizeof *tables.Root);
+    put (TABLES, request->bytes);
+    munmap (TABLES, request->bytes);
 }
 
 int main (void)
@@ -88,6 +108,8 @@ int main (void)
             check (&request, data);
         else if (letter == 'r')
             relocate (&request, data);
+        else if (letter == 'p')
+            private (&request, data);
         else if (letter == 's')
             share (&request, data);
         else

@@ -1,0 +1,74 @@
+"""Hosts that answer CPUID in their own way, and CPUs that have more than ours."""
+
+from __future__ import annotations
+
+from mh_emulator.kvm.vcpu import Vcpu
+from mh_emulator.kvm.vm import KVM_FEATURES_LEAF, Vm
+from mh_emulator.msr import MSR_SEV_STATUS, Msrs
+from mh_emulator.parts import NO_LEAF, CpuidResult
+
+ENCRYPTION_LEAF = 0x8000_001F
+KVM_LEAF = KVM_FEATURES_LEAF - 1
+SECOND_INTERFACE = 0x100
+"""How far behind the first interface of a hypervisor its next one lies."""
+
+SEV_STATUS_SNP = 1 << 2
+
+
+class HidesSev(Vm):
+    """A host that tells the guest there is no SEV."""
+
+    def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
+        result = super().cpuid(leaf, subleaf)
+        return result._replace(eax=0) if leaf == ENCRYPTION_LEAF else result
+
+
+def names_c_bit(bit: int) -> type[Vm]:
+    """A host that names another bit."""
+
+    class NamesCBit(Vm):
+        def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
+            result = super().cpuid(leaf, subleaf)
+            return result._replace(ebx=result.ebx & ~0x3F | bit) if leaf == ENCRYPTION_LEAF else result
+
+    return NamesCBit
+
+
+class IsNoKvm(Vm):
+    """Another hypervisor, in whose leaf of features every bit means something else."""
+
+    def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
+        result = super().cpuid(leaf, subleaf)
+        return result._replace(ecx=result.ecx ^ 1) if leaf == KVM_LEAF else result
+
+
+class IsNoHypervisor(Vm):
+    """What lies at the hypervisor's leaves means nothing where CPUID does not say that there is one."""
+
+    def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
+        result = super().cpuid(leaf, subleaf)
+        return result._replace(ecx=result.ecx & ~(1 << 31)) if leaf == 1 else result
+
+
+class ShowsAnotherFirst(Vm):
+    """KVM with Hyper-V's interface before its own."""
+
+    def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
+        if leaf in {KVM_LEAF, KVM_FEATURES_LEAF}:
+            return NO_LEAF
+        is_second = leaf - SECOND_INTERFACE in {KVM_LEAF, KVM_FEATURES_LEAF}
+        return super().cpuid(leaf - SECOND_INTERFACE if is_second else leaf, subleaf)
+
+
+class _SnpMsrs(Msrs):
+    def read(self, index: int) -> int:
+        return super().read(index) | (SEV_STATUS_SNP if index == MSR_SEV_STATUS else 0)
+
+
+class HasSnp(Vm):
+    """A CPU that says of its guest that SNP is active."""
+
+    def create_vcpu(self) -> Vcpu:
+        vcpu = super().create_vcpu()
+        vcpu._core.msrs = _SnpMsrs(vcpu._core._engine, self)
+        return vcpu

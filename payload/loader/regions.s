@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: BSD-2-Clause-Patent
+#
+# The region tuples. Only `regions` has any; they show the helper at one distance from its home, the first from byte 0 on.
+
+.include "state.inc"
+
+.extern below
+
+.equ PAGE_MASK, MH_PAGE_BYTES - 1
+
+.text
+
+# As the checks of descriptor.s: r12 is the image, r14 the end of guest-physical space; carry where something is wrong.
+.global check_regions
+check_regions:
+    movzx eax, word ptr [r12 + mh_descriptor.scheme]
+    mov r9d, [r12 + mh_descriptor.region_count]
+    cmp eax, MH_SCHEME_REGIONS
+    je .Ltuples
+    cmp eax, MH_SCHEME_ALIAS_GPA
+    je .Lalias
+    cmp eax, MH_SCHEME_ALIAS_WINDOW
+    jne .Lbad
+.Lalias:
+    test r9d, r9d
+    jnz .Lbad
+    mov rax, [r12 + mh_descriptor.home]
+    cmp [r12 + mh_descriptor.link_base], rax
+    jne .Lbad
+    ret
+.Ltuples:
+    test r9d, r9d
+    jz .Lbad
+    cmp r9d, MH_HANDOVER_REGIONS
+    ja .Lbad
+    mov r8d, [r12 + mh_descriptor.region_offset]
+    add r8, r12
+    mov r10, [r8 + mh_region.mirror_gpa]
+    mov rax, [r12 + mh_descriptor.home]
+    cmp [r8 + mh_region.main_gpa], rax
+    jne .Lbad
+.Ltuple:
+    call check_tuple
+    jc .Lbad
+    add r8, sizeof.mh_region
+    dec r9d
+    jnz .Ltuple
+    clc
+    ret
+
+# The tuple at r8; r10 is where the mirror sees the first one. Keeps r8 to r14.
+check_tuple:
+    mov rax, [r8 + mh_region.main_gpa]
+    mov rdx, [r8 + mh_region.length]
+    mov rdi, [r8 + mh_region.mirror_gpa]
+    mov rcx, rax
+    or rcx, rdx
+    or rcx, rdi
+    test ecx, PAGE_MASK
+    jnz .Lbad
+    test rdx, rdx
+    jz .Lbad
+    sub rax, [r12 + mh_descriptor.home]
+    mov rsi, rax
+    mov rcx, [r12 + mh_descriptor.memory_bytes]
+    call below
+    jc .Lbad
+    mov rax, rdi
+    mov rcx, r14
+    call below
+    jc .Lbad
+    sub rdi, r10
+    cmp rdi, rsi
+    jne .Lbad
+    # Pages from the rings on are shared.
+    mov eax, [r12 + mh_descriptor.ring_offset]
+    xor ecx, ecx
+    cmp rsi, rax
+    setae cl
+    cmp [r8 + mh_region.kind], rcx
+    jne .Lbad
+    ret
+
+.if MH_REGION_PRIVATE != 0 || MH_REGION_SHARED != 1
+    .error "the kinds of regions are numbered in another way"
+.endif
+
+.Lbad:
+    stc
+    ret
