@@ -1,7 +1,11 @@
-"""The whole driver, built with edk2's headers for the emulated UEFI: emulated/mdepkg.c is its libraries."""
+"""The whole driver, built with edk2's headers in seconds: emulated/mdepkg.c is its libraries.
+
+It starts in the emulated UEFI, and in a stock image.
+"""
 
 from __future__ import annotations
 
+import struct
 import subprocess
 from pathlib import Path
 
@@ -18,6 +22,9 @@ _FLAGS = (
     "-nostdlib", "-shared", "-Wl,-e,_ModuleEntryPoint,--build-id=none,-z,defs",
 )  # fmt: skip
 _PE = ("-O", "pei-x86-64", "--subsystem=efi-bsd", "--section-alignment=4096", "--file-alignment=512")
+_PE_OFFSET, _CHARACTERISTICS, _RELOCS_STRIPPED = 0x3C, 22, 1 << 0
+"""Microsoft PE format: where the header's place is written, and in the header IMAGE_FILE_RELOCS_STRIPPED."""
+
 _SECTIONS = (".text", ".rodata", ".data", ".bss")
 
 
@@ -29,4 +36,11 @@ def build_driver(compiler: str, objcopy: str, include: Path, folder: Path) -> by
     subprocess.run([compiler, *_FLAGS, *includes, "-o", linked, *sources], check=True)
     sections = [word for name in _SECTIONS for word in ("-j", name)]
     subprocess.run([objcopy, *_PE, *sections, linked, driver], check=True)
-    return driver.read_bytes()
+    return _movable(driver.read_bytes())
+
+
+def _movable(data: bytes) -> bytes:
+    """The file without what objcopy says of it: that it runs at one address only. It has no address in it."""
+    characteristics = struct.unpack_from("<I", data, _PE_OFFSET)[0] + _CHARACTERISTICS
+    (flags,) = struct.unpack_from("<H", data, characteristics)
+    return data[:characteristics] + struct.pack("<H", flags & ~_RELOCS_STRIPPED) + data[characteristics + 2 :]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from emulator_tests.command.conftest import Command
-from emulator_tests.firmware.conftest import VARIABLES, Find
+from emulator_tests.firmware.conftest import VARIABLES, Find, build
+from mh_builder.firmware import inject
+from mh_builder.image.model import Image
 from mh_cli.ovmf_boot import Report
 from mh_qemu.machine import PROGRAM
 
@@ -35,6 +37,25 @@ def test_image_whose_variables_only_smm_writes(injected: Find, command: Command,
     refused = command("ovmf", "boot", injected("4M-secboot"))
     what = "this image keeps its variables in SMM and does not start without a store: give --vars"
     assert refused == (2, "", f"build.py: error: {what}\n")
+
+
+def test_the_driver_of_edk2_runs_in_a_stock_image(
+    stock: Find,
+    images: dict[str, Image],
+    command: Command,
+    program: Callable[[str], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the place of the loader that `ovmf inject` puts there."""
+    program(PROGRAM)
+    driver = build("`ovmf_patches/driver`")
+    monkeypatch.setattr(inject, "build_loader", lambda: driver)
+    path = tmp_path / "driver.fd"
+    path.write_bytes(inject.inject(stock("2M").read_bytes(), images["regions"].data))
+    outcome = command("ovmf", "boot", path, "--ram", "256M")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "equal to the image, byte for byte" in outcome.out
 
 
 def test_without_qemu(injected: Find, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

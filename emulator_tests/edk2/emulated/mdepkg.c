@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * What the driver takes from MdePkg's libraries, for a driver that the emulated UEFI starts. The declarations are
+ * What the driver takes from MdePkg's libraries, for one that is built without the rest of edk2. The declarations are
  * edk2's own; UefiDriverEntryPoint's part is _ModuleEntryPoint.
  */
 #include <PiDxe.h>
