@@ -150,6 +150,8 @@ class Booted:
         assert not self.firmware.services.tables
         assert not self.firmware.services.variables
         assert self.outcome.msr_writes == []
+        page = self.home + self.image.ring_offset
+        assert self.leaf(page).private is (self.sev and page not in self.shared)
 
     def leaf(self, address: int) -> Leaf:
         """How the firmware's live tables map an address."""
