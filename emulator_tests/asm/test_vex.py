@@ -39,6 +39,8 @@ def statement(mnemonic: str, form: vex._Form, chance: random.Random) -> str:
         if letter == "M" or (letter == "m" and chance.random() < 0.5):
             size = chance.choice(("", f"{name}word ptr "))
             operands.append(size + address(chance))
+        elif letter == "G":
+            operands.append(chance.choice(GENERAL))
         elif letter == "i":
             operands.append(str(chance.choice((0, 1, 0x10, 0x11, 0x80, 255))))
         else:
@@ -122,6 +124,10 @@ def test_a_number_that_depends_on_the_layout_takes_the_widest_form() -> None:
         ("vbroadcasti128 xmm0, [rax]", "'vbroadcasti128' does not take these operands"),
         ("vperm2i128 xmm0, xmm1, xmm2, 1", "'vperm2i128' does not take these operands"),
         ("vzeroall ymm0", "its forms are: none"),
+        ("vmovq xmm0, eax", "its forms are: xmm, 64-bit register"),
+        ("vmovq rax, xmm0", "'vmovq' does not take these operands"),
+        ("vmovq ymm0, rax", "'vmovq' does not take these operands"),
+        ("vpinsrq xmm0, xmm1, xmm2, 1", "'vpinsrq' does not take these operands"),
         ("vpshufd ymm0, ymm1, 256", "number 256 does not fit: 0 to 255"),
         ("vmovdqu ymm0, fs:[rax]", "takes no segment register here"),
         ("vmovdqu ymm0, [eax]", "takes 64-bit addresses here"),

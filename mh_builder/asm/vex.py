@@ -25,7 +25,8 @@ _XMM, _YMM, _BOTH = (128,), (256,), (128, 256)
 class _Form(NamedTuple):
     """One encoding. `operands` has a letter for each, in the order of the source.
 
-    r: ModRM.reg; v: VEX.vvvv; m: register or memory; M: memory only; R: register in ModRM.rm; i: 8-bit number.
+    r: ModRM.reg; v: VEX.vvvv; m: register or memory; M: memory only; R: register in ModRM.rm; i: 8-bit number;
+    G: 64-bit general register in ModRM.rm, which sets VEX.W.
     """
 
     operands: str
@@ -77,6 +78,8 @@ TABLE: dict[str, tuple[_Form, ...]] = {
     "vpsrldq": _shift(0x73, 3),
     "vmovdqa": _move(0x66),
     "vmovdqu": _move(0xF3),
+    "vmovq": (_Form("rG", 0x66, 1, 0x6E, _XMM),),
+    "vpinsrq": (_Form("rvGi", 0x66, 3, 0x22, _XMM),),
     "vbroadcasti128": (_Form("rM", 0x66, 2, 0x5A, _YMM, narrow="M"),),
     "vinserti128": (_Form("rvmi", 0x66, 3, 0x38, _YMM, narrow="m"),),
     "vextracti128": (_Form("mri", 0x66, 3, 0x39, _YMM, narrow="m"),),
@@ -109,12 +112,22 @@ def encode(line: Line, mnemonic: str, column: int, operands: tuple[Operand, ...]
     raise StatementError(column, f"'{mnemonic}' does not take these operands; its forms are: {_shown(mnemonic)}")
 
 
+_WORDS = {
+    "r": "{0}",
+    "v": "{0}",
+    "R": "{0}",
+    "m": "{0} or memory",
+    "M": "memory",
+    "G": "64-bit register",
+    "i": "number",
+}
+
+
 def _shown(mnemonic: str) -> str:
-    words = {"r": "{0}", "v": "{0}", "R": "{0}", "m": "{0} or memory", "M": "memory", "i": "number"}
     shown = []
     for form in TABLE[mnemonic]:
         wide = " or ".join("xmm" if width == 128 else "ymm" for width in form.widths)
-        items = (words[letter].format("xmm" if letter in form.narrow else wide) for letter in form.operands)
+        items = (_WORDS[letter].format("xmm" if letter in form.narrow else wide) for letter in form.operands)
         shown.append(", ".join(items) or "none")
     return "; ".join(shown)
 
@@ -125,24 +138,20 @@ def _match(form: _Form, operands: tuple[Operand, ...]) -> _Parts | None:
         return None
     if not operands:
         return _Parts(form.widths[0], form.extension, 0, None, None)
-    wide = [
-        registers.BITS[operand.name]
-        for letter, operand in zip(form.operands, operands, strict=True)
-        if isinstance(operand, Register) and letter not in form.narrow
-    ]
-    if len(set(wide)) != 1 or wide[0] not in form.widths:
+    length = _length(form, operands)
+    if length is None:
         return None
     reg, vvvv = form.extension, 0
     rm: Register | Memory | None = None
     immediate: Immediate | None = None
     for letter, operand in zip(form.operands, operands, strict=True):
-        width = 128 if letter in form.narrow else wide[0]
+        width = 128 if letter in form.narrow else length
         match letter, operand:
             case "r", Register(name):
                 reg = _number(name)
             case "v", Register(name):
                 vvvv = _number(name)
-            case "m" | "R", Register(name) if registers.BITS[name] == width and name in registers.VECTOR:
+            case "m" | "R" | "G", Register(name) if _fits(letter, name, width):
                 rm = operand
             case "m" | "M", Memory(size) if size in {0, width}:
                 rm = operand
@@ -150,11 +159,25 @@ def _match(form: _Form, operands: tuple[Operand, ...]) -> _Parts | None:
                 immediate = operand
             case _:
                 return None
-    return _Parts(wide[0], reg, vvvv, rm, immediate)
+    return _Parts(length, reg, vvvv, rm, immediate)
+
+
+def _length(form: _Form, operands: tuple[Operand, ...]) -> int | None:
+    """Give the bits of the vector registers, if they agree and the form allows them."""
+    lengths = {
+        registers.BITS[operand.name]
+        for letter, operand in zip(form.operands, operands, strict=True)
+        if isinstance(operand, Register) and letter not in form.narrow + "G"
+    }
+    return lengths.pop() if len(lengths) == 1 and lengths <= set(form.widths) else None
+
+
+def _fits(letter: str, name: str, width: int) -> bool:
+    return name in _CODES if letter == "G" else registers.BITS[name] == width and name in registers.VECTOR
 
 
 def _number(name: str) -> int:
-    return int(name[3:])
+    return _CODES[name] if name in _CODES else int(name[3:])
 
 
 def _shortest(form: _Form, parts: _Parts) -> tuple[_Form, _Parts]:
@@ -171,8 +194,9 @@ def _bytes(line: Line, form: _Form, parts: _Parts) -> Bytes:
     fields: tuple[Field, ...] = ()
     match parts.rm:
         case Register(name):
-            rex = _number(name) >> 3
-            modrm = bytes([0xC0 | (parts.reg & 7) << 3 | _number(name) & 7])
+            number = _number(name)
+            rex = number >> 3
+            modrm = bytes([0xC0 | (parts.reg & 7) << 3 | number & 7])
         case Memory():
             rex, modrm, fields = _memory(parts.rm, parts.reg & 7, tail)
     head = _vex(form, parts, rex) + bytes([form.opcode])
@@ -187,9 +211,10 @@ def _bytes(line: Line, form: _Form, parts: _Parts) -> Bytes:
 
 def _vex(form: _Form, parts: _Parts, rex: int) -> bytes:
     """Make the prefix; `rex` has bit 3 of the index and of the base or register in bits 1 and 0."""
-    low = (~parts.vvvv & 0xF) << 3 | (parts.length == 256) << 2 | _PREFIXES[form.prefix]
+    wide = "G" in form.operands
+    low = wide << 7 | (~parts.vvvv & 0xF) << 3 | (parts.length == 256) << 2 | _PREFIXES[form.prefix]
     r = ~parts.reg >> 3 & 1
-    if form.map == 1 and not rex:
+    if form.map == 1 and not rex and not wide:
         return bytes([0xC5, r << 7 | low])
     return bytes([0xC4, r << 7 | (~rex & 3) << 5 | form.map, low])
 
