@@ -5,6 +5,7 @@
  * the IV for each. The libraries are opened at run time, so none of their headers is needed.
  */
 #include <dlfcn.h>
+#include <emmintrin.h>
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
@@ -21,6 +22,8 @@ static struct {
     uint8_t tag[PAGES][TAG]; /* of `sealed` */
     uint8_t made[PAGES][TAG];
 } ring __attribute__((aligned(4096)));
+
+static uint8_t scratch[PAGE] __attribute__((aligned(4096))); /* private memory of the vCPU that opens */
 
 typedef int (*step)(unsigned page);
 
@@ -44,18 +47,19 @@ struct job {
     void *destination;
     uint64_t bytes;
     void *tag;
+    void *scratch;
 };
 
 static void *image_key;
 static int (*image_seal)(void *key, struct job *job);
-static int (*image_open)(void *key, struct job *job);
+static int (*image_open)(void *key, struct job *job, __m128i mask);
 static void (*alone)(void *key, const void *source, void *destination);
 
 void set_image(void *key, void *seal, void *open)
 {
     image_key = key;
     image_seal = (int (*)(void *, struct job *))seal;
-    image_open = (int (*)(void *, struct job *))open;
+    image_open = (int (*)(void *, struct job *, __m128i))open;
 }
 
 void set_alone(void *function)
@@ -65,14 +69,14 @@ void set_alone(void *function)
 
 int step_image_seal(unsigned page)
 {
-    struct job job = {next_iv(page), ring.aad[page], AAD, ring.plain[page], ring.output[page], PAGE, ring.made[page]};
+    struct job job = {next_iv(page), ring.aad[page], AAD, ring.plain[page], ring.output[page], PAGE, ring.made[page], 0};
     return image_seal(image_key, &job);
 }
 
 int step_image_open(unsigned page)
 {
-    struct job job = {ring.sealed_iv[page], ring.aad[page], AAD, ring.sealed[page], ring.output[page], PAGE, ring.tag[page]};
-    return image_open(image_key, &job);
+    struct job job = {ring.sealed_iv[page], ring.aad[page], AAD, ring.sealed[page], ring.output[page], PAGE, ring.tag[page], scratch};
+    return image_open(image_key, &job, _mm_set1_epi64x((long long)(0x9e3779b97f4a7c15u * ++fresh)));
 }
 
 int step_alone(unsigned page)

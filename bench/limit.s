@@ -104,19 +104,17 @@ aes_vaes:
 .global ghash_aesni
 ghash_aesni:
     mov ecx, MH_PAGE_BYTES
-    pxor xmm15, xmm15
+    pxor xmm12, xmm12
     movdqa xmm8, [rip + .Lswap]
 1:
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     movdqu xmm9, [rsi + \i * 16]
     pshufb xmm9, xmm8
 .if \i == 0
-    pxor xmm9, xmm15
-    pshufd xmm11, xmm9, 0x4e
-    multiply_first rdi, 7
+    pxor xmm9, xmm12
+    multiply_first xmm9, rdi, 7
 .else
-    pshufd xmm11, xmm9, 0x4e
-    multiply rdi, 7-\i
+    multiply xmm9, rdi, 7-\i
 .endif
 .endr
     reduce_low
@@ -124,7 +122,7 @@ ghash_aesni:
     add rsi, 128
     sub ecx, 128
     jnz 1b
-    movdqu [rdx], xmm15
+    movdqu [rdx], xmm12
     ret
 
 # Sixteen blocks to a reduction.

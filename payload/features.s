@@ -14,6 +14,7 @@
 
 .equ CR4_OSXSAVE, 1 << 18
 .equ XCR0_X87_SSE_AVX, 7
+.equ XCR0_SSE_AVX, 6
 
 .text
 
@@ -56,9 +57,24 @@ detect_features:
     xor edx, edx
     mov eax, XCR0_X87_SSE_AVX
     xsetbv
+    call avx_is_on              # a host may intercept XSETBV and skip it
+    jne .Ldetected
     or r9d, MH_FEATURE_VAES
 .Ldetected:
     mov eax, r9d
     pop rbx
     ret
 .endif
+
+# avx_is_on(): zero flag set if VEX instructions on ymm registers work now. Loses rax, rcx, rdx.
+.global avx_is_on
+avx_is_on:
+    mov rax, cr4
+    not eax
+    test eax, CR4_OSXSAVE
+    jnz 1f
+    xor ecx, ecx
+    xgetbv
+    and eax, XCR0_SSE_AVX
+    cmp eax, XCR0_SSE_AVX
+1:  ret

@@ -1,28 +1,23 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# AES-256-GCM with VAES and VPCLMULQDQ on 256-bit vectors: 16 blocks in a step. Everything that gcm.s says holds here;
-# it takes what is shorter than a step and what is left behind the last. The only file with VEX instructions.
+# AES-256-GCM with VAES and VPCLMULQDQ on 256-bit vectors: 16 blocks in a step. Everything that gcm.s says holds here,
+# its registers too; it takes what is shorter than a step and what is left behind the last. The only file with VEX
+# instructions.
 #
-# GHASH runs one step behind AES and both share the ports of the vector unit, so the instructions alternate.
-#
-# The counter of a step's first block is 16 n + 2. With 16 n in the lower 28 bits, the blocks of the first seven
-# vectors differ from it in the lowest four bits only: one exclusive-or each. The eighth vector has 16 n + 16 and 17.
-#
-# Registers: as in gcm.s; edx 16 n, ymm15 hash so far in its lower half, ymm9..ymm14 of GHASH, ymm8 round key.
+# The counter of a step's first block is 16 n + 2, so the blocks of the first seven vectors differ from that of
+# 16 n in the lowest four bits only: one exclusive-or each. The eighth vector has 16 n + 16 and 17.
 
 .include "gcm.inc"
 
 .extern gcm_begin
 .extern gcm_aesni_open
 .extern gcm_aesni_seal
-.extern gcm_open_rest
-.extern gcm_open_tag
+.extern gcm_decrypt_rest
+.extern gcm_return
 .extern gcm_seal_rest
-.extern gcm_seal_tag
+.extern gcm_verify_rest
 
 .equ STEP_BYTES, 256
-.equ frame.first, frame.lanes           # the block with counter 16 n, plus round key 0
-.equ frame.last, frame.lanes + 32       # the blocks of the eighth vector
 
 .section .rodata
 .balign 32
@@ -35,216 +30,284 @@
     .quad 1, 0xc200000000000000
 .endr
 .Lcounters:
-.irp i, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
     .quad 0, (\i) << 56
+.endr
+
+.Lsixteen:
+.rept 2
+    .quad 16, 0
 .endr
 
 .text
 
-# Stores the last word of a counter block plus round key 0.
-.macro set_counter counter, to
+# As counter_block of gcm.s, in both halves.
+.macro counter_blocks to, counter
     lea eax, [\counter]
     bswap eax
-    xor eax, r10d
-    mov dword ptr [r11 + \to + 12], eax
+    shl rax, 32
+    xor rax, r11
+    vmovq xmm\to, r10
+    vpinsrq xmm\to, xmm\to, rax, 1
+    vinserti128 ymm\to, ymm\to, xmm\to, 1
 .endm
 
-.macro cipher_round round
-    vbroadcasti128 ymm8, [rdi + (\round) * 16]
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    vaesenc ymm\i, ymm\i, ymm8
-.endr
+# As multiply_first and multiply of gcm.inc: two blocks times two powers, of which the first is H^(power).
+.macro wide_multiply_first block, power
+    vpshufd ymm14, ymm\block, 0x4e
+    vpclmulqdq ymm12, ymm\block, [rdi + gcm_key.first_power - ((\power) - 1) * 16], 0x00
+    vpxor ymm14, ymm14, ymm\block
+    vpclmulqdq ymm13, ymm\block, [rdi + gcm_key.first_power - ((\power) - 1) * 16], 0x11
+    vpclmulqdq ymm14, ymm14, [rdi + gcm_key.first_sum - ((\power) - 1) * 16], 0x00
 .endm
-
-# Two blocks times two powers, of which the first is H^(power): begins or adds to ymm12 (low), ymm13 (high), ymm14
-# (middle). The first slot takes the hash so far. The halves are exchanged in registers: loads across the stores of the
-# step before are slower than the shuffles.
-.macro hash_slot slot, power
-.if \slot == 0
-    vpxor ymm9, ymm15, [r11 + frame.wide]
-.else
-    vmovdqa ymm9, [r11 + frame.wide + (\slot) * 32]
-.endif
-    vpshufd ymm11, ymm9, 0x4e
-    vpxor ymm11, ymm11, ymm9
-.if \slot == 0
-    vpclmulqdq ymm12, ymm9, [rdi + gcm_key.first_power - ((\power) - 1) * 16], 0x00
-    vpclmulqdq ymm13, ymm9, [rdi + gcm_key.first_power - ((\power) - 1) * 16], 0x11
-    vpclmulqdq ymm14, ymm11, [rdi + gcm_key.first_sum - ((\power) - 1) * 16], 0x00
-.else
-    vpclmulqdq ymm10, ymm9, [rdi + gcm_key.first_power - ((\power) - 1) * 16], 0x00
-    vpclmulqdq ymm9, ymm9, [rdi + gcm_key.first_power - ((\power) - 1) * 16], 0x11
-    vpclmulqdq ymm11, ymm11, [rdi + gcm_key.first_sum - ((\power) - 1) * 16], 0x00
-    vpxor ymm12, ymm12, ymm10
-    vpxor ymm13, ymm13, ymm9
-    vpxor ymm14, ymm14, ymm11
-.endif
+.macro wide_multiply block, power
+    vpclmulqdq ymm15, ymm\block, [rdi + gcm_key.first_power - ((\power) - 1) * 16], 0x00
+    vpxor ymm12, ymm12, ymm15
+    vpclmulqdq ymm15, ymm\block, [rdi + gcm_key.first_power - ((\power) - 1) * 16], 0x11
+    vpxor ymm13, ymm13, ymm15
+    vpshufd ymm15, ymm\block, 0x4e
+    vpxor ymm\block, ymm\block, ymm15
+    vpclmulqdq ymm\block, ymm\block, [rdi + gcm_key.first_sum - ((\power) - 1) * 16], 0x00
+    vpxor ymm14, ymm14, ymm\block
 .endm
 
 # As reduce_low and reduce_high of gcm.inc, on both halves; then their sum.
-.macro reduce_wide_low
+.macro wide_reduce_low
     vpxor ymm14, ymm14, ymm12
-    vpclmulqdq ymm9, ymm12, [rip + .Lpoly], 0x10
+    vpclmulqdq ymm15, ymm12, [rip + .Lpoly], 0x10
     vpxor ymm14, ymm14, ymm13
     vpshufd ymm12, ymm12, 0x4e
     vpxor ymm14, ymm14, ymm12
-    vpxor ymm14, ymm14, ymm9
+    vpxor ymm14, ymm14, ymm15
 .endm
-.macro reduce_wide_high
-    vpclmulqdq ymm10, ymm14, [rip + .Lpoly], 0x10
-    vpshufd ymm15, ymm14, 0x4e
-    vpxor ymm15, ymm15, ymm13
-    vpxor ymm15, ymm15, ymm10
-    vextracti128 xmm9, ymm15, 1
-    vpxor xmm15, xmm15, xmm9
+.macro wide_reduce_high
+    vpclmulqdq ymm15, ymm14, [rip + .Lpoly], 0x10
+    vpshufd ymm12, ymm14, 0x4e
+    vpxor ymm12, ymm12, ymm13
+    vpxor ymm12, ymm12, ymm15
+    vextracti128 xmm15, ymm12, 1
+    vpxor xmm12, xmm12, xmm15
 .endm
 
-# From the state of gcm_begin to that of the first step. A hash of earlier groups goes to the block after the zeros.
-.balign 16, 0xcc
-.Lbegin:
-    vpxor xmm0, xmm15, [r11 + frame.blocks]
-    vmovdqa [r11 + frame.blocks], xmm0
-    vpxor xmm15, xmm15, xmm15
-.irp i, 0, 1, 2, 3
-    vmovdqa [r11 + frame.wide + \i * 32], ymm15
-.endr
-    xor edx, edx
-    set_counter rdx, frame.first
-    set_counter rdx+16, frame.last
-    set_counter rdx+17, frame.last+16
-    ret
-
-# All rounds but the last for 16 blocks in ymm0..ymm7, the last round key in ymm8; hashes the 16 blocks of the frame.
+# Adds the 16 byte-swapped blocks in ymm0..ymm7 to the hash. Loses them.
 .balign 64, 0xcc
-.Lstep:
-    vbroadcasti128 ymm8, [r11 + frame.first]
-.irp i, 0, 1, 2, 3, 4, 5, 6
-    vpxor ymm\i, ymm8, [rip + .Lcounters + \i * 32]
+.Lhash_step:
+    vpxor ymm0, ymm0, ymm12
+    wide_multiply_first 0, 16
+.irp i, 1, 2, 3, 4, 5, 6, 7
+    wide_multiply \i, 16-2*\i
 .endr
-    vmovdqu ymm7, [r11 + frame.last]
-.irp round, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
-    cipher_round \round
-.if \round == 1
-    add edx, 16
-    set_counter rdx, frame.first
-.elseif \round == 2
-    set_counter rdx+16, frame.last
-    set_counter rdx+17, frame.last+16
-.endif
-.if (\round >= 3) && (\round <= 10)
-    hash_slot \round-3, 16-2*(\round-3)
-.elseif \round == 11
-    reduce_wide_low
-.elseif \round == 13
-    reduce_wide_high
-.endif
-.endr
-    vbroadcasti128 ymm8, [rdi + 224]
+    wide_reduce_low
+    wide_reduce_high
     ret
 
-# Hashes the 16 blocks of the frame and the lengths: what is left when the data is whole steps. The tag to xmm0, its
-# address to rsi.
-.balign 16, 0xcc
-.Lfinish:
-    mov rdx, [rsi + gcm_job.bytes]
-    mov rax, [rsi + gcm_job.aad_bytes]
-    mov rsi, [rsi + gcm_job.tag]
-    shl rdx, 3
-    shl rax, 3
-    mov [r11 + frame.blocks + 128], rdx
-    mov [r11 + frame.blocks + 136], rax
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    hash_slot \i, 17-2*\i
+# A round for one set of four vectors.
+.macro cipher_set round, a, b, c, d
+    vbroadcasti128 ymm15, [rdi + (\round) * 16]
+.irp i, \a, \b, \c, \d
+    vaesenc ymm\i, ymm\i, ymm15
 .endr
-    vmovdqa xmm9, [r11 + frame.blocks + 128]
-    vpshufd xmm11, xmm9, 0x4e
-    vpxor xmm11, xmm11, xmm9
-    vpclmulqdq xmm10, xmm9, [rdi + gcm_key.first_power], 0x00
-    vpclmulqdq xmm9, xmm9, [rdi + gcm_key.first_power], 0x11
-    vpclmulqdq xmm11, xmm11, [rdi + gcm_key.first_sum], 0x00
-    vpxor ymm12, ymm12, ymm10
-    vpxor ymm13, ymm13, ymm9
-    vpxor ymm14, ymm14, ymm11
-    reduce_wide_low
-    reduce_wide_high
-    vpshufb xmm0, xmm15, [rip + .Lswap]
-    vpxor xmm0, xmm0, [r11 + frame.mask]
-    vzeroupper
-    ret
-
-# To the state of gcm_begin: eight blocks in the frame, eight hashed.
-.balign 16, 0xcc
-.Lhand_over:
-.irp i, 0, 1, 2, 3
-    hash_slot \i, 8-2*\i
-.endr
-    reduce_wide_low
-    reduce_wide_high
-    vzeroupper
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    set_counter rdx+2+\i, frame.lanes+16*\i
-.endr
-    add edx, 10
-    ret
-
-.macro crypt seal
-    enter_frame
-    call gcm_begin
-    call .Lbegin
-    sub rcx, STEP_BYTES
-.Lloop\@:
-    call .Lstep
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-.if \seal
-    vpxor ymm9, ymm8, [r8 + \i * 32]
-    vaesenclast ymm\i, ymm\i, ymm9
-    vmovdqu [r9 + \i * 32], ymm\i
-    vpshufb ymm9, ymm\i, [rip + .Lswap]
-.else
-    vmovdqu ymm9, [r8 + \i * 32]
-    vpxor ymm10, ymm8, ymm9
-    vaesenclast ymm\i, ymm\i, ymm10
-    vmovdqu [r9 + \i * 32], ymm\i
-    vpshufb ymm9, ymm9, [rip + .Lswap]
-.endif
-    vmovdqa [r11 + frame.wide + \i * 32], ymm9
-.endr
-    add r8, STEP_BYTES
-    add r9, STEP_BYTES
-    sub rcx, STEP_BYTES
-    jae .Lloop\@
-    add rcx, STEP_BYTES
-    jnz .Lrest\@
-    call .Lfinish
-.if \seal
-    jmp gcm_seal_tag
-.else
-    jmp gcm_open_tag
-.endif
-.Lrest\@:
-    call .Lhand_over
-.if \seal
-    jmp gcm_seal_rest
-.else
-    jmp gcm_open_rest
-.endif
 .endm
 
-# gcm_vaes_seal(rdi: gcm_key, rsi: gcm_job)
+# The last round, with the source of a set, which begins at r8 + \from. Loses u, v.
+.macro last_round from, a, b, c, d, u, v
+    vbroadcasti128 ymm15, [rdi + 224]
+    vpxor ymm\u, ymm15, [r8 + \from]
+    vpxor ymm\v, ymm15, [r8 + \from + 32]
+    vaesenclast ymm\a, ymm\a, ymm\u
+    vaesenclast ymm\b, ymm\b, ymm\v
+    vpxor ymm\u, ymm15, [r8 + \from + 64]
+    vpxor ymm\v, ymm15, [r8 + \from + 96]
+    vaesenclast ymm\c, ymm\c, ymm\u
+    vaesenclast ymm\d, ymm\d, ymm\v
+    vmovdqu [r9 + \from], ymm\a
+    vmovdqu [r9 + \from + 32], ymm\b
+    vmovdqu [r9 + \from + 64], ymm\c
+    vmovdqu [r9 + \from + 96], ymm\d
+.endm
+
+# gcm_vaes_seal(rdi: gcm_key, rsi: gcm_job) -> eax: 0
 .balign 16, 0xcc
 .global gcm_vaes_seal
 gcm_vaes_seal:
     cmp qword ptr [rsi + gcm_job.bytes], STEP_BYTES
     jb gcm_aesni_seal
-    crypt 1
+    call gcm_begin
+    counter_blocks 15, rdx-2
+    vpxor ymm8, ymm15, [rip + .Lcounters + 2*16]
+    vpxor ymm9, ymm15, [rip + .Lcounters + 4*16]
+    vpxor ymm10, ymm15, [rip + .Lcounters + 6*16]
+    vpxor ymm11, ymm15, [rip + .Lcounters + 8*16]
+.irp round, 1, 2, 3, 4, 5, 6, 7
+    cipher_set \round, 8, 9, 10, 11
+.endr
+    vpxor xmm0, xmm0, xmm0
+    vpxor xmm1, xmm1, xmm1
+    vpxor xmm2, xmm2, xmm2
+    vpxor xmm3, xmm3, xmm3
+    vmovdqa xmm13, xmm12
+    vmovdqa xmm14, xmm12
+    vpxor xmm12, xmm12, xmm12
+    sub rcx, STEP_BYTES
+.Lseal_step:
+    vbroadcasti128 ymm15, [rdi + 8*16]
+    vaesenc ymm4, ymm8, ymm15
+    vaesenc ymm5, ymm9, ymm15
+    vaesenc ymm6, ymm10, ymm15
+    vaesenc ymm7, ymm11, ymm15
+    vmovdqa ymm15, [rip + .Lswap]
+    vpshufb ymm8, ymm0, ymm15
+    vpshufb ymm9, ymm1, ymm15
+    vpshufb ymm10, ymm2, ymm15
+    vpshufb ymm11, ymm3, ymm15
+    wide_multiply 8, 8
+    counter_blocks 15, rdx-2
+    vpxor ymm0, ymm15, [rip + .Lcounters + 10*16]
+    vpxor ymm1, ymm15, [rip + .Lcounters + 12*16]
+    vpxor ymm2, ymm15, [rip + .Lcounters + 14*16]
+    add edx, 16
+    counter_blocks 8, rdx-2
+    vpxor ymm3, ymm8, [rip + .Lcounters]
+    cipher_set 1, 0, 1, 2, 3
+    wide_multiply 9, 6
+    cipher_set 9, 4, 5, 6, 7
+    cipher_set 2, 0, 1, 2, 3
+    wide_multiply 10, 4
+    cipher_set 10, 4, 5, 6, 7
+    cipher_set 3, 0, 1, 2, 3
+    wide_multiply 11, 2
+    cipher_set 11, 4, 5, 6, 7
+    cipher_set 4, 0, 1, 2, 3
+    wide_reduce_low
+    cipher_set 12, 4, 5, 6, 7
+    cipher_set 5, 0, 1, 2, 3
+    cipher_set 13, 4, 5, 6, 7
+    wide_reduce_high
+    cipher_set 6, 0, 1, 2, 3
+    last_round 0, 4, 5, 6, 7, 9, 10
+    cipher_set 7, 0, 1, 2, 3
 
-# gcm_vaes_open(rdi: gcm_key, rsi: gcm_job) -> eax: 0, or 1 when the tag is wrong
+    vpxor ymm9, ymm8, [rip + .Lcounters + 4*16]
+    vpxor ymm10, ymm8, [rip + .Lcounters + 6*16]
+    vpxor ymm11, ymm8, [rip + .Lcounters + 8*16]
+    vpxor ymm8, ymm8, [rip + .Lcounters + 2*16]
+    cipher_set 8, 0, 1, 2, 3
+    vmovdqa ymm15, [rip + .Lswap]
+    vpshufb ymm4, ymm4, ymm15
+    vpshufb ymm5, ymm5, ymm15
+    vpshufb ymm6, ymm6, ymm15
+    vpshufb ymm7, ymm7, ymm15
+    vpxor ymm4, ymm4, ymm12
+    cipher_set 1, 8, 9, 10, 11
+    wide_multiply_first 5, 14
+    cipher_set 9, 0, 1, 2, 3
+    cipher_set 2, 8, 9, 10, 11
+    wide_multiply 6, 12
+    cipher_set 10, 0, 1, 2, 3
+    cipher_set 3, 8, 9, 10, 11
+    wide_multiply 7, 10
+    cipher_set 11, 0, 1, 2, 3
+    cipher_set 4, 8, 9, 10, 11
+    wide_multiply 4, 16
+    cipher_set 12, 0, 1, 2, 3
+    cipher_set 5, 8, 9, 10, 11
+    cipher_set 13, 0, 1, 2, 3
+    cipher_set 6, 8, 9, 10, 11
+    last_round 128, 0, 1, 2, 3, 5, 6
+    cipher_set 7, 8, 9, 10, 11
+    add r8, STEP_BYTES
+    add r9, STEP_BYTES
+    sub rcx, STEP_BYTES
+    jae .Lseal_step
+    add rcx, STEP_BYTES
+    vmovdqa ymm15, [rip + .Lswap]
+    vpshufb ymm0, ymm0, ymm15
+    vpshufb ymm1, ymm1, ymm15
+    vpshufb ymm2, ymm2, ymm15
+    vpshufb ymm3, ymm3, ymm15
+    wide_multiply 0, 8
+    wide_multiply 1, 6
+    wide_multiply 2, 4
+    wide_multiply 3, 2
+    wide_reduce_low
+    wide_reduce_high
+    vzeroupper
+    jmp gcm_seal_rest
+
+# gcm_vaes_open(rdi: gcm_key, rsi: gcm_job, xmm8: mask) -> eax: 0, or 1 when the tag is wrong
 .balign 16, 0xcc
 .global gcm_vaes_open
 gcm_vaes_open:
     cmp qword ptr [rsi + gcm_job.bytes], STEP_BYTES
     jb gcm_aesni_open
-    crypt 0
+    call gcm_begin
+    mov r9, [rsi + gcm_job.scratch]
+    vinserti128 ymm8, ymm8, xmm8, 1
+    vmovdqa xmm12, xmm12                # clears the upper half
+    vmovdqa ymm10, [rip + .Lswap]
+    sub rcx, STEP_BYTES
+.Lverify_step:
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    vmovdqu ymm\i, [r8 + \i * 32]
+    vpxor ymm9, ymm\i, ymm8
+    vmovdqu [r9 + \i * 32], ymm9
+    vpshufb ymm\i, ymm\i, ymm10
+.if \i == 0
+    vpxor ymm0, ymm0, ymm12
+.elseif \i == 1
+    wide_multiply_first 1, 14
+.else
+    wide_multiply \i, 16-2*\i
+.endif
+.endr
+    wide_multiply 0, 16
+    wide_reduce_low
+    wide_reduce_high
+    add r8, STEP_BYTES
+    add r9, STEP_BYTES
+    sub rcx, STEP_BYTES
+    jae .Lverify_step
+    add rcx, STEP_BYTES
+    vzeroupper
+    call gcm_verify_rest
+    jnz gcm_return
+
+    vinserti128 ymm10, ymm8, xmm8, 1
+    vbroadcasti128 ymm9, [rdi + 224]
+    vpxor ymm10, ymm10, ymm9
+    counter_blocks 12, rdx-2
+    vbroadcasti128 ymm13, [rdi]
+    vpxor ymm11, ymm12, ymm13
+    vpshufb ymm11, ymm11, [rip + .Lswap]
+    sub rcx, STEP_BYTES
+.Ldecrypt_step:
+    vpaddd ymm11, ymm11, [rip + .Lsixteen]
+.irp i, 0, 1, 2, 3, 4, 5, 6
+    vpxor ymm\i, ymm12, [rip + .Lcounters + (\i + 1) * 32]
+.endr
+    vpshufb ymm12, ymm11, [rip + .Lswap]
+    vpxor ymm12, ymm12, ymm13
+    vpxor ymm7, ymm12, [rip + .Lcounters]
+    add edx, 16
+.irp offset, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208
+    vbroadcasti128 ymm9, [rdi + \offset]
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    vaesenc ymm\i, ymm\i, ymm9
+.endr
+.endr
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    vpxor ymm9, ymm10, [r8 + \i * 32]
+    vaesenclast ymm\i, ymm\i, ymm9
+    vmovdqu [r9 + \i * 32], ymm\i
+.endr
+    add r8, STEP_BYTES
+    add r9, STEP_BYTES
+    sub rcx, STEP_BYTES
+    jae .Ldecrypt_step
+    add rcx, STEP_BYTES
+    vzeroupper
+    call gcm_decrypt_rest
+    jmp gcm_return
 
 # gcm_vaes_wipe(): all vector registers, their upper halves as well
 .global gcm_vaes_wipe

@@ -1,37 +1,67 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# The choice of a kernel, and of how to wipe behind it, by what the CPU has. A gcm_job and its buffers are as gcm.inc and gcm.s say.
+# AES-256-GCM for the helper: the key is checked, then the kernel chosen by what the CPU has. And how to wipe behind it.
+# A gcm_job and its buffers are as gcm.inc and gcm.s say.
 
 .include "vcpu.inc"
 
+.extern aes256_block
+.extern avx_is_on
+.extern gcm_aesni_matches
 .extern gcm_aesni_open
 .extern gcm_aesni_seal
+.extern gcm_return
 .extern gcm_vaes_open
 .extern gcm_vaes_seal
 .extern gcm_vaes_wipe
 
 .text
 
-# gcm_seal(rdi: gcm_key, rsi: gcm_job)
+# gcm_seal(rdi: gcm_key, rsi: gcm_job) -> eax: GCM_DONE, GCM_NO_KEY
 .global gcm_seal
 gcm_seal:
+    call .Lcheck_key
+    jnz .Lno_key
     test dword ptr [rdi + gcm_key.features], MH_FEATURE_VAES
     jz gcm_aesni_seal
     jmp gcm_vaes_seal
 
-# gcm_open(rdi: gcm_key, rsi: gcm_job) -> eax: 0, or 1 when the tag is wrong
+# gcm_open(rdi: gcm_key, rsi: gcm_job, xmm0: mask) -> eax: GCM_DONE, GCM_WRONG_TAG, GCM_NO_KEY
 #
-# The destination must be private: it holds plaintext before the tag is known to be good.
+# The scratch holds the source under the mask afterwards. The mask must be a secret from the host and never serve twice.
+# The destination is written only when the tag is right; it may be shared memory or guest RAM.
 .global gcm_open
 gcm_open:
+    movdqa xmm8, xmm0
+    call .Lcheck_key
+    jnz .Lno_key
     test dword ptr [rdi + gcm_key.features], MH_FEATURE_VAES
     jz gcm_aesni_open
     jmp gcm_vaes_open
 
-# wipe_vectors(): what a kernel that did not return may have left
+# gcm_matches(rdi: gcm_key, rsi: gcm_job) -> eax: GCM_DONE when the source, sealed, has the tag of the job, else
+# GCM_WRONG_TAG; or GCM_NO_KEY. Writes nothing.
+.global gcm_matches
+gcm_matches:
+    call .Lcheck_key
+    jz gcm_aesni_matches
+.Lno_key:
+    mov eax, GCM_NO_KEY
+    jmp gcm_return
+
+# Zero flag set if the schedule of the key at rdi is whole. Loses xmm0, xmm1.
+.Lcheck_key:
+    pxor xmm0, xmm0
+    call aes256_block
+    pxor xmm0, [rdi + gcm_key.check]
+    ptest xmm0, xmm0
+    ret
+
+# wipe_vectors(): what a kernel that did not return may have left. Whether there are upper halves is asked of the CPU: a
+# host that has switched AVX off since they were used can make no VEX instruction fault here.
 .global wipe_vectors
 wipe_vectors:
-    test dword ptr [r12 + vcpu.features], MH_FEATURE_VAES
-    jnz gcm_vaes_wipe
     wipe_xmm
+    call avx_is_on
+    je gcm_vaes_wipe
     ret

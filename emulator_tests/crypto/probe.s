@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# probe(rdi: record): calls a kernel on a stack of its own and records every register at its return.
+# probe(rdi: record): calls a kernel on a stack of its own and records every register at its return. Vector registers but
+# xmm0 are all ones at the call.
 
 .equ record.target, 0
 .equ record.arguments, 8        # rdi, rsi, rdx, rcx
@@ -8,7 +9,7 @@
 .equ record.saved, 48
 .equ record.flags, 56
 .equ record.general, 64         # in the order of the encoding, rax..r15; rsp is left out
-.equ record.vector, 192
+.equ record.vector, 192         # at the call that of xmm0, at the return all
 
 # With ymm registers where WIDE is defined.
 .macro record_vectors
@@ -40,6 +41,7 @@ probe:
     pcmpeqd xmm\i, xmm\i
 .endif
 .endr
+    movdqu xmm0, [rdi + record.vector]  # keeps the upper half
     mov rax, [rdi + record.target]
     mov rsi, [rdi + record.arguments + 8]
     mov rdx, [rdi + record.arguments + 16]

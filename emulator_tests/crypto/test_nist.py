@@ -57,8 +57,8 @@ def opens(engine: Engine, item: Vector, skew: int = 0) -> bool:
     """Whether the verdict on a vector is right, and the plaintext of a good one."""
     engine.reset()
     key = make_key(engine, item.key)
-    verdict, found = unseal(engine, key, item.iv, item.aad, item.ciphertext + item.tag, skew=skew)
-    return (verdict, found) == (0, item.plaintext) if item.good else verdict == 1
+    found = unseal(engine, key, item.iv, item.aad, item.ciphertext + item.tag, skew=skew)
+    return found == (item.plaintext if item.good else None)
 
 
 def test_opens_every_vector_with_a_whole_tag(native: Engine) -> None:
