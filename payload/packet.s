@@ -135,6 +135,12 @@ open_packet:
 1:  lea rdx, [r12 + vcpu.bounce]
     mov rsi, [r13 + lane.slot_data]
     call describe
+    mov rax, [rsi + gcm_job.destination]
+    mov [rsi + gcm_job.scratch], rax
+    rdrand rcx
+    rdrand rdx
+    movq xmm0, rcx
+    pinsrq xmm0, rdx, 1
     call gcm_open
     test eax, eax
     jnz .Lbad_tag
