@@ -22,6 +22,8 @@
 
 .include "gcm.inc"
 
+.equ STEP_BYTES, 256            # 16 blocks, which share a reduction
+
 .extern aes256_block
 .extern aes256_expand
 
@@ -31,7 +33,7 @@
     .byte 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0
 .Lpoly: # x^128 + x^127 + x^126 + x^121 + 1, reflected: the upper half, and what a shifted-out bit folds to
     .quad 1, 0xc200000000000000
-.Lcounters:
+.Lcounters: # what a counter block of 8 n differs in from those that follow
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     .quad 0, (\i) << 56
 .endr
@@ -75,12 +77,15 @@ gcm_key_init:
     wipe_xmm
     ret
 
-# xmm\to = the block with \counter plus round key 0. Loses rax.
-.macro counter_block to, counter
+# The block with a counter plus round key 0: its upper half in rax, all of it.
+.macro counter_half counter
     lea eax, [\counter]
     bswap eax
     shl rax, 32
     xor rax, r11
+.endm
+.macro counter_block to, counter
+    counter_half \counter
     movq \to, r10
     pinsrq \to, rax, 1
 .endm
@@ -159,52 +164,6 @@ gcm_key_init:
     reduce_high
     ret
 
-# Adds the eight byte-swapped blocks in xmm0..xmm7 to the hash. Loses them.
-.balign 64, 0xcc
-.Lhash_eight:
-    pxor xmm0, xmm12
-    multiply_first xmm0, rdi, 7
-.irp i, 1, 2, 3, 4, 5, 6, 7
-    multiply xmm\i, rdi, 7-\i
-.endr
-    reduce_low
-    reduce_high
-    ret
-
-# What .Lcipher_eight needs, for a first counter of 8 n + 2: xmm11 the block of 8 n plus round key 0, xmm10 that block
-# byte-swapped. Loses rax.
-.balign 16, 0xcc
-.Lbegin_eight:
-    counter_block xmm11, rdx-2
-    movdqa xmm10, xmm11
-    pxor xmm10, [rdi]
-    pshufb xmm10, [rip + .Lswap]
-    ret
-
-# All rounds but the last for the next eight blocks in xmm0..xmm7; round key 14 in xmm9.
-.balign 64, 0xcc
-.Lcipher_eight:
-.irp i, 0, 1, 2, 3, 4, 5
-    movdqa xmm\i, xmm11
-    pxor xmm\i, [rip + .Lcounters + (\i + 2) * 16]
-.endr
-    paddd xmm10, [rip + .Leight]
-    movdqa xmm6, xmm10
-    pshufb xmm6, [rip + .Lswap]
-    pxor xmm6, [rdi]
-    movdqa xmm11, xmm6
-    movdqa xmm7, xmm6
-    pxor xmm7, [rip + .Lcounters + 16]
-    add edx, 8
-.irp offset, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208
-    movdqa xmm9, [rdi + \offset]
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    aesenc xmm\i, xmm9
-.endr
-.endr
-    movdqa xmm9, [rdi + 224]
-    ret
-
 # What every kernel begins with, from the arguments to the hash of the additional data. Loses xmm0.
 .balign 16, 0xcc
 .global gcm_begin
@@ -277,126 +236,147 @@ gcm_begin:
 .endr
 .endm
 
-# The last round for a set, with its source, which begins at r8 + from; then byte-swapped. Loses t.
-.macro last_round from, a, b, c, d, t
-    movdqa xmm15, [rdi + 224]
-.set place, \from
-.irp i, \a, \b, \c, \d
-    movdqu xmm\t, [r8 + place]
-    pxor xmm\t, xmm15
-    aesenclast xmm\i, xmm\t
-    movdqu [r9 + place], xmm\i
-    .set place, place + 16
+# Sealing takes sets of four blocks, and three sets at once, so that AES and GHASH run side by side: the second half of
+# one set's rounds, the first half of the next one's, and the hash of the set before. Four sets share a reduction.
+#
+# Between sets: xmm0..xmm3 the set whose rounds are half done; xmm5..xmm7 the blocks to hash of the one before, whose first
+# one is in the sum already; xmm8 the block with the counter of the set after it less 2, a multiple of 4, plus round key 0. A
+# product with the last block to hash takes the power at rbx + first_power.
+
+# xmm0..xmm3 = the counter blocks of the next set plus round key 0. Loses rax.
+.macro next_set
+    movdqa xmm0, xmm8
+    movdqa xmm1, xmm8
+    pxor xmm0, [rip + .Lcounters + 2 * 16]
+    pxor xmm1, [rip + .Lcounters + 3 * 16]
+    counter_half rdx+2
+    pinsrq xmm8, rax, 1
+    movdqa xmm2, xmm8
+    movdqa xmm3, xmm8
+    pxor xmm3, [rip + .Lcounters + 1 * 16]
+    add edx, 4
+.endm
+
+# Before the first set stand zero blocks, and a sum whose remainder is the hash so far. Loses rax, xmm15.
+.balign 16, 0xcc
+.Lbegin_sets:
+    counter_block xmm8, rdx-2
+    next_set
+.irp round, 1, 2, 3, 4, 5, 6, 7
+    cipher_set \round, 0, 1, 2, 3
 .endr
+.irp i, 5, 6, 7
+    pxor xmm\i, xmm\i
+.endr
+    movdqa xmm13, xmm12
+    movdqa xmm14, xmm12
+    pxor xmm12, xmm12
+    mov rbx, rdi
+    ret
+
+# Hashes what is left to hash and makes the ciphertext of the next set in xmm4..xmm7. Loses rax, xmm9..xmm11, xmm15.
+.balign 64, 0xcc
+.Lset:
+    movdqa xmm9, xmm5
+    movdqa xmm10, xmm6
+    movdqa xmm11, xmm7
+    movdqa xmm4, xmm0
+    movdqa xmm5, xmm1
+    movdqa xmm6, xmm2
+    movdqa xmm7, xmm3
+    cipher_set 8, 4, 5, 6, 7
+    next_set
+    cipher_set 1, 0, 1, 2, 3
+    cipher_set 9, 4, 5, 6, 7
+    multiply xmm9, rbx, 2
+    cipher_set 2, 0, 1, 2, 3
+    cipher_set 10, 4, 5, 6, 7
+    multiply xmm10, rbx, 1
+    cipher_set 3, 0, 1, 2, 3
+    cipher_set 11, 4, 5, 6, 7
+    multiply xmm11, rbx, 0
+    cipher_set 4, 0, 1, 2, 3
+    cipher_set 12, 4, 5, 6, 7
+    cipher_set 5, 0, 1, 2, 3
+    cipher_set 13, 4, 5, 6, 7
+    cipher_set 6, 0, 1, 2, 3
+    movdqa xmm15, [rdi + 224]
+    movdqu xmm9, [r8]
+    movdqu xmm10, [r8 + 16]
+    movdqu xmm11, [r8 + 32]
+    pxor xmm9, xmm15
+    pxor xmm10, xmm15
+    pxor xmm11, xmm15
+    aesenclast xmm4, xmm9
+    aesenclast xmm5, xmm10
+    aesenclast xmm6, xmm11
+    movdqu xmm9, [r8 + 48]
+    pxor xmm9, xmm15
+    aesenclast xmm7, xmm9
+    cipher_set 7, 0, 1, 2, 3
+    add r8, 64
+    ret
+
+# Goes on from the ciphertext in xmm4..xmm7, whose first block it hashes. Zero flag set if this was the last of the
+# sets that share a reduction. Loses xmm15.
+.balign 16, 0xcc
+.Lready:
     movdqa xmm15, [rip + .Lswap]
-.irp i, \a, \b, \c, \d
+.irp i, 4, 5, 6, 7
     pshufb xmm\i, xmm15
 .endr
-.endm
+    cmp rbx, rdi
+    jne 1f
+    reduce_low
+    reduce_high
+    pxor xmm4, xmm12
+    pxor xmm12, xmm12
+    pxor xmm13, xmm13
+    pxor xmm14, xmm14
+    sub rbx, STEP_BYTES
+1:  add rbx, 64
+    multiply xmm4, rbx, 3
+    sub rcx, 64
+    cmp rbx, rdi
+    ret
+
+# Hashes what is left to hash, and forgets the counters of the set that is half done.
+.balign 16, 0xcc
+.Lend_sets:
+    multiply xmm5, rbx, 2
+    multiply xmm6, rbx, 1
+    multiply xmm7, rbx, 0
+    reduce_low
+    reduce_high
+    sub edx, 4
+    ret
 
 # gcm_aesni_seal(rdi: gcm_key, rsi: gcm_job) -> eax: 0
 .balign 16, 0xcc
 .global gcm_aesni_seal
 gcm_aesni_seal:
     call gcm_begin
+    cmp rcx, STEP_BYTES
+    jb gcm_seal_rest
+    push rbx
+    call .Lbegin_sets
+.Lseal_set:
+    call .Lset
+    movdqu [r9], xmm4
+    movdqu [r9 + 16], xmm5
+    movdqu [r9 + 32], xmm6
+    movdqu [r9 + 48], xmm7
+    add r9, 64
+    call .Lready
+    jne .Lseal_set
+    cmp rcx, STEP_BYTES
+    jae .Lseal_set
+    call .Lend_sets
+    pop rbx
+# From here on with less than a step.
 .global gcm_seal_rest
 gcm_seal_rest:
-    sub rcx, 128
-    jb .Lsealed_steps
-    counter_block xmm8, rdx-2
-    movdqa xmm9, xmm8
-    movdqa xmm10, xmm8
-    movdqa xmm11, xmm8
-    pxor xmm9, [rip + .Lcounters + 3 * 16]
-    pxor xmm10, [rip + .Lcounters + 4 * 16]
-    pxor xmm11, [rip + .Lcounters + 5 * 16]
-    pxor xmm8, [rip + .Lcounters + 2 * 16]
-.irp round, 1, 2, 3, 4, 5, 6, 7
-    cipher_set \round, 8, 9, 10, 11
-.endr
-    pxor xmm0, xmm0
-    pxor xmm1, xmm1
-    pxor xmm2, xmm2
-    pxor xmm3, xmm3
-    movdqa xmm13, xmm12
-    movdqa xmm14, xmm12
-    pxor xmm12, xmm12
-.Lseal_step:
-    movdqa xmm4, xmm8
-    movdqa xmm5, xmm9
-    movdqa xmm6, xmm10
-    movdqa xmm7, xmm11
-    movdqa xmm8, xmm0
-    movdqa xmm9, xmm1
-    movdqa xmm10, xmm2
-    movdqa xmm11, xmm3
-    cipher_set 8, 4, 5, 6, 7
-    multiply xmm8, rdi, 3
-    counter_block xmm0, rdx+4
-    movdqa xmm1, xmm0
-    pxor xmm1, [rip + .Lcounters + 16]
-    add edx, 8
-    counter_block xmm8, rdx-2
-    movdqa xmm2, xmm8
-    movdqa xmm3, xmm8
-    pxor xmm3, [rip + .Lcounters + 16]
-    cipher_set 1, 0, 1, 2, 3
-    multiply xmm9, rdi, 2
-    cipher_set 9, 4, 5, 6, 7
-    cipher_set 2, 0, 1, 2, 3
-    multiply xmm10, rdi, 1
-    cipher_set 10, 4, 5, 6, 7
-    cipher_set 3, 0, 1, 2, 3
-    multiply xmm11, rdi, 0
-    cipher_set 11, 4, 5, 6, 7
-    cipher_set 4, 0, 1, 2, 3
-    reduce_low
-    cipher_set 12, 4, 5, 6, 7
-    cipher_set 5, 0, 1, 2, 3
-    cipher_set 13, 4, 5, 6, 7
-    reduce_high
-    cipher_set 6, 0, 1, 2, 3
-    last_round 0, 4, 5, 6, 7, 9
-    cipher_set 7, 0, 1, 2, 3
-
-    movdqa xmm9, xmm8
-    movdqa xmm10, xmm8
-    movdqa xmm11, xmm8
-    pxor xmm9, [rip + .Lcounters + 3 * 16]
-    pxor xmm10, [rip + .Lcounters + 4 * 16]
-    pxor xmm11, [rip + .Lcounters + 5 * 16]
-    pxor xmm8, [rip + .Lcounters + 2 * 16]
-    cipher_set 8, 0, 1, 2, 3
-    pxor xmm4, xmm12
-    cipher_set 1, 8, 9, 10, 11
-    multiply_first xmm5, rdi, 6
-    cipher_set 9, 0, 1, 2, 3
-    cipher_set 2, 8, 9, 10, 11
-    multiply xmm6, rdi, 5
-    cipher_set 10, 0, 1, 2, 3
-    cipher_set 3, 8, 9, 10, 11
-    multiply xmm7, rdi, 4
-    cipher_set 11, 0, 1, 2, 3
-    cipher_set 4, 8, 9, 10, 11
-    multiply xmm4, rdi, 7
-    cipher_set 12, 0, 1, 2, 3
-    cipher_set 5, 8, 9, 10, 11
-    cipher_set 13, 0, 1, 2, 3
-    cipher_set 6, 8, 9, 10, 11
-    last_round 64, 0, 1, 2, 3, 5
-    cipher_set 7, 8, 9, 10, 11
-    add r8, 128
-    add r9, 128
-    sub rcx, 128
-    jae .Lseal_step
-    multiply xmm0, rdi, 3
-    multiply xmm1, rdi, 2
-    multiply xmm2, rdi, 1
-    multiply xmm3, rdi, 0
-    reduce_low
-    reduce_high
-.Lsealed_steps:
-    add rcx, 128
+    test rcx, rcx
     jz .Lsealed
 .Lseal_block:
     call .Lnext_stream
@@ -420,6 +400,41 @@ gcm_return:
     xor r11d, r11d
     ret
 
+# gcm_aesni_matches(rdi: gcm_key, rsi: gcm_job) -> eax: 0, or 1 when the source, sealed, would have another tag
+#
+# As sealing, but the ciphertext goes nowhere.
+.balign 16, 0xcc
+.global gcm_aesni_matches
+gcm_aesni_matches:
+    call gcm_begin
+    cmp rcx, STEP_BYTES
+    jb .Lmatch_rest
+    push rbx
+    call .Lbegin_sets
+.Lmatch_set:
+    call .Lset
+    call .Lready
+    jne .Lmatch_set
+    cmp rcx, STEP_BYTES
+    jae .Lmatch_set
+    call .Lend_sets
+    pop rbx
+.Lmatch_rest:
+    test rcx, rcx
+    jz .Lmatched
+.Lmatch_block:
+    call .Lnext_stream
+    call .Lload
+    call .Lencrypt
+    movdqa xmm0, xmm1
+    call .Lhash
+    sub rcx, 16
+    ja .Lmatch_block
+.Lmatched:
+    call .Lfinish
+    call .Lcompare
+    jmp gcm_return
+
 # gcm_aesni_open(rdi: gcm_key, rsi: gcm_job, xmm8: mask) -> eax: 0, or 1 when the tag is wrong
 .balign 16, 0xcc
 .global gcm_aesni_open
@@ -431,29 +446,44 @@ gcm_aesni_open:
     call gcm_decrypt_rest
     jmp gcm_return
 
+# xmm0 = the next block, byte-swapped; to the scratch it goes under the mask. Loses xmm1.
+.macro take_block
+    movdqu xmm0, [r8]
+    movdqa xmm1, xmm0
+    pxor xmm1, xmm8
+    movdqu [r9], xmm1
+    pshufb xmm0, [rip + .Lswap]
+    add r8, 16
+    add r9, 16
+.endm
+
 # The first pass: eax and the flags say whether the tag is right; then the second can begin, all registers are as it needs
 # them. Keeps xmm8, r10, r11.
 .balign 16, 0xcc
 .global gcm_verify_rest
 gcm_verify_rest:
-    sub rcx, 128
-    jb .Lverified_steps
+    cmp rcx, STEP_BYTES
+    jb .Lverify_rest
 .Lverify_step:
-    movdqa xmm10, [rip + .Lswap]
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    movdqu xmm\i, [r8 + \i * 16]
-    movdqa xmm9, xmm\i
-    pxor xmm9, xmm8
-    movdqu [r9 + \i * 16], xmm9
-    pshufb xmm\i, xmm10
-.endr
-    call .Lhash_eight
-    add r8, 128
-    add r9, 128
-    sub rcx, 128
+    lea rdx, [rdi - STEP_BYTES + 16]
+    take_block
+    pxor xmm0, xmm12
+    pxor xmm12, xmm12
+    pxor xmm13, xmm13
+    pxor xmm14, xmm14
+    jmp 2f
+1:  take_block
+2:  multiply xmm0, rdx, 0
+    add rdx, 16
+    cmp rdx, rdi
+    jbe 1b
+    reduce_low
+    reduce_high
+    sub rcx, STEP_BYTES
+    cmp rcx, STEP_BYTES
     jae .Lverify_step
-.Lverified_steps:
-    add rcx, 128
+.Lverify_rest:
+    test rcx, rcx
     jz .Lverified
 .Lverify_block:
     call .Lload
@@ -482,16 +512,38 @@ gcm_verify_rest:
 .balign 16, 0xcc
 .global gcm_decrypt_rest
 gcm_decrypt_rest:
+    movdqa xmm10, [rdi + 224]
+    pxor xmm10, xmm8
+    counter_block xmm11, rdx-2
+    movdqa xmm12, xmm11
+    pxor xmm12, [rdi]
+    pshufb xmm12, [rip + .Lswap]
     sub rcx, 128
     jb .Ldecrypted_steps
-    call .Lbegin_eight
 .Ldecrypt_step:
-    call .Lcipher_eight
-    pxor xmm9, xmm8
+.irp i, 0, 1, 2, 3, 4, 5
+    movdqa xmm\i, xmm11
+    pxor xmm\i, [rip + .Lcounters + (\i + 2) * 16]
+.endr
+    paddd xmm12, [rip + .Leight]
+    movdqa xmm11, xmm12
+    pshufb xmm11, [rip + .Lswap]
+    pxor xmm11, [rdi]
+    movdqa xmm6, xmm11
+    movdqa xmm7, xmm11
+    pxor xmm7, [rip + .Lcounters + 16]
+    add edx, 8
+    mov rax, -13 * 16
+1:  movdqa xmm9, [rdi + rax + 14 * 16]
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    movdqu xmm12, [r8 + \i * 16]
-    pxor xmm12, xmm9
-    aesenclast xmm\i, xmm12
+    aesenc xmm\i, xmm9
+.endr
+    add rax, 16
+    jnz 1b
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    movdqu xmm9, [r8 + \i * 16]
+    pxor xmm9, xmm10
+    aesenclast xmm\i, xmm9
     movdqu [r9 + \i * 16], xmm\i
 .endr
     add r8, 128
@@ -512,41 +564,3 @@ gcm_decrypt_rest:
 .Ldecrypted:
     xor eax, eax
     ret
-
-# gcm_aesni_matches(rdi: gcm_key, rsi: gcm_job) -> eax: 0, or 1 when the source, sealed, would have another tag
-#
-# As sealing, but the ciphertext goes nowhere.
-.balign 16, 0xcc
-.global gcm_aesni_matches
-gcm_aesni_matches:
-    call gcm_begin
-    sub rcx, 128
-    jb .Lmatched_steps
-    call .Lbegin_eight
-.Lmatch_step:
-    call .Lcipher_eight
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    movdqu xmm13, [r8 + \i * 16]
-    pxor xmm13, xmm9
-    aesenclast xmm\i, xmm13
-    pshufb xmm\i, [rip + .Lswap]
-.endr
-    call .Lhash_eight
-    add r8, 128
-    sub rcx, 128
-    jae .Lmatch_step
-.Lmatched_steps:
-    add rcx, 128
-    jz .Lmatched
-.Lmatch_block:
-    call .Lnext_stream
-    call .Lload
-    call .Lencrypt
-    movdqa xmm0, xmm1
-    call .Lhash
-    sub rcx, 16
-    ja .Lmatch_block
-.Lmatched:
-    call .Lfinish
-    call .Lcompare
-    jmp gcm_return

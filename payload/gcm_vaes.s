@@ -53,21 +53,21 @@
 .endm
 
 # As multiply_first and multiply of gcm.inc: two blocks times two powers, of which the first is H^(power).
-.macro wide_multiply_first block, power
+.macro wide_multiply_first block, base, power
     vpshufd ymm14, ymm\block, 0x4e
-    vpclmulqdq ymm12, ymm\block, [rdi + gcm_key.first_power - ((\power) - 1) * 16], 0x00
+    vpclmulqdq ymm12, ymm\block, [\base + gcm_key.first_power - ((\power) - 1) * 16], 0x00
     vpxor ymm14, ymm14, ymm\block
-    vpclmulqdq ymm13, ymm\block, [rdi + gcm_key.first_power - ((\power) - 1) * 16], 0x11
-    vpclmulqdq ymm14, ymm14, [rdi + gcm_key.first_sum - ((\power) - 1) * 16], 0x00
+    vpclmulqdq ymm13, ymm\block, [\base + gcm_key.first_power - ((\power) - 1) * 16], 0x11
+    vpclmulqdq ymm14, ymm14, [\base + gcm_key.first_sum - ((\power) - 1) * 16], 0x00
 .endm
-.macro wide_multiply block, power
-    vpclmulqdq ymm15, ymm\block, [rdi + gcm_key.first_power - ((\power) - 1) * 16], 0x00
+.macro wide_multiply block, base, power
+    vpclmulqdq ymm15, ymm\block, [\base + gcm_key.first_power - ((\power) - 1) * 16], 0x00
     vpxor ymm12, ymm12, ymm15
-    vpclmulqdq ymm15, ymm\block, [rdi + gcm_key.first_power - ((\power) - 1) * 16], 0x11
+    vpclmulqdq ymm15, ymm\block, [\base + gcm_key.first_power - ((\power) - 1) * 16], 0x11
     vpxor ymm13, ymm13, ymm15
     vpshufd ymm15, ymm\block, 0x4e
     vpxor ymm\block, ymm\block, ymm15
-    vpclmulqdq ymm\block, ymm\block, [rdi + gcm_key.first_sum - ((\power) - 1) * 16], 0x00
+    vpclmulqdq ymm\block, ymm\block, [\base + gcm_key.first_sum - ((\power) - 1) * 16], 0x00
     vpxor ymm14, ymm14, ymm\block
 .endm
 
@@ -89,18 +89,6 @@
     vpxor xmm12, xmm12, xmm15
 .endm
 
-# Adds the 16 byte-swapped blocks in ymm0..ymm7 to the hash. Loses them.
-.balign 64, 0xcc
-.Lhash_step:
-    vpxor ymm0, ymm0, ymm12
-    wide_multiply_first 0, 16
-.irp i, 1, 2, 3, 4, 5, 6, 7
-    wide_multiply \i, 16-2*\i
-.endr
-    wide_reduce_low
-    wide_reduce_high
-    ret
-
 # A round for one set of four vectors.
 .macro cipher_set round, a, b, c, d
     vbroadcasti128 ymm15, [rdi + (\round) * 16]
@@ -109,7 +97,7 @@
 .endr
 .endm
 
-# The last round, with the source of a set, which begins at r8 + \from. Loses u, v.
+# The last round for a set with its source. Loses u, v.
 .macro last_round from, a, b, c, d, u, v
     vbroadcasti128 ymm15, [rdi + 224]
     vpxor ymm\u, ymm15, [r8 + \from]
@@ -127,24 +115,28 @@
 .endm
 
 # gcm_vaes_seal(rdi: gcm_key, rsi: gcm_job) -> eax: 0
+#
+# As in gcm.s three sets are at work, here of four vectors: half of one's rounds, half of the next one's, and the hash of the
+# one before. A step has two sets, so the registers change places: ymm0..ymm3, ymm4..ymm7 and ymm8..ymm11 are sets, ymm12..ymm14
+# the sum, ymm15 round keys and products. Of the set to hash the first vector comes early: its register then has the counter block.
 .balign 16, 0xcc
 .global gcm_vaes_seal
 gcm_vaes_seal:
     cmp qword ptr [rsi + gcm_job.bytes], STEP_BYTES
     jb gcm_aesni_seal
     call gcm_begin
-    counter_blocks 15, rdx-2
-    vpxor ymm8, ymm15, [rip + .Lcounters + 2*16]
-    vpxor ymm9, ymm15, [rip + .Lcounters + 4*16]
-    vpxor ymm10, ymm15, [rip + .Lcounters + 6*16]
-    vpxor ymm11, ymm15, [rip + .Lcounters + 8*16]
+    counter_blocks 5, rdx-2
+    vpxor ymm8, ymm5, [rip + .Lcounters + 2*16]
+    vpxor ymm9, ymm5, [rip + .Lcounters + 4*16]
+    vpxor ymm10, ymm5, [rip + .Lcounters + 6*16]
+    vpxor ymm11, ymm5, [rip + .Lcounters + 8*16]
 .irp round, 1, 2, 3, 4, 5, 6, 7
     cipher_set \round, 8, 9, 10, 11
 .endr
-    vpxor xmm0, xmm0, xmm0
-    vpxor xmm1, xmm1, xmm1
-    vpxor xmm2, xmm2, xmm2
-    vpxor xmm3, xmm3, xmm3
+    # Zero blocks before the first, and a sum whose remainder is the hash so far.
+.irp i, 0, 1, 2, 3
+    vpxor xmm\i, xmm\i, xmm\i
+.endr
     vmovdqa xmm13, xmm12
     vmovdqa xmm14, xmm12
     vpxor xmm12, xmm12, xmm12
@@ -152,83 +144,76 @@ gcm_vaes_seal:
 .Lseal_step:
     vbroadcasti128 ymm15, [rdi + 8*16]
     vaesenc ymm4, ymm8, ymm15
-    vaesenc ymm5, ymm9, ymm15
     vaesenc ymm6, ymm10, ymm15
     vaesenc ymm7, ymm11, ymm15
-    vmovdqa ymm15, [rip + .Lswap]
-    vpshufb ymm8, ymm0, ymm15
-    vpshufb ymm9, ymm1, ymm15
-    vpshufb ymm10, ymm2, ymm15
-    vpshufb ymm11, ymm3, ymm15
-    wide_multiply 8, 8
-    counter_blocks 15, rdx-2
-    vpxor ymm0, ymm15, [rip + .Lcounters + 10*16]
-    vpxor ymm1, ymm15, [rip + .Lcounters + 12*16]
-    vpxor ymm2, ymm15, [rip + .Lcounters + 14*16]
+    vpshufb ymm8, ymm0, [rip + .Lswap]
+    vpshufb ymm10, ymm2, [rip + .Lswap]
+    vpshufb ymm11, ymm3, [rip + .Lswap]
+    vpxor ymm0, ymm5, [rip + .Lcounters + 10*16]
+    vpxor ymm3, ymm5, [rip + .Lcounters + 12*16]
+    vpxor ymm2, ymm5, [rip + .Lcounters + 14*16]
+    vaesenc ymm5, ymm9, ymm15
+    vpshufb ymm9, ymm1, [rip + .Lswap]
+    vmovdqa ymm1, ymm3
+    wide_multiply 8, rdi, 8
     add edx, 16
     counter_blocks 8, rdx-2
     vpxor ymm3, ymm8, [rip + .Lcounters]
     cipher_set 1, 0, 1, 2, 3
-    wide_multiply 9, 6
     cipher_set 9, 4, 5, 6, 7
+    wide_multiply 9, rdi, 6
     cipher_set 2, 0, 1, 2, 3
-    wide_multiply 10, 4
     cipher_set 10, 4, 5, 6, 7
+    wide_multiply 10, rdi, 4
     cipher_set 3, 0, 1, 2, 3
-    wide_multiply 11, 2
     cipher_set 11, 4, 5, 6, 7
+    wide_multiply 11, rdi, 2
     cipher_set 4, 0, 1, 2, 3
-    wide_reduce_low
     cipher_set 12, 4, 5, 6, 7
+    wide_reduce_low
     cipher_set 5, 0, 1, 2, 3
     cipher_set 13, 4, 5, 6, 7
     wide_reduce_high
     cipher_set 6, 0, 1, 2, 3
     last_round 0, 4, 5, 6, 7, 9, 10
+.irp i, 4, 5, 6, 7
+    vpshufb ymm\i, ymm\i, [rip + .Lswap]
+.endr
+    vpxor ymm4, ymm4, ymm12
+    wide_multiply_first 5, rdi, 14
     cipher_set 7, 0, 1, 2, 3
 
-    vpxor ymm9, ymm8, [rip + .Lcounters + 4*16]
-    vpxor ymm10, ymm8, [rip + .Lcounters + 6*16]
-    vpxor ymm11, ymm8, [rip + .Lcounters + 8*16]
-    vpxor ymm8, ymm8, [rip + .Lcounters + 2*16]
+    vmovdqa ymm5, ymm8
+    vpxor ymm8, ymm5, [rip + .Lcounters + 2*16]
+    vpxor ymm9, ymm5, [rip + .Lcounters + 4*16]
+    vpxor ymm10, ymm5, [rip + .Lcounters + 6*16]
+    vpxor ymm11, ymm5, [rip + .Lcounters + 8*16]
     cipher_set 8, 0, 1, 2, 3
-    vmovdqa ymm15, [rip + .Lswap]
-    vpshufb ymm4, ymm4, ymm15
-    vpshufb ymm5, ymm5, ymm15
-    vpshufb ymm6, ymm6, ymm15
-    vpshufb ymm7, ymm7, ymm15
-    vpxor ymm4, ymm4, ymm12
     cipher_set 1, 8, 9, 10, 11
-    wide_multiply_first 5, 14
+    wide_multiply 6, rdi, 12
     cipher_set 9, 0, 1, 2, 3
     cipher_set 2, 8, 9, 10, 11
-    wide_multiply 6, 12
+    wide_multiply 7, rdi, 10
     cipher_set 10, 0, 1, 2, 3
     cipher_set 3, 8, 9, 10, 11
-    wide_multiply 7, 10
+    wide_multiply 4, rdi, 16
     cipher_set 11, 0, 1, 2, 3
     cipher_set 4, 8, 9, 10, 11
-    wide_multiply 4, 16
     cipher_set 12, 0, 1, 2, 3
     cipher_set 5, 8, 9, 10, 11
     cipher_set 13, 0, 1, 2, 3
     cipher_set 6, 8, 9, 10, 11
-    last_round 128, 0, 1, 2, 3, 5, 6
+    last_round 128, 0, 1, 2, 3, 6, 7
     cipher_set 7, 8, 9, 10, 11
     add r8, STEP_BYTES
     add r9, STEP_BYTES
     sub rcx, STEP_BYTES
     jae .Lseal_step
     add rcx, STEP_BYTES
-    vmovdqa ymm15, [rip + .Lswap]
-    vpshufb ymm0, ymm0, ymm15
-    vpshufb ymm1, ymm1, ymm15
-    vpshufb ymm2, ymm2, ymm15
-    vpshufb ymm3, ymm3, ymm15
-    wide_multiply 0, 8
-    wide_multiply 1, 6
-    wide_multiply 2, 4
-    wide_multiply 3, 2
+.irp i, 0, 1, 2, 3
+    vpshufb ymm\i, ymm\i, [rip + .Lswap]
+    wide_multiply \i, rdi, 8-2*\i
+.endr
     wide_reduce_low
     wide_reduce_high
     vzeroupper
@@ -255,12 +240,12 @@ gcm_vaes_open:
 .if \i == 0
     vpxor ymm0, ymm0, ymm12
 .elseif \i == 1
-    wide_multiply_first 1, 14
+    wide_multiply_first 1, rdi, 14
 .else
-    wide_multiply \i, 16-2*\i
+    wide_multiply \i, rdi, 16-2*\i
 .endif
 .endr
-    wide_multiply 0, 16
+    wide_multiply 0, rdi, 16
     wide_reduce_low
     wide_reduce_high
     add r8, STEP_BYTES
@@ -289,12 +274,13 @@ gcm_vaes_open:
     vpxor ymm12, ymm12, ymm13
     vpxor ymm7, ymm12, [rip + .Lcounters]
     add edx, 16
-.irp offset, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208
-    vbroadcasti128 ymm9, [rdi + \offset]
+    mov rax, -13 * 16
+1:  vbroadcasti128 ymm9, [rdi + rax + 14 * 16]
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     vaesenc ymm\i, ymm\i, ymm9
 .endr
-.endr
+    add rax, 16
+    jnz 1b
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     vpxor ymm9, ymm10, [r8 + \i * 32]
     vaesenclast ymm\i, ymm\i, ymm9

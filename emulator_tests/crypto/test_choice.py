@@ -1,4 +1,4 @@
-"""Which kernel is taken: by CPUID alone, and under emulation never the one with VEX instructions."""
+"""Which kernel is taken: by what the CPU shows, and under emulation never the one with VEX instructions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mh_emulator.loader import parse_image
 from mh_emulator.parts import PARTS
 from payload import abi
 
-from .kernels import PAYLOAD, addresses, relocated
+from .kernels import PAYLOAD, Traced, addresses, relocated
 
 CODE, STACK, END = 0x1000, 0x8000, 0x1800
 BOTH = abi.MH_FEATURE_AESNI | abi.MH_FEATURE_VAES
@@ -27,15 +27,22 @@ OSXSAVE = 1 << 18
 ALL = {(0, "eax"): 7, (1, "ecx"): NEEDED_ECX | XSAVE | AVX, (7, "ebx"): AVX2, (7, "ecx"): VAES | VPCLMULQDQ}
 
 
-def detected(cpuid: dict[tuple[int, str], int]) -> tuple[int, int, int]:
-    """What `detect_features` makes of a CPU: the features, CR4 and XCR0."""
+XSETBV = b"\x0f\x01\xd1"
+XCR0_OFFERS = {0b001: False, 0b011: False, 0b101: False, 0b111: True}
+"""XCR0, and whether VEX instructions on ymm registers work: AMD64 APM volume 2, 11.5.2."""
+
+
+def detected(cpuid: dict[tuple[int, str], int], xsetbv: bytes = XSETBV) -> tuple[int, int, int]:
+    """What `detect_features` makes of a CPU: the features, CR4 and XCR0. `xsetbv` is what that instruction becomes."""
     library: Any = unicorn  # says that it is typed, and is not
     uc = library.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
     uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_EPYC_ROME)
     uc.mem_map(0, 0x10000)
     source = assemble(PAYLOAD / "features.s", symbols=abi.assembler_symbols())
     places = {".text": CODE}
-    uc.mem_write(CODE, relocated(source, places, {})[".text"])
+    code = relocated(source, places, {})[".text"]
+    assert code.count(XSETBV) == 1
+    uc.mem_write(CODE, code.replace(XSETBV, xsetbv))
     reader = assemble_text("xor ecx, ecx\nxgetbv\n", "reader.s").sections[0].data
     uc.mem_write(END, reader)
 
@@ -77,6 +84,31 @@ def test_without_one_of_them_avx_stays_off(leaf: int, register: str, bit: int) -
 def test_leaf_7_is_not_read_where_it_is_not() -> None:
     """A CPU answers for its highest leaf when asked for one above."""
     assert detected(ALL | {(0, "eax"): 6}) == (abi.MH_FEATURE_AESNI, 0, 0)
+
+
+def test_a_host_that_skips_xsetbv_gets_no_wide_kernel() -> None:
+    """It may intercept the instruction, and go on behind it."""
+    features, cr4, enabled = detected(ALL, b"\x90" * len(XSETBV))
+    assert (features, cr4) == (abi.MH_FEATURE_AESNI, OSXSAVE)
+    assert not XCR0_OFFERS[enabled]
+
+
+@pytest.mark.parametrize("xcr0", XCR0_OFFERS)
+@pytest.mark.parametrize("osxsave", [0, OSXSAVE])
+def test_what_wipes_asks_the_cpu(traced: Traced, xcr0: int, osxsave: int) -> None:
+    """VZEROALL is reached where it works, and nowhere else: a fault in the fault handler would never end."""
+    uc = traced.uc
+    before = uc.reg_read(x86_const.UC_X86_REG_CR4) & ~OSXSAVE
+    uc.reg_write(x86_const.UC_X86_REG_CR4, before | OSXSAVE)
+    for register, value in (("RAX", xcr0), ("RCX", 0), ("RDX", 0)):
+        uc.reg_write(getattr(x86_const, f"UC_X86_REG_{register}"), value)
+    uc.mem_write(traced.RETURN, XSETBV)
+    uc.emu_start(traced.RETURN, traced.RETURN + len(XSETBV))
+    uc.reg_write(x86_const.UC_X86_REG_CR4, before | osxsave)
+    outcome = traced.call("wipe_vectors")
+    reached = any(kind == "run" and place == traced.symbols["gcm_vaes_wipe"] for kind, place, _ in traced.trace)
+    assert reached == (bool(osxsave) and XCR0_OFFERS[xcr0])
+    assert outcome.vector == bytes(len(outcome.vector))
 
 
 @pytest.mark.parametrize("bit", [1, 9, 19, 25, 30])
