@@ -1,42 +1,33 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# AES-256-GCM (SP 800-38D) with a 96-bit IV, legacy SSE encodings only. kernel.s has checked the key. gcm_vaes.s takes
-# whole steps of its own and comes here for the rest.
+# AES-256-GCM (SP 800-38D) with a 96-bit IV, legacy SSE encodings only: the key, opening, and what gcm_seal.s and
+# gcm_vaes.s begin and end with. kernel.s has checked the key.
 #
-# The host is hostile. It may change shared memory at any instant: every byte of source, aad, iv and tag is read once, every
-# byte of destination and tag is written once and never read. And it sees the ciphertext of private memory, which tells
-# when the same bytes lie at the same address: the stack has return addresses, and all that is made of page, key
-# or counter stays in registers; what is left of a page, too, is put together there byte by byte. Branches and addresses
-# depend on lengths only.
+# The host is hostile. It may change shared memory at any instant: every byte of source, aad, iv and tag is read once,
+# every byte of destination and tag is written once and never read. And it sees the ciphertext of private memory, which
+# tells when the same bytes lie at the same address: the stack has return addresses and the caller's rbx only, all
+# that is made of page, key or counter stays in registers, and what is shorter than a block is put together there, byte
+# by byte. Branches and addresses depend on lengths only, and the last step of opening on the verdict.
 #
 # Opening has two passes. The first hashes the source and writes it to the scratch, every block under a mask that only
-# a register has: the host can neither choose what lies there nor compare it. The second decrypts the scratch, once the tag is
-# known to be right. The host that puts older bytes back in between gets noise decrypted.
+# a register has: the host can neither choose what lies there nor compare it. The second decrypts the scratch, once the
+# tag is known to be right. A host that puts older bytes there in between gets noise.
 #
 # GHASH is in the reflected form of Gueron and Kounavis, "Intel Carry-Less Multiplication Instruction and
 # its Usage for Computing the GCM Mode": blocks are byte-swapped, the key is multiplied by x beforehand, so a
-# product needs no shift. Eight products share one reduction.
+# product needs no shift. Up to 16 products share one reduction.
 #
-# Registers, here and in gcm_vaes.s: rdi key, rsi job, r8 source, r9 destination, rcx bytes left, edx next counter,
+# Registers, of all kernels: rdi key, rsi job, r8 source, r9 destination, rcx bytes left, edx next counter,
 # r11:r10 the IV and a counter of zero plus round key 0, xmm8 mask, xmm12 hash so far; rax scratch.
 
 .include "gcm.inc"
-
-.equ STEP_BYTES, 256            # 16 blocks, which share a reduction
 
 .extern aes256_block
 .extern aes256_expand
 
 .section .rodata
 .balign 16
-.Lswap:
-    .byte 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0
-.Lpoly: # x^128 + x^127 + x^126 + x^121 + 1, reflected: the upper half, and what a shifted-out bit folds to
-    .quad 1, 0xc200000000000000
-.Lcounters: # what a counter block of 8 n differs in from those that follow
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    .quad 0, (\i) << 56
-.endr
+    gcm_constants
 .Leight:
     .quad 8, 0
 
@@ -77,25 +68,12 @@ gcm_key_init:
     wipe_xmm
     ret
 
-# The block with a counter plus round key 0: its upper half in rax, all of it.
-.macro counter_half counter
-    lea eax, [\counter]
-    bswap eax
-    shl rax, 32
-    xor rax, r11
-.endm
-.macro counter_block to, counter
-    counter_half \counter
-    movq \to, r10
-    pinsrq \to, rax, 1
-.endm
-
 # xmm1 = the key stream of the next block. Loses rax, xmm0.
 .balign 16, 0xcc
-.Lnext_stream:
+.global gcm_next_stream
+gcm_next_stream:
     counter_block xmm0, rdx
     inc edx
-.Lstream:
     pxor xmm0, [rdi]            # aes256_block adds it again
     call aes256_block
     movdqa xmm1, xmm0
@@ -103,7 +81,8 @@ gcm_key_init:
 
 # xmm0 = the next block of the source, with zeros behind what is left of it. Loses rax.
 .balign 16, 0xcc
-.Lload:
+.global gcm_load
+gcm_load:
     cmp rcx, 16
     jb .Lload_part
     movdqu xmm0, [r8]
@@ -120,7 +99,8 @@ gcm_key_init:
 
 # Writes xmm1, or as much of it as is left. Loses rax, xmm2.
 .balign 16, 0xcc
-.Lstore:
+.global gcm_store
+gcm_store:
     cmp rcx, 16
     jb .Lstore_part
     movdqu [r9], xmm1
@@ -138,7 +118,8 @@ gcm_key_init:
 
 # xmm1 = xmm1 + xmm0, with zeros behind what is left: the rest of the key stream is no ciphertext. Loses rax.
 .balign 16, 0xcc
-.Lencrypt:
+.global gcm_encrypt
+gcm_encrypt:
     pxor xmm1, xmm0
     mov eax, 16
     sub eax, ecx
@@ -155,7 +136,8 @@ gcm_key_init:
 
 # Adds the block in xmm0 to the hash. Loses xmm0.
 .balign 16, 0xcc
-.Lhash:
+.global gcm_hash
+gcm_hash:
     pshufb xmm0, [rip + .Lswap]
 .Lhash_swapped:
     pxor xmm0, xmm12
@@ -185,13 +167,13 @@ gcm_begin:
     cmovb rdx, rax
     neg rdx
     lea rdx, [rdi + rdx + 16]
-    call .Lload
+    call gcm_load
     pshufb xmm0, [rip + .Lswap]
     pxor xmm0, xmm12
     multiply_first xmm0, rdx, 0
     jmp .Laad_next
 .Laad_block:
-    call .Lload
+    call gcm_load
     pshufb xmm0, [rip + .Lswap]
     multiply xmm0, rdx, 0
 .Laad_next:
@@ -212,9 +194,10 @@ gcm_begin:
 
 # The tag to xmm0, its address to rax.
 .balign 16, 0xcc
-.Lfinish:
+.global gcm_finish
+gcm_finish:
     mov edx, 1
-    call .Lnext_stream          # CIPH(J0)
+    call gcm_next_stream        # CIPH(J0)
     mov rax, [rsi + gcm_job.aad_bytes]
     mov rcx, [rsi + gcm_job.bytes]
     shl rax, 3
@@ -228,212 +211,14 @@ gcm_begin:
     mov rax, [rsi + gcm_job.tag]
     ret
 
-# A round for one set of four blocks.
-.macro cipher_set round, a, b, c, d
-    movdqa xmm15, [rdi + (\round) * 16]
-.irp i, \a, \b, \c, \d
-    aesenc xmm\i, xmm15
-.endr
-.endm
-
-# Sealing takes sets of four blocks, and three sets at once, so that AES and GHASH run side by side: the second half of
-# one set's rounds, the first half of the next one's, and the hash of the set before. Four sets share a reduction.
-#
-# Between sets: xmm0..xmm3 the set whose rounds are half done; xmm5..xmm7 the blocks to hash of the one before, whose first
-# one is in the sum already; xmm8 the block with the counter of the set after it less 2, a multiple of 4, plus round key 0. A
-# product with the last block to hash takes the power at rbx + first_power.
-
-# xmm0..xmm3 = the counter blocks of the next set plus round key 0. Loses rax.
-.macro next_set
-    movdqa xmm0, xmm8
-    movdqa xmm1, xmm8
-    pxor xmm0, [rip + .Lcounters + 2 * 16]
-    pxor xmm1, [rip + .Lcounters + 3 * 16]
-    counter_half rdx+2
-    pinsrq xmm8, rax, 1
-    movdqa xmm2, xmm8
-    movdqa xmm3, xmm8
-    pxor xmm3, [rip + .Lcounters + 1 * 16]
-    add edx, 4
-.endm
-
-# Before the first set stand zero blocks, and a sum whose remainder is the hash so far. Loses rax, xmm15.
+# What every kernel ends with: returns eax. Wipes the SSE halves only: gcm_vaes.s has cleared the others.
 .balign 16, 0xcc
-.Lbegin_sets:
-    counter_block xmm8, rdx-2
-    next_set
-.irp round, 1, 2, 3, 4, 5, 6, 7
-    cipher_set \round, 0, 1, 2, 3
-.endr
-.irp i, 5, 6, 7
-    pxor xmm\i, xmm\i
-.endr
-    movdqa xmm13, xmm12
-    movdqa xmm14, xmm12
-    pxor xmm12, xmm12
-    mov rbx, rdi
-    ret
-
-# Hashes what is left to hash and makes the ciphertext of the next set in xmm4..xmm7. Loses rax, xmm9..xmm11, xmm15.
-.balign 64, 0xcc
-.Lset:
-    movdqa xmm9, xmm5
-    movdqa xmm10, xmm6
-    movdqa xmm11, xmm7
-    movdqa xmm4, xmm0
-    movdqa xmm5, xmm1
-    movdqa xmm6, xmm2
-    movdqa xmm7, xmm3
-    cipher_set 8, 4, 5, 6, 7
-    next_set
-    cipher_set 1, 0, 1, 2, 3
-    cipher_set 9, 4, 5, 6, 7
-    multiply xmm9, rbx, 2
-    cipher_set 2, 0, 1, 2, 3
-    cipher_set 10, 4, 5, 6, 7
-    multiply xmm10, rbx, 1
-    cipher_set 3, 0, 1, 2, 3
-    cipher_set 11, 4, 5, 6, 7
-    multiply xmm11, rbx, 0
-    cipher_set 4, 0, 1, 2, 3
-    cipher_set 12, 4, 5, 6, 7
-    cipher_set 5, 0, 1, 2, 3
-    cipher_set 13, 4, 5, 6, 7
-    cipher_set 6, 0, 1, 2, 3
-    movdqa xmm15, [rdi + 224]
-    movdqu xmm9, [r8]
-    movdqu xmm10, [r8 + 16]
-    movdqu xmm11, [r8 + 32]
-    pxor xmm9, xmm15
-    pxor xmm10, xmm15
-    pxor xmm11, xmm15
-    aesenclast xmm4, xmm9
-    aesenclast xmm5, xmm10
-    aesenclast xmm6, xmm11
-    movdqu xmm9, [r8 + 48]
-    pxor xmm9, xmm15
-    aesenclast xmm7, xmm9
-    cipher_set 7, 0, 1, 2, 3
-    add r8, 64
-    ret
-
-# Goes on from the ciphertext in xmm4..xmm7, whose first block it hashes. Zero flag set if this was the last of the
-# sets that share a reduction. Loses xmm15.
-.balign 16, 0xcc
-.Lready:
-    movdqa xmm15, [rip + .Lswap]
-.irp i, 4, 5, 6, 7
-    pshufb xmm\i, xmm15
-.endr
-    cmp rbx, rdi
-    jne 1f
-    reduce_low
-    reduce_high
-    pxor xmm4, xmm12
-    pxor xmm12, xmm12
-    pxor xmm13, xmm13
-    pxor xmm14, xmm14
-    sub rbx, STEP_BYTES
-1:  add rbx, 64
-    multiply xmm4, rbx, 3
-    sub rcx, 64
-    cmp rbx, rdi
-    ret
-
-# Hashes what is left to hash, and forgets the counters of the set that is half done.
-.balign 16, 0xcc
-.Lend_sets:
-    multiply xmm5, rbx, 2
-    multiply xmm6, rbx, 1
-    multiply xmm7, rbx, 0
-    reduce_low
-    reduce_high
-    sub edx, 4
-    ret
-
-# gcm_aesni_seal(rdi: gcm_key, rsi: gcm_job) -> eax: 0
-.balign 16, 0xcc
-.global gcm_aesni_seal
-gcm_aesni_seal:
-    call gcm_begin
-    cmp rcx, STEP_BYTES
-    jb gcm_seal_rest
-    push rbx
-    call .Lbegin_sets
-.Lseal_set:
-    call .Lset
-    movdqu [r9], xmm4
-    movdqu [r9 + 16], xmm5
-    movdqu [r9 + 32], xmm6
-    movdqu [r9 + 48], xmm7
-    add r9, 64
-    call .Lready
-    jne .Lseal_set
-    cmp rcx, STEP_BYTES
-    jae .Lseal_set
-    call .Lend_sets
-    pop rbx
-# From here on with less than a step.
-.global gcm_seal_rest
-gcm_seal_rest:
-    test rcx, rcx
-    jz .Lsealed
-.Lseal_block:
-    call .Lnext_stream
-    call .Lload
-    call .Lencrypt
-    call .Lstore
-    movdqa xmm0, xmm1
-    call .Lhash
-    sub rcx, 16
-    ja .Lseal_block
-.Lsealed:
-    call .Lfinish
-    movdqu [rax], xmm0
-    xor eax, eax
-
-# Returns eax. The SSE halves only: gcm_vaes.s has cleared the others.
 .global gcm_return
 gcm_return:
     wipe_xmm
     xor r10d, r10d
     xor r11d, r11d
     ret
-
-# gcm_aesni_matches(rdi: gcm_key, rsi: gcm_job) -> eax: 0, or 1 when the source, sealed, would have another tag
-#
-# As sealing, but the ciphertext goes nowhere.
-.balign 16, 0xcc
-.global gcm_aesni_matches
-gcm_aesni_matches:
-    call gcm_begin
-    cmp rcx, STEP_BYTES
-    jb .Lmatch_rest
-    push rbx
-    call .Lbegin_sets
-.Lmatch_set:
-    call .Lset
-    call .Lready
-    jne .Lmatch_set
-    cmp rcx, STEP_BYTES
-    jae .Lmatch_set
-    call .Lend_sets
-    pop rbx
-.Lmatch_rest:
-    test rcx, rcx
-    jz .Lmatched
-.Lmatch_block:
-    call .Lnext_stream
-    call .Lload
-    call .Lencrypt
-    movdqa xmm0, xmm1
-    call .Lhash
-    sub rcx, 16
-    ja .Lmatch_block
-.Lmatched:
-    call .Lfinish
-    call .Lcompare
-    jmp gcm_return
 
 # gcm_aesni_open(rdi: gcm_key, rsi: gcm_job, xmm8: mask) -> eax: 0, or 1 when the tag is wrong
 .balign 16, 0xcc
@@ -457,15 +242,15 @@ gcm_aesni_open:
     add r9, 16
 .endm
 
-# The first pass: eax and the flags say whether the tag is right; then the second can begin, all registers are as it needs
-# them. Keeps xmm8, r10, r11.
+# The first pass, or what is left of it. eax and the flags: as of gcm_compare. Leaves the registers as the second needs them,
+# which then decrypts from the start.
 .balign 16, 0xcc
 .global gcm_verify_rest
 gcm_verify_rest:
-    cmp rcx, STEP_BYTES
+    cmp rcx, GCM_STEP_BYTES
     jb .Lverify_rest
 .Lverify_step:
-    lea rdx, [rdi - STEP_BYTES + 16]
+    lea rdx, [rdi - GCM_STEP_BYTES + 16]
     take_block
     pxor xmm0, xmm12
     pxor xmm12, xmm12
@@ -479,28 +264,29 @@ gcm_verify_rest:
     jbe 1b
     reduce_low
     reduce_high
-    sub rcx, STEP_BYTES
-    cmp rcx, STEP_BYTES
+    sub rcx, GCM_STEP_BYTES
+    cmp rcx, GCM_STEP_BYTES
     jae .Lverify_step
 .Lverify_rest:
     test rcx, rcx
     jz .Lverified
 .Lverify_block:
-    call .Lload
+    call gcm_load
     movdqa xmm1, xmm0
     pxor xmm1, xmm8
-    call .Lstore
-    call .Lhash
+    call gcm_store
+    call gcm_hash
     sub rcx, 16
     ja .Lverify_block
 .Lverified:
-    call .Lfinish
+    call gcm_finish
     mov r8, [rsi + gcm_job.scratch]
     mov r9, [rsi + gcm_job.destination]
     mov rcx, [rsi + gcm_job.bytes]
     mov edx, 2
-# eax and the flags: whether xmm0 is the tag at rax. Loses xmm0, xmm1.
-.Lcompare:
+# eax: 0 and the zero flag set if xmm0 is the tag at rax, else 1. Loses xmm0, xmm1.
+.global gcm_compare
+gcm_compare:
     movdqu xmm1, [rax]
     pxor xmm0, xmm1
     xor eax, eax
@@ -508,7 +294,7 @@ gcm_verify_rest:
     setnz al
     ret
 
-# The second pass. eax = 0.
+# The second pass, or what is left of it; the next counter is 8 n + 2. eax = 0.
 .balign 16, 0xcc
 .global gcm_decrypt_rest
 gcm_decrypt_rest:
@@ -554,11 +340,11 @@ gcm_decrypt_rest:
     add rcx, 128
     jz .Ldecrypted
 .Ldecrypt_block:
-    call .Lnext_stream
-    call .Lload
+    call gcm_next_stream
+    call gcm_load
     pxor xmm1, xmm0
     pxor xmm1, xmm8
-    call .Lstore
+    call gcm_store
     sub rcx, 16
     ja .Ldecrypt_block
 .Ldecrypted:

@@ -17,8 +17,6 @@
 .extern gcm_seal_rest
 .extern gcm_verify_rest
 
-.equ STEP_BYTES, 256
-
 .section .rodata
 .balign 32
 .Lswap:
@@ -33,7 +31,6 @@
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
     .quad 0, (\i) << 56
 .endr
-
 .Lsixteen:
 .rept 2
     .quad 16, 0
@@ -41,12 +38,9 @@
 
 .text
 
-# As counter_block of gcm.s, in both halves.
+# As counter_block of gcm.inc, in both halves.
 .macro counter_blocks to, counter
-    lea eax, [\counter]
-    bswap eax
-    shl rax, 32
-    xor rax, r11
+    counter_half \counter
     vmovq xmm\to, r10
     vpinsrq xmm\to, xmm\to, rax, 1
     vinserti128 ymm\to, ymm\to, xmm\to, 1
@@ -116,13 +110,13 @@
 
 # gcm_vaes_seal(rdi: gcm_key, rsi: gcm_job) -> eax: 0
 #
-# As in gcm.s three sets are at work, here of four vectors: half of one's rounds, half of the next one's, and the hash of the
-# one before. A step has two sets, so the registers change places: ymm0..ymm3, ymm4..ymm7 and ymm8..ymm11 are sets, ymm12..ymm14
-# the sum, ymm15 round keys and products. Of the set to hash the first vector comes early: its register then has the counter block.
+# As in gcm_seal.s three sets are at work, here of four vectors. A step has two sets, in which they change places: ymm0..ymm3,
+# ymm4..ymm7 and ymm8..ymm11; ymm12..ymm14 the sum, ymm15 round keys and products. Of a set to hash the first or second
+# vector comes early: its register then has the counter block.
 .balign 16, 0xcc
 .global gcm_vaes_seal
 gcm_vaes_seal:
-    cmp qword ptr [rsi + gcm_job.bytes], STEP_BYTES
+    cmp qword ptr [rsi + gcm_job.bytes], GCM_STEP_BYTES
     jb gcm_aesni_seal
     call gcm_begin
     counter_blocks 5, rdx-2
@@ -140,7 +134,7 @@ gcm_vaes_seal:
     vmovdqa xmm13, xmm12
     vmovdqa xmm14, xmm12
     vpxor xmm12, xmm12, xmm12
-    sub rcx, STEP_BYTES
+    sub rcx, GCM_STEP_BYTES
 .Lseal_step:
     vbroadcasti128 ymm15, [rdi + 8*16]
     vaesenc ymm4, ymm8, ymm15
@@ -205,11 +199,11 @@ gcm_vaes_seal:
     cipher_set 6, 8, 9, 10, 11
     last_round 128, 0, 1, 2, 3, 6, 7
     cipher_set 7, 8, 9, 10, 11
-    add r8, STEP_BYTES
-    add r9, STEP_BYTES
-    sub rcx, STEP_BYTES
+    add r8, GCM_STEP_BYTES
+    add r9, GCM_STEP_BYTES
+    sub rcx, GCM_STEP_BYTES
     jae .Lseal_step
-    add rcx, STEP_BYTES
+    add rcx, GCM_STEP_BYTES
 .irp i, 0, 1, 2, 3
     vpshufb ymm\i, ymm\i, [rip + .Lswap]
     wide_multiply \i, rdi, 8-2*\i
@@ -223,14 +217,14 @@ gcm_vaes_seal:
 .balign 16, 0xcc
 .global gcm_vaes_open
 gcm_vaes_open:
-    cmp qword ptr [rsi + gcm_job.bytes], STEP_BYTES
+    cmp qword ptr [rsi + gcm_job.bytes], GCM_STEP_BYTES
     jb gcm_aesni_open
     call gcm_begin
     mov r9, [rsi + gcm_job.scratch]
     vinserti128 ymm8, ymm8, xmm8, 1
     vmovdqa xmm12, xmm12                # clears the upper half
     vmovdqa ymm10, [rip + .Lswap]
-    sub rcx, STEP_BYTES
+    sub rcx, GCM_STEP_BYTES
 .Lverify_step:
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     vmovdqu ymm\i, [r8 + \i * 32]
@@ -248,11 +242,11 @@ gcm_vaes_open:
     wide_multiply 0, rdi, 16
     wide_reduce_low
     wide_reduce_high
-    add r8, STEP_BYTES
-    add r9, STEP_BYTES
-    sub rcx, STEP_BYTES
+    add r8, GCM_STEP_BYTES
+    add r9, GCM_STEP_BYTES
+    sub rcx, GCM_STEP_BYTES
     jae .Lverify_step
-    add rcx, STEP_BYTES
+    add rcx, GCM_STEP_BYTES
     vzeroupper
     call gcm_verify_rest
     jnz gcm_return
@@ -264,7 +258,7 @@ gcm_vaes_open:
     vbroadcasti128 ymm13, [rdi]
     vpxor ymm11, ymm12, ymm13
     vpshufb ymm11, ymm11, [rip + .Lswap]
-    sub rcx, STEP_BYTES
+    sub rcx, GCM_STEP_BYTES
 .Ldecrypt_step:
     vpaddd ymm11, ymm11, [rip + .Lsixteen]
 .irp i, 0, 1, 2, 3, 4, 5, 6
@@ -286,11 +280,11 @@ gcm_vaes_open:
     vaesenclast ymm\i, ymm\i, ymm9
     vmovdqu [r9 + \i * 32], ymm\i
 .endr
-    add r8, STEP_BYTES
-    add r9, STEP_BYTES
-    sub rcx, STEP_BYTES
+    add r8, GCM_STEP_BYTES
+    add r9, GCM_STEP_BYTES
+    sub rcx, GCM_STEP_BYTES
     jae .Ldecrypt_step
-    add rcx, STEP_BYTES
+    add rcx, GCM_STEP_BYTES
     vzeroupper
     call gcm_decrypt_rest
     jmp gcm_return

@@ -25,7 +25,7 @@ from mh_builder.schemes.space import Options
 from payload import abi
 
 PAYLOAD = Path(payload.__file__).parent
-KERNELS = ("aes", "gcm", "gcm_vaes", "kdf")
+KERNELS = ("aes", "gcm", "gcm_seal", "gcm_vaes", "kdf")
 MASK = bytes.fromhex("8f5c2ae1037bd94660b7f21c9ed5483a")
 """The mask of gcm_open where a test gives no other."""
 

@@ -34,7 +34,7 @@ from .test_kdf import LABELS, expand, template
 LENGTHS = [(0, 0), (0, 64), (1, 1), (16, 20), (100, 130), (128, 0), (300, 64), (1024, 64)]
 CALL, PUSH_RBX = b"\xe8", b"\x53"
 PROBE_BYTES = 16  # at the top of the stack: what probe.s keeps there for itself
-KERNELS = ("gcm_seal", "gcm_open", "gcm_matches")
+JOBS = ("gcm_seal", "gcm_open", "gcm_matches")
 
 
 def accesses(engine: Traced, kind: str, address: int, count: int) -> Counter[int]:
@@ -65,7 +65,7 @@ def traced_job(engine: Traced, name: str, length: int, aad_length: int) -> Job:
 
 
 @pytest.mark.parametrize(("length", "aad_length"), LENGTHS)
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", JOBS)
 def test_shared_bytes_are_touched_once(traced: Traced, name: str, length: int, aad_length: int) -> None:
     """Every byte of a buffer is read or written once or never; the scratch is written, then read."""
     fields = traced_job(traced, name, length, aad_length).fields
@@ -98,7 +98,7 @@ def test_the_passes_of_opening(traced: Traced, length: int) -> None:
 
 
 @pytest.mark.parametrize(("length", "aad_length"), LENGTHS)
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", JOBS)
 def test_nothing_else_is_touched(traced: Traced, name: str, length: int, aad_length: int) -> None:
     """Beside its buffers a kernel touches the key and the job, which it only reads, its stack and its constants."""
     job = traced_job(traced, name, length, aad_length)
@@ -118,7 +118,7 @@ def test_nothing_else_is_touched(traced: Traced, name: str, length: int, aad_len
 
 
 @pytest.mark.parametrize("length", [0, 5, 16, 100, 128, 300, 4096])
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", JOBS)
 def test_the_stack_has_nothing_of_the_data(engine: Engine, name: str, length: int) -> None:
     """Every word that a kernel left on its painted stack is an address of code, or a register of the caller."""
     secret_run(engine, name, 1, length)
@@ -132,7 +132,7 @@ def test_the_stack_has_nothing_of_the_data(engine: Engine, name: str, length: in
 
 
 @pytest.mark.parametrize("length", [0, 5, 100, 300, 4096])
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", JOBS)
 def test_the_stack_never_had_anything_else(traced: Traced, name: str, length: int) -> None:
     """Every write to the stack, while the kernel ran, is that of a call, or saves a register of the caller at once."""
     traced_job(traced, name, length, 64)
@@ -144,7 +144,7 @@ def test_the_stack_never_had_anything_else(traced: Traced, name: str, length: in
         assert traced.read(ran[1], 1) in {CALL, PUSH_RBX}, hex(ran[1])
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", JOBS)
 @pytest.mark.parametrize("length", [0, 5, 300])
 def test_a_key_that_is_not_whole_is_refused(engine: Engine, name: str, length: int) -> None:
     """A wiped key, one that was never made, one that lacks its last part, and one with any byte changed."""
@@ -166,7 +166,7 @@ def test_a_key_that_is_not_whole_is_refused(engine: Engine, name: str, length: i
         assert job.read("scratch", length) == scratch
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", JOBS)
 def test_a_refusal_reads_nothing_but_the_key(traced: Traced, name: str) -> None:
     address = traced.buffer(bytes(constants()["GCM_KEY_BYTES"]))
     job = make_job(traced, bytes(12), bytes(64), bytes(300))
@@ -243,7 +243,7 @@ SECRET_RUNS = [
     ("cmac256", 96),
     ("kdf256", 16),
     ("kdf256", 32),
-    *((name, length) for name in KERNELS for length in (0, 5, 16, 128, 300, 4096)),
+    *((name, length) for name in JOBS for length in (0, 5, 16, 128, 300, 4096)),
 ]
 
 
