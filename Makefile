@@ -1,5 +1,6 @@
 # make       set up and do the main job: build every scheme, migrate a guest under each
 # make test  set up and run all tests
+# make model set up and check the model of the protocol: two and a half minutes of one CPU
 # make lint  set up, ruff and mypy
 # make test-firmware  set up, build both Debian releases of edk2 with the helper and boot them: 10 minutes and more
 
@@ -11,10 +12,14 @@ TESTABLE := $(VENV)/.testable
 
 # Programs and files that the tests use as oracles, and their Debian packages.
 ORACLES := as:binutils gdb:gdb cc:gcc git:git nasm:nasm patch:patch xz:xz-utils qemu-system-x86_64:qemu-system-x86 \
-	/usr/share/OVMF/OVMF_CODE.fd:ovmf UEFIExtract:uefitool-cli chromium:chromium
+	/usr/share/OVMF/OVMF_CODE.fd:ovmf UEFIExtract:uefitool-cli chromium:chromium \
+	spin:spin
 
 # What it takes to build edk2 as well.
 BUILDERS := make:make gcc:gcc g++:g++ iasl:acpica-tools /usr/include/uuid/uuid.h:uuid-dev
+
+# What it takes to check the model of the protocol.
+CHECKERS := spin:spin gcc:gcc
 
 # Sources of edk2, which the patch series are tried on.
 EDK2 := .cache/edk2
@@ -23,7 +28,7 @@ EDK2 := .cache/edk2
 KERNEL := $(VENV)/linux/vmlinuz
 KERNEL_PACKAGE := linux-image-cloud-amd64
 
-.PHONY: all test test-firmware lint clean oracles builders sources kernel
+.PHONY: all test test-firmware model lint clean oracles builders checkers sources kernel
 
 all: $(INSTALLED)
 	$(VENV)/bin/python build.py
@@ -33,6 +38,9 @@ test: $(TESTABLE) oracles sources kernel
 
 test-firmware: $(TESTABLE) oracles builders sources kernel
 	$(VENV)/bin/python -m pytest -q -o faulthandler_timeout=3600 emulator_tests/edk2/builds.py
+
+model: $(INSTALLED) checkers
+	$(VENV)/bin/python -m mh_model
 
 lint: $(TESTABLE)
 	$(VENV)/bin/ruff check .
@@ -52,7 +60,8 @@ $(TESTABLE): $(INSTALLED)
 # On Debian as root, what is missing is installed; elsewhere the tests name what they skip.
 oracles: wanted = $(ORACLES)
 builders: wanted = $(BUILDERS)
-oracles builders:
+checkers: wanted = $(CHECKERS)
+oracles builders checkers:
 	@for pair in $(wanted); do \
 		command -v $${pair%%:*} >/dev/null || test -e $${pair%%:*} || $(MAKE) --no-print-directory debian-$${pair##*:}; \
 	done
