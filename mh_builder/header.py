@@ -8,6 +8,11 @@ from mh_builder.image.model import ImageRelocation, PlacedSection, vcpu_section
 from mh_builder.schemes.space import RAM_VA, AddressSpace, Start, Tuple
 from payload import abi
 
+_PROTECTION = {
+    Start.HOST: abi.mh_protection.MH_PROTECTION_SEV,
+    Start.ES: abi.mh_protection.MH_PROTECTION_SEV_ES,
+}
+
 
 def header_bytes(space: AddressSpace, relocations: int) -> int:
     """Bytes of a header with that many relocations."""
@@ -57,6 +62,7 @@ def _descriptor(
     options = space.options
     flags = (0 if space.moves else abi.MH_FLAG_FIXED_BASE) | (0 if options.c_bit is None else abi.MH_FLAG_FIXED_CBIT)
     flags |= abi.MH_FLAG_ES if options.start is Start.ES else 0
+    flags |= abi.MH_FLAG_STRICT if options.strict else 0
     stack = sections[".stack"]
     return abi.mh_descriptor(
         magic=abi.MH_DESCRIPTOR_MAGIC,
@@ -102,13 +108,19 @@ def _params(space: AddressSpace, sections: Mapping[str, PlacedSection]) -> abi.m
         ring_va=sections[".ring"].va,
         secret_va=sections[".secret"].va,
         bitmap_va=sections[".bitmap"].va,
+        moved_va=sections[".moved_bitmap"].va,
         shared_va=sections[".shared_bitmap"].va,
+        authenticators_va=sections[".authenticators"].va if space.options.strict else 0,
         vmsa_va=space.vmsa_span().va,
         vcpus=space.options.vcpus,
         vcpu_stride=_vcpu_stride(sections),
         protect=[abi.mh_range(start=part.start, end=part.end) for part in space.protected] + unused,
         # Every part with SEV-ES has the instructions that the helper needs.
         features=abi.MH_FEATURE_AESNI if space.options.start is Start.ES else 0,
+        protocol_low=space.options.protocols[0],
+        protocol_high=space.options.protocols[1],
+        addresses=space.addresses,
+        protection=_PROTECTION[space.options.start].value,
     )
 
 

@@ -96,7 +96,9 @@ def _place(
     merged: dict[str, MergedSection], header_size: int, table_size: int, options: Options
 ) -> Iterator[PlacedSection]:
     text, rodata, data, bss, vcpu = (merged[name] for name in (".text", ".rodata", ".data", ".bss", ".vcpu"))
-    bitmap_size = -(-(options.ram_limit + abi.MH_VMSA_BYTES) // (8 * PAGE_BYTES))
+    pages = (options.ram_limit + abi.MH_VMSA_BYTES) // PAGE_BYTES
+    bitmap_size = -(-pages // 8)
+    authenticators_size = pages * abi.MH_AUTHENTICATOR_BYTES if options.strict else 0
     # Each block at the same distance from the one before, with the stacks of its vCPU below it.
     blocks = tuple(
         part
@@ -116,7 +118,9 @@ def _place(
         (".data", data.size, True, True, False, True, False),
         (".bss", bss.size, False, True, False, True, False),
         (".bitmap", bitmap_size, False, True, False, True, False),
+        (".moved_bitmap", bitmap_size, False, True, False, True, False),
         (".shared_bitmap", bitmap_size, False, True, False, True, False),
+        (".authenticators", authenticators_size, False, True, False, True, False),
         (".secret", SECRET_BYTES, False, False, False, True, False),
         *blocks,
         (".ring", options.vcpus * abi.MH_RING_BYTES, False, True, False, False, False),

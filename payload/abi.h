@@ -9,7 +9,11 @@
 #define MH_ABI_H
 
 #define MH_PAGE_BYTES 4096
-#define MH_ABI_VERSION 3
+#define MH_ABI_VERSION 4     /* of image and ring: what a helper and its own host agree on */
+
+/* What two helpers agree on: the lowest and the highest version of hello, packets and keys that this build speaks. */
+#define MH_PROTOCOL_LOW 4
+#define MH_PROTOCOL_HIGH 4
 
 /* ---- The image: a descriptor at offset 0 tells a host all it needs ---- */
 
@@ -22,10 +26,25 @@ enum mh_scheme {
     MH_SCHEME_ISOLATED = 4
 };
 
+/* What an address in requests and packets means. */
+enum mh_address_kind {
+    MH_ADDRESS_GPA = 1,
+    MH_ADDRESS_RAM = 2 /* ram_addr */
+};
+
+/* How a guest is protected, weakest first. */
+enum mh_protection {
+    MH_PROTECTION_SEV = 1,
+    MH_PROTECTION_SEV_ES = 2,
+    MH_PROTECTION_SEV_SNP = 3
+};
+
 /* mh_descriptor.flags */
 #define MH_FLAG_FIXED_BASE 0x1 /* may be placed at link_base only */
 #define MH_FLAG_FIXED_CBIT 0x2 /* c_bit was applied at link time */
 #define MH_FLAG_ES 0x4         /* for SEV-ES: takes no #VC, so it looks up nothing with CPUID */
+#define MH_FLAG_STRICT 0x8     /* has room for authenticators: MH_OWNER_STRICT */
+#define MH_FLAGS 0xf           /* all of them */
 
 struct mh_descriptor {
     uint64_t magic;
@@ -162,6 +181,7 @@ enum mh_load_step {
 
 /* What the linker tells the helper's code about its address space. */
 #define MH_PROTECTED_MAX 4
+#define MH_AUTHENTICATOR_BYTES 32
 
 struct mh_range {
     uint64_t start;
@@ -174,12 +194,18 @@ struct mh_params {
     uint64_t ring_va;
     uint64_t secret_va;
     uint64_t bitmap_va;   /* one bit for each page below ram_limit, then for each VMSA: moved in this epoch */
+    uint64_t moved_va;    /* the same: moved in an earlier epoch of the session */
     uint64_t shared_va;   /* the same: said to be shared */
+    uint64_t authenticators_va; /* MH_AUTHENTICATOR_BYTES for each of these pages; 0: no strict finish */
     uint64_t vmsa_va;
     uint64_t vcpus;
     uint64_t vcpu_stride;
     struct mh_range protect[4]; /* request addresses never exported nor imported; end 0: unused */
     uint64_t features;    /* MH_FLAG_ES: goes into mh_ring.features, which CPUID fills otherwise; else 0 */
+    uint16_t protocol_low; /* as the hello says them, these four */
+    uint16_t protocol_high;
+    uint16_t addresses;   /* enum mh_address_kind */
+    uint16_t protection;  /* enum mh_protection */
 };
 
 /* ---- The ring: one per vCPU, shared memory ---- */
@@ -245,15 +271,16 @@ struct mh_ring {
  * binds that ring's streams to it. An epoch ends when EPOCH was done on all its rings, the session when FINISH was.
  */
 enum mh_op {
-    MH_OP_HELLO = 1,  /* ring 0: a fresh nonce for one session */
-    MH_OP_START = 2,  /* ring 0: role, the peer's nonce, how many rings */
+    MH_OP_HELLO = 1,  /* ring 0: makes a hello for one session, at the packet's place of `slot` */
+    MH_OP_START = 2,  /* ring 0: role, the peer's hello at `slot`, how many rings */
     MH_OP_EXPORT = 3, /* addresses -> packets and data */
     MH_OP_IMPORT = 4, /* addresses, packets and data -> memory */
     MH_OP_EPOCH = 5,  /* source: makes the packet that ends an epoch of this ring; target: checks it */
     MH_OP_FINISH = 6, /* source: makes the packet that ends this ring's part in the session; target: checks it */
     MH_OP_ABORT = 7,  /* end the session for all rings, wipe this ring's keys */
     MH_OP_JOIN = 8,   /* rings other than 0: take part in the session */
-    MH_OP_SHARE = 9   /* addresses: the guest shares these pages with the host (or no longer) */
+    MH_OP_SHARE = 9,  /* addresses: the guest shares these pages with the host (or no longer) */
+    MH_OP_RESUME = 10 /* the guest may run at the target from now on: what has moved in this session stays */
 };
 
 enum mh_role { MH_ROLE_SOURCE = 1, MH_ROLE_TARGET = 2 };
@@ -273,14 +300,14 @@ enum mh_role { MH_ROLE_SOURCE = 1, MH_ROLE_TARGET = 2 };
 struct mh_submission {
     uint16_t op;
     uint16_t role;       /* START only */
-    uint16_t slot;       /* EXPORT, IMPORT, SHARE, EPOCH, FINISH */
+    uint16_t slot;       /* HELLO, START, EXPORT, IMPORT, SHARE, EPOCH, FINISH */
     uint16_t count;      /* EXPORT, IMPORT, SHARE: 1 to the lane's slots; START: rings, 1 to ring_count */
     uint64_t cookie;     /* echoed in the completion */
     uint64_t address;    /* EXPORT, IMPORT, SHARE without MH_BATCH_LIST */
-    uint8_t nonce[32];   /* START only */
     uint16_t chunk;      /* EXPORT, IMPORT, SHARE: 1 to count */
     uint16_t flags;      /* EXPORT, IMPORT, SHARE */
-    uint32_t reserved;   /* 0, as is every field that an op does not use */
+    uint32_t reserved0;  /* 0, as is every field that an op does not use */
+    uint64_t reserved1[4];
 };
 
 /* What became of one page. */
@@ -296,40 +323,78 @@ struct mh_completion {
     uint32_t epoch;      /* of this ring; after EPOCH it grows once the last ring has ended it */
     uint64_t cookie;
     uint64_t pages;      /* exported or imported on this ring in this session so far, both lanes */
-    uint8_t nonce[32];   /* HELLO: the helper's nonce */
     uint64_t total;      /* FINISH: pages of all rings that have finished; of the last one, of the session */
+    uint32_t protocol;   /* START: the version that both sides speak */
+    uint32_t reserved0;
+    uint64_t reserved1[3];
 };
 
-/* In the order of the checks; the first that fails is the answer. */
+/*
+ * In the order of the checks; the first that fails is the answer. MH_BAD_TAG and MH_BAD_TOTALS end the session on their
+ * side, for all rings: a new one needs new hellos.
+ */
 enum mh_status {
     MH_DONE = 0,
-    MH_BAD_OP = 1,         /* unknown op */
-    MH_WRONG_RING = 2,     /* HELLO and START are for ring 0, JOIN for the others, urgent lanes for pages */
-    MH_BAD_ENTRY = 3,      /* a field that this op does not use is not zero; no such role, flag, slot, count or chunk */
-    MH_WRONG_STATE = 4,    /* this op makes no sense now */
-    MH_EPOCH_PENDING = 5,  /* this ring has ended the epoch, another one of the session has not */
-    MH_BUSY = 6,           /* START: a vCPU is at work in the session before: run it until it halts */
-    MH_NO_FEATURE = 7,     /* the CPU lacks an instruction that the helper needs */
-    MH_NO_ENTROPY = 8,     /* RDRAND failed ten times */
-    MH_NO_KEY = 9,         /* the launch secret holds no transport key */
-    MH_BAD_NONCE = 10,     /* the peer's nonce equals ours */
-    MH_NOT_ALIGNED = 11,
-    MH_OUT_OF_RANGE = 12,  /* outside [0, ram_limit): also a set C-bit, also wrap-around */
-    MH_PROTECTED = 13,     /* the helper's own memory */
-    MH_SHARED = 14,        /* the host has said that the guest shares the page */
-    MH_REPEATED = 15,      /* the page was moved in this epoch already, on any ring */
-    MH_BAD_PACKET = 16,    /* magic, version, kind, length or a reserved field */
-    MH_WRONG_SESSION = 17,
-    MH_WRONG_STREAM = 18,  /* the packet is of another ring or lane */
-    MH_WRONG_ADDRESS = 19, /* the packet is for another address */
-    MH_WRONG_EPOCH = 20,
-    MH_REPLAYED = 21,      /* the sequence number was used already */
-    MH_OUT_OF_ORDER = 22,  /* an earlier packet of the stream is missing */
-    MH_INCOMPLETE = 23,    /* the end packet counts other packets of the urgent lane than have come */
-    MH_BAD_TAG = 24,
-    MH_BAD_TOTALS = 25,    /* the end packet disagrees on the number of pages: the session is over */
-    MH_SKIPPED = 26,       /* import: an earlier chunk of the batch was refused, this one was not looked at */
-    MH_ENDED = 27          /* another ring ended the session before this chunk */
+    MH_BAD_OP = 1,           /* unknown op */
+    MH_WRONG_RING = 2,       /* HELLO and START are for ring 0, JOIN for the others, urgent lanes for pages */
+    MH_BAD_ENTRY = 3,        /* a field that this op does not use is not zero; no such role, flag, slot, count or chunk */
+    MH_WRONG_STATE = 4,      /* this op makes no sense now */
+    MH_EPOCH_PENDING = 5,    /* this ring has ended the epoch, another one of the session has not */
+    MH_BUSY = 6,             /* START: a vCPU is at work in the session before: run it until it halts */
+    MH_NO_FEATURE = 7,       /* the CPU lacks an instruction that the helper needs */
+    MH_NO_ENTROPY = 8,       /* RDRAND fails, or gives the same again */
+    MH_NO_KEY = 9,           /* the launch secret holds no record of this version, or a key was damaged */
+    MH_NOT_STRICT = 10,      /* the owner asks for a strict finish: this build has none, or a chunk is not one page */
+    MH_NOT_HELLO = 11,       /* the peer's hello has another magic, or a reserved field is not zero */
+    MH_NO_PROTOCOL = 12,     /* the peer speaks no version that we speak */
+    MH_OTHER_ADDRESSES = 13, /* the peer means something else by an address */
+    MH_OTHER_GUEST = 14,     /* the peer serves another guest */
+    MH_OTHER_TERMS = 15,     /* the peer's owner has set other flags */
+    MH_WEAKER_PEER = 16,     /* the peer, or the target, is protected less than the owner, or the source, demands */
+    MH_BAD_HELLO = 17,       /* the hello's tag is not one of our transport key */
+    MH_BAD_NONCE = 18,       /* the peer's nonce equals ours */
+    MH_BAD_SHARE = 19,       /* the peer's share gives no secret */
+    MH_NOT_ALIGNED = 20,
+    MH_OUT_OF_RANGE = 21,    /* outside [0, ram_limit): also a set C-bit, also wrap-around */
+    MH_PROTECTED = 22,       /* the helper's own memory */
+    MH_SHARED = 23,          /* the host has said that the guest shares the page */
+    MH_REPEATED = 24,        /* the page was moved in this epoch, on any ring; after RESUME in this session */
+    MH_BAD_PACKET = 25,      /* magic, version, kind, length or a reserved field */
+    MH_WRONG_SESSION = 26,
+    MH_WRONG_STREAM = 27,    /* the packet is of another ring or lane */
+    MH_WRONG_ADDRESS = 28,   /* the packet is for another address */
+    MH_WRONG_EPOCH = 29,
+    MH_REPLAYED = 30,        /* the sequence number was used already */
+    MH_OUT_OF_ORDER = 31,    /* an earlier packet of the stream is missing */
+    MH_INCOMPLETE = 32,      /* the end packet counts other packets of the urgent lane than have come */
+    MH_BAD_TOTALS = 33,      /* the end packet counts other pages than have come: the session is over */
+    MH_BAD_TAG = 34,         /* the session is over */
+    MH_CHANGED = 35,         /* strict FINISH: a page is not what was exported of it last */
+    MH_SKIPPED = 36,         /* import: an earlier chunk of the batch was refused, this one was not looked at */
+    MH_ENDED = 37            /* the session was ended before this chunk */
+};
+
+/* ---- The hello: what a helper says of itself, in a packet's place of the ring ---- */
+
+#define MH_HELLO_MAGIC 0x4f484853 /* "SHHO" */
+#define MH_HELLO_MAC_BYTES 112    /* what its tag covers */
+
+/*
+ * All versions have the first 16 bytes alike. The tag is CMAC-AES256 under a key of the transport key (MH_KDF_LABEL_HELLO).
+ * What is said here is in every key of the session as well.
+ */
+struct mh_hello {
+    uint32_t magic;
+    uint16_t low;        /* versions that the helper speaks */
+    uint16_t high;
+    uint16_t addresses;  /* enum mh_address_kind */
+    uint16_t protection; /* enum mh_protection, of this side */
+    uint32_t flags;      /* MH_OWNER_... of the launch secret */
+    uint8_t guest[16];   /* identity from the launch secret */
+    uint8_t nonce[32];
+    uint8_t share[32];   /* X25519 (RFC 7748) */
+    uint64_t reserved[2];
+    uint8_t tag[16];
 };
 
 /* ---- The packet: 64 bytes of additional data, then the tag; the data page travels beside it ---- */
@@ -371,27 +436,59 @@ struct mh_packet {
 
 #define MH_NONCE_BYTES 32
 #define MH_KEY_BYTES 32
+#define MH_SHARE_BYTES 32
 #define MH_SESSION_BYTES 16
+#define MH_GUEST_BYTES 16
 
 /* The launch secret: OVMF's table of GUID, uint32_t length, data; lengths count the 20 bytes before the data. */
 #define MH_SECRET_TABLE_GUID "1e74f542-71dd-4d66-963e-ef4287ff173b"
-#define MH_SECRET_KEY_GUID "eece4c8e-b273-40d6-bf83-e72791c2b0d5"
+#define MH_SECRET_RECORD_GUID "5c9dfc18-1a7f-4c3b-8c4e-3e0cb0ec1c2e"
 #define MH_SECRET_ENTRY_BYTES 20
+
+/* mh_secret.flags */
+#define MH_OWNER_STRICT 0x1 /* FINISH at the source proves that nothing has changed since it was exported */
+
+#define MH_SECRET_VERSION 1
+
+/* What the owner gives a guest's helpers, the same to source and target, and to no other guest. */
+struct mh_secret {
+    uint16_t version;
+    uint16_t protection; /* enum mh_protection: the least that the peer must have */
+    uint32_t flags;      /* MH_OWNER_... */
+    uint64_t reserved;   /* 0 */
+    uint8_t guest[16];   /* the guest's identity, chosen by the owner; it is no secret */
+    uint8_t key[32];     /* the transport key */
+};
 
 /*
  * SP 800-108r1 in counter mode with CMAC-AES256 (section 4.1): 32-bit big-endian counter before
  * the fixed input, 32-bit big-endian output length in bits behind it. The label is 15 bytes, the
  * NUL that ends the C string is the zero byte of the construction.
+ *
+ * From the transport key come the key of hellos (context of zeros), random bytes, and the session's key; from that one
+ * the session's identity and, for every stream, the page key; the key of a ring's masks too, which its peer does not use.
  */
-#define MH_KDF_LABEL_KEY "SEV MH page key"
-#define MH_KDF_LABEL_SESSION "SEV MH sessn id"
+#define MH_KDF_LABEL_HELLO "SEV MH hello ky"
+#define MH_KDF_LABEL_RANDOM "SEV MH random b"
+#define MH_KDF_LABEL_SESSION "SEV MH session "
+#define MH_KDF_LABEL_IDENTITY "SEV MH sessn id"
+#define MH_KDF_LABEL_PAGE "SEV MH page key"
+#define MH_KDF_LABEL_MASK "SEV MH mask key"
 
-struct mh_kdf_context {
-    uint8_t source_nonce[32];
-    uint8_t target_nonce[32];
-    uint32_t stream;     /* of the key; 0 for the session's identity */
+/* The context of the session's key. `shared` is secret: who learns the transport key later does not learn it. */
+struct mh_session_context {
+    uint8_t source[112]; /* of the source's hello, without the tag */
+    uint8_t target[112];
+    uint8_t shared[32];  /* X25519 of both shares */
+    uint16_t protocol;   /* the highest version that both speak */
     uint16_t streams;    /* rings of the session */
-    uint16_t version;
+    uint32_t reserved;
+};
+
+/* The context of what comes from the session's key. */
+struct mh_stream_context {
+    uint32_t stream;     /* MH_KDF_LABEL_IDENTITY: 0; MH_KDF_LABEL_MASK: the ring */
+    uint32_t reserved;
 };
 
 #endif

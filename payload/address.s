@@ -13,7 +13,7 @@ check_address:
     test edi, MH_PAGE_BYTES - 1
     jnz .Lnot_aligned
     lea rsi, [rip + linker.params]
-    test word ptr [r13 + lane.entry + mh_submission.flags], MH_BATCH_VMSA
+    test word ptr [r13 + lane.flags], MH_BATCH_VMSA
     jnz .Lvmsa
     mov rax, [rsi + mh_params.ram_limit]
     sub rax, MH_PAGE_BYTES
@@ -56,7 +56,7 @@ check_address:
 .global page_number
 page_number:
     mov rax, rdi
-    test word ptr [r13 + lane.entry + mh_submission.flags], MH_BATCH_VMSA
+    test word ptr [r13 + lane.flags], MH_BATCH_VMSA
     jz 1f
     add rax, [rip + linker.params + mh_params.ram_limit]
 1:  shr rax, 12

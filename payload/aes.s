@@ -4,44 +4,54 @@
 
 .include "gcm.inc"
 
+.section .rodata
+.balign 16
+.Lround_constant:
+    .long 1, 1, 1, 1
+.Lrotate:                               # the last word, its bytes rotated, in every word
+    .long 0x0c0f0e0d, 0x0c0f0e0d, 0x0c0f0e0d, 0x0c0f0e0d
+
 .text
 
-# One round key: \older becomes the key two places on, \newer is the one between. \lane selects the word.
-.macro next_key older, newer, round_constant, lane, offset
-    aeskeygenassist xmm2, \newer, \round_constant
-    pshufd xmm2, xmm2, \lane
-    movdqa xmm3, \older
+# One round key: \key, two places back, becomes the next; xmm2 has what SubWord made of the one between.
+.macro next_key key
+    movdqa xmm3, \key
+.rept 3
     pslldq xmm3, 4
-    pxor \older, xmm3
-    pslldq xmm3, 4
-    pxor \older, xmm3
-    pslldq xmm3, 4
-    pxor \older, xmm3
-    pxor \older, xmm2
-    movdqu [rdi + \offset], \older
+    pxor \key, xmm3
+.endr
+    pxor \key, xmm2
 .endm
 
-# aes256_expand(rdi: 240 bytes for the schedule, rsi: 32-byte key)
+# aes256_expand(rdi: 240 bytes for the schedule, rsi: 32-byte key). Keeps rdi.
+#
+# AESENCLAST of four equal words is SubWord of each, plus its operand: ShiftRows moves equal bytes.
 .balign 16, 0xcc
 .global aes256_expand
 aes256_expand:
     movdqu xmm0, [rsi]
     movdqu xmm1, [rsi + 16]
+    movdqa xmm4, [rip + .Lround_constant]
+    pxor xmm5, xmm5
+    mov ecx, 7
+    jmp 2f
+1:  movdqa xmm2, xmm1
+    pshufb xmm2, [rip + .Lrotate]
+    aesenclast xmm2, xmm4
+    pslld xmm4, 1
+    next_key xmm0
     movdqu [rdi], xmm0
-    movdqu [rdi + 16], xmm1
-    next_key xmm0, xmm1, 0x01, 0xff, 32
-    next_key xmm1, xmm0, 0x00, 0xaa, 48
-    next_key xmm0, xmm1, 0x02, 0xff, 64
-    next_key xmm1, xmm0, 0x00, 0xaa, 80
-    next_key xmm0, xmm1, 0x04, 0xff, 96
-    next_key xmm1, xmm0, 0x00, 0xaa, 112
-    next_key xmm0, xmm1, 0x08, 0xff, 128
-    next_key xmm1, xmm0, 0x00, 0xaa, 144
-    next_key xmm0, xmm1, 0x10, 0xff, 160
-    next_key xmm1, xmm0, 0x00, 0xaa, 176
-    next_key xmm0, xmm1, 0x20, 0xff, 192
-    next_key xmm1, xmm0, 0x00, 0xaa, 208
-    next_key xmm0, xmm1, 0x40, 0xff, 224
+    dec ecx
+    jz 3f
+    pshufd xmm2, xmm0, 0xff
+    aesenclast xmm2, xmm5
+    next_key xmm1
+    jmp 4f
+2:  movdqu [rdi], xmm0
+4:  movdqu [rdi + 16], xmm1
+    add rdi, 32
+    jmp 1b
+3:  sub rdi, 224
     wipe_xmm
     ret
 

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
 # Export, import, share: a batch is a loop over chunks, each with its own status; nothing of one depends on the
-# host's view of another. Between two chunks of a batch the urgent lane is served.
+# host's view of another. Between two chunks of a batch the urgent lane is served. The first wrong tag ends the session:
+# a forgery costs one, and what a host can learn from it is that.
 #
 # r14d the first status that is not MH_DONE, r15 virtual address of the chunk, ebx its pages, ebp its first slot.
 
 .include "vcpu.inc"
 
+.extern abort
 .extern attend
 .extern check_address
 .extern check_packet
 .extern check_turn
 .extern claim
-.extern fetch_packet
+.extern describe_packet
+.extern draw
 .extern give_back
 .extern locate
 .extern mark_private
@@ -29,10 +32,14 @@
 move_batch:
     call needs_phase
     jne .Lwrong_state
-    cmp word ptr [r13 + lane.entry + mh_submission.op], MH_OP_SHARE
+    cmp word ptr [r13 + lane.op], MH_OP_SHARE
     je .Lbegin
     cmp dword ptr [r12 + vcpu.ended], 0
     jne .Lpending
+    cmp dword ptr [r12 + vcpu.strict], 0
+    je .Lbegin
+    cmp word ptr [r13 + lane.chunk], 1
+    jne .Lnot_strict
 .Lbegin:
     push rbx
     push rbp
@@ -40,9 +47,14 @@ move_batch:
     push r15
     xor r14d, r14d
     mov [r13 + lane.done], r14
+    cmp word ptr [r13 + lane.op], MH_OP_IMPORT
+    jne .Lchunk
+    call draw
+    test eax, eax
+    jnz .Lrest
 .Lchunk:
     call remaining
-    movzx ecx, word ptr [r13 + lane.entry + mh_submission.chunk]
+    movzx ecx, word ptr [r13 + lane.chunk]
     cmp ebx, ecx
     cmova ebx, ecx
     call move_chunk
@@ -53,7 +65,7 @@ move_batch:
     # What follows in the stream cannot be taken without this chunk; an export goes on.
     test eax, eax
     jz .Lnext
-    cmp word ptr [r13 + lane.entry + mh_submission.op], MH_OP_IMPORT
+    cmp word ptr [r13 + lane.op], MH_OP_IMPORT
     mov eax, MH_SKIPPED
     je .Lrest
 .Lnext:
@@ -84,10 +96,13 @@ move_batch:
 .Lpending:
     mov eax, MH_EPOCH_PENDING
     ret
+.Lnot_strict:
+    mov eax, MH_NOT_STRICT
+    ret
 
 # needs_phase(): zero flag set if this ring is in the phase that the op is for. It may be lost between chunks.
 needs_phase:
-    movzx eax, word ptr [r13 + lane.entry + mh_submission.op]
+    movzx eax, word ptr [r13 + lane.op]
     mov ecx, PHASE_TARGET
     cmp eax, MH_OP_IMPORT
     je 1f
@@ -102,8 +117,8 @@ needs_phase:
 # remaining() -> ebx: pages of the batch that are left, ebp: the first one's slot; zero flag set if there are none.
 # Keeps eax, ecx.
 remaining:
-    movzx ebx, word ptr [r13 + lane.entry + mh_submission.count]
-    movzx ebp, word ptr [r13 + lane.entry + mh_submission.slot]
+    movzx ebx, word ptr [r13 + lane.count]
+    movzx ebp, word ptr [r13 + lane.slot]
     add ebp, [r13 + lane.done]
     sub ebx, [r13 + lane.done]
     ret
@@ -118,7 +133,7 @@ overtake:
 # record(eax: status): the results of ebx pages from slot ebp. Keeps eax.
 record:
     mov ecx, eax
-    cmp word ptr [r13 + lane.entry + mh_submission.op], MH_OP_SHARE
+    cmp word ptr [r13 + lane.op], MH_OP_SHARE
     je 1f
     test eax, eax
     jnz 1f
@@ -137,34 +152,47 @@ record:
 move_chunk:
     call chunk_address
     jc .Lwrapped
-    mov [r13 + lane.address], rax
     mov rdi, rax
     call check_run
     test eax, eax
     jnz .Lrefused
     mov r15, rdx
-    mov rdi, [r13 + lane.address]
+    mov [r13 + lane.address], rdi
     call page_number
     mov [r13 + lane.page], rax
     mov rsi, rax
     mov ecx, ebx
-    cmp word ptr [r13 + lane.entry + mh_submission.op], MH_OP_SHARE
+    cmp word ptr [r13 + lane.op], MH_OP_SHARE
     je share_chunk
     call claim
     test eax, eax
     jnz .Lrefused
     mov eax, ebp
     call locate
-    cmp word ptr [r13 + lane.entry + mh_submission.op], MH_OP_EXPORT
-    je export_chunk
+    cmp word ptr [r13 + lane.op], MH_OP_EXPORT
+    je .Lexport
     call import_chunk
     test eax, eax
     jz .Lrefused
+.Lundo:
     push rax
     mov rsi, [r13 + lane.page]
     mov ecx, ebx
     call give_back
+    # The bits first: when the session has ended, they may be those of the next one.
+    cmp dword ptr [rsp], MH_BAD_TAG
+    je .Lover
+    cmp dword ptr [rsp], MH_NO_KEY
+    jne .Lundone
+.Lover:
+    call abort
+.Lundone:
     pop rax
+    ret
+.Lexport:
+    call export_chunk
+    test eax, eax
+    jnz .Lundo
     ret
 .Lwrapped:
     mov eax, MH_OUT_OF_RANGE
@@ -172,7 +200,7 @@ move_chunk:
     ret
 
 share_chunk:
-    test word ptr [r13 + lane.entry + mh_submission.flags], MH_BATCH_PRIVATE
+    test word ptr [r13 + lane.flags], MH_BATCH_PRIVATE
     jnz 1f
     call mark_shared
     mov eax, MH_DONE
@@ -183,11 +211,11 @@ share_chunk:
 
 # chunk_address() -> rax: request address of the chunk; carry set if it wraps. A list entry is read once.
 chunk_address:
-    test word ptr [r13 + lane.entry + mh_submission.flags], MH_BATCH_LIST
+    test word ptr [r13 + lane.flags], MH_BATCH_LIST
     jnz .Llisted
     mov rax, [r13 + lane.done]
     shl rax, 12
-    add rax, [r13 + lane.entry + mh_submission.address]
+    add rax, [r13 + lane.start]
     ret
 .Llisted:
     mov rax, [r13 + lane.list]
@@ -196,49 +224,62 @@ chunk_address:
     ret
 
 # check_run(rdi: address) -> eax: status of the first of ebx pages that must not be moved, rdx: virtual
-# address of the first. The first page is below the limit, so no later address wraps.
+# address of the first. The first page is below the limit, so no later address wraps. Keeps rdi if all may be.
 check_run:
-    push rbx
     call check_address
+    test eax, eax
+    jnz 2f                      # an address of the host's own choice: not even on the stack
+    push rbx
+    push rdi
     push rdx
 .Lpage:
-    test eax, eax
-    jnz 1f
     dec ebx
     jz 1f
     add rdi, MH_PAGE_BYTES
     call check_address
-    jmp .Lpage
+    test eax, eax
+    jz .Lpage
 1:  pop rdx
+    pop rdi
     pop rbx
-    ret
+2:  ret
 
+# export_chunk() -> eax: status
 export_chunk:
-    mov ecx, ebx
-    shl ecx, 12
-    mov r8d, ecx
     mov eax, MH_KIND_VMSA
-    test word ptr [r13 + lane.entry + mh_submission.flags], MH_BATCH_VMSA
+    test word ptr [r13 + lane.flags], MH_BATCH_VMSA
     jnz .Lseal
     call scan
-    mov ecx, ebx
-    shl ecx, 12
-    mov r8d, ecx
     mov edx, MH_KIND_PAGE
     test eax, eax
     mov eax, MH_KIND_ZERO
     cmovnz eax, edx
-    jnz .Lseal
-    xor r8d, r8d
 .Lseal:
-    mov rdx, [r13 + lane.address]
+    call describe_chunk
     mov rsi, r15
-    xor r9d, r9d
+    mov r8d, ecx
     call seal_packet
-    jmp moved
+    test eax, eax
+    jz moved
+    ret
 
-# scan() -> eax: not zero if any byte of the chunk is not. It looks at every byte, whatever it finds: when it
-# ends tells nothing.
+# describe_chunk(eax: kind) -> ecx: bytes of data. The packet of the chunk at work.
+describe_chunk:
+    mov ecx, ebx
+    shl ecx, 12
+    mov rdx, [r13 + lane.address]
+    xor r9d, r9d
+    push rax
+    call describe_packet
+    pop rax
+    xor edx, edx
+    cmp eax, MH_KIND_ZERO
+    cmove ecx, edx
+    ret
+
+# scan(r15: virtual address, ebx: pages) -> eax: not zero if any byte is not. It looks at every byte, whatever it finds: when
+# it ends tells nothing. Keeps rdi.
+.global scan
 scan:
     mov rsi, r15
     mov ecx, ebx
@@ -270,37 +311,24 @@ scan:
 
 # import_chunk() -> eax: status. Nothing of the memory changes before the tag is verified.
 import_chunk:
-    call fetch_packet
     call expected_kind
-    mov ecx, ebx
-    shl ecx, 12
-    call check_packet
+    test eax, eax
+    jz .Lbad_packet
+    call describe_chunk
+    push rcx
+    call check_chunk
+    pop rcx
     test eax, eax
     jnz .Limport_refused
-    mov rax, [r13 + lane.packet + mh_packet.address]
-    cmp rax, [r13 + lane.address]
-    jne .Lwrong_address
-    call check_turn
-    test eax, eax
-    jnz .Limport_refused
-    mov ecx, ebx
-    shl ecx, 12
-    xor eax, eax
-    cmp word ptr [r13 + lane.packet + mh_packet.kind], MH_KIND_ZERO
-    cmove ecx, eax
+    mov rdx, r15
     call open_packet
     test eax, eax
     jnz .Limport_refused
+    cmp word ptr [r13 + lane.packet + mh_packet.kind], MH_KIND_ZERO
+    jne moved
     mov rdi, r15
     mov ecx, ebx
     shl ecx, 9
-    cmp word ptr [r13 + lane.packet + mh_packet.kind], MH_KIND_ZERO
-    je .Lzero
-    lea rsi, [r12 + vcpu.bounce]
-    rep movsq
-    jmp moved
-.Lzero:
-    xor eax, eax
     rep stosq
 moved:
     mov eax, ebx
@@ -308,19 +336,38 @@ moved:
     add [r12 + vcpu.epoch_pages], rax
     mov eax, MH_DONE
     ret
-.Lwrong_address:
-    mov eax, MH_WRONG_ADDRESS
+.Lbad_packet:
+    mov eax, MH_BAD_PACKET
 .Limport_refused:
     ret
 
-# expected_kind() -> eax: what the packet must be: a VMSA where VMSAs are asked for, nothing but RAM elsewhere; RAM may
-# be zeros.
+# expected_kind() -> eax: the packet's kind: that of a VMSA where VMSAs are asked for, one of RAM elsewhere; 0 for any other.
 expected_kind:
-    mov eax, MH_KIND_VMSA
-    test word ptr [r13 + lane.entry + mh_submission.flags], MH_BATCH_VMSA
+    mov rsi, [r13 + lane.slot_packet]
+    movzx ecx, word ptr [rsi + mh_packet.kind]
+    xor eax, eax
+    test word ptr [r13 + lane.flags], MH_BATCH_VMSA
     jnz 1f
-    mov eax, MH_KIND_PAGE
-    mov edx, MH_KIND_ZERO
-    cmp word ptr [r13 + lane.packet + mh_packet.kind], dx
-    cmove eax, edx
+    cmp ecx, MH_KIND_PAGE
+    cmove eax, ecx
+    cmp ecx, MH_KIND_ZERO
+    cmove eax, ecx
+    ret
+1:  cmp ecx, MH_KIND_VMSA
+    cmove eax, ecx
+    ret
+
+# check_chunk() -> eax: status. The packet in the ring must be the one that describe_chunk has described.
+check_chunk:
+    mov rsi, [r13 + lane.slot_packet]
+    mov rax, [rsi + mh_packet.urgent]
+    test rax, rax
+    jnz .Lbad_packet
+    call check_packet
+    test eax, eax
+    jnz 1f
+    mov rax, [rsi + mh_packet.address]
+    cmp rax, [r13 + lane.address]
+    je check_turn
+    mov eax, MH_WRONG_ADDRESS
 1:  ret

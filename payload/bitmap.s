@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# Two maps of one bit a page, which all vCPUs use at once: moved in this epoch, and shared by the guest. Words change
-# by locked instructions alone. A vCPU claims the pages of a chunk before it works on them, so no two move one page in
-# one epoch, and gives them back if the chunk is refused.
+# Three maps of one bit a page, which all vCPUs use at once: moved in this epoch, moved in an earlier one of the session, and
+# shared by the guest. Words of the first and the last change by locked instructions alone. A vCPU claims the pages of a
+# chunk before it works on them, so no two move one page in one epoch, and gives them back if the chunk is refused.
 
 .include "vcpu.inc"
 
+.extern forget_authenticators
 .extern linker.vcpu
 
 .text
@@ -40,21 +41,20 @@ claim:
     call bits
     test [r11 + r9 * 8], rdx
     jnz .Lshared
-    mov rax, [rdi + r9 * 8]
+    cmp dword ptr [r12 + vcpu.live], 0
+    je 4f
+    mov rax, [rip + linker.params + mh_params.moved_va]
+    test [rax + r9 * 8], rdx
+    jnz .Lrepeated
+4:  mov rax, [rdi + r9 * 8]
 1:  test rax, rdx
     jnz .Lrepeated
+    call widen
     mov r10, rax
     or r10, rdx
     lock cmpxchg [rdi + r9 * 8], r10
     jne 1b
-    cmp r9, [r12 + vcpu.bitmap_low]
-    jae 2f
-    mov [r12 + vcpu.bitmap_low], r9
-2:  inc r9
-    cmp r9, [r12 + vcpu.bitmap_high]
-    jbe 3f
-    mov [r12 + vcpu.bitmap_high], r9
-3:  add rsi, r8
+    add rsi, r8
     sub ecx, r8d
     jnz .Lclaim
     pop rsi
@@ -69,11 +69,22 @@ claim:
     mov rcx, rsi
     pop rsi
     sub rcx, rsi
-    jz 4f
+    jz 5f
     push rax
     call give_back
     pop rax
-4:  ret
+5:  ret
+
+# widen(r9: word): the words that may have bits of ours. Before they have: this vCPU may be lost at any instruction. Loses r10.
+widen:
+    cmp r9, [r12 + vcpu.bitmap_low]
+    jae 1f
+    mov [r12 + vcpu.bitmap_low], r9
+1:  lea r10, [r9 + 1]
+    cmp r10, [r12 + vcpu.bitmap_high]
+    jbe 2f
+    mov [r12 + vcpu.bitmap_high], r10
+2:  ret
 
 # give_back(rsi: page, ecx: pages)
 .global give_back
@@ -114,25 +125,64 @@ mark_shared:
     jnz .Lmark
     ret
 
-# bitmap_clear(): a new epoch begins. Nobody claims now: every other vCPU has ended its epoch, or has no session.
-.global bitmap_clear
-bitmap_clear:
+# bitmap_turn(): a new epoch begins: what was moved in this one becomes what was moved before. Nobody claims now: every other
+# vCPU has ended its epoch, or has no session.
+.global bitmap_turn
+bitmap_turn:
     mov r8, [rip + linker.params + mh_params.vcpus]
     mov r9, offset linker.vcpu
-.Lvcpu:
+    mov rsi, [rip + linker.params + mh_params.bitmap_va]
+    mov rdi, [rip + linker.params + mh_params.moved_va]
+.Lturn:
     mov rdx, [r9 + vcpu.bitmap_low]
     mov rcx, [r9 + vcpu.bitmap_high]
+    cmp rdx, [r9 + vcpu.moved_low]
+    jae 1f
+    mov [r9 + vcpu.moved_low], rdx
+1:  cmp rcx, [r9 + vcpu.moved_high]
+    jbe 2f
+    mov [r9 + vcpu.moved_high], rcx
+2:  jmp 4f
+3:  mov rax, [rsi + rdx * 8]
+    or [rdi + rdx * 8], rax
+    mov qword ptr [rsi + rdx * 8], 0
+    inc rdx
+4:  cmp rdx, rcx
+    jb 3b
+    # Not before: this vCPU may be lost at any instruction.
     xor eax, eax
     mov [r9 + vcpu.bitmap_high], rax
     dec rax
     mov [r9 + vcpu.bitmap_low], rax
-    sub rcx, rdx
-    jbe 1f
-    mov rdi, [rip + linker.params + mh_params.bitmap_va]
-    lea rdi, [rdi + rdx * 8]
+    add r9, [rip + linker.params + mh_params.vcpu_stride]
+    dec r8
+    jnz .Lturn
+    ret
+
+# bitmap_reset(): a new session begins, and nobody has one: nothing has moved.
+.global bitmap_reset
+bitmap_reset:
+    call bitmap_turn
+    mov r8, [rip + linker.params + mh_params.vcpus]
+    mov r9, offset linker.vcpu
+.Lvcpu:
+    mov rdx, [r9 + vcpu.moved_low]
+    mov rcx, [r9 + vcpu.moved_high]
+    mov rdi, [rip + linker.params + mh_params.moved_va]
+    jmp 3f
+1:  mov rax, [rdi + rdx * 8]
+    mov qword ptr [rdi + rdx * 8], 0
+    cmp qword ptr [rip + linker.params + mh_params.authenticators_va], 0
+    je 2f
+    call forget_authenticators
+2:  inc rdx
+3:  cmp rdx, rcx
+    jb 1b
     xor eax, eax
-    rep stosq
-1:  add r9, [rip + linker.params + mh_params.vcpu_stride]
+    mov [r9 + vcpu.moved_high], rax
+    dec rax
+    mov [r9 + vcpu.moved_low], rax
+    add r9, [rip + linker.params + mh_params.vcpu_stride]
     dec r8
     jnz .Lvcpu
     ret

@@ -12,8 +12,11 @@
 .extern detect_features
 .extern end_session
 .extern idt_pointer
+.extern no_idt_pointer
+.extern resume_ending
 .extern serve
 .extern stop
+.extern wipe_record
 .extern wipe_session
 .extern linker.fault_stack_top
 .extern linker.stack_top
@@ -33,6 +36,7 @@
 .text
 .global entry64
 entry64:
+    lidt [rip + no_idt_pointer] # until there is a stack for a handler
     cli
     cld
     mov ebx, edi
@@ -43,10 +47,10 @@ entry64:
     imul rbp, rbx
     mov r12, offset linker.vcpu
     add r12, rbp
-    xor eax, eax
     mov edx, 1
-    lock cmpxchg [r12 + vcpu.busy], edx
-    je .Lclaimed
+    lock xchg [r12 + vcpu.busy], edx
+    test edx, edx
+    jz .Lclaimed
     test edi, MH_START_ANEW
     jz claimed_by_another
 .Lclaimed:
@@ -68,20 +72,24 @@ entry64:
 
     call detect_features
     mov [r12 + vcpu.features], eax
-    # Ring 0 may have been lost between the start of a session and its own part in it.
+    call resume_ending
+    # Ring 0 may have been lost while it began a session: before its own part in it, or with the key written.
     test ebx, ebx
     jz .Lend
     cmp dword ptr [r12 + vcpu.phase], PHASE_SOURCE
     jb .Lended
 .Lend:
     call end_session
+    test ebx, ebx
+    jnz .Lended
+    call wipe_record
 .Lended:
     call wipe_session
     mov dword ptr [r12 + vcpu.phase], PHASE_IDLE
     call open_ring
     jmp serve
 
-# claimed_by_another(ebx: index): not a word about it but in the ring, and nothing of the block is touched.
+# claimed_by_another(ebx: index): not a word about it but in the ring, and nothing of the block is touched, now or later.
 .global claimed_by_another
 claimed_by_another:
     imul rbx, rbx, MH_RING_BYTES
@@ -135,16 +143,15 @@ load_segments:
     mov gs, eax
     ret
 
-# Every vector uses the fault stack: the stack in use may be what failed. Above its top lies the address of the block.
-# APM volume 2, 12.2.5 (64-bit TSS). rbp: offset of the block from that of ring 0.
+# Every vector uses the fault stack: the stack in use may be what failed. APM volume 2, 12.2.5 (64-bit TSS). rbp: offset of
+# the block from that of ring 0.
 load_interrupts:
     lea rdi, [r12 + vcpu.tss]
     mov ecx, TSS_BYTES
     xor eax, eax
     rep stosb
     mov rax, offset linker.fault_stack_top
-    lea rax, [rax + rbp - 16]
-    mov [rax], r12
+    add rax, rbp
     lea rdi, [r12 + vcpu.tss]
     mov [rdi + TSS_IST1], rax
     mov word ptr [rdi + TSS_IO_MAP], TSS_BYTES  # none

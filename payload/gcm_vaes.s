@@ -213,6 +213,14 @@ gcm_vaes_seal:
     vzeroupper
     jmp gcm_seal_rest
 
+# Two blocks of the source, byte-swapped, to ymm\to; to the scratch they go under the mask. Loses ymm9.
+.macro verify to, number
+    vmovdqu ymm\to, [r8 + (\number) * 32]
+    vpxor ymm9, ymm\to, ymm8
+    vmovdqu [r9 + (\number) * 32], ymm9
+    vpshufb ymm\to, ymm\to, ymm10
+.endm
+
 # gcm_vaes_open(rdi: gcm_key, rsi: gcm_job, xmm8: mask) -> eax: 0, or 1 when the tag is wrong
 .balign 16, 0xcc
 .global gcm_vaes_open
@@ -224,29 +232,27 @@ gcm_vaes_open:
     vinserti128 ymm8, ymm8, xmm8, 1
     vmovdqa xmm12, xmm12                # clears the upper half
     vmovdqa ymm10, [rip + .Lswap]
-    sub rcx, GCM_STEP_BYTES
+    # 32 blocks share a reduction.
+    sub rcx, 2 * GCM_STEP_BYTES
+    jb .Lverified
 .Lverify_step:
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    vmovdqu ymm\i, [r8 + \i * 32]
-    vpxor ymm9, ymm\i, ymm8
-    vmovdqu [r9 + \i * 32], ymm9
-    vpshufb ymm\i, ymm\i, ymm10
-.if \i == 0
+    verify 0, 0
     vpxor ymm0, ymm0, ymm12
-.elseif \i == 1
-    wide_multiply_first 1, rdi, 14
-.else
-    wide_multiply \i, rdi, 16-2*\i
-.endif
+    verify 1, 1
+    wide_multiply_first 1, rdi, 30
+.irp i, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    verify 1, \i
+    wide_multiply 1, rdi, 32-2*\i
 .endr
-    wide_multiply 0, rdi, 16
+    wide_multiply 0, rdi, 32
     wide_reduce_low
     wide_reduce_high
-    add r8, GCM_STEP_BYTES
-    add r9, GCM_STEP_BYTES
-    sub rcx, GCM_STEP_BYTES
+    add r8, 2 * GCM_STEP_BYTES
+    add r9, 2 * GCM_STEP_BYTES
+    sub rcx, 2 * GCM_STEP_BYTES
     jae .Lverify_step
-    add rcx, GCM_STEP_BYTES
+.Lverified:
+    add rcx, 2 * GCM_STEP_BYTES
     vzeroupper
     call gcm_verify_rest
     jnz gcm_return
@@ -268,13 +274,12 @@ gcm_vaes_open:
     vpxor ymm12, ymm12, ymm13
     vpxor ymm7, ymm12, [rip + .Lcounters]
     add edx, 16
-    mov rax, -13 * 16
-1:  vbroadcasti128 ymm9, [rdi + rax + 14 * 16]
+.irp round, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
+    vbroadcasti128 ymm9, [rdi + (\round) * 16]
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     vaesenc ymm\i, ymm\i, ymm9
 .endr
-    add rax, 16
-    jnz 1b
+.endr
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     vpxor ymm9, ymm10, [r8 + \i * 32]
     vaesenclast ymm\i, ymm\i, ymm9

@@ -3,18 +3,17 @@
 # CMAC-AES256 (SP 800-38B) and key derivation in counter mode with it (SP 800-108r1, 4.1).
 
 .include "gcm.inc"
+.include "kdf.inc"
 
 .extern aes256_block
 
 .text
 
-# cmac256(rdi: schedule, rsi: message, rdx: bytes, a positive multiple of 16, rcx: 16 bytes for the MAC)
-#
-# The last block must be complete, hence K1 only; other lengths give a wrong MAC or never end.
+# cmac_subkey(rdi: schedule) -> xmm2: K1, which is CIPH(0) doubled, SP 800-38B 6.1. No branch: the carry is a secret
+# bit. For other assembly: loses xmm0, xmm1, rax, r8, r9; the caller wipes.
 .balign 16, 0xcc
-.global cmac256
-cmac256:
-    # K1 is CIPH(0) doubled, SP 800-38B 6.1. No branch: the carry is a secret bit.
+.global cmac_subkey
+cmac_subkey:
     pxor xmm0, xmm0
     call aes256_block
     movq rax, xmm0
@@ -30,7 +29,15 @@ cmac256:
     bswap r8
     movq xmm2, rax
     pinsrq xmm2, r8, 1
+    ret
 
+# cmac256(rdi: schedule, rsi: message, rdx: bytes, a positive multiple of 16, rcx: 16 bytes for the MAC)
+#
+# The last block must be complete, hence K1 only; other lengths give a wrong MAC or never end.
+.balign 16, 0xcc
+.global cmac256
+cmac256:
+    call cmac_subkey
     pxor xmm0, xmm0
 .Lcmac_block:
     movdqu xmm1, [rsi]
@@ -51,13 +58,15 @@ cmac256:
     xor r9d, r9d
     ret
 
-# kdf256(rdi: schedule of the key-derivation key, rsi: kdf_input, rdx: result, ecx: its bytes, 16 or 32)
+# kdf256(rdi: schedule of the key-derivation key, rsi: kdf_input, rdx: result, ecx: its bytes, a multiple of 16, r8d:
+# bytes of the context, 8 more than a multiple of 16)
 #
 # K(i) = CMAC([i] || Label || 0x00 || Context || [L]), 32-bit counter and length, big-endian.
 .balign 16, 0xcc
 .global kdf256
 kdf256:
     push rbx
+    push rbp
     push r12
     push r13
     push r14
@@ -66,10 +75,11 @@ kdf256:
     mov r13, rsi
     mov r14, rdx
     mov r15d, ecx
+    lea ebp, [r8 + KDF_FRAME_BYTES]
     xor ebx, ebx
     lea eax, [rcx * 8]
     bswap eax
-    mov dword ptr [r13 + kdf_input.bits], eax
+    mov dword ptr [r13 + rbp - 4], eax
 .Lkdf_block:
     inc ebx
     mov eax, ebx
@@ -77,7 +87,7 @@ kdf256:
     mov dword ptr [r13 + kdf_input.counter], eax
     mov rdi, r12
     mov rsi, r13
-    mov edx, sizeof.kdf_input
+    mov edx, ebp
     mov rcx, r14
     call cmac256
     add r14, 16
@@ -87,5 +97,6 @@ kdf256:
     pop r14
     pop r13
     pop r12
+    pop rbp
     pop rbx
     ret

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# Packets: made, fetched once, checked, sealed and opened. lane.packet is the private copy.
+# Packets: described, sealed, checked and opened. lane.packet is a header of our own making: a packet that comes in is
+# compared with it, so nothing that the host has written there comes into private memory.
 
 .include "vcpu.inc"
 
+.extern begin_authenticator
 .extern copy64
+.extern end_authenticator
+.extern fresh_mask
 .extern gcm_seal
 .extern gcm_open
 
@@ -21,23 +25,20 @@ locate:
     mov [r13 + lane.slot_data], rax
     ret
 
-# seal_packet(eax: kind, ecx: length, rdx: the packet's address field, r9: its field for urgent packets, rsi: data,
-# r8d: bytes of data)
-#
-# The sequence number is spent before anything is sealed with it.
-.global seal_packet
-seal_packet:
+# describe_packet(eax: kind, ecx: length, rdx: the packet's address field, r9: its field for urgent packets): the header of
+# the stream's next packet, as we would make it. Keeps rcx, rsi, r8.
+.global describe_packet
+describe_packet:
     lea rdi, [r13 + lane.packet]
     mov dword ptr [rdi + mh_packet.magic], MH_PACKET_MAGIC
-    mov word ptr [rdi + mh_packet.version], MH_ABI_VERSION
     mov [rdi + mh_packet.kind], ax
+    mov eax, [r12 + vcpu.protocol]
+    mov [rdi + mh_packet.version], ax
     mov [rdi + mh_packet.length], ecx
     mov eax, [r13 + lane.stream]
     mov [rdi + mh_packet.stream], eax
     mov rax, [r13 + lane.sequence]
     mov [rdi + mh_packet.sequence], rax
-    inc rax
-    mov [r13 + lane.sequence], rax
     mov [rdi + mh_packet.address], rdx
     mov eax, [r12 + vcpu.epoch]
     mov [rdi + mh_packet.epoch], eax
@@ -45,52 +46,69 @@ seal_packet:
     mov [rdi + mh_packet.urgent], r9
     movdqu xmm0, [r12 + vcpu.session]
     movdqu [rdi + mh_packet.session], xmm0
-    mov ecx, r8d
-    mov rdx, [r13 + lane.slot_data]
-    call describe
-    call gcm_seal
-
-    mov rdi, [r13 + lane.slot_packet]
-    lea rsi, [r13 + lane.packet]
-    jmp copy_packet
-
-# fetch_packet(): the only read of the packet in the ring
-.global fetch_packet
-fetch_packet:
-    lea rdi, [r13 + lane.packet]
-    mov rsi, [r13 + lane.slot_packet]
-copy_packet:
-    call copy64
-    movdqu xmm0, [rsi + MH_PACKET_AAD_BYTES]
-    movdqu [rdi + MH_PACKET_AAD_BYTES], xmm0
     ret
 
-# check_packet(eax: kind, ecx: length) -> eax: status
+# seal_packet(rsi: data, r8d: bytes of data) -> eax: status. Seals what describe_packet has described.
+#
+# The sequence number is spent before anything is sealed with it.
+.global seal_packet
+seal_packet:
+    inc qword ptr [r13 + lane.sequence]
+    mov ecx, r8d
+    mov rdx, [r13 + lane.slot_data]
+    call describe_job
+    call authenticated
+    jz 1f
+    call begin_authenticator
+1:  lea rdi, [r13 + lane.page_key]
+    call gcm_seal
+    test eax, eax
+    jnz .Lno_key
+    call authenticated
+    jz 2f
+    call end_authenticator
+2:  mov rdi, [r13 + lane.slot_packet]
+    lea rsi, [r13 + lane.packet]
+    call copy64
+    mov eax, MH_DONE
+    ret
+.Lno_key:
+    mov eax, MH_NO_KEY
+    ret
+
+# authenticated(): zero flag clear if the packet's memory has an authenticator. Keeps all but rax.
+authenticated:
+    xor eax, eax
+    cmp eax, [r13 + lane.packet + mh_packet.length]
+    je 1f
+    cmp eax, [r12 + vcpu.strict]
+1:  ret
+
+# check_packet() -> eax: status. The packet in the ring must have the header that describe_packet has described, but for its
+# kind, address and field for urgent packets, at which the caller looks. Each field is read once, and none is kept.
 .global check_packet
 check_packet:
     lea rdi, [r13 + lane.packet]
-    cmp dword ptr [rdi + mh_packet.magic], MH_PACKET_MAGIC
+    mov rsi, [r13 + lane.slot_packet]
+    mov eax, [rsi + mh_packet.magic]
+    cmp eax, [rdi + mh_packet.magic]
     jne .Lbad_packet
-    cmp word ptr [rdi + mh_packet.version], MH_ABI_VERSION
+    movzx eax, word ptr [rsi + mh_packet.version]
+    cmp ax, [rdi + mh_packet.version]
     jne .Lbad_packet
-    cmp [rdi + mh_packet.kind], ax
+    mov eax, [rsi + mh_packet.length]
+    cmp eax, [rdi + mh_packet.length]
     jne .Lbad_packet
-    cmp [rdi + mh_packet.length], ecx
-    jne .Lbad_packet
-    cmp dword ptr [rdi + mh_packet.reserved], 0
-    jne .Lbad_packet
-    # Only packets without memory say something about the urgent lane.
-    test ecx, ecx
-    jz 1f
-    cmp qword ptr [rdi + mh_packet.urgent], 0
-    jne .Lbad_packet
-1:  movdqu xmm0, [rdi + mh_packet.session]
-    movdqu xmm1, [r12 + vcpu.session]
+    mov eax, [rsi + mh_packet.reserved]
+    test eax, eax
+    jnz .Lbad_packet
+    movdqu xmm0, [rsi + mh_packet.session]
+    movdqu xmm1, [rdi + mh_packet.session]
     pxor xmm0, xmm1
     ptest xmm0, xmm0
     jnz .Lwrong_session
-    mov eax, [rdi + mh_packet.stream]
-    cmp eax, [r13 + lane.stream]
+    mov eax, [rsi + mh_packet.stream]
+    cmp eax, [rdi + mh_packet.stream]
     jne .Lwrong_stream
     mov eax, MH_DONE
     ret
@@ -104,14 +122,16 @@ check_packet:
     mov eax, MH_WRONG_STREAM
     ret
 
-# check_turn() -> eax: status. Packets come in the order in which they were made.
+# check_turn() -> eax: status. Packets come in the order in which they were made. As check_packet for epoch and sequence.
 .global check_turn
 check_turn:
-    mov eax, [r12 + vcpu.epoch]
-    cmp [r13 + lane.packet + mh_packet.epoch], eax
+    lea rdi, [r13 + lane.packet]
+    mov rsi, [r13 + lane.slot_packet]
+    mov eax, [rsi + mh_packet.epoch]
+    cmp eax, [rdi + mh_packet.epoch]
     jne .Lwrong_epoch
-    mov rax, [r13 + lane.packet + mh_packet.sequence]
-    cmp rax, [r13 + lane.sequence]
+    mov rax, [rsi + mh_packet.sequence]
+    cmp rax, [rdi + mh_packet.sequence]
     jb .Lreplayed
     ja .Lout_of_order
     mov eax, MH_DONE
@@ -126,24 +146,20 @@ check_turn:
     mov eax, MH_OUT_OF_ORDER
     ret
 
-# open_packet(ecx: bytes of data) -> eax: status; the data is in vcpu.bounce
+# open_packet(rdx: destination, ecx: bytes of data) -> eax: status. Opens what describe_packet has described; the destination is
+# written only when the tag is right.
 .global open_packet
 open_packet:
-    cmp rcx, [r12 + vcpu.bounce_used]
-    jbe 1f
-    mov [r12 + vcpu.bounce_used], rcx
-1:  lea rdx, [r12 + vcpu.bounce]
     mov rsi, [r13 + lane.slot_data]
-    call describe
-    mov rax, [rsi + gcm_job.destination]
-    mov [rsi + gcm_job.scratch], rax
-    rdrand rcx
-    rdrand rdx
-    movq xmm0, rcx
-    pinsrq xmm0, rdx, 1
+    call describe_job
+    push rsi
+    call fresh_mask
+    pop rsi
+    lea rdi, [r13 + lane.page_key]
     call gcm_open
-    test eax, eax
-    jnz .Lbad_tag
+    cmp eax, 1
+    je .Lbad_tag
+    ja .Lno_key
     inc qword ptr [r13 + lane.sequence]
     mov eax, MH_DONE
     ret
@@ -151,8 +167,8 @@ open_packet:
     mov eax, MH_BAD_TAG
     ret
 
-# The job for lane.packet: rsi source, rdx destination, ecx bytes -> rdi key, rsi job
-describe:
+# The job for lane.packet: rsi source, rdx destination, ecx bytes -> rdi key, rsi job. The tag has its place in the ring.
+describe_job:
     lea r8, [r13 + lane.packet]
     lea rdi, [r13 + lane.job]
     lea rax, [r8 + MH_PACKET_IV_OFFSET]
@@ -162,8 +178,11 @@ describe:
     mov [rdi + gcm_job.source], rsi
     mov [rdi + gcm_job.destination], rdx
     mov [rdi + gcm_job.bytes], rcx
-    lea rax, [r8 + mh_packet.tag]
+    mov rax, [r13 + lane.slot_packet]
+    add rax, mh_packet.tag
     mov [rdi + gcm_job.tag], rax
+    lea rax, [r12 + vcpu.scratch]
+    mov [rdi + gcm_job.scratch], rax
     mov rsi, rdi
     lea rdi, [r13 + lane.page_key]
     ret

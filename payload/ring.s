@@ -2,16 +2,17 @@
 #
 # The ring: fetch a submission once, serve it, complete it; HLT when there is none.
 #
-# r13 lane, ebx tail as read, ebp number of the submission at work. Handlers find the fetched submission in
-# lane.entry, answer a status in eax, and keep rbx, rbp, r12, r13.
+# r13 lane, ebx tail as read, ebp number of the submission at work. Handlers find what a submission says in the lane,
+# answer a status in eax, and keep rbx, rbp, r12, r13.
 
 .include "vcpu.inc"
 
 .extern attend
 .extern claimed_by_another
-.extern copy64
 .extern dispatch
 .extern end_session
+.extern idt_pointer
+.extern no_idt_pointer
 .extern release
 .extern wipe_session
 
@@ -30,16 +31,23 @@ serve:
     jne .Lnext
     jmp .Lpoll
 
-# The block is nobody's while the vCPU halts. A locked instruction orders it before the look at the session: ring 0
-# counts on that when it looks at `busy` before a new one.
+# The block is nobody's while the vCPU halts, nor are its stacks: there is no handler then, and an event shuts the vCPU
+# down. A locked instruction orders the claim before the look at the session: ring 0 counts on that when it looks
+# at `busy` before a new one. What is left of the host's words in registers would go into the VMSA.
 .Lidle:
+    wipe_xmm
+.irp register, eax, ecx, edx, esi, edi, r8d, r9d, r10d, r11d
+    xor \register, \register
+.endr
+    lidt [rip + no_idt_pointer]
+    mov ebx, [r12 + vcpu.index]
     mov dword ptr [r12 + vcpu.busy], 0
     hlt
-    xor eax, eax
     mov edx, 1
-    mov ebx, [r12 + vcpu.index]
-    lock cmpxchg [r12 + vcpu.busy], edx
-    jne claimed_by_another
+    lock xchg [r12 + vcpu.busy], edx
+    test edx, edx
+    jnz claimed_by_another
+    lidt [rip + idt_pointer]
     jmp .Lpoll
 
 # serve_urgent(): all that is in the urgent lane. Keeps r13, rbx, rbp.
@@ -89,42 +97,41 @@ serve_one:
     call dispatch
     jmp complete
 
+# fetch() -> rax, r8, r9: the submission's first, third and fourth 8 bytes, xmm0: the others or-ed. The only read of it; what
+# the completion echoes goes there without a stay in private memory.
 fetch:
     mov eax, [r13 + lane.entries]
     dec eax
     and eax, ebp
-    imul eax, eax, sizeof.mh_submission
-    mov rsi, [r13 + lane.submissions]
-    add rsi, rax
-    lea rdi, [r13 + lane.entry]
-    call copy64
-    lea rdi, [r13 + lane.completion]
+    imul edi, eax, sizeof.mh_completion
+    add rdi, [r13 + lane.completions]
+    mov [r13 + lane.completion], rdi
+    imul esi, eax, sizeof.mh_submission
+    add rsi, [r13 + lane.submissions]
     pxor xmm0, xmm0
     movdqu [rdi], xmm0
     movdqu [rdi + 16], xmm0
     movdqu [rdi + 32], xmm0
     movdqu [rdi + 48], xmm0
+    mov rax, [rsi]
+    mov [rdi + mh_completion.op], ax
+    mov rcx, [rsi + mh_submission.cookie]
+    mov [rdi + mh_completion.cookie], rcx
+    mov r8, [rsi + mh_submission.address]
+    mov r9, [rsi + mh_submission.chunk]
+    movdqu xmm0, [rsi + mh_submission.reserved1]
+    movdqu xmm1, [rsi + mh_submission.reserved1 + 16]
+    por xmm0, xmm1
     ret
 
 # eax: status. The completion first, then the head that announces it: x86 keeps stores in order.
 complete:
-    lea rsi, [r13 + lane.completion]
-    mov [rsi + mh_completion.status], ax
-    movzx eax, word ptr [r13 + lane.entry + mh_submission.op]
-    mov [rsi + mh_completion.op], ax
+    mov rdi, [r13 + lane.completion]
+    mov [rdi + mh_completion.status], ax
     mov eax, [r12 + vcpu.epoch]
-    mov [rsi + mh_completion.epoch], eax
-    mov rax, [r13 + lane.entry + mh_submission.cookie]
-    mov [rsi + mh_completion.cookie], rax
+    mov [rdi + mh_completion.epoch], eax
     mov rax, [r12 + vcpu.pages]
-    mov [rsi + mh_completion.pages], rax
-    mov eax, [r13 + lane.entries]
-    dec eax
-    and eax, ebp
-    imul eax, eax, sizeof.mh_completion
-    mov rdi, [r13 + lane.completions]
-    add rdi, rax
-    call copy64
+    mov [rdi + mh_completion.pages], rax
     inc ebp
     mov [r13 + lane.head], ebp
     mov rdi, [r13 + lane.head_va]

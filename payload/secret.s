@@ -7,9 +7,9 @@
 
 .text
 
-# transport_key() -> rax: the key's 32 bytes, 0 without one
-.global transport_key
-transport_key:
+# secret_record() -> rax: the owner's record (struct mh_secret), 0 without one that this helper understands
+.global secret_record
+secret_record:
     mov rsi, [rip + linker.params + mh_params.secret_va]
     lea rdx, [rip + .Ltable_guid]
     call same_guid
@@ -18,12 +18,12 @@ transport_key:
     cmp r8d, MH_PAGE_BYTES
     ja .Lnone
     add r8, rsi
-    lea rdx, [rip + .Lkey_guid]
+    lea rdx, [rip + .Lrecord_guid]
 .Lentry:
     add rsi, MH_SECRET_ENTRY_BYTES
-    lea rax, [rsi + MH_SECRET_ENTRY_BYTES + MH_KEY_BYTES]
+    lea rax, [rsi + MH_SECRET_ENTRY_BYTES + sizeof.mh_secret]
     cmp rax, r8
-    ja .Lnone                   # too near to the end to be a key
+    ja .Lnone                   # too near to the end to be a record
     call same_guid
     mov ecx, [rsi + 16]
     je .Lfound
@@ -32,9 +32,19 @@ transport_key:
     add rsi, rcx
     jmp .Lentry
 .Lfound:
-    cmp ecx, MH_SECRET_ENTRY_BYTES + MH_KEY_BYTES
+    cmp ecx, MH_SECRET_ENTRY_BYTES + sizeof.mh_secret
     jne .Lnone
     lea rax, [rsi + MH_SECRET_ENTRY_BYTES]
+    cmp word ptr [rax + mh_secret.version], MH_SECRET_VERSION
+    jne .Lnone
+    cmp qword ptr [rax + mh_secret.reserved], 0
+    jne .Lnone
+    movzx ecx, word ptr [rax + mh_secret.protection]
+    dec ecx
+    cmp ecx, MH_PROTECTION_SEV_SNP - MH_PROTECTION_SEV
+    ja .Lnone
+    test dword ptr [rax + mh_secret.flags], ~MH_OWNER_STRICT
+    jnz .Lnone
     ret
 .Lnone:
     xor eax, eax
@@ -53,5 +63,5 @@ same_guid:
 .balign 16
 .Ltable_guid:
     .guid MH_SECRET_TABLE_GUID
-.Lkey_guid:
-    .guid MH_SECRET_KEY_GUID
+.Lrecord_guid:
+    .guid MH_SECRET_RECORD_GUID

@@ -1,185 +1,237 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# hello, start, join, abort: how a session begins and ends.
+# start, join, abort: how a session begins and ends.
 #
-# A nonce of ours serves one start. The keys depend on both nonces, so no two sessions share one, whatever
-# the host replays; within a session every stream has a key of its own, and the IV is the packet's sequence number,
-# which only grows. A ring joins a session once: its phase leads back to idle only when the session is over.
+# The session's key depends on both hellos, so no two sessions share one, whatever the host replays; within a session every
+# stream has a key of its own, and the IV is the packet's sequence number, which only grows. A ring joins a session once: its
+# phase leads back to idle only when the session is over.
 #
 # Only ring 0 begins a session, while none is alive; anybody may end it, by counting the generation up. Every vCPU
 # looks at the generation before it begins with a chunk, and forgets its keys when it is another one (attend). So when a
 # session begins, nobody works in an older one: see start.
+#
+# The session's key lies in the record until the last ring has made its own keys from it, or the session ends. Whoever
+# ends it wipes the key, and says beforehand that it will (vcpu.ending); whoever joins says so too (PHASE_JOINING): until that
+# is done no session begins whose key, or count of rings, it could hit. A ring that copies the key looks at the
+# generation afterwards, so it never takes one that was being wiped. docs/protocol has a model of all this.
 
 .include "vcpu.inc"
 
 .extern aes256_expand
-.extern bitmap_clear
+.extern bitmap_reset
+.extern count
 .extern gcm_key_init
 .extern kdf256
-.extern transport_key
+.extern receive
+.extern secret_record
 .extern wipe_session
+.extern x25519
 .extern linker.vcpu
 
-.equ RANDOM_TRIES, 10           # AMD and Intel both ask for at least ten
-
 .text
-.global hello
-hello:
-    cmp dword ptr [r12 + vcpu.phase], PHASE_GREETED
-    ja .Lwrong_state
-    test dword ptr [r12 + vcpu.features], MH_FEATURE_AESNI
-    jz .Lno_feature
-    lea rdi, [r12 + vcpu.nonce]
-    mov r8d, MH_NONCE_BYTES / 8
-.Lword:
-    mov ecx, RANDOM_TRIES
-.Ltry:
-    rdrand rax
-    jc .Lgood
-    dec ecx
-    jnz .Ltry
-    mov dword ptr [r12 + vcpu.phase], PHASE_IDLE
-    mov eax, MH_NO_ENTROPY
-    ret
-.Lgood:
-    mov [rdi], rax
-    add rdi, 8
-    dec r8d
-    jnz .Lword
-    movdqu xmm0, [r12 + vcpu.nonce]
-    movdqu xmm1, [r12 + vcpu.nonce + 16]
-    movdqu [r13 + lane.completion + mh_completion.nonce], xmm0
-    movdqu [r13 + lane.completion + mh_completion.nonce + 16], xmm1
-    mov dword ptr [r12 + vcpu.phase], PHASE_GREETED
-    mov eax, MH_DONE
-    ret
-.Lwrong_state:
-    mov eax, MH_WRONG_STATE
-    ret
-.Lno_feature:
-    mov eax, MH_NO_FEATURE
-    ret
-.Lbusy:
-    mov eax, MH_BUSY
-    ret
-.Lno_key:
-    mov eax, MH_NO_KEY
-    ret
-.Lbad_nonce:
-    mov eax, MH_BAD_NONCE
-    ret
 
+# start() -> eax: status
 .global start
 start:
+    mov eax, MH_BAD_ENTRY
+    movzx ecx, word ptr [r13 + lane.count]
+    dec rcx
+    cmp rcx, [rip + linker.params + mh_params.vcpus]
+    jae .Lrefused
+    mov eax, MH_WRONG_STATE
     cmp dword ptr [r12 + vcpu.phase], PHASE_GREETED
-    jne .Lwrong_state
+    jne .Lrefused
     call others_rest
-    jne .Lbusy
-    call transport_key
+    mov eax, MH_BUSY
+    jne .Lrefused
+    push rbx
+    call secret_record
+    mov rbx, rax
     test rax, rax
-    jz .Lno_key
-    mov rsi, rax
-    movdqu xmm0, [r13 + lane.entry + mh_submission.nonce]
-    movdqu xmm1, [r13 + lane.entry + mh_submission.nonce + 16]
-    movdqu xmm2, [r12 + vcpu.nonce]
-    movdqu xmm3, [r12 + vcpu.nonce + 16]
-    movdqa xmm4, xmm0
-    movdqa xmm5, xmm1
-    pxor xmm4, xmm2
-    pxor xmm5, xmm3
-    por xmm4, xmm5
-    ptest xmm4, xmm4
-    jz .Lbad_nonce
+    mov eax, MH_NO_KEY
+    jz .Lout
+    # The places of the two hellos in the context: ours, and the peer's.
+    lea rdi, [r12 + vcpu.kdf_input + kdf_input.context + mh_session_context.target]
+    lea rdx, [r12 + vcpu.kdf_input + kdf_input.context + mh_session_context.source]
+    cmp word ptr [r13 + lane.role], MH_ROLE_SOURCE
+    je .Lplaced
+    xchg rdi, rdx
+.Lplaced:
+.irp offset, 0, 16, 32, 48, 64, 80, 96
+    movdqu xmm0, [r12 + vcpu.hello + \offset]
+    movdqu [rdx + \offset], xmm0
+.endr
+    call can_be_strict
+    test eax, eax
+    jnz .Lout
+    call receive
+    test eax, eax
+    jnz .Lout
+    call agree_on_key
+    test eax, eax
+    jnz .Lforget
+    call begin
+    mov rdi, [r13 + lane.completion]
+    mov eax, [r12 + vcpu.protocol]
+    mov [rdi + mh_completion.protocol], eax
+    mov eax, MH_DONE
+.Lout:
+    pop rbx
+.Lrefused:
+    ret
+.Lforget:
+    mov dword ptr [r12 + vcpu.phase], PHASE_IDLE
+    call forget_start
+    jmp .Lout
 
-    lea rdi, [rip + session_record]
-    movzx eax, word ptr [r13 + lane.entry + mh_submission.count]
-    mov [rdi + record.streams], eax
-    cmp word ptr [r13 + lane.entry + mh_submission.role], MH_ROLE_SOURCE
-    je .Lours_first
-    movdqu [rdi + record.source_nonce], xmm0
-    movdqu [rdi + record.source_nonce + 16], xmm1
-    movdqu [rdi + record.target_nonce], xmm2
-    movdqu [rdi + record.target_nonce + 16], xmm3
-    mov dword ptr [rdi + record.phase], PHASE_TARGET
-    jmp .Lderive
-.Lours_first:
-    movdqu [rdi + record.source_nonce], xmm2
-    movdqu [rdi + record.source_nonce + 16], xmm3
-    movdqu [rdi + record.target_nonce], xmm0
-    movdqu [rdi + record.target_nonce + 16], xmm1
-    mov dword ptr [rdi + record.phase], PHASE_SOURCE
-.Lderive:
+# can_be_strict(rbx: record) -> eax: status; ecx is not zero if this side has to be. Keeps rdi.
+can_be_strict:
+    mov eax, MH_DONE
+    xor ecx, ecx
+    cmp word ptr [r13 + lane.role], MH_ROLE_SOURCE
+    jne 1f
+    mov ecx, [rbx + mh_secret.flags]
+    and ecx, MH_OWNER_STRICT
+    jz 1f
+    cmp qword ptr [rip + linker.params + mh_params.authenticators_va], 0
+    jne 1f
+    mov eax, MH_NOT_STRICT
+1:  ret
+
+# agree_on_key(rdi: the peer's hello, rbx: record) -> eax: status; the session's key is in vcpu.derived, its schedule in
+# vcpu.schedule.
+agree_on_key:
+    lea rdx, [rdi + mh_hello.share]
+    lea rsi, [r12 + vcpu.scalar]
+    lea rdi, [r12 + vcpu.kdf_input + kdf_input.context + mh_session_context.shared]
+    call x25519
+    test eax, eax
+    mov eax, MH_BAD_SHARE
+    jnz .Lno_secret
+    lea rdi, [r12 + vcpu.kdf_input + kdf_input.context]
+    mov eax, [r12 + vcpu.protocol]
+    mov [rdi + mh_session_context.protocol], ax
+    movzx eax, word ptr [r13 + lane.count]
+    mov [rdi + mh_session_context.streams], ax
+    mov dword ptr [rdi + mh_session_context.reserved], 0
     lea rdi, [r12 + vcpu.schedule]
+    lea rsi, [rbx + mh_secret.key]
     call aes256_expand
-    call take_record
-    # The identity is the same for all rings: that of stream 0.
-    xor eax, eax
     lea rsi, [rip + .Llabel_session]
+    lea rdx, [r12 + vcpu.derived]
+    mov ecx, MH_KEY_BYTES
+    mov r8d, sizeof.mh_session_context
+    call derive
+    call expand_derived
+    mov eax, MH_DONE
+.Lno_secret:
+    ret
+
+# begin(rbx: record): the session of the key in vcpu.derived and vcpu.schedule.
+begin:
+    call can_be_strict
+    mov [r12 + vcpu.strict], ecx
+    mov [rip + session_record + record.strict], ecx
+    movzx eax, word ptr [r13 + lane.count]
+    mov [r12 + vcpu.streams], rax
+    lea rdi, [rip + session_record]
+    mov [rdi + record.streams], eax
+    mov eax, [r12 + vcpu.protocol]
+    mov [rdi + record.protocol], eax
+    movzx eax, word ptr [r13 + lane.role]
+    add eax, PHASE_SOURCE - MH_ROLE_SOURCE
+    mov [r12 + vcpu.role], eax
+    mov [rdi + record.phase], eax
+    movdqu xmm0, [r12 + vcpu.derived]
+    movdqu xmm1, [r12 + vcpu.derived + 16]
+    movdqu [rdi + record.key], xmm0
+    movdqu [rdi + record.key + 16], xmm1
+    # The identity is the same for all rings.
+    lea rsi, [rip + .Llabel_identity]
     lea rdx, [r12 + vcpu.session]
     mov ecx, MH_SESSION_BYTES
-    call derive_one
+    xor eax, eax
+    call derive_stream
     movdqu xmm0, [r12 + vcpu.session]
     movdqu [rip + session_record + record.identity], xmm0
-    call bitmap_clear
+    call bitmap_reset
     xor eax, eax
     mov [rip + session_epoch], eax
     mov [rip + session_progress + progress.ended], rax
     mov [rip + session_progress + progress.finished], rax
     mov [rip + session_progress + progress.pages], rax
+    mov [rip + session_progress + progress.joined], rax
     mov rdx, [rip + session_generation]
     inc rdx
     call take_part
     mov [rip + session_generation], rdx
-    mov eax, MH_DONE
-    ret
+    jmp joined
 
+# join() -> eax: status. The phase first, with a locked instruction: START sees it, or this ring sees that there is no session.
 .global join
 join:
+    mov eax, MH_NO_FEATURE
+    test dword ptr [r12 + vcpu.features], MH_FEATURE_AESNI
+    jz .Lnot_joined
+    mov eax, MH_WRONG_STATE
     cmp dword ptr [r12 + vcpu.phase], PHASE_IDLE
-    jne .Lwrong_state
+    jne .Lnot_joined
+    mov ecx, PHASE_JOINING
+    lock xchg [r12 + vcpu.phase], ecx
     mov rdx, [rip + session_generation]
     test edx, 1
-    jz .Lwrong_state
-    mov eax, [r12 + vcpu.index]
-    cmp eax, [rip + session_record + record.streams]
-    jae .Lwrong_state
-    test dword ptr [r12 + vcpu.features], MH_FEATURE_AESNI
-    jz .Lno_feature
+    jz .Lmissed
+    mov ecx, [r12 + vcpu.index]
+    cmp ecx, [rip + session_record + record.streams]
+    jae .Lmissed
     call take_record
-    # The record is that of this session if the session is still the same.
+    # The record is that of this session, and whole, if the session is still the same.
+    jz .Lmissed
     cmp rdx, [rip + session_generation]
-    jne .Lwrong_state
-    push rdx
-    call transport_key
-    pop rdx
-    test rax, rax
-    jz .Lno_key
-    mov rsi, rax
-    lea rdi, [r12 + vcpu.schedule]
-    call aes256_expand
+    jne .Lmissed
+    call expand_derived
     call take_part
+    call joined
     mov eax, MH_DONE
+.Lnot_joined:
+    ret
+.Lmissed:
+    mov eax, MH_WRONG_STATE
+    call forget_start
+    mov dword ptr [r12 + vcpu.phase], PHASE_IDLE
     ret
 
-# take_record(): our copy of what START has written. Keeps rdx.
+# take_record(): our copy of what START has written; zero flag set if the key was wiped. Keeps rdx.
 take_record:
     lea rsi, [rip + session_record]
-    lea rdi, [r12 + vcpu.kdf_input + kdf_input.context]
-.irp part, 0, 16, 32, 48
-    movdqu xmm0, [rsi + record.source_nonce + \part]
-    movdqu [rdi + mh_kdf_context.source_nonce + \part], xmm0
-.endr
+    movdqu xmm0, [rsi + record.key]
+    movdqu xmm1, [rsi + record.key + 16]
+    movdqu [r12 + vcpu.derived], xmm0
+    movdqu [r12 + vcpu.derived + 16], xmm1
     movdqu xmm0, [rsi + record.identity]
     movdqu [r12 + vcpu.session], xmm0
     mov eax, [rsi + record.phase]
     mov [r12 + vcpu.role], eax
     mov eax, [rsi + record.streams]
     mov [r12 + vcpu.streams], rax
-    mov [rdi + mh_kdf_context.streams], ax
-    mov word ptr [rdi + mh_kdf_context.version], MH_ABI_VERSION
+    mov eax, [rsi + record.protocol]
+    mov [r12 + vcpu.protocol], eax
+    mov eax, [rsi + record.strict]
+    mov [r12 + vcpu.strict], eax
+    movdqu xmm0, [r12 + vcpu.derived]
+    por xmm0, xmm1
+    ptest xmm0, xmm0
+    pxor xmm0, xmm0
+    pxor xmm1, xmm1
     ret
 
-# take_part(rdx: generation): makes the keys of both lanes from vcpu.schedule. Keeps rdx, r13.
+# expand_derived(): vcpu.schedule of the key in vcpu.derived. Keeps rdx.
+expand_derived:
+    lea rdi, [r12 + vcpu.schedule]
+    lea rsi, [r12 + vcpu.derived]
+    jmp aes256_expand
+
+# take_part(rdx: generation): makes the keys of both lanes, and that of the masks, from vcpu.schedule. Keeps rdx, r13.
 take_part:
     push rdx
     push r13
@@ -188,30 +240,60 @@ take_part:
     lea r13, [r12 + vcpu.urgent]
     call make_key
     pop r13
-    # Only page keys and session are needed from here on; our nonce is used up.
-    lea rdi, [r12 + vcpu.secrets]
-    mov ecx, vcpu.secrets_end - vcpu.secrets
+    lea rsi, [rip + .Llabel_mask]
+    mov eax, [r12 + vcpu.index]
+    call derive_key
+    lea rdi, [r12 + vcpu.mask_schedule]
+    lea rsi, [r12 + vcpu.derived]
+    call aes256_expand
+    call forget_start
     xor eax, eax
-    rep stosb
-    wipe_xmm
     mov [r12 + vcpu.pages], rax
     mov [r12 + vcpu.epoch_pages], rax
     mov [r12 + vcpu.epoch], eax
     mov [r12 + vcpu.ended], eax
+    mov [r12 + vcpu.live], eax
     pop rdx
     mov [r12 + vcpu.generation], rdx
     mov eax, [r12 + vcpu.role]
     mov [r12 + vcpu.phase], eax
     ret
 
+# forget_start(): what only a start or a join needs; our nonce and scalar are used up. Keeps rax, rdx.
+forget_start:
+    push rax
+    lea rdi, [r12 + vcpu.start_secrets]
+    mov ecx, vcpu.secrets_end - vcpu.start_secrets
+    xor eax, eax
+    rep stosb
+    wipe_xmm
+    pop rax
+    ret
+
+# joined(): this ring has its keys; the last one wipes the key of them all.
+joined:
+    lea rdi, [rip + session_progress + progress.joined]
+    mov esi, 1
+    call count
+    cmp rax, [r12 + vcpu.streams]
+    je wipe_record
+    ret
+
+# wipe_record(): the session's key. Keeps rcx, rdx.
+.global wipe_record
+wipe_record:
+    xor eax, eax
+.irp offset, 0, 8, 16, 24
+    mov [rip + session_record + record.key + \offset], rax
+.endr
+    ret
+
 # make_key(r13: lane)
 make_key:
     mov qword ptr [r13 + lane.sequence], 0
     mov eax, [r13 + lane.stream]
-    lea rsi, [rip + .Llabel_key]
-    lea rdx, [r12 + vcpu.derived]
-    mov ecx, MH_KEY_BYTES
-    call derive_one
+    lea rsi, [rip + .Llabel_page]
+    call derive_key
     lea rdi, [r13 + lane.page_key]
     lea rsi, [r12 + vcpu.derived]
     call gcm_key_init
@@ -219,17 +301,28 @@ make_key:
     mov [r13 + lane.page_key + gcm_key.features], eax
     ret
 
-# eax: stream, rsi: label, rdx: result, ecx: its bytes
-derive_one:
-    mov [r12 + vcpu.kdf_input + kdf_input.context + mh_kdf_context.stream], eax
+# derive_key(eax: stream, rsi: label): a key to vcpu.derived.
+derive_key:
+    lea rdx, [r12 + vcpu.derived]
+    mov ecx, MH_KEY_BYTES
+
+# derive_stream(eax: stream, rsi: label, rdx: result, ecx: its bytes)
+derive_stream:
+    mov [r12 + vcpu.kdf_input + kdf_input.context], rax
+    mov r8d, sizeof.mh_stream_context
+
+# derive(rsi: label, rdx: result, ecx: its bytes, r8d: bytes of the context in vcpu.kdf_input): with the key of vcpu.schedule
+.global derive
+derive:
     movdqu xmm0, [rsi]
     lea rsi, [r12 + vcpu.kdf_input]
     movdqu [rsi + kdf_input.label], xmm0
     lea rdi, [r12 + vcpu.schedule]
     jmp kdf256
 
-# others_rest(): zero flag set if no other vCPU is at work in a session. There is no session now, so it would be one that
-# has ended: what such a vCPU is about to write belongs there, and must not come after what the next session writes.
+# others_rest(): zero flag set if no other vCPU is at work in a session, or about to end one. There is no session now, so it
+# would be one that has ended: what such a vCPU is about to write belongs there, and must not come after what the next
+# session writes.
 others_rest:
     mov rcx, [rip + linker.params + mh_params.vcpus]
     mov rdx, r12
@@ -237,6 +330,8 @@ others_rest:
     dec rcx
     jz .Lrest
     add rdx, [rip + linker.params + mh_params.vcpu_stride]
+    cmp dword ptr [rdx + vcpu.ending], 0
+    jne .Lrest
     cmp dword ptr [rdx + vcpu.busy], 0
     je .Lother
     cmp dword ptr [rdx + vcpu.phase], PHASE_SOURCE
@@ -246,16 +341,34 @@ others_rest:
 .Lrest:
     ret
 
-# end_session(): for all rings. Keeps rcx, rdi, rsi.
+# end_session(): for all rings. A vCPU that finds the session alive after it has said that it ends one is sure that no other
+# begins before it is done: so it wipes that session's key, whoever has ended it. Keeps rcx, rdi, rsi.
+.equ ENDING_MAYBE, 1
+.equ ENDING_SURELY, 2
 .global end_session
 end_session:
+    mov eax, ENDING_MAYBE
+    lock xchg [r12 + vcpu.ending], eax
+    test dword ptr [rip + session_generation], 1
+    jz .Lnot_alive
+    mov dword ptr [r12 + vcpu.ending], ENDING_SURELY
+.Lsurely:
     mov rax, [rip + session_generation]
-1:  test eax, 1
-    jz 2f
+    test eax, 1
+    jz 1f
     lea rdx, [rax + 1]
     lock cmpxchg [rip + session_generation], rdx
-    jne 1b
-2:  ret
+1:  call wipe_record
+.Lnot_alive:
+    mov dword ptr [r12 + vcpu.ending], 0
+    ret
+
+# resume_ending(): for a vCPU that is started where another one was lost: what that one was about to do.
+.global resume_ending
+resume_ending:
+    cmp dword ptr [r12 + vcpu.ending], ENDING_SURELY
+    je .Lsurely
+    jmp .Lnot_alive
 
 # attend(): notices that another ring has ended the session, or the epoch.
 .global attend
@@ -276,22 +389,43 @@ attend:
 .Lattended:
     ret
 
+# resume() -> eax: status. From now on nothing that was moved in this session is moved again on this ring.
+.global resume
+resume:
+    mov eax, MH_WRONG_STATE
+    mov ecx, [r12 + vcpu.phase]
+    sub ecx, PHASE_SOURCE
+    cmp ecx, PHASE_TARGET - PHASE_SOURCE
+    ja 1f
+    mov dword ptr [r12 + vcpu.live], 1
+    mov eax, MH_DONE
+1:  ret
+
+# abort() -> eax: MH_DONE
 .global abort
 abort:
     call end_session
 .Lover:
     call wipe_session
     xor eax, eax                # MH_DONE
-    mov [r12 + vcpu.phase], eax # PHASE_IDLE
     mov [r12 + vcpu.pages], rax
     mov [r12 + vcpu.epoch], eax
     mov [r12 + vcpu.ended], eax
+    mov [r12 + vcpu.live], eax
+    mov [r12 + vcpu.strict], eax
+    mov [r12 + vcpu.phase], eax # PHASE_IDLE
     ret
 
 .section .rodata
 .balign 16
-.Llabel_key:
-    .asciz MH_KDF_LABEL_KEY
-.balign 16
 .Llabel_session:
     .asciz MH_KDF_LABEL_SESSION
+.balign 16
+.Llabel_identity:
+    .asciz MH_KDF_LABEL_IDENTITY
+.balign 16
+.Llabel_page:
+    .asciz MH_KDF_LABEL_PAGE
+.balign 16
+.Llabel_mask:
+    .asciz MH_KDF_LABEL_MASK

@@ -4,13 +4,25 @@
 
 .include "vcpu.inc"
 
+# Names for maps and debuggers: those of the first vCPU.
+.set here, 0
+.macro variable name, offset
+.zero (\offset) - here
+.set here, \offset
+.global \name
+\name:
+.endm
+
 .section .vcpu
 .balign 4096
-.zero vcpu.session
-.global vcpu_session            # names for maps and debuggers: those of the first vCPU
-vcpu_session: .zero vcpu.bulk + lane.sequence - vcpu.session
-.global vcpu_sequence
-vcpu_sequence: .zero sizeof.vcpu - vcpu.bulk - lane.sequence
+variable vcpu_busy, vcpu.busy
+variable vcpu_session, vcpu.session
+variable vcpu_mask_schedule, vcpu.mask_schedule
+variable vcpu_scalar, vcpu.scalar
+variable vcpu_sequence, vcpu.bulk + lane.sequence
+variable vcpu_page_key, vcpu.bulk + lane.page_key
+variable vcpu_scratch, vcpu.scratch
+.zero sizeof.vcpu - here
 
 .bss
 .balign 64
@@ -22,3 +34,5 @@ session_record: .zero sizeof.record
 session_epoch: .zero 64
 .global session_progress
 session_progress: .zero 64
+.global random_drawn            # how often hello has drawn: no start sets it back
+random_drawn: .zero 64

@@ -8,14 +8,15 @@
 
 .extern abort
 .extern attend
-.extern bitmap_clear
+.extern bitmap_turn
 .extern check_packet
 .extern check_turn
 .extern count
-.extern fetch_packet
+.extern describe_packet
 .extern locate
 .extern open_packet
 .extern seal_packet
+.extern unchanged
 .extern wipe_session
 
 .text
@@ -33,7 +34,7 @@ end_epoch:
     cmp rax, [r12 + vcpu.streams]
     jne .Lagreed
     # All rings have: they wait for the new number, which comes last.
-    call bitmap_clear
+    call bitmap_turn
     mov qword ptr [rip + session_progress + progress.ended], 0
     inc dword ptr [rip + session_epoch]
     call attend
@@ -44,6 +45,15 @@ end_epoch:
 
 .global finish
 finish:
+    cmp dword ptr [r12 + vcpu.strict], 0
+    je .Lproven
+    call may_end
+    test eax, eax
+    jnz .Lrefused
+    call unchanged
+    test eax, eax
+    jnz .Lrefused
+.Lproven:
     mov eax, MH_KIND_END
     mov rdx, [r12 + vcpu.pages]
     call agree
@@ -53,7 +63,8 @@ finish:
     lea rdi, [rip + session_progress + progress.pages]
     mov rsi, [r12 + vcpu.pages]
     call count
-    mov [r13 + lane.completion + mh_completion.total], rax
+    mov rdx, [r13 + lane.completion]
+    mov [rdx + mh_completion.total], rax
     lea rdi, [rip + session_progress + progress.finished]
     mov esi, 1
     call count
@@ -69,62 +80,83 @@ finish:
     mov eax, MH_DONE
     ret
 
-# agree(eax: kind, rdx: pages) -> eax: status
+# agree(eax: kind, rdx: pages) -> eax: status. Where the packet is not the peer's, or counts other pages, the session is over.
 agree:
     push rax
-    push rdx
-    mov ecx, [r12 + vcpu.phase]
-    cmp ecx, PHASE_SOURCE
-    je 1f
-    cmp ecx, PHASE_TARGET
-    jne .Lwrong_state
-1:  cmp dword ptr [r12 + vcpu.ended], 0
-    jne .Lpending
-    movzx eax, word ptr [r13 + lane.entry + mh_submission.slot]
+    call may_end
+    test eax, eax
+    jnz .Lmust_not
+    movzx eax, word ptr [r13 + lane.slot]
     call locate
-    cmp dword ptr [r12 + vcpu.phase], PHASE_TARGET
-    je .Lcompare
-    pop rdx
     pop rax
     xor ecx, ecx
-    xor esi, esi
-    xor r8d, r8d
     mov r9, [r12 + vcpu.urgent + lane.sequence]
+    call describe_packet
+    xor r8d, r8d
+    cmp dword ptr [r12 + vcpu.phase], PHASE_TARGET
+    je .Lcompare
     call seal_packet
-    mov eax, MH_DONE
-    ret
+    jmp .Lagreement
 .Lcompare:
-    call fetch_packet
-    mov rax, [rsp + 8]
-    xor ecx, ecx
-    call check_packet
+    call same_end
     test eax, eax
-    jnz .Lout
-    call check_turn
-    test eax, eax
-    jnz .Lout
-    mov rax, [r13 + lane.packet + mh_packet.urgent]
-    cmp rax, [r12 + vcpu.urgent + lane.sequence]
-    jne .Lincomplete
+    jnz .Lagreement
     xor ecx, ecx
     call open_packet
-    test eax, eax
-    jnz .Lout
-    mov rdx, [rsp]
-    cmp rdx, [r13 + lane.packet + mh_packet.address]
-    je .Lout
+.Lagreement:
+    cmp eax, MH_BAD_TAG
+    je .Lover
+    cmp eax, MH_BAD_TOTALS
+    je .Lover
+    cmp eax, MH_NO_KEY
+    je .Lover
+    ret
+.Lover:
+    push rax
     call abort
-    mov eax, MH_BAD_TOTALS
-    jmp .Lout
+    pop rax
+    ret
+.Lmust_not:
+    pop rcx
+    ret
+
+# may_end() -> eax: MH_DONE if the ring takes part in a session, and has not ended the epoch. Keeps rdx.
+may_end:
+    mov ecx, [r12 + vcpu.phase]
+    sub ecx, PHASE_SOURCE
+    cmp ecx, PHASE_TARGET - PHASE_SOURCE
+    ja .Lwrong_state
+    cmp dword ptr [r12 + vcpu.ended], 0
+    jne .Lpending
+    mov eax, MH_DONE
+    ret
 .Lwrong_state:
     mov eax, MH_WRONG_STATE
-    jmp .Lout
+    ret
 .Lpending:
     mov eax, MH_EPOCH_PENDING
-    jmp .Lout
-.Lincomplete:
-    mov eax, MH_INCOMPLETE
-.Lout:
-    pop rdx
-    pop rdx
     ret
+
+# same_end() -> eax: status. The packet in the ring must be the end packet that describe_packet has described.
+same_end:
+    mov rsi, [r13 + lane.slot_packet]
+    mov ax, [rsi + mh_packet.kind]
+    cmp ax, [r13 + lane.packet + mh_packet.kind]
+    mov eax, MH_BAD_PACKET
+    jne 1f
+    call check_packet
+    test eax, eax
+    jnz 1f
+    call check_turn
+    test eax, eax
+    jnz 1f
+    mov rax, [rsi + mh_packet.urgent]
+    cmp rax, [r13 + lane.packet + mh_packet.urgent]
+    mov eax, MH_INCOMPLETE
+    jne 1f
+    mov rax, [rsi + mh_packet.address]
+    cmp rax, [r13 + lane.packet + mh_packet.address]
+    mov eax, MH_BAD_TOTALS
+    jne 1f
+    mov eax, MH_DONE
+1:  ret

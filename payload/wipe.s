@@ -6,7 +6,8 @@
 
 .text
 
-# wipe_session(): forgets this vCPU's keys, nonce and plaintext, in memory and in vector registers.
+# wipe_session(): forgets this vCPU's keys, hello and masks, in memory and in vector registers. What the scratch holds is
+# ciphertext that the host has, under a mask that is gone.
 .global wipe_session
 wipe_session:
     lea rdi, [r12 + vcpu.secrets]
@@ -18,13 +19,6 @@ wipe_session:
     mov ecx, sizeof.lane - lane.job
     rep stosb
 .endr
-    call wipe_vectors
-
-    # Plaintext that was imported, or should have been.
-    lea rdi, [r12 + vcpu.bounce]
-    mov rcx, [r12 + vcpu.bounce_used]
-    shr rcx, 3
-    xor eax, eax
-    rep stosq
-    mov [r12 + vcpu.bounce_used], rcx
-    ret
+    movq mm6, rax
+    movq mm7, rax
+    jmp wipe_vectors

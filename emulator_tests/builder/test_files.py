@@ -40,7 +40,7 @@ def test_readelf_has_no_complaint(elf: Path, program: Program) -> None:
     text = output_of(program("readelf"), "-a", "-W", elf)
     assert not re.search(r"warning|error|corrupt|<unknown|unrecognized", text, re.IGNORECASE)
     assert "Advanced Micro Devices X86-64" in text
-    assert len(re.findall(r"^  LOAD ", text, re.MULTILINE)) == 12
+    assert len(re.findall(r"^  LOAD ", text, re.MULTILINE)) == 13
 
 
 def test_objdump_disassembles_all_of_it(elf: Path, program: Program) -> None:
@@ -68,7 +68,8 @@ def test_gdb_reads_symbols_and_code(elf: Path, program: Program) -> None:
     commands = ["info functions", "x/2i entry64", "info symbol gcm_seal", "info line serve"]
     arguments = [part for command in commands for part in ("-ex", command)]
     text = output_of(program("gdb"), "-nx", "-batch", *arguments, elf)
-    assert "<entry64>:\tcli" in text
+    assert "<entry64>:\tlidt " in text
+    assert "<entry64+7>:\tcli" in text
     assert "gcm_seal in section .text" in text
     assert "  move_batch\n" in text
 

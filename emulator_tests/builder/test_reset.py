@@ -14,12 +14,15 @@ from mh_builder.image.reset import RESET_PAGE, write_reset
 from mh_builder.schemes import LOW, SCHEMES
 from mh_builder.schemes.space import Options, Start
 from mh_emulator.loader import parse_image
+from mh_emulator.peer import hello_tag
+from mh_emulator.secret import Secret
 from mh_qemu.machine import PROGRAM, QemuMachine
 from payload import abi
 
 ROM_BYTES = 64 << 10
 RAM_MIB = 128
 COOKIE = 0x1234
+SECRET = Secret.fresh()
 
 
 @pytest.mark.parametrize("home", [0x400_0000, 0x280_3000])
@@ -34,8 +37,9 @@ def test_reset_vector_leads_to_service(program: Callable[[str], str], tmp_path: 
     ring[abi.mh_ring.fields["tail"].offset] = 1
     request = abi.mh_submission(op=abi.mh_op.MH_OP_HELLO.value, cookie=COOKIE).dumps()
     (tmp_path / "ring").write_bytes(bytes(ring) + request)
+    (tmp_path / "secret").write_bytes(SECRET.table())
     at = home + descriptor.ring_offset
-    loads = [("image", home), ("ring", at)]
+    loads = [("image", home), ("secret", home + descriptor.secret_offset), ("ring", at)]
     devices = [f"loader,file={tmp_path / name},addr={address:#x},force-raw=on" for name, address in loads]
     arguments = [word for device in devices for word in ("-device", device)]
     with QemuMachine(["-bios", str(tmp_path / "rom"), *arguments], ram_mib=RAM_MIB) as machine:
@@ -44,9 +48,11 @@ def test_reset_vector_leads_to_service(program: Callable[[str], str], tmp_path: 
             time.sleep(0.05)
         header = abi.mh_ring(machine.read_memory(at, len(abi.mh_ring)))
         completion = abi.mh_completion(machine.read_memory(at + abi.MH_RING_COMPLETIONS, len(abi.mh_completion)))
+        hello = machine.read_memory(at + abi.MH_RING_PACKETS, len(abi.mh_hello))
     assert (header.magic, header.state, header.head) == (abi.MH_RING_MAGIC, abi.mh_ring_state.MH_RING_READY, 1)
     assert (completion.status, completion.cookie) == (abi.mh_status.MH_DONE, COOKIE)
-    assert any(completion.nonce)
+    assert any(abi.mh_hello(hello).nonce)
+    assert hello[abi.MH_HELLO_MAC_BYTES :] == hello_tag(SECRET, hello[: abi.MH_HELLO_MAC_BYTES])
 
 
 @pytest.mark.parametrize("name", SCHEMES)

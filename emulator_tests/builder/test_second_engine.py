@@ -14,10 +14,13 @@ from mh_builder.image.model import Image
 from mh_builder.schemes import LOW
 from mh_builder.schemes.space import HELPER_VA, Options, Start
 from mh_emulator.loader import parse_image
+from mh_emulator.peer import hello_tag
+from mh_emulator.secret import Secret
 from payload import abi
 
 RAM_BYTES = 128 << 20
 MSR_EFER, EFER = 0xC0000080, 0xD01
+SECRET = Secret.fresh()
 CR0, CR4 = 0x80010033, 0x620
 
 
@@ -35,12 +38,19 @@ def engine(request: pytest.FixtureRequest) -> tuple[Any, Image, int]:
         uc.mem_map(base, image.memory_bytes)
     descriptor = parse_image(image.data).descriptor
     uc.mem_write(image.space.base, image.data)
+    uc.mem_write(image.space.base + descriptor.secret_offset, SECRET.table())
     uc.reg_write(x86.UC_X86_REG_CR4, CR4)
     uc.reg_write(x86.UC_X86_REG_MSR, (MSR_EFER, EFER))
     uc.reg_write(x86.UC_X86_REG_CR3, descriptor.cr3)
     uc.reg_write(x86.UC_X86_REG_CR0, CR0)
     uc.emu_start(descriptor.entry64, 0)
     return uc, image, image.space.base + descriptor.ring_offset
+
+
+def is_hello(data: bytes) -> bool:
+    """Whether this is one that a helper with the secret has made."""
+    tag = hello_tag(SECRET, data[: abi.MH_HELLO_MAC_BYTES])
+    return any(abi.mh_hello(data).nonce) and data[abi.MH_HELLO_MAC_BYTES :] == tag
 
 
 def test_helper_starts_and_serves(engine: tuple[Any, Image, int]) -> None:
@@ -54,7 +64,7 @@ def test_helper_starts_and_serves(engine: tuple[Any, Image, int]) -> None:
     size = len(abi.mh_completion)
     completion = abi.mh_completion(bytes(uc.mem_read(ring + abi.MH_RING_COMPLETIONS, size)))
     assert (completion.status, completion.cookie) == (abi.mh_status.MH_DONE, 7)
-    assert any(completion.nonce)
+    assert is_hello(bytes(uc.mem_read(ring + abi.MH_RING_PACKETS, len(abi.mh_hello))))
     assert image.symbol("entry64").value < 1 << 64
 
 
@@ -80,6 +90,7 @@ def test_32_bit_start_leads_to_service() -> None:
         uc.ctl_set_tlb_mode(unicorn.UC_TLB_CPU)
         uc.mem_map(0, RAM_BYTES)
         uc.mem_write(image.space.base, image.data)
+        uc.mem_write(image.space.base + descriptor.secret_offset, SECRET.table())
         ring = image.space.base + descriptor.ring_offset
         hello = abi.mh_submission(op=abi.mh_op.MH_OP_HELLO.value, cookie=7)
         uc.mem_write(ring + abi.MH_RING_SUBMISSIONS, hello.dumps())
@@ -94,7 +105,7 @@ def test_32_bit_start_leads_to_service() -> None:
         assert (header.magic, header.state, header.head) == (abi.MH_RING_MAGIC, abi.mh_ring_state.MH_RING_READY, 1)
         done = abi.mh_completion(bytes(uc.mem_read(ring + abi.MH_RING_COMPLETIONS, len(abi.mh_completion))))
         assert (done.status, done.cookie) == (abi.mh_status.MH_DONE, 7)
-        assert any(done.nonce)
+        assert is_hello(bytes(uc.mem_read(ring + abi.MH_RING_PACKETS, len(abi.mh_hello))))
 
 
 def test_only_images_below_4_gib_start_with_32_bits(scheme: str, images: dict[str, Image]) -> None:

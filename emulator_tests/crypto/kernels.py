@@ -25,7 +25,7 @@ from mh_builder.schemes.space import Options
 from payload import abi
 
 PAYLOAD = Path(payload.__file__).parent
-KERNELS = ("aes", "gcm", "gcm_seal", "gcm_vaes", "kdf")
+KERNELS = ("aes", "gcm", "gcm_seal", "gcm_vaes", "kdf", "x25519")
 MASK = bytes.fromhex("8f5c2ae1037bd94660b7f21c9ed5483a")
 """The mask of gcm_open where a test gives no other."""
 
@@ -34,6 +34,7 @@ DATA_BYTES = 0x20000
 STACK_BYTES = 0x1000  # of the kernels; behind it the record of the probe and the stack of the probe
 RECORD_VECTOR = 192  # in probe.s: xmm0 at the call, vector registers at the return
 HEAP_OFFSET = 0x2000
+RECORD_FIFTH = 96  # in probe.s
 CANARY = b"\xa5" * 16
 UNTOUCHED = b"\xee"
 STACK_PAINT = b"\x5a"
@@ -60,10 +61,13 @@ def _probe(*, wide: bool) -> ObjectFile:
 
 @cache
 def constants() -> dict[str, int]:
-    """The offsets and sizes of gcm.inc, by an object that exports them."""
-    names = re.findall(r"^\.equ ([\w.]+),", (PAYLOAD / "gcm.inc").read_text(encoding="ascii"), re.MULTILINE)
-    text = "\n".join(['.include "gcm.inc"', *(f".global {name}" for name in names), ""])
-    exported = assemble_text(text, "constants.s", include_dir=PAYLOAD)
+    """The offsets and sizes of gcm.inc and kdf.inc, by an object that exports them."""
+    included = ("gcm.inc", "kdf.inc")
+    texts = [(PAYLOAD / name).read_text(encoding="ascii") for name in included]
+    names = re.findall(r"^\.equ ([\w.]+),", "".join(texts), re.MULTILINE)
+    lines = [*(f'.include "{name}"' for name in included), *(f".global {name}" for name in names), ""]
+    text = "\n".join(lines)
+    exported = assemble_text(text, "constants.s", symbols=abi.assembler_symbols(), include_dir=PAYLOAD)
     return {symbol.name: symbol.value for symbol in exported.symbols if symbol.section is None}
 
 
@@ -129,7 +133,7 @@ class Engine(ABC):
 
     FEATURES = abi.MH_FEATURE_AESNI
     VECTOR_BYTES = 16
-    PAINT = b"\x5a"  # what a kernel finds on its stack
+    PAINT = STACK_PAINT  # what a kernel finds on its stack
 
     def __init__(self, code: int, data: int) -> None:
         self.code, self.data = code, data
@@ -164,9 +168,11 @@ class Engine(ABC):
         """Calls a kernel, with `vector` in xmm0, and checks what every kernel promises its caller."""
         stack = self.data
         record = stack + STACK_BYTES
-        self.write(stack, STACK_PAINT * STACK_BYTES)
-        padded = (*arguments, *(0,) * (4 - len(arguments)))
+        self.write(stack, self.PAINT * STACK_BYTES)
+        padded = (*arguments, *(0,) * (4 - len(arguments)))[:4]
+        fifth = arguments[4] if len(arguments) > 4 else 0x88888888
         self.write(record, struct.pack("<6Q", self.symbols[name], *padded, record - 8))
+        self.write(record + RECORD_FIFTH, struct.pack("<Q", fifth))
         self.write(record + RECORD_VECTOR, vector)
         self.run(self.symbols["probe"], record)
 

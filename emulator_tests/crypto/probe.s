@@ -9,6 +9,7 @@
 .equ record.saved, 48
 .equ record.flags, 56
 .equ record.general, 64         # in the order of the encoding, rax..r15; rsp is left out
+.equ record.fifth, 96           # r8, in the place of rsp
 .equ record.vector, 192         # at the call that of xmm0, at the return all
 
 # With ymm registers where WIDE is defined.
@@ -46,10 +47,10 @@ probe:
     mov rsi, [rdi + record.arguments + 8]
     mov rdx, [rdi + record.arguments + 16]
     mov rcx, [rdi + record.arguments + 24]
+    mov r8, [rdi + record.fifth]
     mov rdi, [rdi + record.arguments]
     mov ebx, 0x33333333
     mov ebp, 0x55555555
-    mov r8d, 0x88888888
     mov r9d, 0x99999999
     mov r10d, 0xaaaaaaaa
     mov r11d, 0xbbbbbbbb

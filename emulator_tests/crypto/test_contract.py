@@ -29,7 +29,7 @@ from .kernels import (
     masked,
     seal,
 )
-from .test_kdf import LABELS, expand, template
+from .test_kdf import CONTEXTS, LABELS, expand, template
 
 LENGTHS = [(0, 0), (0, 64), (1, 1), (16, 20), (100, 130), (128, 0), (300, 64), (1024, 64)]
 CALL, PUSH_RBX = b"\xe8", b"\x53"
@@ -227,8 +227,9 @@ def secret_run(engine: Engine, name: str, seed: int, length: int, *, wrong: bool
     if name == "cmac256":
         return engine.call(name, expand(engine, key), engine.buffer(data), length, engine.buffer(bytes(16)))
     if name == "kdf256":
-        fixed = engine.buffer(template(LABELS[0].encode("ascii"), source.randbytes(72)))
-        return engine.call(name, expand(engine, key), fixed, engine.buffer(bytes(length)), length)
+        context = source.randbytes(CONTEXTS[-1])
+        fixed = engine.buffer(template(LABELS[0].encode("ascii"), context))
+        return engine.call(name, expand(engine, key), fixed, engine.buffer(bytes(length)), length, len(context))
     address = make_key(engine, key)
     sealed = seal(engine, address, iv, aad, data)
     tag = source.randbytes(16) if wrong else sealed[-16:]

@@ -18,7 +18,9 @@ MESSAGE = bytes.fromhex(
     "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51"
     "30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710"
 )
-LABELS = (abi.MH_KDF_LABEL_KEY, abi.MH_KDF_LABEL_SESSION)
+LABELS = tuple(str(value) for name, value in abi.assembler_symbols().items() if name.startswith("MH_KDF_LABEL_"))
+CONTEXTS = (len(abi.mh_stream_context), 56, len(abi.mh_session_context))
+"""Bytes: the shortest, that of random bytes (random.s), the longest."""
 
 
 def expand(engine: Engine, key: bytes, skew: int = 0) -> int:
@@ -57,17 +59,18 @@ def test_cmac_agrees_with_cryptography(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("label", LABELS)
-@pytest.mark.parametrize("length", [16, 32])
-def test_kdf_agrees_with_cryptography(engine: Engine, label: str, length: int) -> None:
+@pytest.mark.parametrize("length", [16, 32, 64])
+@pytest.mark.parametrize("size", CONTEXTS)
+def test_kdf_agrees_with_cryptography(engine: Engine, label: str, length: int, size: int) -> None:
     source = random.Random(length)
     encoded = label.encode("ascii")
     for _ in range(20):
         engine.reset()
-        key, context = source.randbytes(32), source.randbytes(len(abi.mh_kdf_context))
+        key, context = source.randbytes(32), source.randbytes(size)
         skew = source.randrange(64)
         result = engine.buffer(bytes(length), skew)
         fixed = engine.buffer(template(encoded, context), skew)
-        engine.call("kdf256", expand(engine, key, skew), fixed, result, length)
+        engine.call("kdf256", expand(engine, key, skew), fixed, result, length, size)
         oracle = KBKDFCMAC(
             algorithm=AES,
             mode=Mode.CounterMode,
@@ -84,6 +87,9 @@ def test_kdf_agrees_with_cryptography(engine: Engine, label: str, length: int) -
 
 def test_input_layout_matches_the_abi() -> None:
     offsets = constants()
-    assert [len(label) + 1 for label in LABELS] == [offsets["kdf_input.context"] - offsets["kdf_input.label"]] * 2
-    assert offsets["kdf_input.bits"] - offsets["kdf_input.context"] == len(abi.mh_kdf_context)
-    assert offsets["sizeof.kdf_input"] == 96
+    room = offsets["kdf_input.context"] - offsets["kdf_input.label"]
+    assert [len(label) + 1 for label in LABELS] == [room] * len(LABELS)
+    assert len(set(LABELS)) == len(LABELS) == 6
+    assert offsets["KDF_FRAME_BYTES"] == 4 + room + 4
+    assert offsets["sizeof.kdf_input"] == offsets["KDF_FRAME_BYTES"] + max(CONTEXTS)
+    assert {(offsets["KDF_FRAME_BYTES"] + size) % 16 for size in CONTEXTS} == {0}

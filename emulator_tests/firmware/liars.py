@@ -70,5 +70,6 @@ class HasSnp(Vm):
 
     def create_vcpu(self) -> Vcpu:
         vcpu = super().create_vcpu()
-        vcpu._core.msrs = _SnpMsrs(vcpu._core._engine, self)
+        core = vcpu._core
+        core.msrs = core._microcode._msrs = _SnpMsrs(core._engine, self)
         return vcpu

@@ -25,7 +25,7 @@ FIELDS: list[tuple[str, Wrong]] = [
     ("version", more("version", 1)),
     *(("scheme", constant(value)) for value in (0, 1, 4, 5)),
     ("descriptor_bytes", more("descriptor_bytes", 8)),
-    *(("flags", constant(value)) for value in (abi.MH_FLAG_FIXED_CBIT, 8, 1 << 63)),
+    *(("flags", constant(value)) for value in (abi.MH_FLAG_FIXED_CBIT, 16, 1 << 63)),
     *(("image_bytes", more("image_bytes", by)) for by in (-PAGE_BYTES, 1)),
     *(("memory_bytes", more("memory_bytes", by)) for by in (-PAGE_BYTES, 1, 1 << 32)),
     ("memory_bytes", constant((1 << 64) - PAGE_BYTES)),

@@ -8,23 +8,28 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from emulator_tests.helper.oracle import SessionKeys, derive
+from emulator_tests.helper.oracle import overheard
 from mh_builder.image.model import Image
+from mh_emulator.exits import Reason
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import Request, Ring, Sealed
 from mh_emulator.host.session import Batch, begin, greet
+from mh_emulator.kvm import Vcpu
 from mh_emulator.loader import HelperImage, parse_image
 from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import PARTS, Part
+from mh_emulator.peer import Peer, SessionKeys, StreamKeys
 from mh_emulator.platform import Platform
+from mh_emulator.secret import Secret
 from payload import abi
 
 PAGES = 6
-TRANSPORT_KEY = bytes(range(100, 132))
+SECRET = Secret(key=bytes(range(100, 132)), guest=bytes(range(200, 216)))
 DRAM_BYTES = 16 << 20
 
+Op = abi.mh_op
 Status = abi.mh_status
 
 
@@ -39,23 +44,23 @@ class Side:
         """Submit one request, for one page where it moves any; return its status."""
         if sealed is not None:
             self.ring.put_sealed(0, sealed)
-        is_batch = op in (abi.mh_op.MH_OP_EXPORT, abi.mh_op.MH_OP_IMPORT)
+        is_batch = op in (Op.MH_OP_EXPORT, Op.MH_OP_IMPORT)
         request = Batch(address=address, count=1).request(op) if is_batch else Request(op, address=address)
         return self.ring.serve([request])[0].status
 
     def export(self, address: int) -> Sealed:
         """Export a page that must be exportable."""
-        assert self.ask(abi.mh_op.MH_OP_EXPORT, address) == Status.MH_DONE
+        assert self.ask(Op.MH_OP_EXPORT, address) == Status.MH_DONE
         return self.ring.take_sealed(0)
 
     def finish(self) -> Sealed:
         """End the session of a source."""
-        assert self.ask(abi.mh_op.MH_OP_FINISH) == Status.MH_DONE
+        assert self.ask(Op.MH_OP_FINISH) == Status.MH_DONE
         return self.ring.take_sealed(0)
 
     def put(self, address: int, sealed: Sealed) -> abi.mh_status:
         """Import; return the status."""
-        return self.ask(abi.mh_op.MH_OP_IMPORT, address, sealed)
+        return self.ask(Op.MH_OP_IMPORT, address, sealed)
 
 
 @dataclass
@@ -66,7 +71,12 @@ class Pair:
     target: Side
     pages: list[int]
     contents: bytes
-    keys: SessionKeys
+    session: SessionKeys
+
+    @property
+    def keys(self) -> StreamKeys:
+        """Of the ring's bulk lane."""
+        return self.session.stream(0)
 
     def target_page(self, address: int) -> bytes:
         """What the target's guest sees in the page that a request calls `address`."""
@@ -86,7 +96,7 @@ def launched(
     part: Part,
     seed: int,
     contents: bytes,
-    key: bytes = TRANSPORT_KEY,
+    secret: Secret = SECRET,
     base: int | None = None,
     unplugged: int = 0,
 ) -> Machine:
@@ -94,7 +104,7 @@ def launched(
     placement = place(PAGES * abi.MH_PAGE_BYTES, helper)
     placement = replace(placement, topology=replace(placement.topology, unplugged=unplugged))
     machine = Machine(Platform(part, DRAM_BYTES, seed), placement, helper, base)
-    machine.launch(GuestOwner(POLICY), boot_contents(placement, contents), key)
+    machine.launch(GuestOwner(POLICY), boot_contents(placement, contents), secret)
     return machine
 
 
@@ -110,10 +120,45 @@ def started(machine: Machine) -> Side:
     return Side(machine, machine.start_helper())
 
 
-def lonely(images: dict[str, Image], key: bytes = TRANSPORT_KEY) -> Side:
+def lonely(images: dict[str, Image], secret: Secret = SECRET) -> Side:
     """A helper without a session."""
-    return started(launched(parse_image(images["regions"].data), PARTS["milan"], 1, contents_of(PAGES), key))
+    return started(launched(parse_image(images["regions"].data), PARTS["milan"], 1, contents_of(PAGES), secret))
 
+
+def facing(side: Side, role: int, peer: Peer | None = None) -> SessionKeys:
+    """Start a session in `role` with somebody who is played here; return what he makes of it."""
+    peer = peer or Peer(SECRET)
+    hello = greet(side.ring)
+    assert any(abi.mh_hello(hello).nonce)
+    begin(side.ring, role, peer.hello)
+    return peer.keys(OTHER[role], hello)
+
+
+OTHER = {
+    abi.mh_role.MH_ROLE_SOURCE: abi.mh_role.MH_ROLE_TARGET.value,
+    abi.mh_role.MH_ROLE_TARGET: abi.mh_role.MH_ROLE_SOURCE.value,
+}
+"""The role of the other side."""
+
+
+def is_over(side: Side) -> bool:
+    """Whether this side has no session: it serves nothing of one, and waits for no peer."""
+    ops = (Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_EPOCH, Op.MH_OP_FINISH, Op.MH_OP_RESUME)
+    start = Request(Op.MH_OP_START, role=abi.mh_role.MH_ROLE_SOURCE, count=1)
+    answers = {side.ask(op) for op in ops} | {side.ring.serve([start])[0].status}
+    return answers == {Status.MH_WRONG_STATE}
+
+
+def at_work(side: Side, number: int = 0) -> Vcpu:
+    """The side's vCPU, stopped in the middle of a refusal: there are handlers only while there is work."""
+    vcpu = side.machine.helper_vcpus[number]
+    side.ring.submit(Request(0).dumps(0))
+    assert vcpu.run(AT_WORK).reason is Reason.LIMIT
+    return vcpu
+
+
+AT_WORK = 60
+"""Instructions after HLT: behind the claim and the IDT, before the completion."""
 
 PairMaker = Callable[..., Pair]
 
@@ -127,14 +172,15 @@ def make_pair(images: dict[str, Image]) -> PairMaker:
         contents = contents_of(PAGES)
         source = started(launched(helper, PARTS[part], 1, contents, base=base))
         target = started(launched(helper, PARTS[part], 2, b"", base=base))
-        source_nonce, target_nonce = greet(source.ring), greet(target.ring)
-        begin(source.ring, abi.mh_role.MH_ROLE_SOURCE, target_nonce)
-        begin(target.ring, abi.mh_role.MH_ROLE_TARGET, source_nonce)
+        hellos = greet(source.ring), greet(target.ring)
+        session = overheard(SECRET, ((images[scheme], source.machine), (images[scheme], target.machine)), hellos)
+        begin(source.ring, abi.mh_role.MH_ROLE_SOURCE, hellos[1])
+        begin(target.ring, abi.mh_role.MH_ROLE_TARGET, hellos[0])
         pages = [source.machine.request_address(page) for page in source.machine.guest_pages()]
         # The host gives the target's guest its pages: all zero, as anonymous memory is.
         for page in source.machine.guest_pages():
             target.machine.memory.spa(page)
-        return Pair(source, target, pages, contents, derive(TRANSPORT_KEY, source_nonce, target_nonce))
+        return Pair(source, target, pages, contents, session)
 
     return make
 

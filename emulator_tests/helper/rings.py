@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from emulator_tests.helper.conftest import PAGES, TRANSPORT_KEY, Side, contents_of, launched
-from emulator_tests.helper.oracle import SessionKeys, derive
+from emulator_tests.helper.conftest import PAGES, SECRET, Side, contents_of, launched
+from emulator_tests.helper.oracle import Helper, overheard
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.schemes.space import Options
@@ -15,6 +15,7 @@ from mh_emulator.host.ring import Ring, Sealed
 from mh_emulator.host.session import begin, greet, join
 from mh_emulator.loader import parse_image
 from mh_emulator.parts import PARTS
+from mh_emulator.peer import SessionKeys, StreamKeys
 from payload import abi
 
 RINGS = 3
@@ -26,6 +27,11 @@ Role = abi.mh_role
 def image_of(rings: int) -> Image:
     """A helper with that many vCPUs, for little RAM."""
     return build_helper("regions", Options(vcpus=rings, ram_limit=1 << 30))
+
+
+def helper_of(machine: Machine) -> Helper:
+    """A machine with its image."""
+    return image_of(machine.vcpus), machine
 
 
 def machine_of(rings: int, seed: int, contents: bytes = b"") -> Machine:
@@ -45,13 +51,13 @@ class Rings:
 
     sources: list[Side]
     targets: list[Side]
-    nonces: tuple[bytes, bytes]
+    session: SessionKeys
     pages: list[int]
     contents: bytes
 
-    def keys(self, stream: int) -> SessionKeys:
+    def keys(self, stream: int) -> StreamKeys:
         """What both helpers derive for a stream."""
-        return derive(TRANSPORT_KEY, *self.nonces, stream=stream, streams=len(self.sources))
+        return self.session.stream(stream)
 
     def move(self, number: int, address: int) -> abi.mh_status:
         """Export a page on a ring, and import it on the same."""
@@ -70,25 +76,26 @@ class Rings:
         return self.contents[number * abi.MH_PAGE_BYTES : (number + 1) * abi.MH_PAGE_BYTES]
 
 
-def start(source: Machine, target: Machine, rings: int) -> tuple[bytes, bytes]:
+def start(source: Machine, target: Machine, rings: int) -> SessionKeys:
     """Start a session of that many rings on ring 0 of both; nobody else has joined."""
-    nonces = greet(source.rings[0]), greet(target.rings[0])
-    begin(source.rings[0], Role.MH_ROLE_SOURCE, nonces[1], rings)
-    begin(target.rings[0], Role.MH_ROLE_TARGET, nonces[0], rings)
-    return nonces
+    hellos = greet(source.rings[0]), greet(target.rings[0])
+    session = overheard(SECRET, (helper_of(source), helper_of(target)), hellos, rings)
+    begin(source.rings[0], Role.MH_ROLE_SOURCE, hellos[1], rings)
+    begin(target.rings[0], Role.MH_ROLE_TARGET, hellos[0], rings)
+    return session
 
 
 def connected(rings: int = RINGS) -> Rings:
     """Two guests, and a session of all rings."""
     contents = contents_of(PAGES)
     source, target = machine_of(rings, 1, contents), machine_of(rings, 2)
-    nonces = start(source, target, rings)
+    session = start(source, target, rings)
     for ring in (*source.rings[1:], *target.rings[1:]):
         join(ring)
     pages = source.guest_pages()
     for page in pages:
         target.memory.spa(page)
-    return Rings(sides_of(source), sides_of(target), nonces, pages, contents)
+    return Rings(sides_of(source), sides_of(target), session, pages, contents)
 
 
 def bulk(rings: Rings) -> tuple[list[Ring], list[Ring]]:

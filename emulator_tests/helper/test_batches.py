@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emulator_tests.helper.conftest import PAGES, Pair, PairMaker, Status
+from emulator_tests.helper.conftest import PAGES, Pair, PairMaker, Status, is_over
 from mh_emulator.host.ring import Result, Ring, Sealed
 from mh_emulator.host.session import Batch, export_batch, finish, import_batch, runs
 from payload import abi
@@ -127,7 +127,9 @@ def test_zero_marker_cannot_be_forged(pair: Pair) -> None:
     before = pair.target_page(pair.pages[0])
     assert pair.target.put(pair.pages[0], Sealed(fields.dumps(), b"")) == Status.MH_BAD_TAG
     assert pair.target_page(pair.pages[0]) == before
-    assert pair.target.put(pair.pages[0], sealed) == Status.MH_DONE
+    assert pair.target.put(pair.pages[0], sealed) == Status.MH_WRONG_STATE
+    assert is_over(pair.target)
+    assert pair.target_page(pair.pages[0]) == before
 
 
 def test_scan_does_not_tell_where_it_found_something(pair: Pair) -> None:
@@ -212,14 +214,31 @@ def test_chunk_over_the_end_of_memory(make_pair: PairMaker) -> None:
 def test_import_stops_at_a_refused_chunk(pair: Pair) -> None:
     batch = Batch(listed=tuple(pair.pages))
     packets, _ = export_batch(pair.source.ring, batch)
+    other = abi.mh_packet(packets[2].packet)
+    other.epoch = 1
+    spoiled = [*packets[:2], Sealed(other.dumps(), packets[2].data), *packets[3:]]
+    results = import_batch(pair.target.ring, batch, spoiled)
+    assert statuses(results) == [Status.MH_DONE] * 2 + [Status.MH_WRONG_EPOCH] + [Status.MH_SKIPPED] * 3
+    rest = Batch(listed=tuple(pair.pages[2:]))
+    assert statuses(import_batch(pair.target.ring, rest, packets[2:])) == [Status.MH_DONE] * 4
+    assert finish(pair.source.ring, pair.target.ring) == PAGES
+
+
+def test_session_ends_at_the_first_bad_tag_of_a_batch(pair: Pair) -> None:
+    batch = Batch(listed=tuple(pair.pages))
+    packets, _ = export_batch(pair.source.ring, batch)
     broken = bytearray(packets[2].data)
     broken[17] ^= 1
+    before = [pair.target_page(address) for address in pair.pages[2:]]
     spoiled = [*packets[:2], Sealed(packets[2].packet, bytes(broken)), *packets[3:]]
     results = import_batch(pair.target.ring, batch, spoiled)
     assert statuses(results) == [Status.MH_DONE] * 2 + [Status.MH_BAD_TAG] + [Status.MH_SKIPPED] * 3
     rest = Batch(listed=tuple(pair.pages[2:]))
-    assert statuses(import_batch(pair.target.ring, rest, packets[2:])) == [Status.MH_DONE] * 4
-    assert finish(pair.source.ring, pair.target.ring) == PAGES
+    for slot, sealed in zip(rest.packet_slots(), packets[2:], strict=True):
+        pair.target.ring.put_sealed(slot, sealed)
+    assert rest.submit(pair.target.ring, Op.MH_OP_IMPORT).status == Status.MH_WRONG_STATE
+    assert is_over(pair.target)
+    assert [pair.target_page(address) for address in pair.pages[2:]] == before
 
 
 def test_bad_chunk_leaves_all_its_pages(pair: Pair) -> None:

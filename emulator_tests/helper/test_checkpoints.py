@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emulator_tests.helper.conftest import TRANSPORT_KEY, Pair, Status
+from emulator_tests.helper.conftest import SECRET, Pair, Status
 from emulator_tests.helper.events import Checkpoint, inject_at, reach
 from mh_builder.image.model import Image
 from mh_emulator.eventinj import EventInjection, Kind
@@ -19,7 +19,7 @@ def test_there_and_back(pair: Pair, images: dict[str, Image]) -> None:
     vcpu = side.machine.helper_vcpu
     side.ring.submit(Batch(address=page, count=1).request(abi.mh_op.MH_OP_EXPORT).dumps(0))
     reach(vcpu, images["regions"].symbol("gcm_seal").value, 200)
-    point = Checkpoint(side.machine, pair.keys.page_key, TRANSPORT_KEY)
+    point = Checkpoint(side.machine, pair.keys.page_key, SECRET.key)
     here = vcpu.get_registers()
     for steps in (0, 1, 100):
         assert inject_at(vcpu, NMI, steps) == Exit(Reason.HLT)

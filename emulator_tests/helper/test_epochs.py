@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from emulator_tests.helper.conftest import PAGES, Pair, PairMaker, Status
+from emulator_tests.helper.conftest import PAGES, Pair, PairMaker, Status, facing
 from mh_emulator.host.ring import HelperRefused, Request, Sealed
-from mh_emulator.host.session import abort, begin, connect, end_epoch, finish, greet
+from mh_emulator.host.session import abort, connect, end_epoch, finish
 from payload import abi
 
 Op = abi.mh_op
@@ -110,10 +110,8 @@ def test_new_session_starts_at_epoch_zero_with_no_page_moved(pair: Pair) -> None
 def test_restarted_helper_has_forgotten_what_was_moved(pair: Pair) -> None:
     pair.source.export(pair.pages[0])
     ring = pair.source.machine.start_helper()
-    nonce = greet(ring)
-    assert any(nonce)
-    begin(ring, abi.mh_role.MH_ROLE_SOURCE, bytes(32))
     pair.source.ring = ring
+    facing(pair.source, abi.mh_role.MH_ROLE_SOURCE)
     assert abi.mh_packet(pair.source.export(pair.pages[0]).packet).sequence == 0
 
 

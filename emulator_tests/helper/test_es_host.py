@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from emulator_tests.helper.conftest import DRAM_BYTES, PAGES, TRANSPORT_KEY
+from emulator_tests.helper.conftest import DRAM_BYTES, PAGES, SECRET
 from emulator_tests.helper.test_handover import started
 from emulator_tests.helper.test_migrate import loaded
 from emulator_tests.machine.guests import fails
@@ -48,14 +48,14 @@ def test_other_registers_at_the_start_are_no_helper_of_the_owners(
 
     monkeypatch.setattr(Machine, "_make_mirror", make_and_change)
     with pytest.raises(OwnerRefuses, match="^launch measurement: expected "):
-        machine.launch(GuestOwner(POLICY_ES), worker.contents(C_MASK), TRANSPORT_KEY, worker.start(C_MASK))
+        machine.launch(GuestOwner(POLICY_ES), worker.contents(C_MASK), SECRET, worker.start(C_MASK))
 
 
 def test_a_policy_without_es_takes_no_vmsa(es_images: dict[str, Image]) -> None:
     """The owner's policy decides: without bit 2 the secure processor gives the guest no ASID of that kind."""
     machine = ground(es_images["regions"])
     with pytest.raises(OSError, match=r"KVM_SEV_LAUNCH_START: EIO \(firmware: INVALID_ASID\)"):
-        machine.launch(GuestOwner(POLICY_ES & ~4), (), TRANSPORT_KEY)
+        machine.launch(GuestOwner(POLICY_ES & ~4), (), SECRET)
 
 
 def test_registers_of_guest_and_helper_are_nobodys(es_images: dict[str, Image]) -> None:
@@ -83,6 +83,6 @@ def test_a_target_that_goes_on_too_early_waits(es_images: dict[str, Image]) -> N
     """The landing halts again while no registers have arrived."""
     machine = ground(es_images["regions"])
     worker = machine.placement.worker(1, machine.helper, machine.base)
-    machine.launch(GuestOwner(POLICY_ES), worker.awaiting(C_MASK), TRANSPORT_KEY, worker.landing(C_MASK))
+    machine.launch(GuestOwner(POLICY_ES), worker.awaiting(C_MASK), SECRET, worker.landing(C_MASK))
     for _ in range(3):
         assert machine.run_guest() == Exit(Reason.HLT)

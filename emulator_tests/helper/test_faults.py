@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from emulator_tests.helper.conftest import Pair, PairMaker
+from emulator_tests.helper.conftest import Pair, PairMaker, at_work
+from emulator_tests.helper.test_secrets import private_memory
 from mh_builder.image.model import Image
 from mh_builder.schemes.space import HELPER_VA, RAM_VA
 from mh_emulator.host.ring import HelperStopped, Request
@@ -18,11 +19,10 @@ PAGE_FAULT, GENERAL_PROTECTION, INVALID_OPCODE = 14, 13, 6
 
 
 def fault_of(pair: Pair, **registers: Any) -> abi.mh_fault:
-    """Let the host set registers (plain SEV cannot prevent it), run, and read the fault record."""
-    machine = pair.source.machine
-    vcpu = machine.helper_vcpu
+    """Let the host set registers in the middle of work (plain SEV cannot prevent it), and read the fault record."""
+    vcpu = at_work(pair.source)
     vcpu.set_registers(replace(vcpu.get_registers(), **registers))
-    machine.run_helper()
+    pair.source.machine.run_helper()
     header = pair.source.ring.header()
     assert header.state == FAULT
     return header.fault
@@ -114,6 +114,20 @@ def test_invalid_opcode(pair: Pair, images: dict[str, Image]) -> None:
     gap = image.data.index(b"\xcc\xcc", start, start + text.size)
     fault = fault_of(pair, rip=HELPER_VA + gap)
     assert fault.vector == 3
+
+
+@pytest.mark.parametrize("halted", ["idle", "stopped"])
+def test_a_halted_helper_has_no_handler(pair: Pair, halted: str) -> None:
+    """Block and stacks may be another vCPU's by then: an exception shuts the vCPU down, and memory stays as it is."""
+    machine = pair.source.machine
+    if halted == "stopped":
+        fault_of(pair, rip=0x1000)
+    before = private_memory(pair.source), pair.source.ring.read(0, 0x1000)
+    vcpu = machine.helper_vcpu
+    vcpu.set_registers(replace(vcpu.get_registers(), rip=0x1000))
+    with pytest.raises(HelperStopped, match=r"^helper left with Exit\(reason=<Reason.SHUTDOWN: 'shutdown'>"):
+        machine.run_helper()
+    assert (private_memory(pair.source), pair.source.ring.read(0, 0x1000)) == before
 
 
 def test_after_a_fault_nothing_is_served(pair: Pair) -> None:

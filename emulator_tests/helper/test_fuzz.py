@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from emulator_tests.helper.conftest import PAGES, TRANSPORT_KEY, Side, contents_of, launched, started
-from emulator_tests.helper.oracle import derive
+from emulator_tests.helper.conftest import PAGES, SECRET, Side, contents_of, launched, started
+from emulator_tests.helper.oracle import overheard
 from mh_builder.helper import build_helper
 from mh_builder.schemes.space import Options
 from mh_emulator.host.ring import HelperStopped, Request, Sealed
@@ -67,10 +67,10 @@ class HostileHost(RuleBasedStateMachine):
         return [self.source, self.target]
 
     def connect(self) -> None:
-        source_nonce, target_nonce = greet(self.source.ring), greet(self.target.ring)
-        begin(self.source.ring, abi.mh_role.MH_ROLE_SOURCE, target_nonce)
-        begin(self.target.ring, abi.mh_role.MH_ROLE_TARGET, source_nonce)
-        self.keys = derive(TRANSPORT_KEY, source_nonce, target_nonce)
+        hellos = greet(self.source.ring), greet(self.target.ring)
+        self.keys = overheard(SECRET, ((IMAGE, self.source.machine), (IMAGE, self.target.machine)), hellos).stream(0)
+        begin(self.source.ring, abi.mh_role.MH_ROLE_SOURCE, hellos[1])
+        begin(self.target.ring, abi.mh_role.MH_ROLE_TARGET, hellos[0])
 
     def serve(self, number: int, requests: list[Request]) -> None:
         """Every answer is a documented status. An address without RAM takes the vCPU to the host that named it."""
@@ -90,7 +90,7 @@ class HostileHost(RuleBasedStateMachine):
         number=st.integers(0, 1),
         fields=st.fixed_dictionaries(
             {
-                "op": st.one_of(st.integers(0, 8), st.integers(0, 0xFFFF)),
+                "op": st.one_of(st.integers(0, 11), st.integers(0, 0xFFFF)),
                 "role": small,
                 "slot": small,
                 "count": small,
@@ -189,7 +189,7 @@ class HostileHost(RuleBasedStateMachine):
 
     @invariant()
     def nothing_secret_is_shared(self) -> None:
-        secrets = (TRANSPORT_KEY, self.keys.page_key, CONTENTS[: 3 * PAGE])
+        secrets = (SECRET.key, self.keys.page_key, CONTENTS[: 3 * PAGE])
         for side in self.sides:
             seen = side.ring.read(0, abi.MH_RING_DATA + 8 * PAGE)
             for secret in secrets:

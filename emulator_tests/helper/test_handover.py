@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from emulator_tests.helper.conftest import DRAM_BYTES, PAGES, TRANSPORT_KEY
+from emulator_tests.helper.conftest import DRAM_BYTES, PAGES, SECRET
 from emulator_tests.helper.test_migrate import loaded, scenario
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
@@ -38,7 +38,7 @@ def started(image: Image, hand_over: Callable[[Worker], Worker] = lambda worker:
     worker = hand_over(placement.worker(1, helper, machine.base))
     c_mask = 1 << PARTS["milan"].c_bit
     owner = GuestOwner(POLICY_ES if machine.es else POLICY)
-    machine.launch(owner, worker.contents(c_mask), TRANSPORT_KEY, worker.start(c_mask))
+    machine.launch(owner, worker.contents(c_mask), SECRET, worker.start(c_mask))
     assert machine.run_guest().reason is Reason.MSR
     return machine
 
@@ -239,7 +239,7 @@ def test_a_helper_that_the_owner_did_not_expect_gets_no_key(images: dict[str, Im
         Platform(PARTS["milan"], DRAM_BYTES, 1), machine.placement, replace(machine.helper, data=bytes(changed))
     )
     with pytest.raises(OwnerRefuses, match="helper"):
-        other.launch(GuestOwner(POLICY, helper=hashlib.sha256(expected).digest()), (), TRANSPORT_KEY)
+        other.launch(GuestOwner(POLICY, helper=hashlib.sha256(expected).digest()), (), SECRET)
 
 
 def test_ram_mapped_elsewhere_goes_unnoticed(images: dict[str, Image], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emulator_tests.helper.conftest import Pair, PairMaker, Status
+from emulator_tests.helper.conftest import Pair, PairMaker, Status, is_over
 from emulator_tests.helper.rings import connected
 from mh_emulator.host.ring import Request, Sealed
 from mh_emulator.host.session import Batch, export_batch, finish, import_batch, share
@@ -92,12 +92,19 @@ def test_vmsa_is_no_ram_and_ram_no_vmsa(scheme: str, make_pair: PairMaker) -> No
     assert results[0].kind == abi.mh_kind.MH_KIND_VMSA
     assert pair.keys.open(sealed.packet, sealed.data) == contents
     assert pair.target.put(0, sealed) == Status.MH_BAD_PACKET
-    fields = abi.mh_packet(sealed.packet)
-    fields.kind = abi.mh_kind.MH_KIND_PAGE.value
-    assert pair.target.put(0, Sealed(fields.dumps(), sealed.data)) == Status.MH_BAD_TAG
     assert import_batch(pair.target.ring, VMSA, [sealed])[0].status == Status.MH_DONE
     assert import_batch(pair.target.ring, VMSA, [sealed])[0].status == Status.MH_REPEATED
     other = Batch(address=PAGE, count=1, flags=abi.MH_BATCH_VMSA)
     assert import_batch(pair.target.ring, other, [pair.source.export(pair.pages[0])])[0].status == Status.MH_BAD_PACKET
     beyond = Batch(address=abi.MH_VMSA_BYTES, count=1, flags=abi.MH_BATCH_VMSA)
     assert export_batch(pair.source.ring, beyond)[1][0].status == Status.MH_OUT_OF_RANGE
+
+
+def test_vmsa_relabelled_as_a_page(pair: Pair) -> None:
+    sealed = Sealed(*pair.keys.seal(bytes(range(256)) * 16, kind=abi.mh_kind.MH_KIND_VMSA.value))
+    fields = abi.mh_packet(sealed.packet)
+    fields.kind = abi.mh_kind.MH_KIND_PAGE.value
+    before = pair.target_page(0)
+    assert pair.target.put(0, Sealed(fields.dumps(), sealed.data)) == Status.MH_BAD_TAG
+    assert is_over(pair.target)
+    assert pair.target_page(0) == before

@@ -159,8 +159,8 @@ def test_a_lost_page_is_noticed(images: dict[str, Image], monkeypatch: pytest.Mo
     """The host delivers stale RAM for one page after the comparison of what was moved."""
     original = migration.move
 
-    def move_and_spoil(source: Machine, target: Machine, pages: list[int]) -> tuple[int, int]:
-        result = original(source, target, pages)
+    def move_and_spoil(source: Machine, target: Machine, pages: list[int], chunk: int) -> tuple[int, int]:
+        result = original(source, target, pages, chunk)
         target.memory.write_raw(pages[0], bytes(PAGE_BYTES))
         return result
 

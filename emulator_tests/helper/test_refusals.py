@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from emulator_tests.helper.conftest import (
-    TRANSPORT_KEY,
+    SECRET,
     Pair,
     Side,
     Status,
+    facing,
+    is_over,
     lonely,
 )
-from emulator_tests.helper.oracle import derive, packet_fields
 from mh_builder.image.model import Image
 from mh_emulator.host.ring import HelperRefused, HelperStopped, Request, Sealed
 from mh_emulator.host.session import begin, greet
+from mh_emulator.peer import Peer, StreamKeys
 from payload import abi
 
 Op = abi.mh_op
@@ -26,11 +30,13 @@ PAGE = abi.MH_PAGE_BYTES
 
 
 def refused(pair: Pair, sealed: Sealed, address: int | None = None) -> abi.mh_status:
-    """Import something forged; RAM must stay as it was, and the right packet must still be welcome."""
+    """Import something forged; RAM must stay as it was. After a bad tag the session must be over, else the right
+    packet must still be welcome."""
     page = pair.pages[0]
     before = pair.target_page(page)
     status = pair.target.put(page if address is None else address, sealed)
     assert pair.target_page(page) == before
+    assert is_over(pair.target) == (status == Status.MH_BAD_TAG)
     return status
 
 
@@ -51,19 +57,45 @@ FIELD_STATUS = {
 
 
 def test_any_flipped_byte_is_refused(pair: Pair) -> None:
-    """Each byte of the packet, in its field's own status; each 61st of the data; then the true one is taken."""
+    """Each byte of the packet's header, in its field's own status; then the true one is taken."""
     sealed = pair.source.export(pair.pages[0])
-    for name, field in abi.mh_packet.fields.items():
+    for name, field in list(abi.mh_packet.fields.items())[:-1]:
         for position in range(field.offset, field.offset + len(field.type)):
-            packet = bytearray(sealed.packet)
-            packet[position] ^= 1 << position % 8
-            assert refused(pair, Sealed(bytes(packet), sealed.data)) == FIELD_STATUS[name], (name, position)
-    for position in [*range(0, PAGE, 61), PAGE - 1]:
-        data = bytearray(sealed.data)
-        data[position] ^= 0x80
-        assert refused(pair, Sealed(sealed.packet, bytes(data))) == Status.MH_BAD_TAG, position
+            packet = flipped(sealed.packet, position)
+            assert refused(pair, Sealed(packet, sealed.data)) == FIELD_STATUS[name], (name, position)
     assert pair.target.put(pair.pages[0], sealed) == Status.MH_DONE
     assert pair.target_page(pair.pages[0]) == pair.contents[:PAGE]
+
+
+def flipped(data: bytes, position: int) -> bytes:
+    """With one bit of that byte changed."""
+    changed = bytearray(data)
+    changed[position] ^= 1 << position % 8
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("part", ["tag", "data"])
+def test_any_flipped_byte_under_the_tag_ends_the_session(pair: Pair, part: str) -> None:
+    """Each byte of the tag, each 61st of the data; the true packet is refused then, and a new session takes it."""
+    page = pair.contents[:PAGE]
+    for position in range(abi.MH_TAG_BYTES) if part == "tag" else [*range(0, PAGE, 61), PAGE - 1]:
+        keys = new_session(pair.target)
+        packet, data = keys.seal(page)
+        forged = (
+            Sealed(flipped(packet, abi.MH_PACKET_AAD_BYTES + position), data)
+            if part == "tag"
+            else Sealed(packet, flipped(data, position))
+        )
+        assert refused(pair, forged) == Status.MH_BAD_TAG, position
+        assert pair.target.put(0, Sealed(packet, data)) == Status.MH_WRONG_STATE, position
+    assert pair.target.put(0, Sealed(*new_session(pair.target).seal(page))) == Status.MH_DONE
+    assert pair.target_page(0) == page
+
+
+def new_session(target: Side) -> StreamKeys:
+    """Of a target, with a source that is played here; the session before it may be over or not."""
+    assert target.ask(Op.MH_OP_ABORT) == Status.MH_DONE
+    return facing(target, Role.MH_ROLE_TARGET).stream(0)
 
 
 def test_replay(pair: Pair) -> None:
@@ -127,13 +159,15 @@ def test_end_packet_with_another_total(pair: Pair) -> None:
 
 
 def test_own_export_is_not_imported_back(images: dict[str, Image]) -> None:
-    """The page key has a direction: nonces enter it in the order source, target."""
+    """The page key has a direction: hellos enter it in the order source, target."""
     side, other = lonely(images), lonely(images)
-    nonce, peer = greet(side.ring), greet(other.ring)
-    begin(side.ring, Role.MH_ROLE_SOURCE, peer)
+    peer = Peer(SECRET)
+    hello, other_hello = greet(side.ring), greet(other.ring)
+    begin(side.ring, Role.MH_ROLE_SOURCE, other_hello)
     sealed = side.export(0)
-    begin(other.ring, Role.MH_ROLE_TARGET, nonce)
-    assert derive(TRANSPORT_KEY, nonce, peer) != derive(TRANSPORT_KEY, peer, nonce)
+    begin(other.ring, Role.MH_ROLE_TARGET, hello)
+    assert peer.keys(Role.MH_ROLE_SOURCE, hello) != peer.keys(Role.MH_ROLE_TARGET, hello)
+    assert side.ask(Op.MH_OP_IMPORT, 0, sealed) == Status.MH_WRONG_STATE
     assert other.put(0, sealed) == Status.MH_DONE
 
 
@@ -141,27 +175,44 @@ def test_own_export_is_not_imported_back(images: dict[str, Image]) -> None:
 
 
 def test_another_transport_key_at_the_target(images: dict[str, Image]) -> None:
-    source, target = lonely(images), lonely(images, key=bytes(32))
-    source_nonce, target_nonce = greet(source.ring), greet(target.ring)
-    begin(source.ring, Role.MH_ROLE_SOURCE, target_nonce)
-    begin(target.ring, Role.MH_ROLE_TARGET, source_nonce)
-    sealed = source.export(0)
-    before = target.machine.read_guest(0)
-    assert target.put(0, sealed) == Status.MH_WRONG_SESSION
-    # The identity is public; a host that puts the expected one there gets no further.
-    fields = abi.mh_packet(sealed.packet)
-    fields.session = list(derive(bytes(32), source_nonce, target_nonce).session)
-    assert target.put(0, Sealed(fields.dumps(), sealed.data)) == Status.MH_BAD_TAG
-    assert target.machine.read_guest(0) == before
+    """The hello of another transport key is refused on either side, so there is no session."""
+    source, target = lonely(images), lonely(images, secret=replace(SECRET, key=bytes(32)))
+    hellos = greet(source.ring), greet(target.ring)
+    for side, role, peer in (
+        (source, Role.MH_ROLE_SOURCE, hellos[1]),
+        (target, Role.MH_ROLE_TARGET, hellos[0]),
+    ):
+        with pytest.raises(HelperRefused, match="^helper refuses start: MH_BAD_HELLO$"):
+            begin(side.ring, role, peer)
+        op = Op.MH_OP_EXPORT if role == Role.MH_ROLE_SOURCE else Op.MH_OP_IMPORT
+        assert side.ask(op) == Status.MH_WRONG_STATE
+
+
+def test_packet_of_another_session_with_this_ones_identity(pair: Pair) -> None:
+    """The identity is public; a host that puts the expected one there gets no further."""
+    other = Peer(SECRET)
+    packet, data = other.keys(Role.MH_ROLE_SOURCE, Peer(SECRET).hello).stream(0).seal(pair.contents[:PAGE])
+    assert refused(pair, Sealed(packet, data)) == Status.MH_WRONG_SESSION
+    fields = abi.mh_packet(packet)
+    fields.session = list(pair.keys.session)
+    assert refused(pair, Sealed(fields.dumps(), data)) == Status.MH_BAD_TAG
 
 
 @pytest.mark.parametrize("case", ["zeros", "noise", "table-ends-early", "entry-of-another-guid", "entry-too-long"])
 def test_launch_secret_without_a_key(images: dict[str, Image], case: str) -> None:
+    """Neither a hello comes of it, nor a start after the hello of a record that was there."""
     side = lonely(images)
-    put_secret(side, bad_secret(side, case))
+    good = side.machine.read_helper(int(side.machine.helper.descriptor.secret_offset), PAGE)
+    bad = bad_secret(side, case)
+    put_secret(side, bad)
+    with pytest.raises(HelperRefused, match="^helper refuses hello: MH_NO_KEY$"):
+        greet(side.ring)
+    assert is_over(side)
+    put_secret(side, good)
     greet(side.ring)
+    put_secret(side, bad)
     with pytest.raises(HelperRefused, match="^helper refuses start: MH_NO_KEY$"):
-        begin(side.ring, Role.MH_ROLE_SOURCE, bytes(32))
+        begin(side.ring, Role.MH_ROLE_SOURCE, Peer(SECRET).hello)
 
 
 def bad_secret(side: Side, case: str) -> bytes:
@@ -175,11 +226,11 @@ def bad_secret(side: Side, case: str) -> bytes:
         case "noise":
             good[:] = (bytes(range(1, 255)) * 17)[:PAGE]
         case "table-ends-early":
-            good[16:20] = (entry * 2 + 31).to_bytes(4, "little")
+            good[16:20] = (entry * 2 + len(abi.mh_secret) - 1).to_bytes(4, "little")
         case "entry-of-another-guid":
             good[entry] ^= 1
         case "entry-too-long":
-            good[entry + 16 : entry + 20] = (entry + 33).to_bytes(4, "little")
+            good[entry + 16 : entry + 20] = (entry + len(abi.mh_secret) + 1).to_bytes(4, "little")
     return bytes(good)
 
 
@@ -197,8 +248,7 @@ def test_secret_table_with_another_entry_first(images: dict[str, Image]) -> None
     other = bytes(range(16)) + (entry + 8).to_bytes(4, "little") + b"whatever"
     length = int.from_bytes(table[16:20], "little") + len(other)
     put_secret(side, (table[:16] + length.to_bytes(4, "little") + other + table[entry:])[:PAGE])
-    greet(side.ring)
-    begin(side.ring, Role.MH_ROLE_SOURCE, bytes(32))
+    facing(side, Role.MH_ROLE_SOURCE)
 
 
 # ---- the ring ----
@@ -226,4 +276,3 @@ def test_full_ring_is_served_at_once(pair: Pair) -> None:
 
 def test_statuses_are_distinct() -> None:
     assert len({status.value for status in Status}) == len(list(Status))
-    assert packet_fields().version == abi.MH_ABI_VERSION

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from emulator_tests.helper.conftest import TRANSPORT_KEY, Pair, Side, Status
-from emulator_tests.helper.oracle import derive
+from emulator_tests.helper.conftest import SECRET, Pair, Side, Status, facing
 from mh_emulator.host.ring import HelperRefused
 from mh_emulator.host.session import abort, begin, connect, finish, greet
+from mh_emulator.peer import Peer
 from payload import abi
 
 Role = abi.mh_role
@@ -15,30 +15,31 @@ Role = abi.mh_role
 
 def test_nonces_are_fresh(pair: Pair) -> None:
     abort(pair.source.ring)
-    nonces = {greet(pair.source.ring) for _ in range(20)}
-    assert len(nonces) == 20
-    assert all(len(set(nonce)) > 8 for nonce in nonces)
+    hellos = [abi.mh_hello(greet(pair.source.ring)) for _ in range(20)]
+    for name in ("nonce", "share"):
+        values = {bytes(getattr(hello, name)) for hello in hellos}
+        assert len(values) == 20
+        assert all(len(set(value)) > 8 for value in values)
 
 
 def test_replayed_start_makes_another_key(pair: Pair) -> None:
-    """The host replays the peer's nonce of an earlier session; ours has changed."""
-    peer = bytes(range(32))
+    """The host replays the peer's hello of an earlier session; ours has changed."""
+    peer = Peer(SECRET)
     packets = []
     for _ in range(3):
         abort(pair.source.ring)
-        nonce = greet(pair.source.ring)
-        begin(pair.source.ring, Role.MH_ROLE_SOURCE, peer)
+        keys = facing(pair.source, Role.MH_ROLE_SOURCE, peer)
         sealed = pair.source.export(pair.pages[0])
-        derive(TRANSPORT_KEY, nonce, peer).open(sealed.packet, sealed.data)
+        assert keys.stream(0).open(sealed.packet, sealed.data) == pair.contents[: abi.MH_PAGE_BYTES]
         packets.append(sealed)
     assert len({sealed.data for sealed in packets}) == 3
     assert len({bytes(abi.mh_packet(sealed.packet).session) for sealed in packets}) == 3
 
 
-def test_a_nonce_serves_one_start(pair: Pair) -> None:
+def test_a_hello_serves_one_start(pair: Pair) -> None:
     abort(pair.source.ring)
     with pytest.raises(HelperRefused, match="MH_WRONG_STATE"):
-        begin(pair.source.ring, Role.MH_ROLE_SOURCE, bytes(32))
+        begin(pair.source.ring, Role.MH_ROLE_SOURCE, Peer(SECRET).hello)
 
 
 def test_abort_and_retry(pair: Pair) -> None:
@@ -81,11 +82,13 @@ def test_both_in_one_role_exchange_nothing(pair: Pair) -> None:
     assert abi.mh_packet(one.packet).session != abi.mh_packet(other.packet).session
 
 
-def test_hello_again_replaces_the_nonce(pair: Pair) -> None:
+def test_hello_again_replaces_nonce_and_share(pair: Pair) -> None:
     abort(pair.source.ring)
+    peer = Peer(SECRET)
     old = greet(pair.source.ring)
     new = greet(pair.source.ring)
-    begin(pair.source.ring, Role.MH_ROLE_SOURCE, bytes(32))
+    begin(pair.source.ring, Role.MH_ROLE_SOURCE, peer.hello)
     sealed = pair.source.export(pair.pages[0])
-    assert abi.mh_packet(sealed.packet).session == list(derive(TRANSPORT_KEY, new, bytes(32)).session)
-    assert derive(TRANSPORT_KEY, old, bytes(32)) != derive(TRANSPORT_KEY, new, bytes(32))
+    before, now = (peer.keys(Role.MH_ROLE_TARGET, hello) for hello in (old, new))
+    assert abi.mh_packet(sealed.packet).session == list(now.identity)
+    assert before != now

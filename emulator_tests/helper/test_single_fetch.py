@@ -6,9 +6,10 @@ from collections import Counter
 
 import pytest
 
-from emulator_tests.helper.conftest import Pair, Side, Status
+from emulator_tests.helper.conftest import SECRET, Pair, Side, Status
 from mh_emulator.host.ring import Request, Sealed
 from mh_emulator.host.session import Batch, export_batch
+from mh_emulator.peer import Peer
 from payload import abi
 
 Op = abi.mh_op
@@ -134,3 +135,92 @@ def test_list_of_shared_pages_is_read_once(pair: Pair) -> None:
     assert batch.submit(pair.source.ring, Op.MH_OP_SHARE).status == Status.MH_DONE
     check(trace)
     assert sum(trace.fetched().values()) == len(abi.mh_submission) + 8 * len(pair.pages)
+
+
+def test_hello_is_read_once(pair: Pair) -> None:
+    """START with a peer's hello, from the first check to the last."""
+    side = pair.source
+    assert side.ask(Op.MH_OP_ABORT) == Status.MH_DONE
+    side.ring.ask("hello", Request(Op.MH_OP_HELLO))
+    side.ring.put_hello(3, Peer(SECRET).hello)
+    trace = SharedTrace(side)
+    request = Request(Op.MH_OP_START, role=abi.mh_role.MH_ROLE_SOURCE, slot=3, count=1)
+    assert side.ring.serve([request])[0].status == Status.MH_DONE
+    check(trace)
+    assert sum(trace.fetched().values()) == len(abi.mh_submission) + len(abi.mh_hello)
+
+
+def test_our_hello_is_written_once_and_not_read(pair: Pair) -> None:
+    assert pair.source.ask(Op.MH_OP_ABORT) == Status.MH_DONE
+    trace = SharedTrace(pair.source)
+    assert pair.source.ask(Op.MH_OP_HELLO) == Status.MH_DONE
+    check(trace)
+    assert sum(trace.fetched().values()) == len(abi.mh_submission)
+    hello = range(abi.MH_RING_PACKETS, abi.MH_RING_PACKETS + len(abi.mh_hello))
+    assert {trace.writes[byte] for byte in hello} == {1}
+
+
+@pytest.mark.parametrize("op", [Op.MH_OP_EPOCH, Op.MH_OP_FINISH])
+def test_end_packet_is_read_once(pair: Pair, op: int) -> None:
+    assert pair.source.ask(op) == Status.MH_DONE
+    pair.target.ring.put_sealed(0, pair.source.ring.take_sealed(0))
+    trace = SharedTrace(pair.target)
+    assert pair.target.ask(op) == Status.MH_DONE
+    check(trace)
+    assert sum(trace.fetched().values()) == len(abi.mh_submission) + len(abi.mh_packet)
+
+
+@pytest.mark.parametrize("urgent", [False, True], ids=["bulk", "urgent"])
+def test_imported_list_is_read_once(pair: Pair, *, urgent: bool) -> None:
+    source, target = (side.ring.urgent if urgent else side.ring for side in (pair.source, pair.target))
+    batch = Batch(listed=tuple(pair.pages[:3]))
+    packets, _ = export_batch(source, batch)
+    for slot, sealed in zip(batch.packet_slots(), packets, strict=True):
+        target.put_sealed(slot, sealed)
+    target.put_list(0, batch.listed)
+    trace = SharedTrace(pair.target)
+    assert batch.submit(target, Op.MH_OP_IMPORT).status == Status.MH_DONE
+    check(trace)
+    each = len(abi.mh_packet) + abi.MH_PAGE_BYTES + 8
+    assert sum(trace.fetched().values()) == len(abi.mh_submission) + 3 * each
+
+
+def test_urgent_export_reads_no_more_than_it_is_asked(pair: Pair) -> None:
+    batch = Batch(listed=tuple(pair.pages[:3]))
+    pair.source.ring.urgent.put_list(0, batch.listed)
+    trace = SharedTrace(pair.source)
+    assert batch.submit(pair.source.ring.urgent, Op.MH_OP_EXPORT).status == Status.MH_DONE
+    check(trace)
+    assert sum(trace.fetched().values()) == len(abi.mh_submission) + 3 * 8
+
+
+def test_zeros_are_read_once(pair: Pair) -> None:
+    """A packet of zeros has no data; what lies in its place is not looked at."""
+    machine, page = pair.source.machine, pair.pages[0]
+    machine.platform.dram.write_private(machine.asid, machine.memory.spa(page), bytes(abi.MH_PAGE_BYTES))
+    sealed = pair.source.export(page)
+    trace = SharedTrace(pair.target)
+    assert pair.target.put(page, sealed) == Status.MH_DONE
+    check(trace)
+    assert sum(trace.fetched().values()) == len(abi.mh_submission) + len(abi.mh_packet)
+
+
+def test_several_chunks_are_read_once(pair: Pair) -> None:
+    batch = Batch(address=0, count=3, chunk=2)
+    packets, _ = export_batch(pair.source.ring, batch)
+    for slot, sealed in zip(batch.packet_slots(), packets, strict=True):
+        pair.target.ring.put_sealed(slot, sealed)
+    trace = SharedTrace(pair.target)
+    assert batch.submit(pair.target.ring, Op.MH_OP_IMPORT).status == Status.MH_DONE
+    check(trace)
+    expected = len(abi.mh_submission) + 2 * len(abi.mh_packet) + 3 * abi.MH_PAGE_BYTES
+    assert sum(trace.fetched().values()) == expected
+
+
+@pytest.mark.parametrize("op", [Op.MH_OP_RESUME, Op.MH_OP_SHARE])
+def test_other_operations_read_their_submission_once(pair: Pair, op: int) -> None:
+    trace = SharedTrace(pair.source)
+    request = Batch(address=0, count=3, chunk=3).request(op) if op == Op.MH_OP_SHARE else Request(op)
+    assert pair.source.ring.serve([request])[0].status == Status.MH_DONE
+    check(trace)
+    assert sum(trace.fetched().values()) == len(abi.mh_submission)

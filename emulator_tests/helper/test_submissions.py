@@ -14,6 +14,7 @@ from emulator_tests.helper.conftest import (
     Side,
     Status,
     contents_of,
+    facing,
     launched,
     lonely,
     started,
@@ -33,7 +34,7 @@ PAGE = abi.MH_PAGE_BYTES
 # ---- submissions ----
 
 
-@pytest.mark.parametrize("op", [0, 10, 0xFF, 0x101, 0xFFFF])
+@pytest.mark.parametrize("op", [0, 11, 0xFF, 0x101, 0xFFFF])
 def test_unknown_op(pair: Pair, op: int) -> None:
     assert pair.source.ask(op) == Status.MH_BAD_OP
 
@@ -43,27 +44,34 @@ FULL = abi.MH_RING_SLOTS
 
 UNUSED: dict[str, tuple[int, dict[str, Any]]] = {
     "export-role": (Op.MH_OP_EXPORT, BATCH | {"role": 1}),
-    "export-nonce": (Op.MH_OP_EXPORT, BATCH | {"nonce": bytes(31) + b"\1"}),
-    "import-nonce": (Op.MH_OP_IMPORT, BATCH | {"nonce": b"\1" + bytes(31)}),
+    "export-reserved": (Op.MH_OP_EXPORT, BATCH | {"reserved1": [0, 0, 0, 1 << 56]}),
+    "import-reserved": (Op.MH_OP_IMPORT, BATCH | {"reserved1": [1, 0, 0, 0]}),
     "hello-address": (Op.MH_OP_HELLO, {"address": 0x1000}),
     "hello-role": (Op.MH_OP_HELLO, {"role": 2}),
-    "hello-slot": (Op.MH_OP_HELLO, {"slot": 1}),
+    "hello-slot-beyond": (Op.MH_OP_HELLO, {"slot": FULL}),
+    "hello-count": (Op.MH_OP_HELLO, {"count": 1}),
     "start-address": (Op.MH_OP_START, {"role": 1, "count": 1, "address": 1 << 63}),
     "start-no-ring": (Op.MH_OP_START, {"role": 1}),
     "start-more-rings-than-there-are": (Op.MH_OP_START, {"role": 1, "count": 2}),
     "start-chunk": (Op.MH_OP_START, {"role": 1, "count": 1, "chunk": 1}),
     "start-flags": (Op.MH_OP_START, {"role": 1, "count": 1, "flags": 1}),
-    "start-slot": (Op.MH_OP_START, {"role": 1, "count": 1, "slot": 1}),
+    "start-slot-beyond": (Op.MH_OP_START, {"role": 1, "count": 1, "slot": FULL}),
+    "start-reserved": (Op.MH_OP_START, {"role": 1, "count": 1, "reserved1": [0, 1 << 63, 0, 0]}),
     "start-without-role": (Op.MH_OP_START, {"role": 0, "count": 1}),
     "start-third-role": (Op.MH_OP_START, {"role": 3, "count": 1}),
     "finish-address": (Op.MH_OP_FINISH, {"address": 0x1000}),
     "finish-chunk": (Op.MH_OP_FINISH, {"chunk": 1}),
     "finish-slot-beyond": (Op.MH_OP_FINISH, {"slot": FULL}),
     "epoch-flags": (Op.MH_OP_EPOCH, {"flags": 1}),
-    "epoch-nonce": (Op.MH_OP_EPOCH, {"nonce": bytes(8) + b"\1" + bytes(23)}),
+    "epoch-reserved": (Op.MH_OP_EPOCH, {"reserved1": [0, 1, 0, 0]}),
     "epoch-slot-beyond": (Op.MH_OP_EPOCH, {"slot": 0xFFFF}),
-    "abort-nonce": (Op.MH_OP_ABORT, {"nonce": bytes(16) + b"\1" + bytes(15)}),
+    "abort-reserved": (Op.MH_OP_ABORT, {"reserved1": [0, 0, 1, 0]}),
     "abort-count": (Op.MH_OP_ABORT, {"count": 1}),
+    "abort-slot": (Op.MH_OP_ABORT, {"slot": 1}),
+    "resume-role": (Op.MH_OP_RESUME, {"role": 1}),
+    "resume-slot": (Op.MH_OP_RESUME, {"slot": 1}),
+    "resume-count": (Op.MH_OP_RESUME, {"count": 1}),
+    "resume-address": (Op.MH_OP_RESUME, {"address": 0x1000}),
     "no-pages": (Op.MH_OP_EXPORT, {}),
     "no-chunk": (Op.MH_OP_EXPORT, {"count": 1}),
     "no-count": (Op.MH_OP_EXPORT, {"chunk": 1}),
@@ -83,14 +91,14 @@ UNUSED: dict[str, tuple[int, dict[str, Any]]] = {
 @pytest.mark.parametrize("case", UNUSED)
 def test_unused_fields_must_be_zero(pair: Pair, case: str) -> None:
     op, fields = UNUSED[case]
-    assert pair.source.ring.serve([Request(op, **fields)])[0].status == Status.MH_BAD_ENTRY
+    assert raw_submission(pair.source, abi.mh_submission(op=int(op), **fields).dumps()) == Status.MH_BAD_ENTRY
 
 
 @pytest.mark.parametrize("op", [op.value for op in Op])
 def test_reserved_field_must_be_zero(pair: Pair, op: int) -> None:
     batch = op in (Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_SHARE)
     start = op == Op.MH_OP_START
-    entry = abi.mh_submission(op=op, role=start, count=batch or start, chunk=batch, reserved=1 << 31)
+    entry = abi.mh_submission(op=op, role=start, count=batch or start, chunk=batch, reserved0=1 << 31)
     expected = Status.MH_WRONG_RING if op == Op.MH_OP_JOIN else Status.MH_BAD_ENTRY
     assert raw_submission(pair.source, entry.dumps()) == expected
 
@@ -140,13 +148,16 @@ def after_abort(_images: dict[str, Image], make: PairMaker) -> Side:
 
 Stage = Callable[[dict[str, Image], PairMaker], Side]
 
+NEEDING = [Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_EPOCH, Op.MH_OP_FINISH, Op.MH_OP_RESUME]
+"""What is done in a session."""
+
 WRONG_STATES: list[tuple[Stage, list[int]]] = [
-    (in_idle, [Op.MH_OP_START, Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_EPOCH, Op.MH_OP_FINISH]),
-    (in_greeted, [Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_EPOCH, Op.MH_OP_FINISH]),
+    (in_idle, [Op.MH_OP_START, *NEEDING]),
+    (in_greeted, NEEDING),
     (as_source, [Op.MH_OP_HELLO, Op.MH_OP_START, Op.MH_OP_IMPORT]),
     (as_target, [Op.MH_OP_HELLO, Op.MH_OP_START, Op.MH_OP_EXPORT]),
-    (after_finish, [Op.MH_OP_START, Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_EPOCH, Op.MH_OP_FINISH]),
-    (after_abort, [Op.MH_OP_START, Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_EPOCH, Op.MH_OP_FINISH]),
+    (after_finish, [Op.MH_OP_START, *NEEDING]),
+    (after_abort, [Op.MH_OP_START, *NEEDING]),
 ]
 
 
@@ -159,11 +170,11 @@ def test_wrong_state(stage: Stage, ops: list[int], images: dict[str, Image], mak
         assert side.ring.serve([Request(op, **fields)])[0].status == Status.MH_WRONG_STATE
 
 
-def test_own_nonce_is_no_peer(images: dict[str, Image]) -> None:
+def test_own_hello_is_no_peer(images: dict[str, Image]) -> None:
     side = lonely(images)
-    nonce = greet(side.ring)
+    hello = greet(side.ring)
     with pytest.raises(HelperRefused, match="^helper refuses start: MH_BAD_NONCE$"):
-        begin(side.ring, Role.MH_ROLE_SOURCE, nonce)
+        begin(side.ring, Role.MH_ROLE_SOURCE, hello)
 
 
 # ---- addresses ----
@@ -222,8 +233,7 @@ def test_every_protected_range_counts(images: dict[str, Image], number: int) -> 
     entry = len(abi.mh_descriptor) + abi.mh_params.fields["protect"].offset + number * len(abi.mh_range)
     data[entry : entry + len(abi.mh_range)] = abi.mh_range(start=start, end=end).dumps()
     side = started(launched(parse_image(bytes(data)), PARTS["milan"], 1, contents_of(PAGES)))
-    greet(side.ring)
-    begin(side.ring, Role.MH_ROLE_SOURCE, bytes(32))
+    facing(side, Role.MH_ROLE_SOURCE)
     statuses = [side.ask(Op.MH_OP_EXPORT, page) for page in range(start - PAGE, end + PAGE, PAGE)]
     assert statuses == [Status.MH_DONE, Status.MH_PROTECTED, Status.MH_PROTECTED, Status.MH_DONE]
 
@@ -233,22 +243,30 @@ def test_every_protected_range_counts(images: dict[str, Image], number: int) -> 
 RDRAND_RAX = bytes.fromhex("480fc7f0")
 
 
-def without_entropy(images: dict[str, Image], replacement: bytes) -> Side:
-    """A helper whose RDRAND was replaced by other instructions of four bytes, in the image before its launch."""
+def without_entropy(images: dict[str, Image], old: bytes, new: bytes) -> Side:
+    """A helper in which other instructions were put in the place of `old`, in the image before its launch."""
     data = images["regions"].data
-    assert data.count(RDRAND_RAX) == 1
-    helper = parse_image(data.replace(RDRAND_RAX, replacement))
+    assert data.count(old) == 1
+    assert len(old) == len(new)
+    helper = parse_image(data.replace(old, new))
     return started(launched(helper, PARTS["milan"], 1, contents_of(PAGES)))
 
 
 def test_no_entropy(images: dict[str, Image]) -> None:
-    side = without_entropy(images, bytes.fromhex("f8909090"))  # clc
+    side = without_entropy(images, RDRAND_RAX, bytes.fromhex("f8909090"))  # clc
     assert side.ask(Op.MH_OP_HELLO) == Status.MH_NO_ENTROPY
     assert side.ring.serve([Request(Op.MH_OP_START, role=1, count=1)])[0].status == Status.MH_WRONG_STATE
 
 
-@pytest.mark.parametrize(("works_at", "status"), [(2, Status.MH_DONE), (9, Status.MH_DONE)])
+@pytest.mark.parametrize(("works_at", "status"), [(1, Status.MH_NO_ENTROPY), (2, Status.MH_DONE), (9, Status.MH_DONE)])
 def test_entropy_that_comes_late(images: dict[str, Image], works_at: int, status: abi.mh_status) -> None:
     """ECX counts the tries down from ten: carry is set once fewer than `works_at` are left."""
-    side = without_entropy(images, bytes.fromhex("83f9") + bytes([works_at]) + b"\x90")  # cmp ecx, works_at
+    data = images["regions"].data
+    at = data.index(RDRAND_RAX)
+    old = data[at : at + 10]
+    # jnc, lea rdx, [rax - 1]
+    assert (old[4], old[6:]) == (0x73, bytes.fromhex("488d50ff"))
+    # rdtsc; cmp ecx, works_at; jnc
+    new = bytes.fromhex("0f3183f9") + bytes([works_at, 0x73, old[5] - 1]) + b"\x90" * 3
+    side = without_entropy(images, old, new)
     assert side.ask(Op.MH_OP_HELLO) == status

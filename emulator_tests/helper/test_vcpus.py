@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from emulator_tests.helper.conftest import PAGES, TRANSPORT_KEY, Status
+from emulator_tests.helper.conftest import PAGES, SECRET, Status, at_work
+from emulator_tests.helper.oracle import private_bytes
 from emulator_tests.helper.rings import RINGS, Rings, bulk, connected, image_of, machine_of, sides_of, start
 from mh_builder.helper import build_helper
 from mh_builder.image.model import vcpu_section
@@ -20,6 +21,7 @@ from mh_emulator.host.session import begin, connect, end_epoch, finish, finish_a
 from mh_emulator.kvm import Vcpu
 from mh_emulator.loader import parse_image
 from mh_emulator.parts import PARTS
+from mh_emulator.peer import Peer
 from payload import abi
 
 Op = abi.mh_op
@@ -87,11 +89,22 @@ def test_packet_of_another_ring(rings: Rings) -> None:
     before = rings.target_page(rings.pages[0])
     for number in (0, 2):
         assert rings.targets[number].put(rings.pages[0], sealed) == Status.MH_WRONG_STREAM
-        fields = abi.mh_packet(sealed.packet)
-        fields.stream = number
-        assert rings.targets[number].put(rings.pages[0], Sealed(fields.dumps(), sealed.data)) == Status.MH_BAD_TAG
     assert rings.target_page(rings.pages[0]) == before
     assert rings.targets[1].put(rings.pages[0], sealed) == Status.MH_DONE
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_packet_of_another_ring_relabelled(rings: Rings, number: int) -> None:
+    """It ends the session for all rings of the target."""
+    sealed = rings.sources[1].export(rings.pages[0])
+    before = rings.target_page(rings.pages[0])
+    fields = abi.mh_packet(sealed.packet)
+    fields.stream = number
+    assert rings.targets[number].put(rings.pages[0], Sealed(fields.dumps(), sealed.data)) == Status.MH_BAD_TAG
+    for other, side in enumerate(rings.targets):
+        assert side.put(rings.pages[0], sealed) == Status.MH_WRONG_STATE
+        assert not block_holds(side.machine, other, rings.keys(other).page_key)
+    assert rings.target_page(rings.pages[0]) == before
 
 
 def test_number_of_rings_is_in_every_key(rings: Rings) -> None:
@@ -99,14 +112,16 @@ def test_number_of_rings_is_in_every_key(rings: Rings) -> None:
     source, target = rings.sources[0].machine, rings.targets[0].machine
     for side in (rings.sources[0], rings.targets[0]):
         assert side.ask(Op.MH_OP_ABORT) == Status.MH_DONE
-    nonces = greet(source.rings[0]), greet(target.rings[0])
-    begin(source.rings[0], abi.mh_role.MH_ROLE_SOURCE, nonces[1], RINGS)
-    begin(target.rings[0], abi.mh_role.MH_ROLE_TARGET, nonces[0], RINGS - 1)
+    hellos = greet(source.rings[0]), greet(target.rings[0])
+    begin(source.rings[0], abi.mh_role.MH_ROLE_SOURCE, hellos[1], RINGS)
+    begin(target.rings[0], abi.mh_role.MH_ROLE_TARGET, hellos[0], RINGS - 1)
     sealed = rings.sources[0].export(rings.pages[0])
     assert rings.targets[0].put(rings.pages[0], sealed) == Status.MH_WRONG_SESSION
     fields = abi.mh_packet(sealed.packet)
-    fields.session = list(rings.targets[0].machine.rings[0].read(0, 16))
-    assert rings.targets[0].put(rings.pages[0], Sealed(fields.dumps(), sealed.data)) == Status.MH_WRONG_SESSION
+    fields.session = list(private_bytes(image_of(RINGS), target, "vcpu_session", abi.MH_SESSION_BYTES))
+    before = rings.target_page(rings.pages[0])
+    assert rings.targets[0].put(rings.pages[0], Sealed(fields.dumps(), sealed.data)) == Status.MH_BAD_TAG
+    assert rings.target_page(rings.pages[0]) == before
 
 
 def test_page_is_moved_once_in_an_epoch_on_all_rings_together(rings: Rings) -> None:
@@ -118,8 +133,10 @@ def test_page_is_moved_once_in_an_epoch_on_all_rings_together(rings: Rings) -> N
 
 def test_refused_chunk_leaves_its_pages_to_the_others(rings: Rings) -> None:
     sealed = rings.sources[1].export(rings.pages[0])
-    broken = Sealed(sealed.packet, bytes(PAGE))
-    assert rings.targets[1].put(rings.pages[0], broken) == Status.MH_BAD_TAG
+    fields = abi.mh_packet(sealed.packet)
+    fields.sequence = 1
+    broken = Sealed(fields.dumps(), sealed.data)
+    assert rings.targets[1].put(rings.pages[0], broken) == Status.MH_OUT_OF_ORDER
     other, data = rings.keys(2).seal(bytes(PAGE), address=rings.pages[0], sequence=0)
     assert rings.targets[2].put(rings.pages[0], Sealed(other, data)) == Status.MH_DONE
     assert rings.targets[1].put(rings.pages[0], sealed) == Status.MH_REPEATED
@@ -237,11 +254,11 @@ def test_abort_on_any_ring_ends_the_session_for_all(rings: Rings, number: int) -
     for other, side in enumerate(rings.sources):
         assert side.ask(Op.MH_OP_EXPORT, rings.pages[0]) == Status.MH_WRONG_STATE
         assert not block_holds(side.machine, other, rings.keys(other).page_key)
-    nonces = start(rings.sources[0].machine, machine_of(RINGS, 3), RINGS)
+    session = start(rings.sources[0].machine, machine_of(RINGS, 3), RINGS)
     join(rings.sources[1].ring)
     sealed = rings.sources[1].export(rings.pages[0])
     assert abi.mh_packet(sealed.packet).sequence == 0
-    assert replace(rings, nonces=nonces).keys(1).open(sealed.packet, sealed.data) == rings.page(0)
+    assert replace(rings, session=session).keys(1).open(sealed.packet, sealed.data) == rings.page(0)
 
 
 def test_session_ended_on_another_ring_in_the_middle_of_a_batch(rings: Rings) -> None:
@@ -281,15 +298,16 @@ def test_no_session_begins_while_a_vcpu_is_at_work_in_the_one_before(rings: Ring
     assert target.helper_vcpus[1].run(2000).reason.value == "limit"
     assert rings.targets[0].ask(Op.MH_OP_ABORT) == Status.MH_DONE
     greet(rings.targets[0].ring)
+    peer = Peer(SECRET)
     with pytest.raises(HelperRefused, match="^helper refuses start: MH_BUSY$"):
-        begin(rings.targets[0].ring, abi.mh_role.MH_ROLE_TARGET, bytes(32), RINGS)
+        begin(rings.targets[0].ring, abi.mh_role.MH_ROLE_TARGET, peer.hello, RINGS)
     ring.run()
-    begin(rings.targets[0].ring, abi.mh_role.MH_ROLE_TARGET, bytes(32), RINGS)
+    begin(rings.targets[0].ring, abi.mh_role.MH_ROLE_TARGET, peer.hello, RINGS)
     assert rings.targets[1].ask(Op.MH_OP_IMPORT, rings.pages[0]) == Status.MH_WRONG_STATE
 
 
 def test_fault_on_one_vcpu_ends_the_session_for_all(rings: Rings) -> None:
-    vcpu = rings.sources[1].machine.helper_vcpus[1]
+    vcpu = at_work(rings.sources[1], 1)
     vcpu.set_registers(replace(vcpu.get_registers(), rip=0xFFFF_9000_0000_0000))
     rings.sources[1].machine.run_helper(1)
     assert rings.sources[1].ring.header().state == abi.mh_ring_state.MH_RING_FAULT
@@ -379,9 +397,9 @@ def test_vcpu_lost_in_its_work_is_replaced_when_the_host_says_so(rings: Rings) -
 def test_transport_key_is_on_no_ring_and_in_no_block(rings: Rings) -> None:
     machine = rings.sources[0].machine
     for number, ring in enumerate(machine.rings):
-        assert not block_holds(machine, number, TRANSPORT_KEY)
+        assert not block_holds(machine, number, SECRET.key)
         assert block_holds(machine, number, rings.keys(number).page_key), "the search can find something"
-        assert TRANSPORT_KEY[:16] not in ring.read(0, abi.MH_RING_BYTES)
+        assert SECRET.key[:16] not in ring.read(0, abi.MH_RING_BYTES)
 
 
 # ---- at once ----

@@ -13,6 +13,7 @@ from mh_cli.psp import DEFAULT_PARTS, judge
 from mh_emulator.loader import parse_image
 from mh_emulator.owner import OwnerRefuses
 from mh_emulator.parts import PARTS
+from mh_emulator.secret import Secret
 from mh_emulator.verdict.proof import Peer, WrongPlaintext, prove
 from mh_emulator.verdict.run import Case, Outcome, Verdict
 from mh_emulator.verdict.scene import Cast, Scene
@@ -125,7 +126,7 @@ def test_usage(command: Command) -> None:  # noqa: F811 - a fixture
 
 @pytest.fixture
 def cast(images: dict[str, Image]) -> Cast:
-    return Cast(PARTS["milan"], parse_image(images["isolated"].data), bytes(32))
+    return Cast(PARTS["milan"], parse_image(images["isolated"].data), Secret.fresh())
 
 
 def test_the_proof_notices_a_helper_with_another_key(cast: Cast) -> None:

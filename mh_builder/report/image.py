@@ -94,7 +94,8 @@ def _sections(data: bytes, descriptor: Any, base: int, reading: Reading) -> Iter
     tables = [gpa - base for gpa in reading.tables if base <= gpa < base + stored]
     code_end = _code_end(header, reading)
     params = _params(data)
-    bitmap, shared_bitmap = (int(place) - HELPER_VA for place in (params.bitmap_va, params.shared_va))
+    places = params.bitmap_va, params.moved_va, params.shared_va
+    bitmap, moved_bitmap, shared_bitmap = (int(place) - HELPER_VA for place in places)
     secret, ring = int(descriptor.secret_offset), int(descriptor.ring_offset)
     for name, start, end, rights in (
         (".header", 0, header, ""),
@@ -103,7 +104,8 @@ def _sections(data: bytes, descriptor: Any, base: int, reading: Reading) -> Iter
         (".tables", min(tables), max(tables) + PAGE_BYTES, ""),
         (".data", max(tables) + PAGE_BYTES, stored, "w"),
         (".bss", stored, bitmap, "w"),
-        (".bitmap", bitmap, shared_bitmap, "w"),
+        (".bitmap", bitmap, moved_bitmap, "w"),
+        (".moved_bitmap", moved_bitmap, shared_bitmap, "w"),
         (".shared_bitmap", shared_bitmap, secret, "w"),
         (".secret", secret, secret + descriptor.secret_bytes, ""),
         *_blocks(descriptor),

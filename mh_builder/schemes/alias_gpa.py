@@ -25,6 +25,7 @@ def space(options: Options, memory_bytes: int) -> AddressSpace:
         AddressSpace(
             name="alias-gpa",
             scheme_id=abi.mh_scheme.MH_SCHEME_ALIAS_GPA.value,
+            addresses=abi.mh_address_kind.MH_ADDRESS_GPA.value,
             options=options,
             base=options.home,
             home=options.home,

@@ -30,6 +30,7 @@ def _space(name: str, window: int, options: Options, memory_bytes: int) -> Addre
         AddressSpace(
             name=name,
             scheme_id=abi.mh_scheme.MH_SCHEME_ALIAS_WINDOW.value,
+            addresses=abi.mh_address_kind.MH_ADDRESS_RAM.value,
             options=options,
             base=options.home,
             home=options.home,

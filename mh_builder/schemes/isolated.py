@@ -17,6 +17,7 @@ def space(options: Options, memory_bytes: int) -> AddressSpace:
         AddressSpace(
             name="isolated",
             scheme_id=abi.mh_scheme.MH_SCHEME_ISOLATED.value,
+            addresses=abi.mh_address_kind.MH_ADDRESS_RAM.value,
             options=options,
             base=HIGH_BASE if options.base is None else options.base,
             home=None,

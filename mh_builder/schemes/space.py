@@ -82,6 +82,10 @@ class Options:
     """Bytes of the largest page that the part translates: 1 GiB or 2 MiB (CPUID 8000_0001 EDX[26])."""
     vcpus: int = 1
     """vCPUs that may work at once, each with a ring of its own."""
+    strict: bool = False
+    """Whether there is room for a strict finish: MH_AUTHENTICATOR_BYTES for every page of RAM."""
+    protocols: tuple[int, int] = (abi.MH_PROTOCOL_LOW, abi.MH_PROTOCOL_HIGH)
+    """The lowest and the highest version that the helper says it speaks with another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,8 @@ class AddressSpace:
 
     name: str
     scheme_id: int
+    addresses: int
+    """What requests carry: enum mh_address_kind."""
     options: Options
     base: int
     """Mirror GPA of the image."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from uuid import UUID
 
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator import vmsa
@@ -21,7 +20,9 @@ from mh_emulator.loader import HelperImage
 from mh_emulator.memory import UserMemory
 from mh_emulator.owner import GuestOwner
 from mh_emulator.platform import Platform
+from mh_emulator.psp.packet import Packet
 from mh_emulator.registers import Registers
+from mh_emulator.secret import Secret
 from mh_emulator.watchdog import limited
 from payload import abi
 
@@ -123,10 +124,10 @@ class Machine:
         self,
         owner: GuestOwner,
         contents: Iterable[tuple[int, bytes]],
-        transport_key: bytes,
+        secret: Secret,
         guest: Registers | None = None,
     ) -> None:
-        """Encrypt helper and `contents` ((GPA, bytes) each) in place; the owner checks, and gives its key.
+        """Encrypt helper and `contents` ((GPA, bytes) each) in place; the owner checks, and gives its secret.
 
         The helper's bytes are measured wherever they lie: for `isolated` that is LAUNCH_UPDATE_DATA on the
         owner's VM with pages that only the mirror maps. Under SEV-ES the mirror's vCPU is measured too, and so is
@@ -148,10 +149,14 @@ class Machine:
             self.vcpu.set_registers(guest)
         vmsas = self._launch_vmsas(guest) if self.es else []
         measurement = self.vm.sev_launch_measure()
-        packet = owner.wrap_secret(measurement, [*(data for _, _, data in pieces), *vmsas], secret_table(transport_key))
-        secret = self.helper_offset + int(self.helper.descriptor.secret_offset)
-        self.vm.sev_launch_secret(packet, self.helper_memory, secret)
+        packet = owner.wrap_secret(measurement, [*(data for _, _, data in pieces), *vmsas], secret.table())
+        self.give_secret(packet)
         self.vm.sev_launch_finish()
+
+    def give_secret(self, packet: Packet) -> None:
+        """Have the secure processor put the owner's secret into the helper's page for it."""
+        place = self.helper_offset + int(self.helper.descriptor.secret_offset)
+        self.vm.sev_launch_secret(packet, self.helper_memory, place)
 
     def _launch_vmsas(self, guest: Registers | None) -> list[bytes]:
         """Make the mirror, for no VMSA can be made later; return the pages that the owner has to expect."""
@@ -290,16 +295,6 @@ class Machine:
     def write_helper(self, offset: int, data: bytes) -> None:
         """Change the helper's private memory, within one page, as only the holder of the memory key can."""
         self.platform.dram.write_private(self.asid, self.helper_memory.spa(self.helper_offset + offset), data)
-
-
-def secret_table(transport_key: bytes) -> bytes:
-    """The launch secret in OVMF's format with one entry: the transport key."""
-    return _guided(abi.MH_SECRET_TABLE_GUID, _guided(abi.MH_SECRET_KEY_GUID, transport_key))
-
-
-def _guided(guid: str, data: bytes) -> bytes:
-    size: int = abi.MH_SECRET_ENTRY_BYTES + len(data)
-    return UUID(guid).bytes_le + size.to_bytes(4, "little") + data
 
 
 def _whole_ram(machine: Machine, window: int) -> Iterator[Slot]:

@@ -5,7 +5,6 @@ The host here does what a faithful host does, and looks wherever a curious one w
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from mh_emulator.loader import HelperImage
 from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import Part
 from mh_emulator.platform import Platform
+from mh_emulator.secret import Secret
 from payload import abi
 
 POLICY = 0xB
@@ -111,6 +111,11 @@ class Scenario:
     known: bytes | None = None
     """SHA-256 of what is launched first and brings the helper; None where that is the helper itself."""
 
+    @property
+    def strict(self) -> bool:
+        """Whether the owner asks for a strict finish: wherever the image has the room for it."""
+        return bool(self.helper.descriptor.flags & abi.MH_FLAG_STRICT)
+
 
 def run(scenario: Scenario) -> Report:
     """Migrate the guest of `scenario` between two platforms of its part.
@@ -131,7 +136,7 @@ def run(scenario: Scenario) -> Report:
         _show_states(source, target, worker)
     # What the guest said of itself travels with the stream.
     target.regions, target.consent.shared = source.regions, source.consent.shared
-    pages, exits = move(source, target, moved)
+    pages, exits = move(source, target, moved, 1 if scenario.strict else CHUNK)
     copy_shared(source, target, shared)
     target_plain = count_plain_pages(target, moved)
     equal = all(source.read_guest(page) == target.read_guest(page) for page in moved)
@@ -156,8 +161,8 @@ def run(scenario: Scenario) -> Report:
     )
 
 
-def move(source: Machine, target: Machine, pages: list[int]) -> tuple[int, int]:
-    """Move the pages at these `ram_addr`; return their authenticated number and the host exits it took.
+def move(source: Machine, target: Machine, pages: list[int], chunk: int = CHUNK) -> tuple[int, int]:
+    """Move the pages at these `ram_addr`, `chunk` to a packet; return their authenticated number and the host exits.
 
     Where both sides show a state, that is moved as well, after all of them.
     """
@@ -167,13 +172,13 @@ def move(source: Machine, target: Machine, pages: list[int]) -> tuple[int, int]:
     before = source.exits + target.exits
     sources, targets = [ring for ring, _ in pairs], [ring for _, ring in pairs]
     connect_all(sources, targets)
-    longest = min(abi.MH_RING_SLOTS, -(-len(pages) // (len(pairs) * CHUNK)) * CHUNK)
-    batches = runs([source.request_address(page) for page in pages], CHUNK, longest)
+    longest = min(abi.MH_RING_SLOTS, -(-len(pages) // (len(pairs) * chunk)) * chunk)
+    batches = runs([source.request_address(page) for page in pages], chunk, longest)
     if len(pairs) == 1:
         _move_batches(*pairs[0], batches)
     else:
         _move_at_once(source, target, pairs, batches)
-    _move_batches(*pairs[0], runs(source.state_requests(), CHUNK))
+    _move_batches(*pairs[0], runs(source.state_requests(), chunk))
     total = finish_all(sources, targets)
     return total, source.exits + target.exits - before
 
@@ -210,19 +215,25 @@ def _machine(scenario: Scenario, placement: Placement, seed: int) -> Machine:
 def _launch(scenario: Scenario, placement: Placement, worker: Worker, machines: tuple[Machine, Machine]) -> None:
     """Launch source and target; under SEV-ES the target's guest begins where it waits for its registers."""
     source, target = machines
-    key = secrets.token_bytes(abi.MH_KEY_BYTES)
+    secret = Secret.fresh(_protection(source), abi.MH_OWNER_STRICT if scenario.strict else 0)
     c_mask = 1 << scenario.part.c_bit
     boot = _boot_contents(scenario, placement, worker)
     known = scenario.known or scenario.helper.digest(scenario.part.c_bit)
     owners = [GuestOwner(POLICY_ES if source.es else POLICY, helper=known) for _ in machines]
-    source.launch(owners[0], boot, key, worker.start(c_mask))
+    source.launch(owners[0], boot, secret, worker.start(c_mask))
     if not source.es:
-        target.launch(owners[1], (), key)
+        target.launch(owners[1], (), secret)
     else:
-        target.launch(owners[1], worker.awaiting(c_mask), key, worker.landing(c_mask))
+        target.launch(owners[1], worker.awaiting(c_mask), secret, worker.landing(c_mask))
         parked = target.run_guest()
         if parked.reason is not Reason.HLT:
             raise MigrationError(f"the target's guest does not wait for its registers: it left with {parked}")
+
+
+def _protection(machine: Machine) -> int:
+    """What an owner of such a guest demands of both sides."""
+    protection = abi.mh_protection
+    return int(protection.MH_PROTECTION_SEV_ES if machine.es else protection.MH_PROTECTION_SEV)
 
 
 def _show_states(source: Machine, target: Machine, worker: Worker) -> None:

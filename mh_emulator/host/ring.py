@@ -11,6 +11,10 @@ from payload import abi
 Status = abi.mh_status
 
 
+_FATAL = frozenset({Status.MH_BAD_TAG, Status.MH_BAD_TOTALS})
+"""After these the session is over on the side that answers so."""
+
+
 class SharedMemory(Protocol):
     """Memory that the host and the helper both see as it is."""
 
@@ -29,7 +33,8 @@ class HelperRefused(Exception):
     """An operation was refused."""
 
     def __init__(self, operation: str, status: abi.mh_status) -> None:
-        super().__init__(f"helper refuses {operation}: {status.name}")
+        over = ", and has ended the session: both sides need new hellos" if status in _FATAL else ""
+        super().__init__(f"helper refuses {operation}: {status.name}{over}")
         self.status = status
 
 
@@ -50,7 +55,6 @@ class Request:
     slot: int = 0
     count: int = 0
     address: int = 0
-    nonce: bytes = bytes(32)
     chunk: int = 0
     flags: int = 0
 
@@ -58,7 +62,7 @@ class Request:
         """The 64 bytes in the ring."""
         entry = abi.mh_submission(
             op=self.op, role=self.role, slot=self.slot, count=self.count, cookie=cookie,
-            address=self.address, nonce=list(self.nonce), chunk=self.chunk, flags=self.flags,
+            address=self.address, chunk=self.chunk, flags=self.flags,
         )  # fmt: skip
         return bytes(entry.dumps())
 
@@ -71,9 +75,10 @@ class Completion:
     epoch: int
     pages: int
     """Moved on this ring in this session."""
-    nonce: bytes
     total: int
     """FINISH: pages of all rings that have finished."""
+    protocol: int
+    """START: the version that both sides speak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +202,14 @@ class Lane:
         has_data = kind in (abi.mh_kind.MH_KIND_PAGE, abi.mh_kind.MH_KIND_VMSA)
         return Sealed(packet, self.read(self._layout.data + slot * abi.MH_PAGE_BYTES, length if has_data else 0))
 
+    def put_hello(self, slot: int, hello: bytes) -> None:
+        """Write a peer's hello into a packet's place."""
+        self.write(self._layout.packets + slot * abi.MH_PACKET_SLOT_BYTES, hello)
+
+    def take_hello(self, slot: int) -> bytes:
+        """Read the helper's own from there."""
+        return self.read(self._layout.packets + slot * abi.MH_PACKET_SLOT_BYTES, len(abi.mh_hello))
+
     def results(self, slot: int, count: int) -> list[Result]:
         """What became of the pages in these slots."""
         size = len(abi.mh_result)
@@ -208,7 +221,7 @@ class Lane:
         """What the helper answered to submission `number`."""
         size = len(abi.mh_completion)
         entry = abi.mh_completion(self.read(self._layout.completions + number % self._layout.entries * size, size))
-        return Completion(Status(entry.status), entry.epoch, entry.pages, bytes(entry.nonce), entry.total)
+        return Completion(Status(entry.status), entry.epoch, entry.pages, entry.total, entry.protocol)
 
     def read(self, offset: int, size: int) -> bytes:
         """Read from the ring's memory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mh_emulator.host.ring import Completion, Lane, Request, Result, Ring, Sealed
+from mh_emulator.host.ring import Completion, HelperRefused, Lane, Request, Result, Ring, Sealed, Status
 from payload import abi
 
 Op = abi.mh_op
@@ -58,13 +58,15 @@ def runs(addresses: Sequence[int], chunk: int, longest: int = abi.MH_RING_SLOTS)
 
 
 def greet(ring: Ring) -> bytes:
-    """Ask for the helper's nonce."""
-    return ring.ask("hello", Request(Op.MH_OP_HELLO)).nonce
+    """Ask for the helper's hello."""
+    ring.ask("hello", Request(Op.MH_OP_HELLO))
+    return ring.take_hello(0)
 
 
-def begin(ring: Ring, role: int, peer_nonce: bytes, rings: int = 1) -> None:
-    """Start a session of that many rings in that role, on ring 0."""
-    ring.ask("start", Request(Op.MH_OP_START, role=role, nonce=peer_nonce, count=rings))
+def begin(ring: Ring, role: int, peer_hello: bytes, rings: int = 1) -> int:
+    """Start a session of that many rings in that role, on ring 0; return the version that is spoken."""
+    ring.put_hello(0, peer_hello)
+    return ring.ask("start", Request(Op.MH_OP_START, role=role, count=rings)).protocol
 
 
 def join(ring: Ring) -> None:
@@ -73,37 +75,45 @@ def join(ring: Ring) -> None:
 
 
 def connect(source: Ring, target: Ring) -> None:
-    """Exchange nonces and start both sides of a session of one ring. Raises `HelperRefused`."""
+    """Exchange hellos and start both sides of a session of one ring. Raises `HelperRefused`."""
     connect_all([source], [target])
 
 
 def connect_all(sources: Sequence[Ring], targets: Sequence[Ring]) -> None:
     """Start a session of these rings, as many on either side, ring 0 first. Raises `HelperRefused`."""
-    source_nonce, target_nonce = greet(sources[0]), greet(targets[0])
-    begin(sources[0], Role.MH_ROLE_SOURCE, target_nonce, len(sources))
-    begin(targets[0], Role.MH_ROLE_TARGET, source_nonce, len(targets))
+    source_hello, target_hello = greet(sources[0]), greet(targets[0])
+    begin(sources[0], Role.MH_ROLE_SOURCE, target_hello, len(sources))
+    begin(targets[0], Role.MH_ROLE_TARGET, source_hello, len(targets))
     for ring in (*sources[1:], *targets[1:]):
         join(ring)
 
 
 def export_batch(ring: Lane, batch: Batch) -> tuple[list[Sealed], list[Result]]:
     """Seal the pages of `batch`; return its packets (also stale ones where a chunk was refused) and results."""
-    batch.submit(ring, Op.MH_OP_EXPORT)
-    return [ring.take_sealed(slot) for slot in batch.packet_slots()], ring.results(0, batch.pages)
+    results = _serve(ring, batch, "export", Op.MH_OP_EXPORT)
+    return [ring.take_sealed(slot) for slot in batch.packet_slots()], results
 
 
 def import_batch(ring: Lane, batch: Batch, packets: Sequence[Sealed]) -> list[Result]:
     """Open the packets of `batch` into its pages."""
     for slot, sealed in zip(batch.packet_slots(), packets, strict=True):
         ring.put_sealed(slot, sealed)
-    batch.submit(ring, Op.MH_OP_IMPORT)
-    return ring.results(0, batch.pages)
+    return _serve(ring, batch, "import", Op.MH_OP_IMPORT)
 
 
 def share(ring: Ring, batch: Batch) -> list[Result]:
     """Tell the helper that the guest shares these pages, or with MH_BATCH_PRIVATE no longer."""
-    batch.submit(ring, Op.MH_OP_SHARE)
-    return ring.results(0, batch.pages)
+    return _serve(ring, batch, "share", Op.MH_OP_SHARE)
+
+
+def _serve(ring: Lane, batch: Batch, name: str, op: int) -> list[Result]:
+    """What became of the pages. Raises `HelperRefused` for a batch of which the helper has not looked at any."""
+    answer = batch.submit(ring, op).status
+    results = ring.results(0, batch.pages)
+    first = next((result.status for result in results if result.status != Status.MH_DONE), Status.MH_DONE)
+    if answer != first:
+        raise HelperRefused(name, answer)
+    return results
 
 
 def end_epoch(source: Ring, target: Ring) -> int:
@@ -125,6 +135,12 @@ def _agree(source: Ring, target: Ring, name: str, op: int) -> Completion:
     source.ask(name, Request(op))
     target.put_sealed(0, source.take_sealed(0))
     return target.ask(name, Request(op))
+
+
+def resume(rings: Sequence[Ring]) -> None:
+    """Say, on all rings of one side, that the guest may run at the target: what has moved is not moved again."""
+    for ring in rings:
+        ring.ask("resume", Request(Op.MH_OP_RESUME))
 
 
 def abort(ring: Ring) -> None:

@@ -11,6 +11,7 @@ from mh_emulator.memory import UserMemory
 from mh_emulator.owner import GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.registers import Registers
+from mh_emulator.secret import Secret
 from mh_emulator.uefi.firmware import Firmware, FirmwareStopped, Outcome, Setup
 from mh_emulator.uefi.services import SUCCESS, Files
 
@@ -34,7 +35,7 @@ class FirmwareMachine(Machine):
         self,
         owner: GuestOwner,
         contents: Iterable[tuple[int, bytes]],
-        transport_key: bytes,
+        secret: Secret,
         guest: Registers | None = None,
     ) -> None:
         """Launch with the firmware before `contents`, and let it load the helper: the owner knows the firmware.
@@ -43,7 +44,7 @@ class FirmwareMachine(Machine):
         """
         if self.es:
             raise ValueError("this firmware runs in plain SEV only")
-        super().launch(owner, [*self.firmware.contents(), *contents], transport_key)
+        super().launch(owner, [*self.firmware.contents(), *contents], secret)
         self.outcome = self.firmware.boot(self.vcpu, self.run_guest)
         if self.outcome.status != SUCCESS:
             raise FirmwareStopped(f"the loader failed: {self.outcome.debug.strip()}")

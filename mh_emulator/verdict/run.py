@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -13,12 +12,12 @@ from mh_emulator.parts import Part
 from mh_emulator.psp.command import Command
 from mh_emulator.psp.policy import Policy, policy_names
 from mh_emulator.psp.status import Status
+from mh_emulator.secret import Secret
 from mh_emulator.verdict.packets import Handling, handlings
 from mh_emulator.verdict.proof import Peer
 from mh_emulator.verdict.scene import Cast, Scene
 from mh_emulator.verdict.sequences import SEQUENCES, Stage
 from mh_emulator.verdict.steps import Log, Step, Stopped
-from payload import abi
 
 _OPEN = int(Policy.NODBG)
 _NOKS = int(Policy.NODBG | Policy.NOKS)
@@ -104,11 +103,11 @@ class Verdict:
 
 def run(parts: list[Part], helper: HelperImage, trace: Trace | None = None) -> Verdict:
     """Play every sequence on these parts, with a helper of the scheme `isolated`."""
-    key = secrets.token_bytes(abi.MH_KEY_BYTES)
+    secret = Secret.fresh()
     cases: list[Case] = []
     packets: list[Handling] = []
     for part in parts:
-        cast = Cast(part, helper, key)
+        cast = Cast(part, helper, secret)
         peer = Peer(cast)
         cases += _play(cast, peer, trace)
         packets = packets or handlings(cast, peer)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from mh_builder.paging import MIB, PAGE_BYTES
 from mh_emulator.exits import Reason
 from mh_emulator.guest.copier import Copier
-from mh_emulator.host.machine import secret_table
 from mh_emulator.host.ring import HelperStopped, Ring
 from mh_emulator.kvm import Vcpu, Vm
 from mh_emulator.loader import HelperImage
@@ -21,6 +20,7 @@ from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import Part
 from mh_emulator.platform import Platform
 from mh_emulator.registers import Registers
+from mh_emulator.secret import Secret
 from mh_emulator.verdict.steps import Log
 
 DATA_PAGES = 4
@@ -52,7 +52,7 @@ class Cast:
 
     part: Part
     helper: HelperImage
-    transport_key: bytes
+    secret: Secret
 
     @property
     def base(self) -> int:
@@ -125,7 +125,7 @@ class Scene:
             place.memory.write_raw(place.offset, data)
             self.launch_update(vm, place, len(data))
         measured = do("KVM_SEV_LAUNCH_MEASURE", vm.sev_launch_measure)
-        packet = owner.wrap_secret(measured, [data for _, data in pieces], secret_table(self.cast.transport_key))
+        packet = owner.wrap_secret(measured, [data for _, data in pieces], self.cast.secret.table())
         place = pieces[0][0]
         secret = place.offset + int(self.cast.helper.descriptor.secret_offset)
         do("KVM_SEV_LAUNCH_SECRET", lambda: vm.sev_launch_secret(packet, place.memory, secret))

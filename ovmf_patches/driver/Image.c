@@ -8,7 +8,6 @@
 
 #include "MigrationHelper.h"
 
-#define ALL_FLAGS  (MH_FLAG_FIXED_BASE | MH_FLAG_FIXED_CBIT | MH_FLAG_ES)
 #define ALL_KINDS  (MH_RELOCATE_BASE | MH_RELOCATE_CBIT)
 #define FOUR_GIB   0x100000000ULL
 
@@ -75,7 +74,7 @@ IsFileSound (
   return Descriptor->magic == MH_DESCRIPTOR_MAGIC &&
          Descriptor->version == MH_ABI_VERSION &&
          Descriptor->descriptor_bytes == sizeof (DESCRIPTOR) &&
-         (Descriptor->flags & ~(UINT64)ALL_FLAGS) == 0 &&
+         (Descriptor->flags & ~(UINT64)MH_FLAGS) == 0 &&
          Descriptor->image_bytes == Bytes &&
          Descriptor->region_offset % sizeof (UINT64) == 0 &&
          IsBelow (Descriptor->region_offset, (UINT64)Descriptor->region_count * sizeof (REGION), Bytes) &&

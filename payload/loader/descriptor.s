@@ -15,7 +15,6 @@
 .equ STACK_MASK, 15
 .equ CANONICAL_SHIFT, 47
 .equ CANONICAL_HIGH, 0x1ffff
-.equ ALL_FLAGS, MH_FLAG_FIXED_BASE | MH_FLAG_FIXED_CBIT | MH_FLAG_ES
 .equ ALL_KINDS, MH_RELOCATE_BASE | MH_RELOCATE_CBIT
 
 # A field of whole pages, or of another unit.
@@ -58,7 +57,7 @@ check_file:
     jne .Lbad
     cmp dword ptr [r12 + mh_descriptor.descriptor_bytes], sizeof.mh_descriptor
     jne .Lbad
-    test qword ptr [r12 + mh_descriptor.flags], ~ALL_FLAGS
+    test qword ptr [r12 + mh_descriptor.flags], ~MH_FLAGS
     jnz .Lbad
     cmp [r12 + mh_descriptor.image_bytes], r13
     jne .Lbad

@@ -1,0 +1,80 @@
+"""Randomness: hellos differ whatever RDRAND gives; where it gives nothing new there is none, and no import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from emulator_tests.helper.conftest import Op, Pair, Side, Status, lonely
+from emulator_tests.helper.oracle import scalar_of
+from mh_builder.image.model import Image
+from mh_emulator.host.ring import Request
+from mh_emulator.host.session import abort, greet
+from mh_emulator.rdrand import FAULTS
+from payload import abi
+
+DEAD = ["stuck", "zero", "fails"]
+
+
+@pytest.fixture
+def side(images: dict[str, Image]) -> Side:
+    return lonely(images)
+
+
+def greetings(side: Side, count: int) -> Iterator[bytes]:
+    for _ in range(count):
+        yield greet(side.ring)
+        abort(side.ring)
+
+
+def hello_status(side: Side) -> abi.mh_status:
+    return side.ring.serve([Request(Op.MH_OP_HELLO)])[0].status
+
+
+@pytest.mark.parametrize("fault", DEAD)
+def test_a_dead_generator_makes_no_hello(side: Side, fault: str) -> None:
+    side.machine.platform.generator.fault = FAULTS[fault]
+    assert [hello_status(side) for _ in range(3)] == [Status.MH_NO_ENTROPY] * 3
+    side.machine.platform.generator.fault = None
+    assert hello_status(side) == Status.MH_DONE
+
+
+@pytest.mark.parametrize("tsc", [None, 12345], ids=["time", "the host's time"])
+def test_a_repeating_generator_makes_no_nonce_twice(side: Side, images: dict[str, Image], tsc: int | None) -> None:
+    """The same words again and again, and the same time: there is a number that never comes again."""
+    side.machine.platform.generator.fault = FAULTS["repeats"]
+    side.machine.mirror.tsc = tsc
+    seen = set()
+    scalars = set()
+    for _ in range(12):
+        hello = abi.mh_hello(greet(side.ring))
+        seen |= {bytes(hello.nonce), bytes(hello.share)}
+        scalars.add(scalar_of(images["regions"], side.machine))
+        abort(side.ring)
+    assert len(seen) == 24
+    assert len(scalars) == 12
+
+
+def test_a_start_sets_nothing_back(side: Side) -> None:
+    """A helper that is started anew with a repeating generator makes other hellos than before."""
+    side.machine.platform.generator.fault = FAULTS["repeats"]
+    side.machine.mirror.tsc = 1
+    before = set(greetings(side, 3))
+    side.ring = side.machine.start_helper(anew=True)
+    side.machine.mirror.tsc = 1
+    assert before.isdisjoint(greetings(side, 3))
+
+
+@pytest.mark.parametrize("fault", DEAD)
+def test_no_import_without_a_mask(pair: Pair, fault: str) -> None:
+    """The packet is good, and comes again when there is randomness."""
+    sealed = pair.source.export(pair.pages[0])
+    pair.target.machine.platform.generator.fault = FAULTS[fault]
+    # One word may be new to the helper.
+    statuses = [pair.target.put(pair.pages[0], sealed) for _ in range(2)]
+    assert statuses[-1] in (Status.MH_NO_ENTROPY, Status.MH_REPEATED)
+    if Status.MH_DONE not in statuses:
+        pair.target.machine.platform.generator.fault = None
+        assert pair.target.put(pair.pages[0], sealed) == Status.MH_DONE
+    assert pair.target_page(pair.pages[0]) == pair.contents[: abi.MH_PAGE_BYTES]
