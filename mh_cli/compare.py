@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mh_builder.image.output import write_files
+from mh_builder.schemes.space import Start
 from mh_cli import options
-from mh_cli.errors import GOOD
+from mh_cli.errors import GOOD, UsageError
 from mh_cli.matrix import print_comparison
 from mh_cli.output import print_json
 from mh_compare.attacks import ATTACKS
@@ -31,6 +32,10 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
     parser = verbs.add_parser("compare", help="schemes side by side: cost, abilities, attacks", description=__doc__)
     options.add_scheme(parser, help_text="one scheme (default: all)")
     options.add_part(parser)
+    parser.add_argument(
+        "--start", choices=[start.value for start in Start],
+        help="attacks on guests of plain SEV (host), where the host sets registers, or SEV-ES only (default: both)",
+    )  # fmt: skip
     for option, names in (("--column", COLUMNS), ("--attack", ATTACKS)):
         parser.add_argument(
             option, action="append", default=[], choices=list(names), metavar="NAME",
@@ -49,7 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Do everything, or what was asked for, and print it."""
     schemes = options.schemes(arguments)
     names = [*arguments.column, *arguments.attack] or [*COLUMNS, *ATTACKS]
-    chosen = tasks(names, schemes, arguments.part)
+    starts = tuple(Start) if arguments.start is None else (Start(arguments.start),)
+    chosen = tasks(names, schemes, arguments.part, starts)
+    if not chosen:
+        raise UsageError(f"--start {arguments.start}: none of these attacks makes sense there")
     result = _with_progress(chosen, arguments.jobs or _jobs_for(chosen))
     layouts = [subject(scheme, arguments.part).layout for scheme in schemes] if arguments.html or arguments.svg else []
     if arguments.html is not None:

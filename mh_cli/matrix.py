@@ -11,6 +11,7 @@ from rich.text import Text
 
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
+from mh_compare.rows import families, name, places
 
 _STYLE = {Verdict.REFUSED: "green", Verdict.DETECTED: "cyan", Verdict.HARMLESS: "blue", Verdict.SUCCEEDS: "bold red"}
 _WORD = {Verdict.HARMLESS: "garbage"}
@@ -38,40 +39,40 @@ def _print_tables(console: Console, result: Comparison) -> None:
             table.add_row(title, *(cell.value for cell in cells))
         console.print(table)
     if result.attacks:
-        table = _table("attack", result.layouts)
-        for family, attacks in groupby(result.attacks, key=lambda attack: attack.family):
+        table = _table("attack", ["guest", *result.layouts])
+        for family, rows in families(result.attacks):
             table.add_row(Text(family, style="bold"))
-            for title, row in groupby(attacks, key=lambda attack: attack.title):
-                table.add_row(f"  {title}", *map(_word, row))
+            for row in rows:
+                table.add_row(f"  {row.title}", row.start, *map(_word, row.results))
         console.print(table)
 
 
-def _table(what: str, layouts: Sequence[str]) -> Table:
+def _table(what: str, columns: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(what, overflow="fold")
-    for layout in layouts:
-        table.add_column(layout.replace("-", "-\n"), overflow="fold")
+    for column in columns:
+        table.add_column(column.replace("-", "-\n"), overflow="fold")
     return table
 
 
 def _print_list(console: Console, result: Comparison) -> None:
     for title, lines in groupby(_lines(result), key=lambda line: line[0]):
         console.print(Text(title, style="bold"))
-        for _, layout, text in lines:
-            console.print(Text(f"  {layout}: ").append_text(text))
+        for _, where, text in lines:
+            console.print(Text(f"  {where}: ").append_text(text))
 
 
 def _lines(result: Comparison) -> Iterator[tuple[str, str, Text]]:
     for cell in result.cells:
         yield cell.title, cell.layout, Text(f"{cell.value} ({cell.detail})" if cell.detail else cell.value)
     for attack in result.attacks:
-        yield attack.title, attack.layout, _word(attack).append(f": {attack.seen}")
+        yield attack.title, name(attack), _word(attack).append(f": {attack.seen}")
 
 
 def _print_reasons(console: Console, attacks: Sequence[AttackResult]) -> None:
     reasons = {result.attack: result for result in attacks if result.why}
     for result in reasons.values():
-        where = ", ".join(other.layout for other in attacks if other.attack == result.attack and other.why)
+        where = places([other for other in attacks if other.attack == result.attack and other.why])
         console.print(Text(f"\n{result.title}: {result.seen} ({where}). {result.why}"))
 
 

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
-from mh_builder.image.model import Image
-from mh_builder.image.vmsa import write_vmsa
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA, Start
-from mh_compare.outcome import Ended, by_exit
+from mh_compare import guest_os
+from mh_compare.candidate import Candidate
+from mh_compare.outcome import INSTRUCTIONS, Ended, by_exit
 from mh_emulator.exits import Exit, Reason
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY, POLICY_ES
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import Request, Ring, Sealed
 from mh_emulator.host.session import Batch, abort, begin, connect, greet
-from mh_emulator.loader import HelperImage, parse_image
+from mh_emulator.kvm import Vm, VmType
+from mh_emulator.loader import HelperImage
 from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import Part
+from mh_emulator.peer import Peer, SessionKeys
 from mh_emulator.platform import Platform
+from mh_emulator.registers import Registers
+from mh_emulator.secret import Secret
 from payload import abi
 
 M = TypeVar("M", bound=Machine)
@@ -35,31 +39,14 @@ PAGES = 6
 """Of RAM contents, half below and half above the PCI hole."""
 
 TRANSPORT_KEY = bytes(range(100, 132))
+SECRET = Secret(TRANSPORT_KEY, guest=bytes(range(16)))
+"""Of an owner who takes plain SEV."""
 
 SOURCE, TARGET = 1, 2
 """Seeds of the two platforms."""
 
-INSTRUCTIONS = 1_000_000
-"""After so many a helper that went astray is stopped."""
-
 _DRAM_BYTES = 24 << 20
 """Of a platform, beside room for the contents."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A scheme with its image."""
-
-    name: str
-    image: Image
-    part: Part
-
-    @cached_property
-    def helper(self) -> HelperImage:
-        """The image as a host gets it: under SEV-ES with the page that starts it."""
-        is_es = self.image.space.options.start is Start.ES
-        vmsa = write_vmsa(self.image, self.image.space.base, self.part.c_bit) if is_es else None
-        return parse_image(self.image.data, vmsa)
 
 
 @dataclass(frozen=True)
@@ -113,14 +100,6 @@ def one_page(op: abi.mh_op, address: int) -> Request:
     return Request(op, address=address)
 
 
-def alone(source: Side) -> Side:
-    """Start a session with a peer that is not there."""
-    abort(source.ring)
-    greet(source.ring)
-    begin(source.ring, Role.MH_ROLE_SOURCE, bytes(32))
-    return source
-
-
 def export_entry(address: int) -> bytes:
     """The submission that exports one page, as it lies in the ring."""
     return one_page(Op.MH_OP_EXPORT, address).dumps(cookie=0)
@@ -138,9 +117,32 @@ class Arena:
         return self.candidate.part
 
     @property
+    def start(self) -> Start:
+        """Plain SEV, or SEV-ES."""
+        return self.candidate.start
+
+    def create_vm(self, platform: Platform) -> Vm:
+        """Another VM of that type."""
+        return platform.create_vm(VmType.SEV_ES if self.start is Start.ES else VmType.DEFAULT)
+
+    def init(self, vm: Vm) -> None:
+        """Give a VM of that type an ASID."""
+        if self.start is Start.ES:
+            vm.sev_init2()
+        else:
+            vm.sev_init()
+
+    @property
     def policy(self) -> int:
         """What a careful owner of such a guest demands."""
-        return POLICY if self.helper.vmsa is None else POLICY_ES
+        return POLICY_ES if self.start is Start.ES else POLICY
+
+    @property
+    def secret(self) -> Secret:
+        """What that owner gives its helpers: it takes no peer that is weaker than this guest."""
+        protection = abi.mh_protection
+        least = protection.MH_PROTECTION_SEV_ES if self.start is Start.ES else protection.MH_PROTECTION_SEV
+        return replace(SECRET, protection=least.value)
 
     @property
     def helper(self) -> HelperImage:
@@ -161,14 +163,32 @@ class Arena:
         """What a machine is made of; another seed is another platform."""
         return Platform(self.part, _DRAM_BYTES + 2 * len(self.contents), seed), self.placement, self.helper
 
-    def launch(self, machine: M, policy: int | None = None) -> M:
-        """Launch a guest with the contents there, by its owner; the helper is not started."""
-        machine.launch(GuestOwner(self.policy if policy is None else policy), self.boot_contents(), TRANSPORT_KEY)
+    def machine(self, seed: int = SOURCE) -> Machine:
+        """A faithful host's, with nothing launched yet."""
+        return Machine(*self.ground(seed))
+
+    def launch(
+        self,
+        machine: M,
+        *,
+        contents: Iterable[tuple[int, bytes]] | None = None,
+        policy: int | None = None,
+        secret: Secret | None = None,
+    ) -> M:
+        """Launch a guest there, by its owner; the helper is not started. Without a choice it is the arena's."""
+        owner = GuestOwner(self.policy if policy is None else policy)
+        loaded = self.boot_contents() if contents is None else contents
+        machine.launch(owner, loaded, self.secret if secret is None else secret, self.guest)
         return machine
 
+    @property
+    def guest(self) -> Registers | None:
+        """With which registers the guest begins, where they are measured."""
+        return guest_os.registers(self.part.c_bit) if self.start is Start.ES else None
+
     def launched(self, policy: int | None = None) -> Machine:
-        """The same on the source's platform, by a faithful host."""
-        return self.launch(Machine(*self.ground(SOURCE)), policy)
+        """Such a guest on the source's platform, by a faithful host."""
+        return self.launch(self.machine(), policy=policy)
 
     def boot_contents(self) -> Iterable[tuple[int, bytes]]:
         """(GPA, bytes) of the contents."""
@@ -186,8 +206,11 @@ class Arena:
     @cached_property
     def target(self) -> Side:
         """An empty guest on another platform, its helper started; it has frames for all pages."""
-        machine = Machine(*self.ground(TARGET))
-        machine.launch(GuestOwner(self.policy), (), TRANSPORT_KEY)
+        return self.empty(TARGET, self.secret)
+
+    def empty(self, seed: int, secret: Secret) -> Side:
+        """Another such guest on a platform of its own."""
+        machine = self.launch(self.machine(seed), contents=(), secret=secret)
         for page in self.ram:
             machine.memory.spa(page)
         return self.side(machine)
@@ -201,7 +224,22 @@ class Arena:
 
     def exporting(self) -> Side:
         """A source in a session with a peer that is not there."""
-        return alone(self.source)
+        self.alone(self.source)
+        return self.source
+
+    def alone(self, source: Side) -> SessionKeys:
+        """Start a session with a peer that is not there: somebody has its hello. Return the keys, which nobody has."""
+        abort(source.ring)
+        own = greet(source.ring)
+        peer = self.peer(own)
+        begin(source.ring, Role.MH_ROLE_SOURCE, peer.hello)
+        return peer.keys(Role.MH_ROLE_TARGET, own)
+
+    def peer(self, hello: bytes, **fields: object) -> Peer:
+        """Somebody with the owner's secret, and the properties of the helper with that `hello` but for `fields`."""
+        known = abi.mh_hello(hello)
+        own = {"addresses": known.addresses, "protection": known.protection}
+        return Peer(self.secret, **(own | fields))
 
     @cached_property
     def ram(self) -> list[int]:
@@ -228,4 +266,5 @@ class Arena:
     @property
     def key_offset(self) -> int:
         """Bytes from the base of the image to the transport key."""
-        return int(self.helper.descriptor.secret_offset) + 2 * int(abi.MH_SECRET_ENTRY_BYTES)
+        record = int(self.helper.descriptor.secret_offset) + 2 * int(abi.MH_SECRET_ENTRY_BYTES)
+        return record + int(abi.mh_secret.fields["key"].offset)

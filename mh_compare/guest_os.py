@@ -2,29 +2,61 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Mapping
 from functools import cache
 
 from mh_builder.asm import assemble_text
 from mh_builder.paging import PAGE_BYTES, Span, Tables
+from mh_builder.save_area import OFFSETS
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
-from mh_compare.arena import INSTRUCTIONS
-from mh_compare.outcome import no_slot
+from mh_compare.outcome import INSTRUCTIONS, Ended, no_slot, refused
 from mh_emulator.exits import Exit, Reason
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.topology import FOUR_GIB
-from mh_emulator.registers import Registers
+from mh_emulator.registers import Registers, Table
 
 DATA = FOUR_GIB
-"""GPA and virtual address of a page of its own; code and page tables follow."""
+"""GPA and virtual address of a page of its own, and of its stack; its other pages follow."""
 
-_CODE = DATA + PAGE_BYTES
-_TABLES = DATA + 2 * PAGE_BYTES
+_CODE, _SHARED, _SYSTEM, _TABLES = (DATA + number * PAGE_BYTES for number in range(1, 5))
+
+_HANDLER = 0x800
+"""Of #VC, in its page of code: it leaves the error code in the last word of `DATA`."""
+
+_KERNEL_CS, _KERNEL_SS = 0x08, 0x10
+_GDT = struct.pack("<3Q", 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF)
+_IDT_OFFSET = 0x40
+_VECTOR_VC = 29
+_NESTED_FAULT = 0x400
+"""As an error code of #VC."""
+
+_MSR_GHCB = 0xC001_0130
+# GHCB specification (AMD 56421), table 3.
+_GHCB = {"code": 0x390, "info1": 0x398, "info2": 0x3A0, "bitmap": 0x3F0, "version": 0xFFA}
+_EXIT_MSR = 0x7C
 
 
 @cache
 def assemble(text: str) -> bytes:
     """Code at no particular address."""
     return assemble_text(text, "guest").sections[0].data
+
+
+def registers(c_bit: int) -> Registers:
+    """How its vCPU begins: under SEV-ES the owner measures that, and nobody sets anything later."""
+    state = Registers.long_mode(_CODE, DATA + PAGE_BYTES - 8, _TABLES | 1 << c_bit)
+    return state.with_changes(
+        cs=_KERNEL_CS,
+        ss=_KERNEL_SS,
+        gdtr=Table(_SYSTEM, len(_GDT) - 1),
+        idtr=Table(_SYSTEM + _IDT_OFFSET, (_VECTOR_VC + 1) * 16 - 1),
+    )
+
+
+def read_word(address: int) -> str:
+    """Code that copies a word to `DATA` and halts."""
+    return f"mov rsi, {address:#x}\n mov rdi, {DATA:#x}\n mov rax, [rsi]\n mov [rdi], rax\n hlt"
 
 
 class GuestOs:
@@ -40,24 +72,31 @@ class GuestOs:
         self._pages = {0, DATA, plugged}
         self.helper = machine.base if machine.helper.home is None else machine.helper.home
 
-    def run(self, text: str, data: bytes = b"") -> Registers:
-        """Run code with `data` at `DATA` until it halts; raise `Ended` where it needs memory that it has not."""
+    def run(self, text: str, data: bytes = b"") -> bytes:
+        """Run code with `data` at `DATA` until it halts; return the page that it has there then.
+
+        Raises `Ended` where it needs memory that it has not.
+        """
         self.begin(text, data)
         leave = self.go_on()
         if leave.reason is Reason.MMIO:
             no_slot(leave)
         if leave != Exit(Reason.HLT):
             raise AssertionError(f"the guest's kernel left with {leave}")
-        return self._machine.vcpu.get_registers()
+        page = self.data()
+        if self._machine.es and int.from_bytes(page[-8:], "little") == _NESTED_FAULT:
+            raise Ended(refused("no memory slot: the guest's kernel takes #VC"))
+        return page
 
     def begin(self, text: str, data: bytes = b"") -> None:
-        """Put the code into memory, and the vCPU at its start."""
-        self._write(DATA, data)
-        self._write(_CODE, assemble(text))
-        self._write(_TABLES, self._tables().dumps(DATA, 1 << self._machine.platform.part.c_bit))
-        self._machine.vcpu.set_registers(
-            Registers.long_mode(_CODE, DATA + PAGE_BYTES, _TABLES | 1 << self._machine.platform.part.c_bit)
-        )
+        """Put the code into memory, and the vCPU at its start: under SEV-ES it is there, once."""
+        self._write(DATA, data.ljust(PAGE_BYTES, b"\0"))
+        vc = assemble(f"pop rax\n mov rdi, {DATA + PAGE_BYTES - 8:#x}\n mov [rdi], rax\n hlt")
+        self._write(_CODE, assemble(text).ljust(_HANDLER, b"\xcc") + vc)
+        self._write(_SYSTEM, _GDT.ljust(_IDT_OFFSET, b"\0") + bytes(_VECTOR_VC * 16) + _gate(_CODE + _HANDLER))
+        self._write(_TABLES, self._tables().dumps(_TABLES, 1 << self._machine.platform.part.c_bit))
+        if not self._machine.es:
+            self._machine.vcpu.set_registers(registers(self._machine.platform.part.c_bit))
 
     def go_on(self) -> Exit:
         """Run until the host has something to do that is no MSR."""
@@ -66,12 +105,30 @@ class GuestOs:
             leave = self._machine.run_guest(INSTRUCTIONS)
         return leave
 
+    def data(self) -> bytes:
+        """What its page at `DATA` holds."""
+        return self._machine.read_guest(self._machine.placement.topology.ram_addr(DATA))
+
+    def write_msr(self, number: int, value: int) -> str:
+        """Code that writes an MSR which the host answers; under SEV-ES it asks for that itself, without #VC."""
+        inputs = {"rcx": number, "rax": value & 0xFFFF_FFFF, "rdx": value >> 32}
+        if not self._machine.es:
+            return _loads(inputs) + "wrmsr\n"
+        fields = {OFFSETS[name]: given for name, given in inputs.items()}
+        fields |= {OFFSETS["cpl"]: 0, _GHCB["code"]: _EXIT_MSR, _GHCB["info1"]: 1, _GHCB["info2"]: 0}
+        bitmap = sum(1 << offset // 8 for offset in fields)
+        words = fields | {_GHCB["bitmap"]: bitmap & (1 << 64) - 1, _GHCB["bitmap"] + 8: bitmap >> 64}
+        stores = "".join(f"mov rax, {word:#x}\n mov [rdi + {offset:#x}], rax\n" for offset, word in words.items())
+        ghcb = _loads({"rcx": _MSR_GHCB, "rax": _SHARED & 0xFFFF_FFFF, "rdx": _SHARED >> 32, "rdi": _SHARED})
+        return f"{ghcb}wrmsr\n{stores}mov word ptr [rdi + {_GHCB['version']:#x}], 1\n.byte 0xf3, 0x0f, 0x01, 0xd9\n"
+
     def _tables(self) -> Tables:
         image = self._machine.helper
-        tables = Tables(_TABLES - DATA)
-        for page in sorted(self._pages):
+        tables = Tables(0)
+        for page in sorted(self._pages | {_SYSTEM}):
             tables.map(Span(page, page, PAGE_BYTES, writable=True, executable=False, private=True))
         tables.map(Span(_CODE, _CODE, PAGE_BYTES, writable=False, executable=True, private=True))
+        tables.map(Span(_SHARED, _SHARED, PAGE_BYTES, writable=True, executable=False, private=False))
         tables.map(Span(HELPER_VA, self.helper, image.ring_offset, writable=True, executable=True, private=True))
         ring = Span(
             HELPER_VA + SHARED_OFFSET + image.ring_offset,
@@ -89,3 +146,11 @@ class GuestOs:
         start = self._machine.placement.topology.ram_addr(gpa)
         for at in range(0, len(data), PAGE_BYTES):
             dram.write_private(self._machine.asid, memory.spa(start + at), data[at : at + PAGE_BYTES])
+
+
+def _gate(handler: int) -> bytes:
+    return struct.pack("<HHBBHII", handler & 0xFFFF, _KERNEL_CS, 0, 0x8E, handler >> 16 & 0xFFFF, handler >> 32, 0)
+
+
+def _loads(values: Mapping[str, int]) -> str:
+    return "".join(f"mov {register}, {value:#x}\n" for register, value in values.items())

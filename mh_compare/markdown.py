@@ -7,6 +7,7 @@ from itertools import groupby
 
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
+from mh_compare.rows import families
 
 _HEAD = """\
 # Which address space?
@@ -38,7 +39,8 @@ _ATTACKS = """
 
 *refused*: somebody says no before anything happens. *detected*: it is noticed before anything comes of it. *garbage*:
 it gives the attacker nothing that he can choose or read. **succeeds**: it does; why nothing in SEV prevents it stands
-below.
+below. Every attack was tried on a guest of plain SEV and on one of SEV-ES, where it makes sense there: a row for
+*both*, where they end alike.
 """
 
 _FIGURES = frozenset({"bytes", "pages", "leaves", "commands", "exits"})
@@ -51,14 +53,14 @@ def render(result: Comparison) -> str:
     """The whole page."""
     lines = [_HEAD, *_row("", result.layouts), *_row("---", ["---"] * len(result.layouts))]
     cells = (cell for cell in result.cells if cell.unit not in _FIGURES)
-    for title, row in groupby(cells, key=lambda cell: cell.title):
-        lines += _row(title, [cell.value for cell in row])
-    for family, attacks in groupby(result.attacks, key=lambda attack: attack.family):
+    for title, answers in groupby(cells, key=lambda cell: cell.title):
+        lines += _row(title, [cell.value for cell in answers])
+    for family, rows in families(result.attacks):
         lines += [_ATTACKS if family == result.attacks[0].family else "", f"### {family[0].upper()}{family[1:]}\n"]
-        lines += _row("", result.layouts)
-        lines += _row("---", ["---"] * len(result.layouts))
-        for title, outcomes in groupby(attacks, key=lambda attack: attack.title):
-            lines += _row(title, [_WORDS.get(attack.outcome, attack.outcome) for attack in outcomes])
+        lines += _row("", ["guest", *result.layouts])
+        lines += _row("---", ["---"] * (1 + len(result.layouts)))
+        for row in rows:
+            lines += _row(row.title, [row.start, *(_WORDS.get(one.outcome, one.outcome) for one in row.results)])
     lines += ["\n## Why some succeed\n", *_reasons(result.attacks)]
     return "\n".join(lines) + "\n"
 

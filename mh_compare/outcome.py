@@ -15,6 +15,9 @@ from mh_emulator.loader import ImageError
 from mh_emulator.owner import OwnerRefuses
 from payload import abi
 
+INSTRUCTIONS = 1_000_000
+"""After so many a vCPU that went astray is stopped."""
+
 
 class Verdict(Enum):
     """What became of an attack."""

@@ -12,12 +12,14 @@ from mh_builder.report.layout import Layout
 from mh_builder.report.svg import WIDE, draw
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Cell, Comparison
+from mh_compare.rows import families, places
 
 _CSS = """
 .compare td,.compare th{white-space:normal;min-width:6.5em}
 .compare td:first-child,.compare th:first-child{min-width:15em}
 .compare th[colspan]{font-size:.9rem;background:var(--paper);padding-top:1rem}
 .compare td span[title]{text-decoration:none}
+.compare td.start{min-width:4.5em;color:var(--dim)}
 .verdict{white-space:nowrap!important;font-weight:600}
 .verdict::before{display:inline-block;width:1.3em;font-weight:700}
 .refused{color:var(--good)}.refused::before{content:"\\2713"}
@@ -32,7 +34,8 @@ code{font-size:.9em}
 @media (max-width:760px){.compare thead{display:none}.compare tr{display:block;padding:8px 0;
 border-bottom:1px solid var(--line)}.compare td,.compare th[colspan]{display:block;border:0;padding:1px 6px}
 .compare td:first-child{font-weight:600}.compare td+td::before{content:attr(data-name) ": ";display:inline;width:auto;
-color:var(--dim);font-weight:400}.compare td.verdict{white-space:normal!important}}
+color:var(--dim);font-weight:400}.compare td.compare td.start{min-width:4.5em;color:var(--dim)}
+.verdict{white-space:normal!important}}
 """
 
 _CLASS = {
@@ -97,7 +100,7 @@ def _cells(result: Comparison) -> str:
         f"<tr><td>{escape(title)}</td>{''.join(map(_cell, cells))}</tr>\n"
         for title, cells in groupby(result.cells, key=lambda cell: cell.title)
     )
-    return _table("cost", "", result.layouts, rows)
+    return _table("cost", ("",), result.layouts, rows)
 
 
 def _cell(cell: Cell) -> str:
@@ -106,24 +109,27 @@ def _cell(cell: Cell) -> str:
 
 
 def _attacks(result: Comparison) -> str:
-    return _table("attacks", "attack", result.layouts, "".join(_families(result)))
+    return _table("attacks", ("attack", "guest"), result.layouts, "".join(_families(result)))
 
 
 def _families(result: Comparison) -> Iterator[str]:
-    for family, attacks in groupby(result.attacks, key=lambda attack: attack.family):
-        yield f'<tr><th colspan="{1 + len(result.layouts)}">{escape(family)}</th></tr>\n'
-        for title, row in groupby(attacks, key=lambda attack: attack.title):
-            yield f"<tr><td>{escape(title)}</td>{''.join(map(_outcome, row))}</tr>\n"
+    for family, rows in families(result.attacks):
+        yield f'<tr><th colspan="{2 + len(result.layouts)}">{escape(family)}</th></tr>\n'
+        for row in rows:
+            cells = "".join(map(_outcome, row.cells))
+            start = f'<td class="start" data-name="guest">{escape(row.start)}</td>'
+            yield f"<tr><td>{escape(row.title)}</td>{start}{cells}</tr>\n"
 
 
-def _outcome(attack: AttackResult) -> str:
-    tip = escape(f"{attack.seen}\n{attack.how}")
-    word = f'<span title="{tip}">{escape(attack.outcome)}</span>'
-    return f'<td class="verdict {_CLASS[attack.outcome]}" data-name="{escape(attack.layout)}">{word}</td>'
+def _outcome(cell: Sequence[AttackResult]) -> str:
+    tip = escape("\n".join(f"{result.seen}\n{result.how}" for result in cell))
+    first = cell[0]
+    word = f'<span title="{tip}">{escape(first.outcome)}</span>'
+    return f'<td class="verdict {_CLASS[first.outcome]}" data-name="{escape(first.layout)}">{word}</td>'
 
 
-def _table(kind: str, corner: str, layouts: Sequence[str], rows: str) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in (corner, *layouts))
+def _table(kind: str, corner: Sequence[str], layouts: Sequence[str], rows: str) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in (*corner, *layouts))
     return (
         f'<div class="scroll"><table class="compare {kind}"><thead><tr>{head}</tr></thead>'
         f"<tbody>\n{rows}</tbody></table></div>"
@@ -134,7 +140,7 @@ def _reasons(attacks: Sequence[AttackResult]) -> str:
     found = {attack.attack: attack for attack in attacks if attack.why}
     entries = []
     for attack in found.values():
-        where = ", ".join(other.layout for other in attacks if other.attack == attack.attack and other.why)
+        where = places([other for other in attacks if other.attack == attack.attack and other.why])
         text = f"{attack.seen} ({where}). {attack.why}"
         entries.append(f"<dt>{escape(attack.title)}</dt><dd>{escape(text)}</dd>")
     return f'<dl class="why">{"".join(entries)}</dl>'

@@ -29,12 +29,14 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class AttackResult:
-    """How one attack ended under one layout."""
+    """How one attack ended under one layout and one start."""
 
     attack: str
     family: str
     title: str
     layout: str
+    start: str
+    """`host` in plain SEV, `es`."""
     outcome: str
     """`refused`, `detected`, `harmless garbage` or `succeeds`."""
     seen: str

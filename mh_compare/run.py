@@ -9,19 +9,16 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
-from mh_builder.helper import build_helper
-from mh_builder.paging import GIB
-from mh_builder.schemes.space import Options, Start
-from mh_compare.arena import Arena, Candidate
+from mh_builder.schemes.space import Start
+from mh_compare.arena import Arena
 from mh_compare.attacks import ATTACKS, FAMILIES
+from mh_compare.candidate import candidate
 from mh_compare.columns import COLUMNS, Subject
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Cell, Comparison
 from mh_emulator.parts import PARTS
 
 DEFAULT_PART = "milan"
-
-_RAM_LIMIT = 8 * GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +28,18 @@ class Task:
     name: str
     scheme: str
     part: str
+    start: Start | None = None
+    """Of an attack."""
 
     def run(self) -> AttackResult | Cell:
         """Do it."""
-        return _attack(self) if self.name in ATTACKS else _measure(self)
+        return _measure(self) if self.start is None else _attack(self, self.start)
 
     def how(self, option: str) -> str:
         """The command that does just this."""
         part = "" if self.part == DEFAULT_PART else f" --part {self.part}"
-        return f"build.py compare --scheme {self.scheme}{part} {option} {self.name}"
-
-
-@cache
-def candidate(scheme: str, part: str, start: Start = Start.HOST) -> Candidate:
-    """The scheme's image for that part, for a small guest: the less there is to launch the better."""
-    known = PARTS[part]
-    options = Options(window_bit=known.window_bit, largest_page=known.largest_page, ram_limit=_RAM_LIMIT, start=start)
-    return Candidate(scheme, build_helper(scheme, options), known)
+        start = "" if self.start is None else f" --start {self.start.value}"
+        return f"build.py compare --scheme {self.scheme}{part}{start} {option} {self.name}"
 
 
 def compare(tasks: Sequence[Task], jobs: int, done: Callable[[], object]) -> Comparison:
@@ -64,9 +56,16 @@ def compare(tasks: Sequence[Task], jobs: int, done: Callable[[], object]) -> Com
     )
 
 
-def tasks(names: Iterable[str], schemes: Sequence[str], part: str) -> list[Task]:
-    """Each of `names` under each of `schemes`."""
-    return [Task(name, scheme, part) for name in names for scheme in schemes]
+def tasks(
+    names: Iterable[str], schemes: Sequence[str], part: str, starts: Sequence[Start] = tuple(Start)
+) -> list[Task]:
+    """Each of `names` under each of `schemes`; an attack under those of `starts` where it makes sense."""
+    return [
+        Task(name, scheme, part, start)
+        for name in names
+        for start in ([one for one in starts if one in ATTACKS[name].starts] if name in ATTACKS else [None])
+        for scheme in schemes
+    ]
 
 
 def _results(tasks: Sequence[Task], jobs: int) -> Iterator[AttackResult | Cell]:
@@ -115,16 +114,16 @@ def _measure(task: Task) -> Cell:
     )
 
 
-def _attack(task: Task) -> AttackResult:
+def _attack(task: Task, start: Start) -> AttackResult:
     attack = ATTACKS[task.name]
     part = attack.part or task.part
-    arena = (_shared_arena if attack.is_gentle else _arena)(task.scheme, part, attack.start)
-    outcome = attack.outcome(arena)
+    outcome = attack.outcome((_shared_arena if attack.is_gentle else _arena)(task.scheme, part, start))
     return AttackResult(
         attack=attack.name,
         family=next(family for family, attacks in FAMILIES.items() if attack in attacks),
         title=attack.title,
         layout=task.scheme,
+        start=start.value,
         outcome=outcome.verdict.value,
         seen=outcome.seen,
         why=attack.why if outcome.verdict is Verdict.SUCCEEDS else "",

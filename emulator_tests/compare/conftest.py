@@ -12,15 +12,23 @@ from pathlib import Path
 import pytest
 
 from emulator_tests.command.conftest import command
+from mh_builder.image.model import Image
 from mh_builder.schemes import SCHEMES
 from mh_compare.attacks import ATTACKS
+from mh_compare.candidate import candidate
 from mh_compare.columns import COLUMNS
 from mh_compare.results import AttackResult, Cell, Comparison
 from mh_compare.run import DEFAULT_PART, tasks
 
-__all__ = ["command", "comparison"]
+__all__ = ["command", "comparison", "plain"]
 
 NAMES = [*COLUMNS, *ATTACKS]
+
+
+@pytest.fixture(scope="session")
+def plain() -> Image:
+    """An image that tests may weaken."""
+    return candidate("regions", DEFAULT_PART).image
 
 
 @pytest.fixture(scope="session")

@@ -21,11 +21,42 @@ def test_json(command: Command) -> None:
     assert (outcome.code, outcome.err) == (0, "")
     result = json.loads(outcome.out)
     assert result["schema"] == "sev-migration-helper/compare/1"
-    assert [(attack["attack"], attack["layout"]) for attack in result["attacks"]] == [
-        (attack, scheme) for attack in ("host-drops", "guest-reads-key") for scheme in SCHEMES
+    assert [(attack["attack"], attack["start"], attack["layout"]) for attack in result["attacks"]] == [
+        (attack, start, scheme)
+        for attack in ("host-drops", "guest-reads-key")
+        for start in ("host", "es")
+        for scheme in SCHEMES
     ]
     for attack in result["attacks"]:
         assert all(attack[field] for field in ("attack", "layout", "outcome", "seen", "how", "family", "title"))
+
+
+@pytest.mark.parametrize("start", ["host", "es"])
+def test_one_start(command: Command, start: str) -> None:
+    arguments = ("--scheme", "isolated", "--attack", "host-reads-registers", "--attack", "host-downgrades-peer")
+    attacks = json.loads(command("compare", "--jobs", "1", "--start", start, *arguments, "--json").out)["attacks"]
+    found = {(attack["attack"], attack["start"]): attack["outcome"] for attack in attacks}
+    assert (
+        found
+        == {
+            "host": {("host-reads-registers", "host"): "succeeds"},
+            "es": {("host-reads-registers", "es"): "refused", ("host-downgrades-peer", "es"): "refused"},
+        }[start]
+    )
+
+
+def test_an_attack_that_makes_no_sense(command: Command) -> None:
+    outcome = command("compare", "--start", "host", "--attack", "host-downgrades-peer")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "build.py: error: --start host: none of these attacks makes sense there\n"
+
+
+def test_a_row_for_both_starts_where_they_end_alike(command: Command) -> None:
+    text = command("compare", "--jobs", "1", "--attack", "host-drops", "--attack", "host-sets-registers").out
+    rows = [re.split(r"  +", line.strip()) for line in text.splitlines()]
+    cells = [row[1:] for row in rows if len(row) == 2 + len(SCHEMES) and row[0] != "attack"]
+    count = len(SCHEMES)
+    assert cells == [["both", *["detected"] * count], ["SEV", *["succeeds"] * count], ["SEV-ES", *["refused"] * count]]
 
 
 def test_how_is_a_command_that_does_it_again(command: Command, comparison: Comparison) -> None:
@@ -68,7 +99,7 @@ def test_terminals_of_any_width(command: Command, monkeypatch: pytest.MonkeyPatc
     text = command(*ONE).out
     assert "\x1b[3" not in text
     assert max(len(re.sub(r"\x1b\[\d*m", "", line)) for line in text.splitlines()) <= columns
-    assert text.count("detected") == len(SCHEMES)
+    assert text.count("detected") == len(SCHEMES) * (2 if columns < 80 else 1)
 
 
 @pytest.mark.parametrize("arguments", [["--attack", "nonsense"], ["--jobs", "0"], ["--jobs", "x"], ["--scheme", "x"]])

@@ -17,6 +17,7 @@ from mh_builder.schemes import SCHEMES
 from mh_compare.markdown import render
 from mh_compare.page import as_html, as_svg
 from mh_compare.results import Comparison
+from mh_compare.rows import families
 from mh_compare.run import DEFAULT_PART, subject
 
 SVG = "{http://www.w3.org/2000/svg}svg"
@@ -41,12 +42,24 @@ def test_page_needs_nothing_else(html: str) -> None:
 
 def test_page_says_everything(html: str, comparison: Comparison) -> None:
     assert html.count("<td data-name=") == len(comparison.cells)
-    assert html.count('<td class="verdict ') == len(comparison.attacks)
-    for kind, outcome in (("refused", "refused"), ("harmless", "harmless garbage"), ("succeeds", "succeeds")):
-        number = sum(attack.outcome == outcome for attack in comparison.attacks)
-        assert html.count(f'<td class="verdict {kind}"') == number > 0
-    hows = [cell.how for cell in comparison.cells] + [attack.how for attack in comparison.attacks]
-    assert all(f'{how}"' in html for how in hows)
+    kinds = {"refused": "refused", "detected": "detected", "harmless garbage": "harmless", "succeeds": "succeeds"}
+    for attack in comparison.attacks:
+        cell = f'<td class="verdict {kinds[attack.outcome]}" data-name="{attack.layout}">'
+        assert len(re.findall(f'{cell}<span title="[^"]*{attack.how}[\n"]', html)) == 1, attack
+    assert all(f'{cell.how}"' in html for cell in comparison.cells)
+
+
+def test_rows(comparison: Comparison) -> None:
+    """Every result in one row; two starts share it only where all layouts end alike."""
+    rows = [row for _, found in families(comparison.attacks) for row in found]
+    results = [result for row in rows for cell in row.cells for result in cell]
+    assert sorted(map(repr, results)) == sorted(map(repr, comparison.attacks))
+    assert {row.start for row in rows} == {"SEV", "SEV-ES", "both"}
+    for row in rows:
+        assert [[result.layout for result in cell] for cell in row.cells] == [
+            [scheme] * (2 if row.start == "both" else 1) for scheme in SCHEMES
+        ]
+        assert all(len({result.outcome for result in cell}) == 1 for cell in row.cells)
 
 
 def test_docs_are_up_to_date(comparison: Comparison) -> None:

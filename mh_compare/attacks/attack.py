@@ -24,8 +24,8 @@ class Attack:
     """Where it succeeds: why nothing below SNP prevents it, or what does."""
     is_gentle: bool = False
     """Leaves nothing behind but sessions, so that the arena may serve the next one."""
-    start: Start = Start.HOST
-    """Plain SEV, or SEV-ES."""
+    starts: tuple[Start, ...] = tuple(Start)
+    """Where it makes sense: in plain SEV, under SEV-ES."""
     part: str | None = None
     """The processor on which it is tried, where it is about that one."""
 

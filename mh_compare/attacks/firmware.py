@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from mh_builder.paging import GIB, PAGE_BYTES, Span, Tables
-from mh_compare.arena import INSTRUCTIONS, TRANSPORT_KEY, Arena
+from mh_builder.schemes.space import Start
+from mh_compare.arena import TRANSPORT_KEY, Arena
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import assemble
-from mh_compare.outcome import Outcome, harmless, succeeds
-from mh_emulator.host.migration import POLICY
+from mh_compare.outcome import INSTRUCTIONS, Outcome, harmless, succeeds
 from mh_emulator.psp.build import CONTEXT_DATA
 from mh_emulator.psp.certificate import Certificate, Usage, make_certificate
 from mh_emulator.psp.crypto import private_key, shared_secret
@@ -22,15 +22,12 @@ from mh_emulator.registers import Registers
 
 _VICTIM, _LOOT = 1 * GIB, 2 * GIB
 
-
-def _but(flag: Policy) -> int:
-    """The policy of a migration, without one thing that it forbids."""
-    return POLICY & ~flag
+_NOTHING = Policy(0)
 
 
-def debug(arena: Arena, policy: int) -> Outcome:
+def debug(arena: Arena, allowed: Policy) -> Outcome:
     """Have the secure processor decrypt a guest page."""
-    machine = arena.launched(policy=policy)
+    machine = arena.launched(arena.policy & ~allowed)
     out = machine.platform.memory(PAGE_BYTES)
     machine.vm.sev_dbg_decrypt((machine.memory, arena.ram[0]), (out, 0), PAGE_BYTES)
     if out.read_raw(0, PAGE_BYTES) == arena.plaintext(0):
@@ -38,24 +35,27 @@ def debug(arena: Arena, policy: int) -> Outcome:
     return harmless("the host does not read the page")
 
 
-def share_key(arena: Arena, policy: int) -> Outcome:
+def share_key(arena: Arena, allowed: Policy) -> Outcome:
     """Launch a VM of the host's own under the guest's memory key, and show it the helper's secret."""
-    machine = arena.launched(policy=policy)
-    thief = machine.platform.create_vm()
-    thief.sev_init()
+    policy = arena.policy & ~allowed
+    machine = arena.launched(policy)
+    thief = arena.create_vm(machine.platform)
+    arena.init(thief)
     thief.sev_launch_start(policy, handle=machine.vm.handle)
     program = _thief(1 << arena.part.c_bit)
     own, loot = machine.platform.memory(len(program)), machine.platform.memory(PAGE_BYTES)
     own.write_raw(0, program)
     thief.sev_launch_update_data(own, 0, len(program))
+    vcpu = thief.create_vcpu()
+    vcpu.set_registers(Registers.long_mode(0, 0, PAGE_BYTES | 1 << arena.part.c_bit))
+    if arena.start is Start.ES:
+        thief.sev_launch_update_vmsa()
     thief.sev_launch_measure()
     thief.sev_launch_finish()
     secret = machine.helper_offset + int(arena.helper.descriptor.secret_offset)
     thief.set_user_memory_region(0, 0, len(program), own, 0)
     thief.set_user_memory_region(1, _VICTIM, PAGE_BYTES, machine.helper_memory, secret)
     thief.set_user_memory_region(2, _LOOT, PAGE_BYTES, loot, 0)
-    vcpu = thief.create_vcpu()
-    vcpu.set_registers(Registers.long_mode(0, 0, PAGE_BYTES | 1 << arena.part.c_bit))
     vcpu.run(INSTRUCTIONS)
     if TRANSPORT_KEY in loot.read_raw(0, PAGE_BYTES):
         return succeeds("the host's VM reads the transport key")
@@ -72,9 +72,9 @@ def _thief(c_mask: int) -> bytes:
     return code.ljust(PAGE_BYTES, b"\0") + tables.dumps(0, c_mask)
 
 
-def send_home(arena: Arena, policy: int) -> Outcome:
+def send_home(arena: Arena, allowed: Policy) -> Outcome:
     """Have the secure processor send a guest page to a platform that is nothing but a key of the host's own."""
-    machine = arena.launched(policy)
+    machine = arena.launched(arena.policy & ~allowed)
     shown = machine.platform.credentials()
     own = private_key(b"a key of the host")
     pdh = make_certificate(own.public_key(), Usage.PDH, shown.version[:2])
@@ -92,25 +92,25 @@ _SHARED = "LAUNCH_START with the guest's handle gives any VM of the host its mem
 _SENT = "Without the policy's SEV bit nobody checks that the receiver is a chip of AMD's. NOSEND forbids all sending."
 
 ATTACKS = (
-    Attack("host-debugs", "Host uses DBG_DECRYPT", partial(debug, policy=POLICY)),
+    Attack("host-debugs", "Host uses DBG_DECRYPT", partial(debug, allowed=_NOTHING)),
     Attack(
         "host-debugs-debuggable",
         "Host uses DBG_DECRYPT, no NODBG",
-        partial(debug, policy=_but(Policy.NODBG)),
+        partial(debug, allowed=Policy.NODBG),
         _DEBUGGED,
     ),
-    Attack("host-shares-key", "Host launches a VM with the guest's key", partial(share_key, policy=POLICY)),
+    Attack("host-shares-key", "Host launches a VM with the guest's key", partial(share_key, allowed=_NOTHING)),
     Attack(
         "host-shares-shareable-key",
         "Host launches a VM with the guest's key, no NOKS",
-        partial(share_key, policy=_but(Policy.NOKS)),
+        partial(share_key, allowed=Policy.NOKS),
         _SHARED,
     ),
-    Attack("host-sends-guest", "Host has the guest sent to a key of its own", partial(send_home, policy=POLICY)),
+    Attack("host-sends-guest", "Host has the guest sent to a key of its own", partial(send_home, allowed=_NOTHING)),
     Attack(
         "host-sends-sendable-guest",
         "Host has the guest sent to a key of its own, no NOSEND",
-        partial(send_home, policy=_but(Policy.NOSEND)),
+        partial(send_home, allowed=Policy.NOSEND),
         _SENT,
     ),
 )

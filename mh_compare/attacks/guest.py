@@ -7,9 +7,10 @@ from mh_compare.arena import TRANSPORT_KEY, Arena, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import DATA, GuestOs, assemble
 from mh_compare.outcome import Outcome, harmless, succeeds
+from mh_emulator.host.machine import Machine
 from payload import abi
 
-_MARK = 0x0BAD_C0DE_0BAD_C0DE
+_MARK = b"\xbd\xc0\xde" + bytes(5)
 
 _OWN_MEMORY = (
     "The helper lies in the main VM's memory, under its key, and SEV has no right that a guest's kernel lacks."
@@ -19,14 +20,15 @@ _OWN_MEMORY = (
 def overwrite_code(arena: Arena) -> Outcome:
     """Store code over the helper's entry; then the host starts the helper."""
     machine = arena.launched()
-    stub = assemble(f"mov rax, {_MARK:#x}\n hlt")
+    ring = arena.candidate.image.section(".ring").va + abi.MH_RING_DATA
+    stub = assemble(f"mov rax, {int.from_bytes(_MARK, 'little'):#x}\n mov rdi, {ring:#x}\n mov [rdi], rax\n hlt")
     GuestOs(machine).run(
         f"mov rsi, {DATA:#x}\n mov rdi, {HELPER_VA + arena.offset('entry64'):#x}\n"
         f"mov ecx, {len(stub)}\n rep movsb\n hlt",
         stub,
     )
-    machine.start_helper()
-    if machine.helper_vcpu.get_registers().rax == _MARK:
+    ring = arena.side(machine).ring
+    if ring.read(abi.MH_RING_DATA, len(_MARK)) == _MARK:
         return succeeds("the mirror's vCPU runs the guest's code")
     return harmless("the mirror's vCPU does not run the guest's code")
 
@@ -34,25 +36,33 @@ def overwrite_code(arena: Arena) -> Outcome:
 def read_key(arena: Arena) -> Outcome:
     """Load the transport key from the launch secret."""
     machine = arena.launched()
-    found = GuestOs(machine).run(
-        f"mov rsi, {HELPER_VA + arena.key_offset:#x}\n"
-        "mov rax, [rsi]\n mov rbx, [rsi + 8]\n mov rcx, [rsi + 16]\n mov rdx, [rsi + 24]\n hlt"
+    if steal_key(arena, machine) == TRANSPORT_KEY:
+        return succeeds("a page of the guest's holds the transport key")
+    return harmless("no page of the guest's holds the transport key")
+
+
+def steal_key(arena: Arena, machine: Machine) -> bytes:
+    """What the guest's kernel finds in the place of the transport key; raise `Ended` where it has no such place."""
+    page = GuestOs(machine).run(
+        f"mov rsi, {HELPER_VA + arena.key_offset:#x}\n mov rdi, {DATA:#x}\n"
+        f"mov ecx, {abi.MH_KEY_BYTES}\n rep movsb\n hlt"
     )
-    loaded = b"".join(word.to_bytes(8, "little") for word in (found.rax, found.rbx, found.rcx, found.rdx))
-    if loaded == TRANSPORT_KEY:
-        return succeeds("the guest's registers hold the transport key")
-    return harmless("the guest's registers do not hold the transport key")
+    return page[: abi.MH_KEY_BYTES]
 
 
 def call(arena: Arena) -> Outcome:
     """Jump to the helper's entry in the middle of a session; then the host goes on with the session."""
-    source, target = arena.connect()
+    source, _ = arena.connect()
     address = arena.address(0)
-    GuestOs(source.machine).run(f"mov rax, {HELPER_VA + arena.offset('entry64'):#x}\n jmp rax")
-    status = target.put(address, source.export(address))
+    # With an empty ring, so that it has nothing to do there.
+    tail = HELPER_VA + SHARED_OFFSET + arena.helper.ring_offset + abi.mh_ring.fields["tail"].offset
+    GuestOs(source.machine).run(
+        f"mov rsi, {tail:#x}\n mov dword ptr [rsi], 0\n mov rax, {HELPER_VA + arena.offset('entry64'):#x}\n jmp rax"
+    )
+    status = source.ask(abi.mh_op.MH_OP_EXPORT, address)
     if status == abi.mh_status.MH_DONE:
         return harmless("the helper runs in the main VM; the session goes on")
-    return succeeds(f"the helper runs in the main VM and forgets its session: the target says {status.name}")
+    return succeeds(f"the helper runs in the main VM and forgets its session: {status.name}")
 
 
 def post_request(arena: Arena) -> Outcome:

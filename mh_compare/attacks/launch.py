@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from mh_builder.paging import MIB
-from mh_compare.arena import SOURCE, TRANSPORT_KEY, Arena, Op, alone
+from mh_builder.paging import MIB, PAGE_BYTES
+from mh_compare.arena import SOURCE, TRANSPORT_KEY, Arena, Op
 from mh_compare.attacks.attack import Attack
 from mh_compare.attacks.mapping import Liar
-from mh_compare.outcome import Outcome, by_status, succeeds
+from mh_compare.guest_os import DATA, GuestOs
+from mh_compare.outcome import Outcome, by_status, harmless, succeeds
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement
-from mh_emulator.loader import HelperImage
+from mh_emulator.host.session import greet
 from mh_emulator.owner import GuestOwner
 from mh_emulator.psp.launch import Measurement
 from mh_emulator.psp.packet import Packet
@@ -25,14 +26,13 @@ _ELSEWHERE = 128 * MIB
 class Builder(GuestOwner):
     """An owner who goes by what he has built himself, whatever the host says it loaded."""
 
-    def __init__(self, policy: int, built: Iterable[bytes]) -> None:
+    def __init__(self, policy: int, built: bytes) -> None:
         super().__init__(policy)
-        self._built = list(built)
+        self._built = built
 
     def wrap_secret(self, measurement: Measurement, contents: Sequence[bytes], secret: bytes) -> Packet:
-        """As every owner does, but for his own contents."""
-        del contents
-        return super().wrap_secret(measurement, self._built, secret)
+        """As every owner does, but for a helper of his own."""
+        return super().wrap_secret(measurement, [self._built, *contents[1:]], secret)
 
 
 def change_helper(arena: Arena) -> Outcome:
@@ -41,19 +41,18 @@ def change_helper(arena: Arena) -> Outcome:
     code = bytearray(helper.data)
     code[arena.offset("check_address")] ^= 1
     platform, placement, _ = arena.ground(SOURCE)
-    machine = Machine(platform, placement, HelperImage(bytes(code), helper.descriptor))
+    machine = Machine(platform, placement, replace(helper, data=bytes(code)))
     built = helper.launched(machine.base, arena.part.c_bit)
-    contents = [data for _, data in arena.boot_contents()]
-    machine.launch(Builder(POLICY, [built, *contents]), arena.boot_contents(), TRANSPORT_KEY)
+    machine.launch(Builder(arena.policy, built), arena.boot_contents(), arena.secret, arena.guest)
     return succeeds("the owner gives the key to a changed helper")
 
 
 def change_policy(arena: Arena) -> Outcome:
     """Launch with a policy that allows debugging and key sharing."""
     machine = Machine(*arena.ground(SOURCE))
-    machine.vm.sev_init()
-    session = GuestOwner(POLICY).open_session(machine.platform.credentials())
-    machine.vm.sev_launch_start(0, session)
+    arena.init(machine.vm)
+    session = GuestOwner(arena.policy).open_session(machine.platform.credentials())
+    machine.vm.sev_launch_start(arena.policy & ~POLICY, session)
     return succeeds("the guest starts with the host's policy")
 
 
@@ -78,15 +77,41 @@ class Elsewhere(Liar):
 def load_elsewhere(arena: Arena) -> Outcome:
     """Load the helper into RAM that its tables do not know as its own, then export its secret."""
     arena = Roomy(arena.candidate)
-    source = alone(arena.side(arena.launch(Elsewhere(*arena.ground(SOURCE)))))
+    source = arena.side(arena.launch(Elsewhere(*arena.ground(SOURCE))))
+    arena.alone(source)
     address = source.machine.request_address(_ELSEWHERE + int(arena.helper.descriptor.secret_offset))
     return by_status(source.ask(Op.MH_OP_EXPORT, address), "the helper exports its own secret, sealed")
 
 
+class Twice(Machine):
+    """A host that gives the owner's packet to the secure processor again, for RAM of the guest."""
+
+    def give_secret(self, packet: Packet) -> None:
+        """First as it should be."""
+        super().give_secret(packet)
+        self.vm.sev_launch_secret(packet, self.memory, 0)
+
+
+def repeat_secret(arena: Arena) -> Outcome:
+    """Have the launch secret put into the guest's first page as well; its kernel looks there."""
+    machine = arena.launch(Twice(*arena.ground(SOURCE)))
+    page = GuestOs(machine).run(f"xor esi, esi\n mov rdi, {DATA:#x}\n mov ecx, {PAGE_BYTES // 2}\n rep movsb\n hlt")
+    if TRANSPORT_KEY not in page:
+        return harmless("the guest's kernel finds no transport key")
+    greet(arena.side(machine).ring)
+    return succeeds("the guest's kernel finds the transport key in its RAM, and the helper serves as ever")
+
+
 _NO_ADDRESS = "The launch digest covers bytes, not where they lie; only SNP measures addresses."
+
+_UNBOUND = (
+    "An owner's packet names no address, and the firmware takes it any number of times before LAUNCH_FINISH. A kernel "
+    "that plays along learns the key of its own guest: so no key may serve two."
+)
 
 ATTACKS = (
     Attack("host-changes-helper", "Host launches a changed helper", change_helper),
     Attack("host-changes-policy", "Host launches with another policy", change_policy),
     Attack("host-loads-elsewhere", "Host loads the helper at another place in RAM", load_elsewhere, _NO_ADDRESS),
+    Attack("host-repeats-secret", "Host has the launch secret put into guest RAM as well", repeat_secret, _UNBOUND),
 )

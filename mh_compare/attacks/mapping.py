@@ -8,20 +8,18 @@ from typing import Any
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
 from mh_compare.arena import (
-    INSTRUCTIONS,
     SOURCE,
     TARGET,
     TRANSPORT_KEY,
     Arena,
     Op,
     Side,
-    alone,
     export_entry,
     one_page,
 )
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import DATA, GuestOs, assemble
-from mh_compare.outcome import Outcome, by_status, harmless, succeeds
+from mh_compare.outcome import INSTRUCTIONS, Outcome, by_status, harmless, succeeds
 from mh_emulator.host.consent import MIGRATION_READY, MSR_KVM_MIGRATION_CONTROL
 from mh_emulator.host.machine import Machine, Slot
 from mh_emulator.host.ring import Request
@@ -31,7 +29,7 @@ from payload import abi
 
 _NO_RMP = "Which page is behind a guest-physical address is up to the host in SEV and SEV-ES; in SNP the RMP decides."
 
-_NOP = b"\x90"
+NOP = b"\x90"
 
 
 class Liar(Machine):
@@ -48,6 +46,14 @@ class Liar(Machine):
     def lie_about_ram(self, address: int, memory: UserMemory, offset: int) -> None:
         """Show it where requests say `address`."""
         self.lie(int(self.helper.descriptor.window) + address, memory, offset)
+
+    def lie_now(self, gpa: int, memory: UserMemory, offset: int) -> None:
+        """Show one page of `memory` there to a helper that has been started."""
+        for number, slot in enumerate(self.mirror_slots()):
+            self.mirror.set_user_memory_region(number, slot.gpa, 0, slot.memory, slot.offset)
+        self.lie(gpa, memory, offset)
+        for number, slot in enumerate(self.mirror_slots()):
+            self.mirror.set_user_memory_region(number, slot.gpa, slot.size, slot.memory, slot.offset)
 
     def mirror_slots(self) -> list[Slot]:
         """The scheme's slots, cut where there is a lie."""
@@ -85,9 +91,9 @@ def replace_helper(arena: Arena) -> Outcome:
     """Show a guest page, which holds what the host sent to the guest, in the place of the helper's code."""
     machine = arena.launch(Liar(*arena.ground(SOURCE)))
     entry = arena.offset("entry64")
-    _received_by_guest(machine, arena.ram[0], entry, _key_thief(arena))
+    _received_by_guest(machine, arena.ram[0], entry, key_thief(arena))
     machine.lie(machine.base + entry, machine.memory, arena.ram[0])
-    return _stolen(arena.side(machine))
+    return stolen(arena.side(machine))
 
 
 def export_helper(arena: Arena) -> Outcome:
@@ -110,15 +116,15 @@ def import_over_helper(arena: Arena) -> Outcome:
     address = machine.request_address(arena.ram[0])
     machine.lie_about_ram(address, machine.helper_memory, machine.helper_offset + arena.offset("wipe_session"))
     target = arena.side(machine)
-    thief = _key_thief(arena)
-    _received_by_guest(arena.source.machine, arena.ram[0], PAGE_BYTES - len(thief), thief, filler=_NOP)
+    thief = key_thief(arena)
+    _received_by_guest(arena.source.machine, arena.ram[0], PAGE_BYTES - len(thief), thief, filler=NOP)
     connect(arena.source.ring, target.ring)
     target.ring.put_sealed(0, arena.source.export(address))
     # The page may also have what the helper runs next.
     for request in (one_page(Op.MH_OP_IMPORT, address), Request(Op.MH_OP_ABORT)):
         target.ring.submit(request.dumps(cookie=0))
         machine.helper_vcpu.run(INSTRUCTIONS)
-    return _stolen(target)
+    return stolen(target)
 
 
 def leave_out(arena: Arena) -> Outcome:
@@ -129,7 +135,7 @@ def leave_out(arena: Arena) -> Outcome:
     return succeeds("the helper exports what is not there")
 
 
-def _key_thief(arena: Arena) -> bytes:
+def key_thief(arena: Arena) -> bytes:
     """Code that copies the transport key into the ring and halts."""
     ring = arena.candidate.image.section(".ring").va + abi.MH_RING_DATA
     return assemble(
@@ -138,7 +144,7 @@ def _key_thief(arena: Arena) -> bytes:
     )
 
 
-def _stolen(side: Side) -> Outcome:
+def stolen(side: Side) -> Outcome:
     """Whether the thief has been there."""
     if side.ring.read(abi.MH_RING_DATA, len(TRANSPORT_KEY)) == TRANSPORT_KEY:
         return succeeds("the mirror's vCPU runs the host's code; the ring shows the transport key")
@@ -167,10 +173,11 @@ def lie_to_host(arena: Arena) -> Outcome:
     ring = HELPER_VA + SHARED_OFFSET + arena.helper.ring_offset
     guest.run(
         f"mov rsi, {DATA:#x}\n mov rdi, {ring:#x}\n mov ecx, {len(lie)}\n rep movsb\n"
-        f"mov ecx, {MSR_KVM_MIGRATION_CONTROL:#x}\n mov eax, {MIGRATION_READY}\n xor edx, edx\n wrmsr\n hlt",
+        f"{guest.write_msr(MSR_KVM_MIGRATION_CONTROL, MIGRATION_READY)} hlt",
         lie.dumps(),
     )
-    source = alone(arena.side(machine))
+    source = arena.side(machine)
+    arena.alone(source)
     source.export(machine.request_address(arena.ram[0]))
     return harmless("nobody asks the guest: the helper exports what it should")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from mh_builder.paging import ENTRY_BYTES, PAGE_BYTES, table_index
-from mh_builder.schemes.space import RAM_VA, Start
+from mh_builder.schemes.space import RAM_VA
 from mh_compare.arena import TRANSPORT_KEY, Arena, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import blocks_of, nonce_reuse, xor
 from mh_compare.outcome import Ended, Outcome, harmless, succeeds
+from mh_compare.stored import peek, poke
 from mh_emulator.dram import BLOCK_BYTES
 from mh_emulator.host.machine import Machine
 from payload import abi
@@ -19,7 +20,7 @@ def read_guest(arena: Arena) -> Outcome:
     """Look at every page of the guest."""
     machine = arena.source.machine
     pages = machine.guest_pages()
-    plain = sum(_stored(machine, machine.memory.spa(page)) == machine.read_guest(page) for page in pages)
+    plain = sum(peek(machine, machine.memory.spa(page)) == machine.read_guest(page) for page in pages)
     return _readable(plain, len(pages), "pages of the guest")
 
 
@@ -28,7 +29,7 @@ def read_helper(arena: Arena) -> Outcome:
     machine = arena.exporting().machine
     memory, start = machine.helper_memory, machine.helper_offset
     offsets = range(0, arena.helper.ring_offset, PAGE_BYTES)
-    seen = sum(TRANSPORT_KEY in _stored(machine, memory.spa(start + offset)) for offset in offsets)
+    seen = sum(TRANSPORT_KEY in peek(machine, memory.spa(start + offset)) for offset in offsets)
     if TRANSPORT_KEY not in machine.read_helper(arena.key_offset, len(TRANSPORT_KEY)):
         raise AssertionError("the helper itself does not see its key")
     return _readable(seen, len(offsets), "private pages of the helper")
@@ -70,7 +71,7 @@ def move_guest(arena: Arena) -> Outcome:
     """Copy the stored bytes of one guest page over another."""
     machine = arena.source.machine
     first, second = (machine.memory.spa(page) for page in arena.ram[:2])
-    _store(machine, second, _stored(machine, first))
+    poke(machine, second, peek(machine, first))
     after = machine.read_guest(arena.ram[1])
     if after == arena.plaintext(0):
         return succeeds("the guest sees the first page in the place of the second")
@@ -81,7 +82,7 @@ def move_helper(arena: Arena) -> Outcome:
     """Copy the stored bytes of the launch secret over a guest page, for the guest to give it away."""
     machine = arena.source.machine
     secret = machine.helper_memory.spa(machine.helper_offset + int(arena.helper.descriptor.secret_offset))
-    _store(machine, machine.memory.spa(arena.ram[0]), _stored(machine, secret))
+    poke(machine, machine.memory.spa(arena.ram[0]), peek(machine, secret))
     seen = machine.read_guest(arena.ram[0])
     if TRANSPORT_KEY in seen:
         return succeeds("the guest's page shows the transport key")
@@ -101,13 +102,13 @@ def move_chosen(arena: Arena) -> Outcome:
     # Parts with this weakness have caches that are not coherent between host and guest, but the host can flush.
     flush = machine.platform.psp.wbinvd
     flush()
-    _store(machine, victim, _stored(machine, known)[:BLOCK_BYTES])
+    poke(machine, victim, peek(machine, known)[:BLOCK_BYTES])
     constant = xor(machine.read_guest(arena.ram[1], BLOCK_BYTES), arena.plaintext(0)[:BLOCK_BYTES])
     wanted = b"chosen by a host"
     # What the guest receives from its network it writes privately; the host sends what suits it.
     dram.write_private(machine.asid, known, xor(wanted, constant))
     flush()
-    _store(machine, victim, _stored(machine, known)[:BLOCK_BYTES])
+    poke(machine, victim, peek(machine, known)[:BLOCK_BYTES])
     if machine.read_guest(arena.ram[1], BLOCK_BYTES) == wanted:
         return succeeds("the guest sees a block of the host's choice")
     return harmless("the guest sees a block of noise: two places differ by no constant")
@@ -117,9 +118,9 @@ def replay_guest(arena: Arena) -> Outcome:
     """Keep the stored bytes of a page, and put them back after the guest has written it anew."""
     machine = arena.source.machine
     dram, spa = machine.platform.dram, machine.memory.spa(arena.ram[0])
-    old = _stored(machine, spa)
+    old = peek(machine, spa)
     dram.write_private(machine.asid, spa, b"new" * (PAGE_BYTES // 3))
-    _store(machine, spa, old)
+    poke(machine, spa, old)
     after = machine.read_guest(arena.ram[0])
     if after == arena.plaintext(0):
         return succeeds("the guest sees the page as it was")
@@ -132,9 +133,9 @@ def replay_helper(arena: Arena) -> Outcome:
     machine = source.machine
     state = arena.offset("vcpu_sequence") & -PAGE_BYTES
     spa = machine.helper_memory.spa(machine.helper_offset + state)
-    old = _stored(machine, spa)
+    old = peek(machine, spa)
     first = source.export(arena.address(0))
-    _store(machine, spa, old)
+    poke(machine, spa, old)
     # The helper's copy of the head went back as well, so the host serves it the slot of the first request again.
     entry = (source.ring.header().head - 1) % abi.MH_RING_ENTRIES * len(abi.mh_submission)
     source.ring.write(abi.MH_RING_SUBMISSIONS + entry, export_entry(arena.address(1)))
@@ -146,7 +147,7 @@ def replay_helper(arena: Arena) -> Outcome:
 def copy_to_target(arena: Arena) -> Outcome:
     """Copy the stored bytes of a guest page to another platform, instead of migrating it."""
     source, target = arena.source.machine, arena.target.machine
-    _store(target, target.memory.spa(arena.ram[0]), _stored(source, source.memory.spa(arena.ram[0])))
+    poke(target, target.memory.spa(arena.ram[0]), peek(source, source.memory.spa(arena.ram[0])))
     after = target.read_guest(arena.ram[0])
     if after == arena.plaintext(0):
         return succeeds("the guest on the other platform sees the page")
@@ -166,23 +167,8 @@ def _flip_helper(arena: Arena, offset: int) -> Outcome:
 
 
 def _flip(machine: Machine, spa: int) -> None:
-    stored = _stored(machine, spa)
-    _store(machine, spa, bytes([stored[spa % PAGE_BYTES] ^ 1]))
-
-
-def _stored(machine: Machine, spa: int) -> bytes:
-    """The page of `spa` as DRAM holds it once the host has flushed the caches: what the guest wrote last is in it."""
-    dram = machine.platform.dram
-    dram.flush(spa & -PAGE_BYTES, PAGE_BYTES)
-    return dram.peek_raw(spa)
-
-
-def _store(machine: Machine, spa: int, data: bytes) -> None:
-    """Write past all encryption, and past what caches may still hold or keep."""
-    dram = machine.platform.dram
-    dram.flush(spa & -PAGE_BYTES, PAGE_BYTES)
-    dram.write_raw(spa, data)
-    dram.flush(spa & -PAGE_BYTES, PAGE_BYTES)
+    stored = peek(machine, spa)
+    poke(machine, spa, bytes([stored[spa % PAGE_BYTES] ^ 1]))
 
 
 def _readable(seen: int, of: int, what: str) -> Outcome:
@@ -220,12 +206,5 @@ ATTACKS = (
     ),
     Attack("host-replays-guest", "Host puts an old copy of a guest page back", replay_guest, _NO_INTEGRITY),
     Attack("host-replays-helper", "Host puts the helper's variables back", replay_helper, _NO_INTEGRITY),
-    Attack(
-        "host-replays-es-helper",
-        "Host puts the helper's variables back under SEV-ES",
-        replay_helper,
-        _NO_INTEGRITY,
-        start=Start.ES,
-    ),
     Attack("host-copies-ciphertext", "Host copies stored bytes to another platform", copy_to_target),
 )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from mh_compare.arena import TARGET, TRANSPORT_KEY, Arena, Op, Side, Status
+from mh_compare.arena import Arena, Op, Side, Status
 from mh_compare.attacks.attack import Attack
-from mh_compare.guest_os import GuestOs
-from mh_compare.outcome import Outcome, by_status, detected, harmless, succeeds
-from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import POLICY
+from mh_compare.guest_os import GuestOs, read_word
+from mh_compare.outcome import Outcome, by_status, detected, harmless, refused, succeeds
 from mh_emulator.host.ring import Sealed
 from mh_emulator.host.session import abort, connect, end_epoch, finish
-from mh_emulator.owner import GuestOwner
 from payload import abi
 
 
@@ -106,22 +103,23 @@ def tamper(arena: Arena) -> Outcome:
     return by_status(target.put(arena.address(0), Sealed(sealed.packet, data)), "the target takes the changed page")
 
 
+def forge_again(arena: Arena) -> Outcome:
+    """Forge a packet, then another one, and then give the true one."""
+    source, target = arena.connect()
+    address, sealed = arena.address(0), source.export(arena.address(0))
+    tags = (sealed.packet[:-1] + bytes([sealed.packet[-1] ^ flip]) for flip in (1, 2))
+    first, second = (target.put(address, Sealed(packet, sealed.data)) for packet in tags)
+    true = target.put(address, sealed)
+    if Status.MH_BAD_TAG in (second, true) or Status.MH_DONE in (first, second, true):
+        return succeeds("the target lets a host try again")
+    return refused(f"{first.name}, which ends the session; the next: {second.name}; the true packet: {true.name}")
+
+
 def mix(arena: Arena) -> Outcome:
     """Put the data of one packet behind the header of another."""
     source, target = arena.connect()
     first, second = (source.export(arena.address(page)) for page in (0, 1))
     return by_status(target.put(arena.address(0), Sealed(first.packet, second.data)), "the target takes the mixture")
-
-
-def foreign_target(arena: Arena) -> Outcome:
-    """Launch the true helper as a target with a transport key of the host's own, and relabel packets for it."""
-    machine = Machine(*arena.ground(TARGET))
-    machine.launch(GuestOwner(POLICY), (), bytes(len(TRANSPORT_KEY)))
-    target = arena.side(machine)
-    connect(arena.source.ring, target.ring)
-    session = machine.read_helper(arena.offset("vcpu_session"), abi.MH_SESSION_BYTES)
-    sealed = _with(arena.source.export(arena.address(0)), session=list(session))
-    return by_status(target.put(arena.address(0), sealed), "the host's target opens the packet")
 
 
 def keep_running(arena: Arena) -> Outcome:
@@ -130,8 +128,8 @@ def keep_running(arena: Arena) -> Outcome:
     for page in range(len(arena.ram)):
         _take(target, arena.address(page), source.export(arena.address(page)))
     finish(source.ring, target.ring)
-    words = [GuestOs(side.machine).run("mov rax, [0]\n hlt").rax for side in (source, target)]
-    if words[0] == words[1] == int.from_bytes(arena.plaintext(0)[:8], "little"):
+    words = [GuestOs(side.machine).run(read_word(0))[:8] for side in (source, target)]
+    if words[0] == words[1] == arena.plaintext(0)[:8]:
         return succeeds("one guest runs in two places")
     return harmless("the two guests differ")
 
@@ -177,7 +175,7 @@ ATTACKS = (
         is_gentle=True,
     ),
     Attack("host-tampers", "Host flips a bit of a packet's data", tamper, is_gentle=True),
+    Attack("host-forges-until-lucky", "Host forges tag after tag in one session", forge_again, is_gentle=True),
     Attack("host-mixes", "Host mixes header and data of two packets", mix, is_gentle=True),
-    Attack("host-plays-target", "Host runs a target with a key of its own", foreign_target),
     Attack("host-clones-guest", "Host lets the guest run on at the source", keep_running, _ONE_OWNER),
 )

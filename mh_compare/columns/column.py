@@ -11,8 +11,9 @@ from mh_builder.image.model import Image
 from mh_builder.report.image import image_layout
 from mh_builder.report.layout import Layout
 from mh_builder.schemes.space import Options
-from mh_compare.arena import SOURCE, TRANSPORT_KEY, Arena, Candidate
+from mh_compare.arena import SECRET, SOURCE, Arena
 from mh_compare.calls import Calls
+from mh_compare.candidate import Candidate
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY
 from mh_emulator.owner import GuestOwner
@@ -67,7 +68,7 @@ class Subject:
         platform, placement, helper = Arena(self.as_built).ground(SOURCE)
         calls = Calls(platform)
         machine = Machine(platform, placement, helper)
-        machine.launch(GuestOwner(POLICY), (), TRANSPORT_KEY)
+        machine.launch(GuestOwner(POLICY), (), SECRET)
         machine.start_helper()
         return calls
 

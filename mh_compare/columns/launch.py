@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import human
-from mh_compare.arena import Arena, alone
+from mh_compare.arena import Arena
 from mh_compare.calls import in_words
 from mh_compare.columns.column import Column, Subject, Value
 from mh_emulator.host.migration import POLICY
@@ -58,7 +58,8 @@ def policies(subject: Subject) -> Value:
 
 def _exports(subject: Subject, policy: int) -> bool:
     arena = subject.arena()
-    source = alone(arena.side(arena.launched(policy)))
+    source = arena.side(arena.launched(policy))
+    arena.alone(source)
     return bool(source.export(source.machine.request_address(arena.ram[0])).data)
 
 

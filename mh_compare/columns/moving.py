@@ -9,15 +9,15 @@ from functools import cached_property, partial
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
 from mh_builder.schemes.space import DEFAULT_HOME, Options
-from mh_compare.arena import TARGET, TRANSPORT_KEY, Arena, Side, Status
+from mh_compare.arena import SECRET, TARGET, Arena, Side, Status
 from mh_compare.columns.column import Column, Subject, Value
-from mh_compare.guest_os import GuestOs
+from mh_compare.guest_os import GuestOs, read_word
 from mh_emulator.exits import Reason
 from mh_emulator.host import migration
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement
-from mh_emulator.host.session import Batch, export_batch, finish, import_batch
+from mh_emulator.host.session import Batch, export_batch, finish, import_batch, resume
 from mh_emulator.loader import HelperImage, parse_image
 from mh_emulator.owner import GuestOwner
 from mh_emulator.platform import Platform
@@ -47,7 +47,7 @@ def exits(subject: Subject) -> Value:
     """KVM_RUN calls of both helpers while they move RAM in bulk, from the first greeting to the agreed totals."""
     arena = Loaded(subject.as_built)
     source, target = arena.launched(), Machine(*arena.ground(TARGET))
-    target.launch(GuestOwner(POLICY), (), TRANSPORT_KEY)
+    target.launch(GuestOwner(POLICY), (), SECRET)
     pages, count = migration.move(source, target, arena.ram)
     if any(source.read_guest(page) != target.read_guest(page) for page in arena.ram):
         raise AssertionError(f"{subject.scheme}: RAM arrives changed")
@@ -100,9 +100,9 @@ def unplugged(subject: Subject) -> Value:
     source.machine.vm.set_user_memory_region(_SLOT, 0, 0, source.machine.memory, 0)
     moved = _move(source, target, page)
     _plug(target.machine, page)
-    found = GuestOs(target.machine, _PLUGGED).run(f"mov rdi, {_PLUGGED:#x}\n mov rax, [rdi]\n hlt").rax
-    if (moved == "yes") != (found == _WORD):
-        raise AssertionError(f"{subject.scheme}: moved: {moved}, and the guest reads {found:#x}")
+    found = GuestOs(target.machine, _PLUGGED).run(read_word(_PLUGGED))[:8]
+    if (moved == "yes") != (found == _WORD.to_bytes(8, "little")):
+        raise AssertionError(f"{subject.scheme}: moved: {moved}, and the guest reads {found.hex()}")
     return Value(moved)
 
 
@@ -131,10 +131,13 @@ def post_copy(subject: Subject) -> Value:
     low = machine.placement.topology.blocks[0]
     machine.vm.set_user_memory_region(0, low.gpa, 0, machine.memory, low.ram_addr)
     guest = GuestOs(machine)
-    guest.begin("mov rax, [0]\n hlt")
+    guest.begin(read_word(0))
     leave = guest.go_on()
     if (leave.reason, leave.gpa) != (Reason.MMIO, 0):
         raise AssertionError(f"{subject.scheme}: the guest was to need its first page: it left with {leave}")
+    # The guest runs at the target from here on: what has moved stays as the guest leaves it.
+    for side in (source, target):
+        resume([side.ring])
     # The mirror's own slot reaches the page, so its import needs none of the main VM's.
     batch = Batch(address=source.machine.request_address(page), count=1)
     packets, exported = export_batch(source.ring.urgent, batch)
@@ -145,7 +148,7 @@ def post_copy(subject: Subject) -> Value:
     machine.vm.set_user_memory_region(0, low.gpa, low.size, machine.memory, low.ram_addr)
     if guest.go_on().reason is not Reason.HLT:
         return Value("no: the guest does not go on")
-    found = machine.vcpu.get_registers().rax.to_bytes(8, "little")
+    found = guest.data()[:8]
     for address in map(arena.address, range(1, len(arena.ram))):
         target.put(address, source.export(address))
     total = finish(source.ring, target.ring)

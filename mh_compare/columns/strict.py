@@ -1,0 +1,74 @@
+"""What an owner pays who asks for a strict finish: private memory, and work at the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mh_builder.helper import build_helper
+from mh_builder.paging import GIB, PAGE_BYTES
+from mh_builder.schemes.space import human
+from mh_compare.arena import Arena, Op, Side, one_page
+from mh_compare.candidate import Candidate
+from mh_compare.columns.column import Column, Subject, Value
+from mh_emulator.exits import Reason
+from mh_emulator.host.placement import Placement
+from mh_emulator.host.ring import Request
+from mh_emulator.loader import HelperImage
+from mh_emulator.platform import Platform
+from mh_emulator.secret import Secret
+from payload import abi
+
+_RAM_LIMITS = {abi.mh_address_kind.MH_ADDRESS_GPA: 5 * GIB, abi.mh_address_kind.MH_ADDRESS_RAM: GIB}
+"""Half of an arena's RAM lies above 4 GiB; what has a place below by `ram_addr` is launched sooner."""
+
+_STRIDE = 64
+
+
+class Strict(Arena):
+    """A guest whose owner asks for a strict finish."""
+
+    @property
+    def secret(self) -> Secret:
+        """With the flag."""
+        return replace(super().secret, flags=abi.MH_OWNER_STRICT)
+
+    def ground(self, seed: int) -> tuple[Platform, Placement, HelperImage]:
+        """With room for all private memory, which is launched."""
+        _, placement, helper = super().ground(seed)
+        return Platform(self.part, 2 * helper.memory_bytes, seed), placement, helper
+
+
+def strict_finish(subject: Subject) -> Value:
+    """Private memory for a GiB of RAM; and what FINISH executes for a page, beside what its export did."""
+    space = subject.small.image.space
+    limit = _RAM_LIMITS[abi.mh_address_kind(space.addresses)]
+    image = build_helper(subject.scheme, replace(space.options, ram_limit=limit, strict=True))
+    room = image.section(".authenticators").size * GIB / (limit + abi.MH_VMSA_BYTES)
+    arena = Strict(Candidate(subject.scheme, image, subject.part))
+    source = arena.exporting()
+    pages = [source.machine.request_address(page) for page in source.machine.guest_pages()]
+    empty = _instructions(source, Request(Op.MH_OP_FINISH))
+    arena.alone(source)
+    exported = sum(_instructions(source, one_page(Op.MH_OP_EXPORT, page)) for page in pages)
+    finished = _instructions(source, Request(Op.MH_OP_FINISH)) - empty
+    return Value(
+        human(int(room)),
+        room,
+        f"{PAGE_BYTES * room / GIB:g} bytes a page; about {exported // len(pages)} instructions to export one and "
+        f"{finished // len(pages)} to look at it again",
+    )
+
+
+def _instructions(source: Side, request: Request) -> int:
+    """How many the helper executes for a request that has to succeed, to the stride below."""
+    source.ring.submit(request.dumps(0))
+    vcpu = source.machine.helper_vcpu
+    total = 0
+    while vcpu.run(_STRIDE).reason is Reason.LIMIT:
+        total += _STRIDE
+    if source.ring.completion(source.ring.completed - 1).status != abi.mh_status.MH_DONE:
+        raise AssertionError(f"{request} is refused")
+    return total
+
+
+COLUMNS = (Column("strict-finish", "a strict finish: private memory for a GiB of RAM", "bytes", strict_finish),)
