@@ -19,7 +19,7 @@ from mh_builder.report.picture import NoPictureError
 from mh_builder.report.trace import BadAddressError
 from mh_builder.schemes.space import LayoutError
 from mh_builder.symbols import LinkError
-from mh_cli import audit, bench, build, compare, diff, doctor, interrupts, job, migrate, ovmf, psp, show, walk
+from mh_cli import audit, bench, build, compare, diff, doctor, interrupts, job, migrate, ovmf, psp, secret, show, walk
 from mh_cli.errors import BAD, INTERRUPTED, USAGE, UsageError
 from mh_emulator.host.handover import HandoverError
 from mh_emulator.host.migration import MigrationError
@@ -48,7 +48,7 @@ _BAD_THINGS = (
     OSError, MemoryError,
 )  # fmt: skip
 
-_VERBS = (build, migrate, show, walk, audit, diff, compare, ovmf, psp, bench, doctor)
+_VERBS = (build, migrate, show, walk, audit, diff, compare, ovmf, psp, secret, bench, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

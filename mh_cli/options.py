@@ -57,6 +57,10 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--largest-page", type=size, metavar="BYTES", help="of the page tables: 2M or 1G (default: what the part has)"
     )
+    group.add_argument(
+        "--strict", action="store_true",
+        help="room for a strict finish, which proves that no page changed after its export: RAM limit / 128",
+    )  # fmt: skip
     group.add_argument("--c-bit", type=bit, metavar="BIT", help="fix the C-bit (default: the loader sets it)")
 
 
@@ -107,6 +111,7 @@ def layout(arguments: argparse.Namespace) -> Options:
         c_bit=arguments.c_bit,
         vcpus=arguments.helper_vcpus,
         start=Start(arguments.start),
+        strict=arguments.strict,
         largest_page=part.largest_page if arguments.largest_page is None else arguments.largest_page,
     )
 
