@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -85,6 +86,19 @@ def call(
 
 def exchange(machine: Engine, scalar: bytes, u: bytes) -> bytes:
     return call(machine, scalar, u)[0]
+
+
+def test_wycheproof(machine: Engine) -> None:
+    """All of Project Wycheproof's vectors: edge cases of keys, products and secrets, the twist, low orders."""
+    rows = Path(__file__).with_name("wycheproof_x25519.txt").read_text(encoding="ascii").splitlines()
+    vectors = [row.split() for row in rows if not row.startswith("#")]
+    assert len(vectors) == 518
+    wrong = [
+        number
+        for number, private, public, shared in vectors
+        if exchange(machine, bytes.fromhex(private), bytes.fromhex(public)).hex() != shared
+    ]
+    assert wrong == []
 
 
 @cache
