@@ -345,7 +345,7 @@ enum mh_status {
     MH_NO_ENTROPY = 8,       /* RDRAND fails, or gives the same again */
     MH_NO_KEY = 9,           /* the launch secret holds no record of this version, or a key was damaged */
     MH_NOT_STRICT = 10,      /* the owner asks for a strict finish: this build has none, or a chunk is not one page */
-    MH_NOT_HELLO = 11,       /* the peer's hello has another magic, or a reserved field is not zero */
+    MH_NOT_HELLO = 11,       /* the peer's hello has another magic; or, once the version is known, a reserved field is not zero */
     MH_NO_PROTOCOL = 12,     /* the peer speaks no version that we speak */
     MH_OTHER_ADDRESSES = 13, /* the peer means something else by an address */
     MH_OTHER_GUEST = 14,     /* the peer serves another guest */

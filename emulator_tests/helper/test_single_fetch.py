@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from emulator_tests.helper.conftest import SECRET, Pair, Side, Status
+from emulator_tests.helper.rings import connected, start
 from mh_emulator.host.ring import Request, Sealed
 from mh_emulator.host.session import Batch, export_batch
 from mh_emulator.peer import Peer
@@ -20,15 +21,15 @@ TAILS = range(TAIL, TAIL + 8)
 class SharedTrace:
     """Accesses of a helper's vCPU to its ring, by byte offset in the ring."""
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: Side, number: int = 0) -> None:
         machine = side.machine
-        start = machine.helper_offset + machine.helper.ring_offset
+        start = machine.helper_offset + machine.helper.ring_offset + number * machine.helper.descriptor.ring_stride
         pages = range(0, abi.MH_RING_BYTES, abi.MH_PAGE_BYTES)
         self._places = {machine.helper_memory.spa(start + page): page for page in pages}
         self.reads: Counter[int] = Counter()
         self.writes: Counter[int] = Counter()
         self.read_after_write: set[int] = set()
-        machine.helper_vcpu.trace_memory(self._note)
+        machine.helper_vcpus[number].trace_memory(self._note)
 
     def _note(self, spa: int, size: int, is_write: bool) -> None:
         page = self._places.get(spa & -abi.MH_PAGE_BYTES)
@@ -224,3 +225,77 @@ def test_other_operations_read_their_submission_once(pair: Pair, op: int) -> Non
     assert pair.source.ring.serve([request])[0].status == Status.MH_DONE
     check(trace)
     assert sum(trace.fetched().values()) == len(abi.mh_submission)
+
+
+def fetched_all(trace: SharedTrace, *records: int) -> None:
+    """One submission, and these many bytes beside it, each of them once."""
+    check(trace)
+    assert sum(trace.fetched().values()) == len(abi.mh_submission) + sum(records)
+
+
+START = Request(Op.MH_OP_START, role=abi.mh_role.MH_ROLE_SOURCE, count=1)
+
+
+@pytest.mark.parametrize("position", [None, 0, 4, 8, 10, 12, 16, 40, 70, 96, 127])
+def test_start_reads_the_peers_hello_once(pair: Pair, position: int | None) -> None:
+    """The true one, and one that is refused for each of its fields."""
+    assert pair.source.ask(Op.MH_OP_ABORT) == Status.MH_DONE
+    assert pair.source.ask(Op.MH_OP_HELLO) == Status.MH_DONE
+    hello = bytearray(Peer(SECRET).hello)
+    if position is not None:
+        hello[position] ^= 0xFF
+    pair.source.ring.put_hello(0, bytes(hello))
+    trace = SharedTrace(pair.source)
+    status = pair.source.ring.serve([START])[0].status
+    assert (status == Status.MH_DONE) == (position is None)
+    fetched_all(trace, len(abi.mh_hello))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_join_reads_its_submission_once(number: int) -> None:
+    rings = connected()
+    for side in (rings.sources[0], rings.targets[0]):
+        side.ask(Op.MH_OP_ABORT)
+    start(rings.sources[0].machine, rings.targets[0].machine, 3)
+    trace = SharedTrace(rings.sources[number], number)
+    assert rings.sources[number].ask(Op.MH_OP_JOIN) == Status.MH_DONE
+    fetched_all(trace)
+
+
+@pytest.mark.parametrize("op", [Op.MH_OP_EPOCH, Op.MH_OP_FINISH])
+@pytest.mark.parametrize("field", [None, "magic", "sequence", "urgent", "address", "tag"])
+def test_an_end_packet_is_read_once(pair: Pair, op: int, field: str | None) -> None:
+    assert pair.source.ask(op) == Status.MH_DONE
+    packet = bytearray(pair.source.ring.take_sealed(0).packet)
+    if field:
+        packet[abi.mh_packet.fields[field].offset] ^= 1
+    pair.target.ring.put_sealed(0, Sealed(bytes(packet), b""))
+    trace = SharedTrace(pair.target)
+    assert (pair.target.ask(op) == Status.MH_DONE) == (field is None)
+    check(trace)
+    if field in {None, "tag"}:
+        fetched_all(trace, len(abi.mh_packet))
+
+
+def test_vmsas(pair: Pair) -> None:
+    batch = Batch(address=0, count=1, flags=abi.MH_BATCH_VMSA)
+    for side in (pair.source, pair.target):
+        machine = side.machine
+        memory = machine.platform.memory(abi.MH_PAGE_BYTES)
+        gpa = (machine.base + int(machine.helper.descriptor.vmsa_offset)) % (1 << 64)
+        machine.mirror.set_user_memory_region(9, gpa, abi.MH_PAGE_BYTES, memory, 0)
+    trace = SharedTrace(pair.source)
+    assert batch.submit(pair.source.ring, Op.MH_OP_EXPORT).status == Status.MH_DONE
+    fetched_all(trace)
+    pair.target.ring.put_sealed(0, pair.source.ring.take_sealed(0))
+    trace = SharedTrace(pair.target)
+    assert batch.submit(pair.target.ring, Op.MH_OP_IMPORT).status == Status.MH_DONE
+    fetched_all(trace, len(abi.mh_packet), abi.MH_PAGE_BYTES)
+
+
+@pytest.mark.parametrize("flags", [0, abi.MH_BATCH_PRIVATE])
+def test_run_of_shared_pages(pair: Pair, flags: int) -> None:
+    trace = SharedTrace(pair.source)
+    batch = Batch(address=0, count=3, chunk=2, flags=flags)
+    assert batch.submit(pair.source.ring, Op.MH_OP_SHARE).status == Status.MH_DONE
+    fetched_all(trace)
