@@ -26,7 +26,6 @@
 .extern secret_record
 .extern wipe_session
 .extern x25519
-.extern linker.vcpu
 
 .text
 
