@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mh_abi import abi
 from mh_builder.image.model import ImageRelocation, PlacedSection, vcpu_section
 from mh_builder.schemes.space import RAM_VA, AddressSpace, Start, Tuple
-from payload import abi
 
 _PROTECTION = {
     Start.HOST: abi.mh_protection.MH_PROTECTION_SEV,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
+from mh_abi import abi
+from mh_abi.sources import PAYLOAD
 from mh_builder.asm import ObjectFile, assemble
 from mh_builder.image.model import Image
 from mh_builder.image.vc import check_no_vc
 from mh_builder.link import link
 from mh_builder.schemes import LOW, SCHEMES
 from mh_builder.schemes.space import LayoutError, Options, Start
-from payload import abi
 
-SOURCES = Path(abi.HEADER).parent
+SOURCES = PAYLOAD
 
 
 @cache

@@ -11,13 +11,13 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from mh_abi import abi
 from mh_builder.asm import SECTION_NAMES, ObjectFile, Relocation, RelocationKind
 from mh_builder.header import header_bytes, write_header
 from mh_builder.image.model import Image, ImageRelocation, PlacedSection, PlacedSymbol, vcpu_section
 from mh_builder.paging import PAGE_BYTES, Tables
 from mh_builder.schemes.space import HELPER_VA, AddressSpace, Options
 from mh_builder.symbols import LinkError, MergedSection, SymbolTable, merge
-from payload import abi
 
 Scheme = Callable[[Options, int], AddressSpace]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mh_abi import abi
 from mh_builder.asm import ObjectFile
 from mh_builder.image.model import Piece, PlacedSection, PlacedSymbol
 from mh_builder.schemes.space import HELPER_VA
-from payload import abi
 
 
 class LinkError(Exception):

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import crypto
-from bench.speed import measure
+from mh_bench import crypto
+from mh_bench.speed import measure
 from mh_cli import options
 from mh_cli.errors import GOOD
 from mh_cli.output import print_json

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mh_abi.image import ImageError
 from mh_builder.asm import AssemblyError
 from mh_builder.edk2.tree import TreeError
 from mh_builder.firmware.errors import FirmwareError
@@ -25,7 +26,6 @@ from mh_emulator.host.handover import HandoverError
 from mh_emulator.host.migration import MigrationError
 from mh_emulator.host.placement import PlacementError
 from mh_emulator.host.ring import HelperRefused, HelperStopped
-from mh_emulator.loader import ImageError
 from mh_emulator.owner import OwnerRefuses
 from mh_emulator.verdict.proof import WrongPlaintext
 from mh_qemu.machine import QemuError

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from mh_abi.image import HelperImage, parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.image.vmsa import write_vmsa
@@ -17,7 +18,6 @@ from mh_cli.table import print_reports
 from mh_emulator.host.migration import Report, Scenario
 from mh_emulator.host.migration import run as run_migration
 from mh_emulator.host.placement import place
-from mh_emulator.loader import HelperImage, parse_image
 from mh_emulator.parts import PARTS, Part
 
 MAX_CONTENTS = 4 << 30

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mh_abi import abi
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import DEFAULT_HOME, DEFAULT_RAM_LIMIT, Options, Start
 from mh_cli.errors import UsageError
 from mh_emulator.parts import PARTS
-from payload import abi
 
 _UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.flash import LARGEST_FLASH, read_flash
 from mh_builder.firmware.inject import extract
@@ -18,10 +20,8 @@ from mh_cli import options
 from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.output import print_json
 from mh_cli.ovmf_files import about, read_file
-from mh_emulator.loader import parse_image
 from mh_emulator.uefi.loaded import loaded
 from mh_qemu.machine import QemuMachine
-from payload import abi
 
 LARGEST_KERNEL = 256 << 20
 _LINE = re.compile(

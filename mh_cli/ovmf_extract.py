@@ -7,12 +7,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from mh_abi import abi
 from mh_builder.firmware.inject import extract
 from mh_cli import options
 from mh_cli.errors import GOOD
 from mh_cli.output import print_json
 from mh_cli.ovmf_files import about, check_output, read_file, write_file
-from payload import abi
 
 
 def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself

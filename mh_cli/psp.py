@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB
 from mh_builder.schemes.space import Options
@@ -13,7 +14,6 @@ from mh_cli import options, psp_page
 from mh_cli.errors import GOOD
 from mh_cli.output import print_json
 from mh_cli.table import print_cases
-from mh_emulator.loader import parse_image
 from mh_emulator.parts import PARTS
 from mh_emulator.psp.command import Command
 from mh_emulator.psp.status import Status

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from mh_abi import abi
 from mh_cli.errors import GOOD, UsageError
 from mh_emulator.secret import Secret
-from payload import abi
 
 _PROTECTIONS = {
     "sev": abi.mh_protection.MH_PROTECTION_SEV,

@@ -6,6 +6,8 @@ import argparse
 import mmap
 from pathlib import Path
 
+from mh_abi import abi
+from mh_abi.image import ImageError, parse_image
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.flash import check_size
 from mh_builder.firmware.inject import extract
@@ -20,9 +22,7 @@ from mh_builder.report.reader import read_tables
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
 from mh_cli import options
 from mh_cli.errors import UsageError
-from mh_emulator.loader import ImageError, parse_image
 from mh_emulator.parts import PARTS
-from payload import abi
 
 WHAT = "flat image, ELF file, firmware with the helper in it, or memory dump"
 """What `read_layout` reads, for people."""

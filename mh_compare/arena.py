@@ -8,26 +8,26 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
+from mh_abi import abi
+from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA, Start
 from mh_compare import guest_os
 from mh_compare.candidate import Candidate
 from mh_compare.outcome import INSTRUCTIONS, Ended, by_exit
-from mh_emulator.exits import Exit, Reason
+from mh_emulator.cpu.registers import Registers
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY, POLICY_ES
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import Request, Ring, Sealed
 from mh_emulator.host.session import Batch, abort, begin, connect, greet
 from mh_emulator.kvm import Vm, VmType
-from mh_emulator.loader import HelperImage
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import Part
 from mh_emulator.peer import Peer, SessionKeys
 from mh_emulator.platform import Platform
-from mh_emulator.registers import Registers
 from mh_emulator.secret import Secret
-from payload import abi
 
 M = TypeVar("M", bound=Machine)
 

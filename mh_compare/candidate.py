@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+from mh_abi.image import HelperImage, parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.image.vmsa import write_vmsa
 from mh_builder.paging import GIB
 from mh_builder.schemes.space import Options, Start
-from mh_emulator.loader import HelperImage, parse_image
 from mh_emulator.parts import PARTS, Part
 
 _RAM_LIMIT = 8 * GIB

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mh_compare.outcome import Outcome, harmless, succeeds
-from mh_emulator.dram import BLOCK_BYTES
+from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.host.ring import Sealed
 
 

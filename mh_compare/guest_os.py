@@ -11,10 +11,10 @@ from mh_builder.paging import PAGE_BYTES, Span, Tables
 from mh_builder.save_area import OFFSETS
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
 from mh_compare.outcome import INSTRUCTIONS, Ended, no_slot, refused
-from mh_emulator.exits import Exit, Reason
+from mh_emulator.cpu.registers import Registers, Table
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.topology import FOUR_GIB
-from mh_emulator.registers import Registers, Table
+from mh_emulator.kvm.exits import Exit, Reason
 
 DATA = FOUR_GIB
 """GPA and virtual address of a page of its own, and of its stack; its other pages follow."""

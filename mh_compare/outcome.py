@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NoReturn
 
-from mh_emulator.exits import Exit, Reason
+from mh_abi import abi
+from mh_abi.image import ImageError
 from mh_emulator.host.handover import HandoverError
 from mh_emulator.host.ring import HelperRefused, HelperStopped
 from mh_emulator.kvm import KvmError
-from mh_emulator.loader import ImageError
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.owner import OwnerRefuses
-from payload import abi
 
 INSTRUCTIONS = 1_000_000
 """After so many a vCPU that went astray is stopped."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
 from mh_compare.arena import Side
-from mh_emulator.dram import BLOCK_BYTES
-from mh_emulator.exits import Reason
+from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.host.machine import Machine
+from mh_emulator.kvm.exits import Reason
 
 _STARTS = range(0, PAGE_BYTES, BLOCK_BYTES)
 

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
 
+from mh_abi import abi
 from mh_emulator.secret import Secret
-from payload import abi
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import secrets
 from dataclasses import dataclass
 from uuid import UUID
 
-from payload import abi
+from mh_abi import abi
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
  * The migration helper's ABI: every number that crosses a border between the helper, the
- * toolchain, the host and the firmware driver. Python reads this file through payload/abi.py,
+ * toolchain, the host and the firmware driver. Python reads this file through mh_abi/abi.py,
  * the assembler takes its constants, offsets and sizes from there, C includes it.
  * All integers are little-endian, all structures have natural alignment and no padding.
  */

@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from mh_abi import abi
 from mh_builder.asm import assemble_text
-from payload import abi
 
 STRUCTURES = sorted(set(re.findall(r"^struct (mh_\w+) \{", abi.HEADER.read_text(), re.MULTILINE)))
 

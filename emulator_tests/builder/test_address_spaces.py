@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import pytest
 
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.paging import GIB
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET, Options
-from mh_emulator.loader import parse_image
 from mh_emulator.parts import PARTS, CpuidResult, Part
-from payload import abi
 
 PAGE = 0x1000
 

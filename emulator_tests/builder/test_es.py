@@ -13,6 +13,8 @@ from sevsnpmeasure.vmsa import SevEsSaveArea
 
 from emulator_tests.command.conftest import ROOT
 from emulator_tests.helper.test_migrate import scenario
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.asm import assemble_text
 from mh_builder.helper import build_helper, helper_objects
 from mh_builder.image.model import Image
@@ -24,13 +26,11 @@ from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options, Start
 from mh_builder.symbols import LinkError
-from mh_emulator import vmsa
+from mh_emulator.cpu import vmsa
+from mh_emulator.cpu.registers import Registers, SystemSegment, Table
 from mh_emulator.host.migration import run
 from mh_emulator.host.ring import HelperRefused
-from mh_emulator.loader import parse_image
 from mh_emulator.parts import NO_LEAF, CpuidResult, Part
-from mh_emulator.registers import Registers, SystemSegment, Table
-from payload import abi
 
 ENTRY = ".text\n.global entry64\nentry64:\n    hlt\n"
 

@@ -6,14 +6,14 @@ import struct
 
 import pytest
 
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.asm import ObjectFile, assemble_text
 from mh_builder.image.model import Image
 from mh_builder.link import link
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import HELPER_VA, Options
 from mh_builder.symbols import LinkError
-from mh_emulator.loader import parse_image
-from payload import abi
 
 ENTRY = ".text\n.global entry64\nentry64:\n    hlt\n"
 

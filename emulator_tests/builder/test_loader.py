@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mh_abi import abi
+from mh_abi.image import ImageError, parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.schemes.space import Options
-from mh_emulator.loader import ImageError, parse_image
-from payload import abi
 
 
 def patched(image: Image, field: str, value: int) -> bytes:

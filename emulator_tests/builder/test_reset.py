@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.output import image_files
 from mh_builder.image.reset import RESET_PAGE, write_reset
 from mh_builder.schemes import LOW, SCHEMES
 from mh_builder.schemes.space import Options, Start
-from mh_emulator.loader import parse_image
 from mh_emulator.peer import hello_tag
 from mh_emulator.secret import Secret
 from mh_qemu.machine import PROGRAM, QemuMachine
-from payload import abi
 
 ROM_BYTES = 64 << 10
 RAM_MIB = 128

@@ -8,15 +8,15 @@ import pytest
 import unicorn
 from unicorn import x86_const as x86
 
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.manifest import manifest
 from mh_builder.image.model import Image
 from mh_builder.schemes import LOW
 from mh_builder.schemes.space import HELPER_VA, Options, Start
-from mh_emulator.loader import parse_image
 from mh_emulator.peer import hello_tag
 from mh_emulator.secret import Secret
-from payload import abi
 
 RAM_BYTES = 128 << 20
 MSR_EFER, EFER = 0xC0000080, 0xD01

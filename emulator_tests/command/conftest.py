@@ -16,7 +16,8 @@ from mh_cli.main import main
 ROOT = Path(__file__).parents[2]
 
 PROJECT = (
-    "build.py", "mh_builder", "mh_cli", "mh_compare", "mh_emulator", "mh_qemu", "ovmf_patches", "payload", "bench",
+    "build.py", "mh_abi", "mh_builder", "mh_cli", "mh_compare", "mh_emulator", "mh_qemu", "ovmf_patches", "payload",
+    "bench",
 )  # fmt: skip
 """What `build.py` needs of the project's folder."""
 

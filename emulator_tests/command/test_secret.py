@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from emulator_tests.command.conftest import Command
-from payload import abi
+from mh_abi import abi
 
 GUEST = "9f0c6f4e-93b6-4c56-8d7e-27a9c1c40a11"
 

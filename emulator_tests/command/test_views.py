@@ -11,10 +11,10 @@ import pytest
 
 from emulator_tests.command.conftest import Command, Outcome
 from emulator_tests.report.build import NX, PAGE, Memory, P, W
+from mh_abi import abi
 from mh_builder.image.elf import write_elf
 from mh_builder.image.model import Image
 from mh_builder.schemes import SCHEMES
-from payload import abi
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from mh_compare.attacks import ATTACKS, FAMILIES
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
 from mh_compare.run import Task
+from mh_emulator.cpu.rdrand import FAULTS
 from mh_emulator.parts import PARTS
-from mh_emulator.rdrand import FAULTS
 
 RESIDENT = set(SCHEMES) - {"isolated"}
 HOST, ES = (start.value for start in Start)

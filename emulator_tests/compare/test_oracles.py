@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from emulator_tests.compare.weakened import weakened
+from mh_abi import abi
 from mh_builder.image.model import Image
 from mh_compare.attacks import ATTACKS
 from mh_compare.outcome import Verdict
-from payload import abi
 
 Status = abi.mh_status
 BLOCKS = abi.MH_PAGE_BYTES // 16

@@ -16,15 +16,14 @@ from typing import Any
 import unicorn
 from unicorn import unicorn_const, x86_const
 
-import payload
+from mh_abi import abi
+from mh_abi.sources import PAYLOAD
 from mh_builder.asm import ObjectFile, RelocationKind, assemble, assemble_text
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import Options
-from payload import abi
 
-PAYLOAD = Path(payload.__file__).parent
 KERNELS = ("aes", "gcm", "gcm_seal", "gcm_vaes", "kdf", "x25519")
 MASK = bytes.fromhex("8f5c2ae1037bd94660b7f21c9ed5483a")
 """The mask of gcm_open where a test gives no other."""

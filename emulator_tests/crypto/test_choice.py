@@ -9,15 +9,16 @@ import pytest
 import unicorn
 from unicorn import unicorn_const, x86_const
 
+from mh_abi import abi
+from mh_abi.image import parse_image
+from mh_abi.sources import PAYLOAD
 from mh_builder.asm import assemble, assemble_text
 from mh_builder.helper import build_helper
 from mh_builder.schemes.space import Options
 from mh_emulator.host.migration import Scenario, run
-from mh_emulator.loader import parse_image
 from mh_emulator.parts import PARTS
-from payload import abi
 
-from .kernels import PAYLOAD, Traced, addresses, relocated
+from .kernels import Traced, addresses, relocated
 
 CODE, STACK, END = 0x1000, 0x8000, 0x1800
 BOTH = abi.MH_FEATURE_AESNI | abi.MH_FEATURE_VAES

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from payload import abi
+from mh_abi import abi
+from mh_abi.sources import PAYLOAD
 
-from .kernels import KERNELS, PAYLOAD, assembled, relocated
+from .kernels import KERNELS, assembled, relocated
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mh_abi.sources import PAYLOAD
 from mh_builder.asm import ObjectFile, assemble_text
 from mh_builder.paging import PAGE_BYTES
 
-from .kernels import PAYLOAD, Emulated, Engine, Native, addresses, relocated
+from .kernels import Emulated, Engine, Native, addresses, relocated
 from .rfc7748 import P, encode
 
 if TYPE_CHECKING:

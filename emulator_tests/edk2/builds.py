@@ -13,6 +13,7 @@ import pytest
 
 from emulator_tests.edk2.conftest import CACHE, Edk2
 from emulator_tests.edk2.edk2_build import build_ovmf, build_tree
+from mh_abi import abi
 from mh_builder.firmware.flash import read_flash
 from mh_builder.firmware.inject import _with_contents, extract
 from mh_builder.helper import build_helper
@@ -20,7 +21,6 @@ from mh_builder.schemes.space import Options
 from mh_cli.main import main
 from mh_qemu.machine import QemuMachine
 from ovmf_patches.sources import SUITES
-from payload import abi
 
 BOOT_SECONDS = 240
 PREBUILT = Path("/usr/share/OVMF/OVMF_CODE.fd")

@@ -9,8 +9,8 @@ import struct
 import subprocess
 from pathlib import Path
 
+from mh_abi import abi
 from ovmf_patches import DRIVER
-from payload import abi
 
 LIBRARIES = Path(__file__).parent / "emulated" / "mdepkg.c"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mh_abi import abi
 from ovmf_patches import DRIVER
-from payload import abi
 
 NATIVE = Path(__file__).parent / "native"
 PARTS = ("Image.c", "PageTable.c", "Sha256.c")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from emulator_tests.edk2.native_driver import NativeDriver
 from emulator_tests.firmware import wrong
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.image.model import Image
 from mh_builder.paging import GIB, PAGE_BYTES
-from mh_emulator.loader import parse_image
-from payload import abi
 
 HOME_SCHEMES = ("alias-gpa", "alias-window", "alias-window-high", "regions")
 

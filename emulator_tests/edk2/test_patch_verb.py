@@ -12,10 +12,10 @@ import pytest
 
 from emulator_tests.command.conftest import Command
 from emulator_tests.edk2.conftest import MARK, Edk2, series_of
+from mh_abi import abi
 from mh_builder.edk2.driver import HOME
 from mh_builder.edk2.series import contents_id
 from mh_builder.image.model import Image
-from payload import abi
 
 
 def contents(root: Path) -> dict[str, bytes]:

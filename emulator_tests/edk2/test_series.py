@@ -12,11 +12,11 @@ from uuid import UUID
 import pytest
 
 from emulator_tests.edk2.conftest import Edk2, series_of
+from mh_abi import abi
 from mh_builder.edk2.driver import HOME, driver_files
 from mh_builder.edk2.series import Series, all_series, contents_id
 from mh_builder.helper import build_helper
 from mh_builder.schemes.space import Options
-from payload import abi
 
 SERIES = {series.release: series for series in all_series()}
 

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from pathlib import Path
 from typing import NamedTuple
 
 from emulator_tests.firmware import liars, wrong
 from emulator_tests.firmware.loaders import LOADERS
 from emulator_tests.firmware.machine import OTHER_VOLUME, Booted, small_image, volume
+from mh_abi import abi
+from mh_abi.image import HelperImage
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
 from mh_emulator.kvm.vm import Vm
-from mh_emulator.loader import HelperImage
 from mh_emulator.uefi.firmware import FREE_MEMORY
-from payload import abi
 
-PAGE = Path(abi.HEADER).parents[1] / "docs" / "security.md"
+PAGE = abi.HEADER.parents[1] / "docs" / "security.md"
 BEGIN, END = "<!-- what each loader checks: begin -->", "<!-- what each loader checks: end -->"
 
 DEVICE_ERROR = 1 << 63 | 7

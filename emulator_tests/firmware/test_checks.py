@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from emulator_tests.firmware.checks import Check, carrying, checks, documented, regions, row, table, verdict
 from emulator_tests.firmware.loaders import LOADERS
-from payload import abi
+from mh_abi import abi
 
 CHECKS = checks()
 

@@ -14,11 +14,11 @@ from emulator_tests.command.conftest import Command
 from emulator_tests.command.test_readme import BLOCKS
 from emulator_tests.firmware.conftest import Find
 from emulator_tests.firmware.small import shrink
+from mh_abi import abi
 from mh_builder.firmware.changes import changes
 from mh_builder.firmware.driver import build_loader
 from mh_builder.firmware.inject import extract, inject
 from mh_builder.image.model import Image
-from payload import abi
 
 FOOTER = UUID("96b582de-1fb2-45f7-baea-a366c55a082d")
 

@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 
 from emulator_tests.firmware.machine import Booted, small_image
+from mh_abi import abi
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
 from mh_emulator.uefi.loaded import loaded
 from mh_emulator.uefi.memory import Descriptor, MemoryType
-from payload import abi
 
 SCHEMES = ["alias-gpa", "alias-window", "regions"]
 PUBLISHED = UUID(abi.MH_PUBLISHED_GUID)

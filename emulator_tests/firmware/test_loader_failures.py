@@ -10,10 +10,10 @@ from emulator_tests.firmware import wrong
 from emulator_tests.firmware.checks import DEVICE_ERROR
 from emulator_tests.firmware.liars import HidesSev
 from emulator_tests.firmware.machine import Booted, small_image
+from mh_abi import abi
+from mh_abi.image import HelperImage
 from mh_builder.paging import GIB, PAGE_BYTES
-from mh_emulator.loader import HelperImage
 from mh_emulator.uefi.loaded import loaded
-from payload import abi
 
 STEP = abi.mh_load_step
 

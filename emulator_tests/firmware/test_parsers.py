@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from emulator_tests.firmware.conftest import Find
-from payload import abi
+from mh_abi import abi
 
 SCRIPTS = Path(sys.executable).parent
 

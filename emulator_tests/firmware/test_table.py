@@ -9,8 +9,8 @@ from uuid import UUID
 from emulator_tests.command.conftest import Command
 from emulator_tests.firmware.conftest import Find
 from emulator_tests.firmware.small import patched
+from mh_abi import abi
 from mh_builder.firmware.table import read_table
-from payload import abi
 
 
 def test_json_names_every_entry_and_area(injected: Find, command: Command) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
-from payload import abi
 
 Wrong = Callable[[Any], int]
 """A value that a field must not have, made from the sound structure."""

@@ -9,21 +9,21 @@ from dataclasses import dataclass, replace
 import pytest
 
 from emulator_tests.helper.oracle import overheard
+from mh_abi import abi
+from mh_abi.image import HelperImage, parse_image
 from mh_builder.image.model import Image
-from mh_emulator.exits import Reason
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import Request, Ring, Sealed
 from mh_emulator.host.session import Batch, begin, greet
 from mh_emulator.kvm import Vcpu
-from mh_emulator.loader import HelperImage, parse_image
+from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import PARTS, Part
 from mh_emulator.peer import Peer, SessionKeys, StreamKeys
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
-from payload import abi
 
 PAGES = 6
 SECRET = Secret(key=bytes(range(100, 132)), guest=bytes(range(200, 216)))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mh_emulator.eventinj import EventInjection
-from mh_emulator.exits import Exit, Reason
+from mh_abi import abi
+from mh_emulator.cpu.eventinj import EventInjection
 from mh_emulator.host.machine import Machine
+from mh_emulator.host.watchdog import limited
 from mh_emulator.kvm import Vcpu
-from mh_emulator.watchdog import limited
-from payload import abi
+from mh_emulator.kvm.exits import Exit, Reason
 
 PAGE = abi.MH_PAGE_BYTES
 SECONDS = 20.0

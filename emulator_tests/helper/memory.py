@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from mh_abi import abi
 from mh_builder.image.model import Image, vcpu_section
 from mh_builder.schemes.space import HELPER_VA
 from mh_emulator.host.machine import Machine
-from payload import abi
 
 PAGE = abi.MH_PAGE_BYTES
 WORD = 8

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from mh_abi import abi
 from mh_builder.image.model import Image
 from mh_builder.schemes.space import HELPER_VA
 from mh_emulator.host.machine import Machine
 from mh_emulator.peer import SessionKeys, session_keys
 from mh_emulator.secret import Secret
-from payload import abi
 
 Helper = tuple[Image, Machine]
 

@@ -7,16 +7,16 @@ from functools import cache
 
 from emulator_tests.helper.conftest import PAGES, SECRET, Side, contents_of, launched
 from emulator_tests.helper.oracle import Helper, overheard
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.schemes.space import Options
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.ring import Ring, Sealed
 from mh_emulator.host.session import begin, greet, join
-from mh_emulator.loader import parse_image
 from mh_emulator.parts import PARTS
 from mh_emulator.peer import SessionKeys, StreamKeys
-from payload import abi
 
 RINGS = 3
 Op = abi.mh_op

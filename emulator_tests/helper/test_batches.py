@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from emulator_tests.helper.conftest import PAGES, Pair, PairMaker, Status, is_over
+from mh_abi import abi
 from mh_emulator.host.ring import Result, Ring, Sealed
 from mh_emulator.host.session import Batch, export_batch, finish, import_batch, runs
-from payload import abi
 
 PAGE = abi.MH_PAGE_BYTES
 Kind = abi.mh_kind

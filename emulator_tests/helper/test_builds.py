@@ -21,6 +21,8 @@ from emulator_tests.helper.conftest import (
 )
 from emulator_tests.helper.oracle import overheard
 from emulator_tests.helper.test_handover import started
+from mh_abi import abi
+from mh_abi.image import HelperImage, parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.paging import MIB
@@ -30,13 +32,11 @@ from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused
 from mh_emulator.host.session import Batch, begin, connect_all, end_epoch, export_batch, finish, greet, import_batch
-from mh_emulator.loader import HelperImage, parse_image
 from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import PARTS
 from mh_emulator.peer import SessionKeys
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
-from payload import abi
 
 PAGE = abi.MH_PAGE_BYTES
 Role = abi.mh_role

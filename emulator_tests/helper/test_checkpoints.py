@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from emulator_tests.helper.conftest import SECRET, Pair, Status
 from emulator_tests.helper.events import Checkpoint, inject_at, reach
+from mh_abi import abi
 from mh_builder.image.model import Image
-from mh_emulator.eventinj import EventInjection, Kind
-from mh_emulator.exits import Exit, Reason
+from mh_emulator.cpu.eventinj import EventInjection, Kind
 from mh_emulator.host.session import Batch
-from payload import abi
+from mh_emulator.kvm.exits import Exit, Reason
 
 NMI = EventInjection(Kind.NMI)
 

@@ -14,11 +14,11 @@ import pytest
 from emulator_tests.helper.conftest import PAGES, SECRET, Op, Side, Status, contents_of, facing, launched
 from emulator_tests.helper.memory import registers, working_memory
 from emulator_tests.helper.rings import image_of
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_emulator.host.ring import Lane, Sealed
-from mh_emulator.loader import parse_image
 from mh_emulator.parts import PARTS
 from mh_emulator.peer import Peer, StreamKeys
-from payload import abi
 
 IMAGE = image_of(1)
 PAGE = abi.MH_PAGE_BYTES

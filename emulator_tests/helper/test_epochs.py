@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from emulator_tests.helper.conftest import PAGES, Pair, PairMaker, Status, facing
+from mh_abi import abi
 from mh_emulator.host.ring import HelperRefused, Request, Sealed
 from mh_emulator.host.session import abort, connect, end_epoch, finish
-from payload import abi
 
 Op = abi.mh_op
 Kind = abi.mh_kind

@@ -14,15 +14,15 @@ import pytest
 from emulator_tests.helper.conftest import PAGES, SECRET, Pair, Side, Status, contents_of, launched, started
 from emulator_tests.helper.events import Checkpoint, Difference, inject_at, reach, restart
 from emulator_tests.helper.rings import image_of
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.image.model import Image
-from mh_emulator.eventinj import EventInjection, Kind
-from mh_emulator.exits import Exit, Reason
+from mh_emulator.cpu.eventinj import EventInjection, Kind
 from mh_emulator.host.ring import Lane, Request
 from mh_emulator.host.session import Batch, greet
-from mh_emulator.loader import parse_image
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.parts import PARTS
 from mh_emulator.peer import Peer, StreamKeys
-from payload import abi
 
 Op = abi.mh_op
 State = abi.mh_ring_state

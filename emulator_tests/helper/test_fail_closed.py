@@ -6,9 +6,9 @@ import pytest
 
 from emulator_tests.helper.conftest import Op, Pair, Status
 from emulator_tests.helper.rings import RINGS, Rings, connected
+from mh_abi import abi
 from mh_emulator.host.ring import HelperRefused, Lane, Request, Sealed
 from mh_emulator.host.session import Batch, abort, connect, export_batch, finish, import_batch
-from payload import abi
 
 PAGE = abi.MH_PAGE_BYTES
 

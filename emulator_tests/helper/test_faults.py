@@ -9,10 +9,10 @@ import pytest
 
 from emulator_tests.helper.conftest import Pair, PairMaker, at_work
 from emulator_tests.helper.test_secrets import private_memory
+from mh_abi import abi
 from mh_builder.image.model import Image
 from mh_builder.schemes.space import HELPER_VA, RAM_VA
 from mh_emulator.host.ring import HelperStopped, Request
-from payload import abi
 
 FAULT = abi.mh_ring_state.MH_RING_FAULT
 PAGE_FAULT, GENERAL_PROTECTION, INVALID_OPCODE = 14, 13, 6

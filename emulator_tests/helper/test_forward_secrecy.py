@@ -11,11 +11,11 @@ from emulator_tests.helper.memory import found, session_key, working_memory
 from emulator_tests.helper.oracle import overheard, scalar_of
 from emulator_tests.helper.rings import RINGS, helper_of, image_of, machine_of, sides_of, start
 from emulator_tests.helper.test_vcpus import restarted
+from mh_abi import abi
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.ring import HelperStopped
 from mh_emulator.host.session import begin, finish_all, greet, join
 from mh_emulator.peer import SessionKeys, session_keys
-from payload import abi
 
 IMAGE = image_of(RINGS)
 NO_KEY = bytes(abi.MH_KEY_BYTES)

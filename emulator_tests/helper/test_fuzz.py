@@ -11,13 +11,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from emulator_tests.helper.conftest import PAGES, SECRET, Side, contents_of, launched, started
 from emulator_tests.helper.oracle import overheard
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.schemes.space import Options
 from mh_emulator.host.ring import HelperStopped, Request, Sealed
 from mh_emulator.host.session import begin, greet
-from mh_emulator.loader import parse_image
 from mh_emulator.parts import PARTS
-from payload import abi
 
 PAGE = abi.MH_PAGE_BYTES
 Op = abi.mh_op

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from emulator_tests.helper.rings import connected
+from mh_abi import abi
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.ring import Lane, Request, Ring, Sealed
 from mh_emulator.host.session import Batch, connect_all
-from payload import abi
 
 RINGS = 2
 PAGES = 6

@@ -10,10 +10,11 @@ import pytest
 
 from emulator_tests.helper.conftest import DRAM_BYTES, PAGES, SECRET
 from emulator_tests.helper.test_migrate import loaded, scenario
+from mh_abi import abi
+from mh_abi.image import HelperImage
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import Start
-from mh_emulator.exits import Reason
 from mh_emulator.guest.worker import Worker
 from mh_emulator.host import handover
 from mh_emulator.host.handover import HandoverError, Region
@@ -21,11 +22,10 @@ from mh_emulator.host.machine import Machine, Slot
 from mh_emulator.host.migration import POLICY, POLICY_ES, run
 from mh_emulator.host.placement import place
 from mh_emulator.host.ring import HelperStopped
-from mh_emulator.loader import HelperImage
+from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import GuestOwner, OwnerRefuses
 from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
-from payload import abi
 
 G = 1 << 30
 

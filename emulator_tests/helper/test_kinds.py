@@ -6,9 +6,9 @@ import pytest
 
 from emulator_tests.helper.conftest import Pair, PairMaker, Status, is_over
 from emulator_tests.helper.rings import connected
+from mh_abi import abi
 from mh_emulator.host.ring import Request, Sealed
 from mh_emulator.host.session import Batch, export_batch, finish, import_batch, share
-from payload import abi
 
 Op = abi.mh_op
 PAGE = abi.MH_PAGE_BYTES

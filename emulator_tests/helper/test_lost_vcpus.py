@@ -12,13 +12,13 @@ from emulator_tests.helper.conftest import PAGES, SECRET, Op, Side, Status, cont
 from emulator_tests.helper.memory import session_key
 from emulator_tests.helper.rings import RINGS, image_of, machine_of, sides_of
 from emulator_tests.helper.test_vcpus import restarted
-from mh_emulator.exits import Reason
+from mh_abi import abi
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import begin, greet, join
 from mh_emulator.kvm import Vcpu
+from mh_emulator.kvm.exits import Reason
 from mh_emulator.peer import Peer, SessionKeys
-from payload import abi
 
 IMAGE = image_of(RINGS)
 NO_KEY = bytes(abi.MH_KEY_BYTES)

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from emulator_tests.helper.conftest import PAGES, launched
+from mh_abi.image import HelperImage, ImageError, parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.image.vmsa import write_vmsa
@@ -18,7 +19,6 @@ from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import Scenario, run
 from mh_emulator.host.placement import PlacementError, place
 from mh_emulator.host.topology import FOUR_GIB
-from mh_emulator.loader import HelperImage, ImageError, parse_image
 from mh_emulator.parts import PARTS
 
 

@@ -8,8 +8,8 @@ import pytest
 from cryptography.exceptions import InvalidTag
 
 from emulator_tests.helper.conftest import Pair, PairMaker, Status
+from mh_abi import abi
 from mh_emulator.host.ring import Sealed
-from payload import abi
 
 
 def test_packets_open_with_cryptography(scheme: str, make_pair: PairMaker) -> None:

@@ -8,11 +8,11 @@ import pytest
 
 from emulator_tests.helper.conftest import Op, Pair, Side, Status, lonely
 from emulator_tests.helper.oracle import scalar_of
+from mh_abi import abi
 from mh_builder.image.model import Image
+from mh_emulator.cpu.rdrand import FAULTS
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import abort, greet
-from mh_emulator.rdrand import FAULTS
-from payload import abi
 
 DEAD = ["stuck", "zero", "fails"]
 

@@ -15,11 +15,11 @@ from emulator_tests.helper.conftest import (
     is_over,
     lonely,
 )
+from mh_abi import abi
 from mh_builder.image.model import Image
 from mh_emulator.host.ring import HelperRefused, HelperStopped, Request, Sealed
 from mh_emulator.host.session import begin, greet
 from mh_emulator.peer import Peer, StreamKeys
-from payload import abi
 
 Op = abi.mh_op
 Role = abi.mh_role

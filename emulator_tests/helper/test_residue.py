@@ -9,23 +9,23 @@ from functools import cache
 import pytest
 
 from emulator_tests.helper.conftest import SECRET, boot_contents
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.image.vmsa import write_vmsa
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import HELPER_VA, Options, Start
-from mh_emulator.dram import BLOCK_BYTES
-from mh_emulator.exits import Reason
+from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY, POLICY_ES
 from mh_emulator.host.placement import place
 from mh_emulator.host.ring import Lane, Sealed
 from mh_emulator.host.session import Batch, connect, end_epoch, finish
-from mh_emulator.loader import parse_image
+from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
-from payload import abi
 
 PAGE = abi.MH_PAGE_BYTES
 PAGES = 8

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from emulator_tests.helper.conftest import SECRET, Pair, Side, Status, at_work
+from mh_abi import abi
 from mh_emulator.host.ring import HelperStopped, Request
-from payload import abi
 
 PAGE = abi.MH_PAGE_BYTES
 

@@ -8,10 +8,10 @@ import pytest
 
 from emulator_tests.helper.conftest import SECRET, Pair, Side, Status
 from emulator_tests.helper.rings import connected, start
+from mh_abi import abi
 from mh_emulator.host.ring import Request, Sealed
 from mh_emulator.host.session import Batch, export_batch
 from mh_emulator.peer import Peer
-from payload import abi
 
 Op = abi.mh_op
 TAIL = abi.mh_ring.fields["tail"].offset

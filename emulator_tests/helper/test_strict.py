@@ -8,6 +8,8 @@ from functools import cache
 import pytest
 
 from emulator_tests.helper.conftest import PAGES, Side, boot_contents, contents_of
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.schemes import SCHEMES
@@ -28,12 +30,10 @@ from mh_emulator.host.session import (
     import_batch,
     join,
 )
-from mh_emulator.loader import parse_image
 from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
-from payload import abi
 
 Op = abi.mh_op
 Role = abi.mh_role

@@ -10,6 +10,8 @@ import pytest
 from emulator_tests.helper.conftest import PAGES, SECRET, Status, at_work
 from emulator_tests.helper.oracle import private_bytes
 from emulator_tests.helper.rings import RINGS, Rings, bulk, connected, image_of, machine_of, sides_of, start
+from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import vcpu_section
 from mh_builder.schemes.space import LayoutError, Options
@@ -19,10 +21,8 @@ from mh_emulator.host.migration import Scenario
 from mh_emulator.host.ring import HelperRefused, HelperStopped, Request, Ring, Sealed
 from mh_emulator.host.session import begin, connect, end_epoch, finish, finish_all, greet, join
 from mh_emulator.kvm import Vcpu
-from mh_emulator.loader import parse_image
 from mh_emulator.parts import PARTS
 from mh_emulator.peer import Peer
-from payload import abi
 
 Op = abi.mh_op
 Kind = abi.mh_kind

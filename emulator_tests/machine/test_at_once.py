@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from emulator_tests.machine.guests import HANDLERS, HEAP, STACK, TEXT, Guest, assemble, run_to_halt
+from mh_emulator.cpu.locked import AF, CF, OF, PF, SF, ZF, NotEmulatedError, flags_of_comparison
+from mh_emulator.cpu.mmu import PF_PRESENT, PF_WRITE, VECTOR_PF
+from mh_emulator.host.watchdog import limited
 from mh_emulator.kvm import Vcpu
-from mh_emulator.locked import AF, CF, OF, PF, SF, ZF, NotEmulatedError, flags_of_comparison
-from mh_emulator.mmu import PF_PRESENT, PF_WRITE, VECTOR_PF
-from mh_emulator.watchdog import limited
 
 SECOND = TEXT + 0x800
 

@@ -14,9 +14,9 @@ from emulator_tests.machine.guests import (
     caught,
     run_to_halt,
 )
-from mh_emulator.exits import Reason
+from mh_emulator.cpu.registers import CR4_OSXSAVE, EFER_NXE
 from mh_emulator.kvm import Vcpu
-from mh_emulator.registers import CR4_OSXSAVE, EFER_NXE
+from mh_emulator.kvm.exits import Reason
 
 
 def cpuid(vcpu: Vcpu, leaf: int, subleaf: int = 0) -> tuple[int, int, int, int]:

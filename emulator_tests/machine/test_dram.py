@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from mh_emulator.dram import Dram, DramFullError, UnknownAsidError
-from mh_emulator.memory import UserMemory
+from mh_emulator.dram.dram import Dram, DramFullError, UnknownAsidError
+from mh_emulator.dram.process import UserMemory
 from mh_emulator.parts import PARTS
 
 PAGE = 0x1000

@@ -30,12 +30,12 @@ from emulator_tests.machine.guests import (
     Guest,
     gate,
 )
-from mh_emulator.dram import Dram, DramFullError
-from mh_emulator.eventinj import EventInjection, Kind
-from mh_emulator.exceptions import WITH_ERROR_CODE
-from mh_emulator.exits import Exit, Reason
+from mh_emulator.cpu.eventinj import EventInjection, Kind
+from mh_emulator.cpu.exceptions import WITH_ERROR_CODE
+from mh_emulator.cpu.registers import RFLAGS_IF, Registers, Table
+from mh_emulator.dram.dram import Dram, DramFullError
 from mh_emulator.kvm import Vcpu
-from mh_emulator.registers import RFLAGS_IF, Registers, Table
+from mh_emulator.kvm.exits import Exit, Reason
 
 INTR, NMI, EXCEPTION, SOFTWARE = Kind.INTR, Kind.NMI, Kind.EXCEPTION, Kind.SOFTWARE
 COUNTING = "again: inc rax\n jmp again"

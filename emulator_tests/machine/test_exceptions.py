@@ -28,8 +28,8 @@ from emulator_tests.machine.guests import (
     gate,
     run_to_halt,
 )
-from mh_emulator.exits import Reason
-from mh_emulator.registers import RFLAGS_IF, RFLAGS_TF, SystemSegment, Table
+from mh_emulator.cpu.registers import RFLAGS_IF, RFLAGS_TF, SystemSegment, Table
+from mh_emulator.kvm.exits import Reason
 
 HOLE = 0x9_0000
 

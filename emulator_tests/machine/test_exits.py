@@ -17,8 +17,8 @@ from emulator_tests.machine.guests import (
     gprs,
     run_to_halt,
 )
-from mh_emulator.exits import Exit, Reason
-from mh_emulator.mmu import GuestFault, NoSlotError
+from mh_emulator.cpu.mmu import GuestFault, NoSlotError
+from mh_emulator.kvm.exits import Exit, Reason
 
 MMIO = 0xA000_0000
 

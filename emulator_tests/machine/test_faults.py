@@ -30,7 +30,7 @@ from emulator_tests.machine.guests import (
     gate,
     run_to_halt,
 )
-from mh_emulator.registers import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE, RFLAGS_AC, Registers
+from mh_emulator.cpu.registers import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE, RFLAGS_AC, Registers
 
 HOLE = 0x9_0000
 PRESENT, WRITE, USER, RESERVED, FETCH = 1, 2, 4, 8, 16

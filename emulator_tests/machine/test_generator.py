@@ -20,12 +20,12 @@ from emulator_tests.machine.guests import (
     caught,
     run_to_halt,
 )
-from mh_emulator.exits import Exit, Reason
-from mh_emulator.intercepts import Code
+from mh_emulator.cpu.intercepts import Code
+from mh_emulator.cpu.locked import AF, CF, OF, PF, SF, ZF
+from mh_emulator.cpu.rdrand import FAULTS
+from mh_emulator.cpu.registers import CR4_TSD, Registers
 from mh_emulator.kvm import Vcpu
-from mh_emulator.locked import AF, CF, OF, PF, SF, ZF
-from mh_emulator.rdrand import FAULTS
-from mh_emulator.registers import CR4_TSD, Registers
+from mh_emulator.kvm.exits import Exit, Reason
 
 ALL = (1 << 64) - 1
 FLAGS = CF | PF | AF | ZF | SF | OF

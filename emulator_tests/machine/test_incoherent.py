@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from emulator_tests.machine.guests import Guest, run_to_halt
-from mh_emulator.dram import Dram
-from mh_emulator.incoherent import IncoherentDram
+from mh_emulator.dram.dram import Dram
+from mh_emulator.dram.incoherent import IncoherentDram
 from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 

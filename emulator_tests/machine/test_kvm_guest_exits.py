@@ -10,8 +10,8 @@ import errno
 import pytest
 
 from emulator_tests.machine.guests import HEAP, PAGE, TEXT, USER_TEXT, Guest, assemble, caught, gprs, run_to_halt
-from mh_emulator.exits import Exit, Reason
 from mh_emulator.kvm import KvmError, Vcpu
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.hypercalls import EINVAL, ENOSYS, EPERM, MAP_GPA_RANGE, MAP_GPA_RANGE_ENCRYPTED
 from mh_emulator.kvm.msrs import EXIT_FILTER, EXIT_UNKNOWN
 

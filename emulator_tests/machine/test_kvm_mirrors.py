@@ -25,13 +25,13 @@ from emulator_tests.machine.guests import (
     machine,
     run_to_halt,
 )
-from mh_emulator.exits import Exit, Reason
+from mh_emulator.cpu.registers import Registers
 from mh_emulator.kvm import Vm
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 from mh_emulator.psp.command import GuestState
 from mh_emulator.psp.packet import Packet
-from mh_emulator.registers import Registers
 
 COMMANDS: dict[str, Callable[[Vm, Platform], object]] = {
     "KVM_SEV_LAUNCH_START": lambda vm, _platform: vm.sev_launch_start(0),

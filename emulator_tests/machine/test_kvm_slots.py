@@ -18,7 +18,7 @@ from emulator_tests.machine.guests import (
     machine,
     run_to_halt,
 )
-from mh_emulator.exits import Exit, Reason
+from mh_emulator.kvm.exits import Exit, Reason
 
 SET_REGION = "KVM_SET_USER_MEMORY_REGION"
 

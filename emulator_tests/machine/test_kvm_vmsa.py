@@ -11,13 +11,13 @@ import pytest
 
 from emulator_tests.machine.guests import HEAP, MEMORY, PAGE, TEXT, Guest, fails, machine
 from mh_builder.save_area import OFFSETS
-from mh_emulator import vmsa
-from mh_emulator.exits import Exit, Reason
+from mh_emulator.cpu import vmsa
+from mh_emulator.cpu.registers import X87, Registers
 from mh_emulator.kvm import EsVcpu, KvmError, Vm, VmType
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.owner import GuestOwner, OwnerRefuses
 from mh_emulator.platform import Platform
 from mh_emulator.psp.policy import Policy
-from mh_emulator.registers import X87, Registers
 
 UPDATE_VMSA = "KVM_SEV_LAUNCH_UPDATE_VMSA"
 COUNTING = "again: inc rax\n jmp again"

@@ -18,9 +18,9 @@ from emulator_tests.machine.guests import (
     gate,
     run_to_halt,
 )
-from mh_emulator.eventinj import EventInjection, Kind
-from mh_emulator.exits import Exit, Reason
-from mh_emulator.registers import X87, Registers
+from mh_emulator.cpu.eventinj import EventInjection, Kind
+from mh_emulator.cpu.registers import X87, Registers
+from mh_emulator.kvm.exits import Exit, Reason
 
 VALUE = 0x1122_3344_5566_7788
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
 
-from mh_emulator.dram import Dram
+from mh_emulator.dram.dram import Dram
 from mh_emulator.parts import PARTS
 from mh_emulator.psp import amd
 from mh_emulator.psp.command import GuestState

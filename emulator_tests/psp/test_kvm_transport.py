@@ -9,8 +9,8 @@ import pytest
 
 from emulator_tests.machine.guests import fails, machine
 from emulator_tests.psp.rig import DATA, PAGE, packet, receiver, session
+from mh_emulator.dram.process import UserMemory
 from mh_emulator.kvm import KvmError, Vm
-from mh_emulator.memory import UserMemory
 from mh_emulator.platform import Platform
 from mh_emulator.psp.command import GuestState
 from mh_emulator.psp.identity import PlatformCertificates

@@ -28,7 +28,7 @@ from emulator_tests.psp.rig import (
     status,
 )
 from emulator_tests.psp.spec import COMMANDS, Model, expected, nothing
-from mh_emulator.dram import Dram
+from mh_emulator.dram.dram import Dram
 from mh_emulator.parts import PARTS
 from mh_emulator.psp.command import PlatformState
 from mh_emulator.psp.firmware import Firmware

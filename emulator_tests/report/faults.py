@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from emulator_tests.report.build import NX, PAGE, P, U, W
+from mh_abi.image import parse_image
 from mh_builder.image.model import Image
 from mh_builder.paging import ADDRESS_FIELD, ENTRY_BYTES, LARGE, table_index
 from mh_builder.schemes.space import HELPER_VA, RAM_VA, SHARED_OFFSET
-from mh_emulator.loader import parse_image
 
 C_BIT = 51
 C = 1 << C_BIT

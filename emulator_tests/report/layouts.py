@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from mh_abi.image import parse_image
 from mh_builder.image.model import Image
 from mh_builder.paging import Geometry
 from mh_builder.report.image import image_layout
 from mh_builder.report.layout import Layout
-from mh_emulator.loader import parse_image
 
 MILAN = Geometry(48, 51)
 

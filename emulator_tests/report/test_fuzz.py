@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mh_abi import abi
+from mh_abi.image import ImageError
 from mh_builder.image.elf import write_elf
 from mh_builder.image.model import Image
 from mh_builder.report.audit import audit
@@ -21,8 +23,6 @@ from mh_builder.report.svg import draw
 from mh_builder.report.trace import BadAddressError, reaching_gpa, route
 from mh_cli.errors import UsageError
 from mh_cli.source import add_memory, read_layout
-from mh_emulator.loader import ImageError
-from payload import abi
 
 EXPECTED = (DumpError, ImageError, UsageError, NoPictureError, BadAddressError)
 WORDS = st.one_of(

@@ -8,10 +8,10 @@ import struct
 from pathlib import Path
 from uuid import UUID
 
+from mh_abi import abi
 from mh_builder.edk2.tree import TreeError
 from mh_builder.firmware.inject import firmware_entry
 from ovmf_patches import DRIVER
-from payload import abi
 
 HOME = "OvmfPkg/MigrationHelperDxe"
 """The folder, from the top of the tree."""

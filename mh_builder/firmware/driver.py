@@ -9,14 +9,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
+from mh_abi import abi
+from mh_abi.sources import PAYLOAD
 from mh_builder.asm import ObjectFile, RelocationKind, assemble
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.symbols import LinkError, MergedSection, merge
-from payload import abi
 
-SOURCES = Path(abi.HEADER).parent / "loader"
+SOURCES = PAYLOAD / "loader"
 ENTRY = "loader_entry"
 
 _FILE_ALIGN = 0x200

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from uuid import UUID
 
-from payload import abi
+from mh_abi import abi
 
 FFS2 = UUID("8c8ce578-8a3d-4f1c-9935-896185c32dd3")
 FFS3 = UUID("5473c07a-3dcb-4dca-bd6f-1e9689e7349a")

@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from uuid import UUID
 
+from mh_abi import abi
 from mh_builder.firmware import guids
 from mh_builder.firmware.bridge import with_entry
 from mh_builder.firmware.compressed import compress
@@ -39,7 +40,6 @@ from mh_builder.firmware.volume import (
     file_header,
     read_files,
 )
-from payload import abi
 
 _OWN_FILES = (guids.LOADER_FILE, guids.IMAGE_FILE)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from mh_abi.sources import PAYLOAD
 from mh_builder.asm import assemble
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA
-from payload import abi
 
 RESET_PAGE = (4 << 30) - PAGE_BYTES
 """GPA of the page whose last 16 bytes are the reset vector (APM volume 2, section 14.1.3)."""
 
-_SOURCE = Path(abi.HEADER).parent / "reset" / "reset.s"
+_SOURCE = PAYLOAD / "reset" / "reset.s"
 
 
 def has_reset(image: Image) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mh_abi import abi
 from mh_builder.image.model import PlacedSection, vcpu_section
 from mh_builder.link import FAULT_STACK_BYTES, GUARD_BYTES, STACK_BYTES
 from mh_builder.paging import GIB, PAGE_BYTES, Geometry
@@ -12,7 +13,6 @@ from mh_builder.report.layout import Backing, Layout, Plan
 from mh_builder.report.memory import PhysicalMemory, Piece
 from mh_builder.report.reader import Reading, read_tables
 from mh_builder.schemes.space import HELPER_VA, HOME_LIMIT, Range
-from payload import abi
 
 _NAMES = {
     abi.mh_scheme.MH_SCHEME_ALIAS_GPA.value: "alias-gpa",

@@ -11,8 +11,8 @@ RAM without a GPA (unplugged virtio-mem) cannot be named.
 
 from __future__ import annotations
 
+from mh_abi import abi
 from mh_builder.schemes.space import AddressSpace, LayoutError, Options, checked
-from payload import abi
 
 
 def space(options: Options, memory_bytes: int) -> AddressSpace:

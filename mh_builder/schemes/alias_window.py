@@ -8,9 +8,9 @@ the helper lies. RAM without a GPA has a `ram_addr`, so it can be moved.
 
 from __future__ import annotations
 
+from mh_abi import abi
 from mh_builder.paging import GIB
 from mh_builder.schemes.space import AddressSpace, LayoutError, Options, checked
-from payload import abi
 
 
 def space_at_4g(options: Options, memory_bytes: int) -> AddressSpace:

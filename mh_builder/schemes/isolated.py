@@ -7,8 +7,8 @@ processor's business (LAUNCH_UPDATE_DATA on the owner with mirror-private pages)
 
 from __future__ import annotations
 
+from mh_abi import abi
 from mh_builder.schemes.space import HIGH_BASE, AddressSpace, Options, checked
-from payload import abi
 
 
 def space(options: Options, memory_bytes: int) -> AddressSpace:

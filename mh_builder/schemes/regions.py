@@ -7,8 +7,8 @@ hostile host would leave the helper's pages in it. The mirror address may be cha
 
 from __future__ import annotations
 
+from mh_abi import abi
 from mh_builder.schemes.space import HIGH_BASE, AddressSpace, Options, checked
-from payload import abi
 
 
 def space(options: Options, memory_bytes: int) -> AddressSpace:

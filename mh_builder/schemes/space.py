@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from mh_abi import abi
 from mh_builder.paging import GIB, KIB, MIB, PAGE_BYTES, TIB, Origin, Span
-from payload import abi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

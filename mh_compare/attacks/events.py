@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+from mh_abi import abi
 from mh_compare.arena import Arena, Side, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.outcome import INSTRUCTIONS, Outcome, Verdict, by_exit, detected, harmless, succeeds
 from mh_compare.stored import variables
-from mh_emulator.eventinj import EventInjection, Kind
-from mh_emulator.exits import Reason
+from mh_emulator.cpu.eventinj import EventInjection, Kind
+from mh_emulator.kvm.exits import Reason
 from mh_emulator.peer import SessionKeys
-from payload import abi
 
 _EVENTS = (
     EventInjection(Kind.INTR, 14),

@@ -10,6 +10,7 @@ from mh_compare.arena import TRANSPORT_KEY, Arena
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import assemble
 from mh_compare.outcome import INSTRUCTIONS, Outcome, harmless, succeeds
+from mh_emulator.cpu.registers import Registers
 from mh_emulator.psp.build import CONTEXT_DATA
 from mh_emulator.psp.certificate import Certificate, Usage, make_certificate
 from mh_emulator.psp.crypto import private_key, shared_secret
@@ -18,7 +19,6 @@ from mh_emulator.psp.packet import unseal
 from mh_emulator.psp.policy import Policy
 from mh_emulator.psp.session import unwrap_session
 from mh_emulator.psp.transport import Receiver
-from mh_emulator.registers import Registers
 
 _VICTIM, _LOOT = 1 * GIB, 2 * GIB
 

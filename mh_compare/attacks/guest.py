@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from mh_abi import abi
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
 from mh_compare.arena import TRANSPORT_KEY, Arena, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import DATA, GuestOs, assemble
 from mh_compare.outcome import Outcome, harmless, succeeds
 from mh_emulator.host.machine import Machine
-from payload import abi
 
 _MARK = b"\xbd\xc0\xde" + bytes(5)
 

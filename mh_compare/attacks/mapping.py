@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
 from mh_compare.arena import (
@@ -20,12 +21,11 @@ from mh_compare.arena import (
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import DATA, GuestOs, assemble
 from mh_compare.outcome import INSTRUCTIONS, Outcome, by_status, harmless, succeeds
+from mh_emulator.dram.process import UserMemory
 from mh_emulator.host.consent import MIGRATION_READY, MSR_KVM_MIGRATION_CONTROL
 from mh_emulator.host.machine import Machine, Slot
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import connect
-from mh_emulator.memory import UserMemory
-from payload import abi
 
 _NO_RMP = "Which page is behind a guest-physical address is up to the host in SEV and SEV-ES; in SNP the RMP decides."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mh_abi import abi
 from mh_builder.paging import ENTRY_BYTES, PAGE_BYTES, table_index
 from mh_builder.schemes.space import RAM_VA
 from mh_compare.arena import TRANSPORT_KEY, Arena, export_entry
@@ -9,9 +10,8 @@ from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import blocks_of, nonce_reuse, xor
 from mh_compare.outcome import Ended, Outcome, harmless, succeeds
 from mh_compare.stored import peek, poke
-from mh_emulator.dram import BLOCK_BYTES
+from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.host.machine import Machine
-from payload import abi
 
 _NO_INTEGRITY = "SEV and SEV-ES keep no record of what a page held: no integrity, no freshness. SNP stops host writes."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA, Start
 from mh_compare.arena import Arena, export_entry
@@ -9,7 +10,6 @@ from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import nonce_reuse
 from mh_compare.outcome import Outcome, succeeds
 from mh_emulator.kvm import Vcpu
-from payload import abi
 
 _ENOUGH = 100_000
 """Instructions in which a page is exported."""

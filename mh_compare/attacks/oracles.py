@@ -12,6 +12,7 @@ from functools import cached_property, partial
 
 from capstone import CS_ARCH_X86, CS_MODE_64, Cs
 
+from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_compare.arena import TARGET, Arena, Op, Side, Status, one_page
 from mh_compare.attacks.attack import Attack
@@ -19,10 +20,9 @@ from mh_compare.attacks.mapping import NOP, Liar, key_thief, stolen
 from mh_compare.evidence import blocks_of, nonce_reuse, xor
 from mh_compare.outcome import INSTRUCTIONS, Outcome, Verdict, harmless, succeeds
 from mh_compare.stored import Blocks, Watch, peek, poke
-from mh_emulator.dram import BLOCK_BYTES
+from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.host.ring import Sealed
 from mh_emulator.host.session import Batch, abort, connect, export_batch
-from payload import abi
 
 _STRIDE = 3000
 """Instructions between two looks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from mh_abi import abi
 from mh_builder.schemes.space import Start
 from mh_compare.arena import SECRET, TARGET, Arena, Op, Role, Side, Status
 from mh_compare.attacks.attack import Attack
@@ -16,7 +17,6 @@ from mh_emulator.host.ring import Request
 from mh_emulator.host.session import abort, begin, connect, greet
 from mh_emulator.peer import Peer
 from mh_emulator.secret import Secret
-from payload import abi
 
 _TENANT = 3
 """Seed of the platform of another guest."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from mh_abi import abi
 from mh_compare.arena import Arena, Role, Side
 from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import nonce_reuse
 from mh_compare.outcome import Outcome, Verdict, harmless, refused, succeeds
+from mh_emulator.cpu.rdrand import FAULTS
 from mh_emulator.host.ring import HelperRefused, Sealed
 from mh_emulator.host.session import abort, begin, greet
-from mh_emulator.rdrand import FAULTS
-from payload import abi
 
 
 def stick(arena: Arena) -> Outcome:

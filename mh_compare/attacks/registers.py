@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mh_abi import abi
 from mh_builder.schemes.space import HELPER_VA
 from mh_compare.arena import TRANSPORT_KEY, Arena, Op, Role, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import blocks_of, nonce_reuse
 from mh_compare.outcome import Outcome, harmless, succeeds
-from mh_emulator.dram import BLOCK_BYTES
-from mh_emulator.exits import Reason
+from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import Batch
-from payload import abi
+from mh_emulator.kvm.exits import Reason
 
 _OPEN = "Plain SEV does not encrypt registers; SEV-ES does, and starts vCPUs only from a measured VMSA (--start es)."
 

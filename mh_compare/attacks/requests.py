@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import SHARED_OFFSET
 from mh_compare.arena import Arena, Op, Side, Status, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.outcome import Outcome, by_status, detected, refused, succeeds
 from mh_emulator.host.session import Batch
-from payload import abi
 
 _WRAP = 1 << 64
 

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from mh_abi import abi
 from mh_compare.arena import Arena, Role, Side, Status
 from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import xor
 from mh_compare.outcome import Outcome, harmless, succeeds
 from mh_compare.stored import variables
-from mh_emulator.dram import BLOCK_BYTES
+from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.host.ring import Sealed
 from mh_emulator.host.session import abort, begin, finish, greet
 from mh_emulator.peer import SessionKeys, session_keys
 from mh_emulator.secret import Secret
-from payload import abi
 
 _RANDOM = 20
 """Different bytes that 32 random ones have at least, but for one case in some millions."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from mh_abi import abi
 from mh_compare.arena import Arena, Op, Side, Status
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import GuestOs, read_word
 from mh_compare.outcome import Outcome, by_status, detected, harmless, refused, succeeds
 from mh_emulator.host.ring import Sealed
 from mh_emulator.host.session import abort, connect, end_epoch, finish
-from payload import abi
 
 
 def replay(arena: Arena) -> Outcome:

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+from mh_abi.image import HelperImage, parse_image
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
 from mh_builder.schemes.space import DEFAULT_HOME, Options
 from mh_compare.arena import SECRET, TARGET, Arena, Side, Status
 from mh_compare.columns.column import Column, Subject, Value
 from mh_compare.guest_os import GuestOs, read_word
-from mh_emulator.exits import Reason
 from mh_emulator.host import migration
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.session import Batch, export_batch, finish, import_batch, resume
-from mh_emulator.loader import HelperImage, parse_image
+from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import GuestOwner
 from mh_emulator.platform import Platform
 

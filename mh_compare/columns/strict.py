@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mh_abi import abi
+from mh_abi.image import HelperImage
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB, PAGE_BYTES
 from mh_builder.schemes.space import human
 from mh_compare.arena import Arena, Op, Side, one_page
 from mh_compare.candidate import Candidate
 from mh_compare.columns.column import Column, Subject, Value
-from mh_emulator.exits import Reason
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.ring import Request
-from mh_emulator.loader import HelperImage
+from mh_emulator.kvm.exits import Reason
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
-from payload import abi
 
 _RAM_LIMITS = {abi.mh_address_kind.MH_ADDRESS_GPA: 5 * GIB, abi.mh_address_kind.MH_ADDRESS_RAM: GIB}
 """Half of an arena's RAM lies above 4 GiB; what has a place below by `ram_addr` is launched sooner."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mh_builder.asm import assemble
 from mh_builder.paging import PAGE_BYTES, Span, Tables
-from mh_emulator.registers import Registers
+from mh_emulator.cpu.registers import Registers
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from mh_abi import abi
 from mh_builder.asm import ObjectFile, assemble
 from mh_builder.paging import PAGE_BYTES, Span, Tables
 from mh_builder.save_area import OFFSETS, SEGMENTS
-from mh_emulator.registers import Registers, Table
-from payload import abi
+from mh_emulator.cpu.registers import Registers, Table
 
 _INFO = struct.Struct("<QQQQQQ")
 _HANDOVER = 0x800

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.exits import Exit, Reason
 from mh_emulator.host.topology import Topology
 from mh_emulator.kvm import Vcpu, Vm, hypercalls, msrs
+from mh_emulator.kvm.exits import Exit, Reason
 
 MSR_KVM_MIGRATION_CONTROL = 0x4B56_4D08
 MIGRATION_READY = 1 << 0

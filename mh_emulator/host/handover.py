@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from itertools import combinations
 from typing import NamedTuple
 
+from mh_abi import abi
+from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.topology import Topology
-from mh_emulator.loader import HelperImage
-from payload import abi
 
 _ADDRESS_BITS = 64
 

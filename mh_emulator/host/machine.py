@@ -7,24 +7,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 
+from mh_abi import abi
+from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator import vmsa
-from mh_emulator.exits import Exit, Reason
+from mh_emulator.cpu import vmsa
+from mh_emulator.cpu.registers import Registers
+from mh_emulator.dram.process import UserMemory
 from mh_emulator.host import handover
 from mh_emulator.host.consent import Consent
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.ring import HelperStopped, Ring
 from mh_emulator.host.topology import FOUR_GIB
+from mh_emulator.host.watchdog import limited
 from mh_emulator.kvm import Vcpu, Vm, VmType
-from mh_emulator.loader import HelperImage
-from mh_emulator.memory import UserMemory
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.owner import GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.psp.packet import Packet
-from mh_emulator.registers import Registers
 from mh_emulator.secret import Secret
-from mh_emulator.watchdog import limited
-from payload import abi
 
 HELPER_SECONDS = 120.0
 """Many times what a full ring of the largest batches takes; a helper that goes on longer never halts."""

@@ -12,20 +12,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mh_abi import abi
+from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.exits import Reason
 from mh_emulator.guest.worker import Worker, expected
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused, Result, Ring
 from mh_emulator.host.session import Batch, connect_all, export_batch, finish_all, import_batch, runs
 from mh_emulator.kvm import EsVcpu
-from mh_emulator.loader import HelperImage
+from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import Part
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
-from payload import abi
 
 POLICY = 0xB
 """NODBG, NOKS and NOSEND: no debug access, no key sharing, no sending by the firmware (SEV API, chapter 3).

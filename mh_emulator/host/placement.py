@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mh_abi import abi
+from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.guest.worker import WORKER_BYTES, Piece, Worker
 from mh_emulator.host import handover
 from mh_emulator.host.topology import FOUR_GIB, LOW_LIMIT, Topology
-from mh_emulator.loader import HelperImage
-from payload import abi
 
 
 class PlacementError(ValueError):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from payload import abi
+from mh_abi import abi
 
 Status = abi.mh_status
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mh_abi import abi
 from mh_emulator.host.ring import Completion, HelperRefused, Lane, Request, Result, Ring, Sealed, Status
-from payload import abi
 
 Op = abi.mh_op
 Role = abi.mh_role

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from mh_emulator.dram.process import UserMemory
 from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.vcpu import Vcpu
-from mh_emulator.memory import UserMemory
 from mh_emulator.psp.firmware import Firmware
 from mh_emulator.psp.status import FirmwareError
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import partial
 
 from mh_builder.paging import PAGE_BYTES
+from mh_emulator.dram.process import UserMemory
 from mh_emulator.kvm.context import SevContext
-from mh_emulator.memory import UserMemory
 
 
 class DebugCommands(SevContext):

@@ -10,18 +10,18 @@ import errno
 from typing import Protocol
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator import vmsa
-from mh_emulator.exits import Exit, Reason
-from mh_emulator.intercepts import Code, Intercept
+from mh_emulator.cpu import vmsa
+from mh_emulator.cpu.intercepts import Code, Intercept
+from mh_emulator.cpu.registers import Registers
+from mh_emulator.cpu.vmrun import Vmsa
+from mh_emulator.dram.process import UserMemory
 from mh_emulator.kvm import vmgexit
 from mh_emulator.kvm.errors import KvmError
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.ghcb import Ghcb, Malformed, MalformedError, Response
 from mh_emulator.kvm.vcpu import Answer, Machine, Vcpu
 from mh_emulator.kvm.vmgexit import Event, Msr
-from mh_emulator.memory import UserMemory
 from mh_emulator.psp.vmsa import TrustedRegion
-from mh_emulator.registers import Registers
-from mh_emulator.vmrun import Vmsa
 
 _NOTHING_TO_DO = frozenset({
     Code.INVD, Code.WBINVD, Code.MONITOR, Code.MWAIT, Code.READ_DR7, Code.WRITE_DR7, Event.NMI_COMPLETE,

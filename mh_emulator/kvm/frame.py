@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from mh_emulator.core import Core
-from mh_emulator.eventinj import EventInjection, Kind
-from mh_emulator.mmu import VECTOR_GP
+from mh_emulator.cpu.core import Core
+from mh_emulator.cpu.eventinj import EventInjection, Kind
+from mh_emulator.cpu.mmu import VECTOR_GP
 
 
 class Frame(Protocol):

@@ -10,8 +10,8 @@ from enum import IntEnum
 
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.save_area import OFFSETS
-from mh_emulator.dram import Dram
-from mh_emulator.mmu import VECTOR_GP
+from mh_emulator.cpu.mmu import VECTOR_GP
+from mh_emulator.dram.dram import Dram
 
 _EXIT_CODE, _EXIT_INFO_1, _EXIT_INFO_2, _SCRATCH, _XCR0 = 0x390, 0x398, 0x3A0, 0x3A8, 0x3E8
 _BITMAP, _BITMAP_BYTES = 0x3F0, 16

@@ -7,7 +7,7 @@ include/uapi/linux/kvm_para.h (error numbers).
 from __future__ import annotations
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
-from mh_emulator.exits import Exit, Reason
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.frame import Frame
 
 MAP_GPA_RANGE = 12

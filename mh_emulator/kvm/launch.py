@@ -8,10 +8,10 @@ from __future__ import annotations
 import errno
 from functools import partial
 
+from mh_emulator.dram.process import UserMemory, pieces
 from mh_emulator.kvm.context import SevContext, check_blob
 from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.es_vcpu import EsVcpu
-from mh_emulator.memory import UserMemory, pieces
 from mh_emulator.psp.launch import Measurement
 from mh_emulator.psp.packet import Packet
 from mh_emulator.psp.platform import GuestStatus

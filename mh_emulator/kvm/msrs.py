@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mh_emulator.exits import Exit, Reason
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.frame import Frame
 
 EXIT_INVAL, EXIT_UNKNOWN, EXIT_FILTER = 1 << 0, 1 << 1, 1 << 2

@@ -5,8 +5,8 @@ Source: Linux, arch/x86/kvm/x86.c (kvm_fast_pio).
 
 from __future__ import annotations
 
-from mh_emulator.exits import Exit, Reason
-from mh_emulator.intercepts import Intercept
+from mh_emulator.cpu.intercepts import Intercept
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.frame import Frame
 
 

@@ -9,8 +9,8 @@ import errno
 from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES
+from mh_emulator.dram.process import UserMemory
 from mh_emulator.kvm.errors import KvmError
-from mh_emulator.memory import UserMemory
 
 _IOCTL = "KVM_SET_USER_MEMORY_REGION"
 

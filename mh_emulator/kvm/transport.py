@@ -9,10 +9,10 @@ import errno
 from typing import NoReturn
 
 from mh_builder.paging import PAGE_BYTES
+from mh_emulator.dram.process import UserMemory
 from mh_emulator.kvm.context import check_blob
 from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.launch import LaunchCommands
-from mh_emulator.memory import UserMemory
 from mh_emulator.psp.packet import Packet
 from mh_emulator.psp.session import Session
 from mh_emulator.psp.transport import Departure, Receiver

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from mh_emulator.core import Core, Guest, MemoryTrace
-from mh_emulator.eventinj import EventInjection
-from mh_emulator.exits import Exit, Reason
-from mh_emulator.intercepts import Code, Intercept
+from mh_emulator.cpu.core import Core, Guest, MemoryTrace
+from mh_emulator.cpu.eventinj import EventInjection
+from mh_emulator.cpu.intercepts import Code, Intercept
+from mh_emulator.cpu.registers import Registers
 from mh_emulator.kvm import hypercalls, msrs, ports
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.frame import Frame, PlainFrame
 from mh_emulator.kvm.msrs import MsrExits
-from mh_emulator.registers import Registers
 
 
 class Machine(Guest, Protocol):

@@ -10,7 +10,9 @@ import errno
 from enum import IntEnum
 
 from mh_builder.paging import Geometry
-from mh_emulator.dram import Dram
+from mh_emulator.cpu.rdrand import Generator
+from mh_emulator.dram.dram import Dram
+from mh_emulator.dram.process import UserMemory
 from mh_emulator.kvm.asids import AsidPool
 from mh_emulator.kvm.context import Encryption
 from mh_emulator.kvm.debug import DebugCommands
@@ -22,11 +24,9 @@ from mh_emulator.kvm.slots import Slot, Slots
 from mh_emulator.kvm.transport import TransportCommands
 from mh_emulator.kvm.vcpu import Vcpu
 from mh_emulator.kvm.vmgexit import GHCB_VERSION_MIN
-from mh_emulator.memory import UserMemory
 from mh_emulator.parts import CpuidResult
 from mh_emulator.psp.firmware import Firmware
 from mh_emulator.psp.vmsa import TrustedRegion
-from mh_emulator.rdrand import Generator
 
 KVM_FEATURES_LEAF = 0x4000_0001
 GHCB_VERSION_MAX = 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from mh_emulator.intercepts import Code, Intercept
+from mh_emulator.cpu.intercepts import Code, Intercept
 from mh_emulator.kvm.ghcb import Ghcb, Malformed, MalformedError
 from mh_emulator.parts import CpuidResult
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from mh_emulator.dram import Dram
+from mh_emulator.dram.dram import Dram
 from mh_emulator.psp.crypto import KEY_BYTES, kdf
 from mh_emulator.psp.status import Status, require
 

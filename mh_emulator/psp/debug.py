@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mh_builder.paging import MIB, PAGE_BYTES
-from mh_emulator.dram import BLOCK_BYTES
+from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.psp.command import Command
 from mh_emulator.psp.guest import GuestContext
 from mh_emulator.psp.memory import check_alignment

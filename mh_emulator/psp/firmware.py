@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
-from mh_emulator.dram import Dram
+from mh_emulator.dram.dram import Dram
 from mh_emulator.psp import debug, launch, platform, start, transport
 from mh_emulator.psp.command import Command, PlatformState
 from mh_emulator.psp.debug import Move

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from mh_emulator.dram import BLOCK_BYTES
+from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.psp.build import CONTEXT_SECRET
 from mh_emulator.psp.certificate import Algorithm, Usage, ecdsa_sign
 from mh_emulator.psp.command import NEXT_STATE, Command

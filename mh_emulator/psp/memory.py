@@ -5,7 +5,7 @@ Source: AMD-ASPFW, x86_copy.c; sev_mcmd.c (set_misc_read_sized_wrbkinvd: where t
 
 from __future__ import annotations
 
-from mh_emulator.dram import BLOCK_BYTES, Dram
+from mh_emulator.dram.dram import BLOCK_BYTES, Dram
 from mh_emulator.psp.status import Refused, Status, require
 
 

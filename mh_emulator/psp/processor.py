@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from mh_emulator.dram import Dram
+from mh_emulator.dram.dram import Dram
 from mh_emulator.psp.asid import Asids
 from mh_emulator.psp.build import BUILDS
 from mh_emulator.psp.command import GUEST_STATES, PLATFORM_STATES, Command, PlatformState

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mh_emulator.dram import BLOCK_BYTES
+from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.psp.build import CONTEXT_DATA
 from mh_emulator.psp.certificate import CERTIFICATE_BYTES, Algorithm, Certificate, Usage
 from mh_emulator.psp.command import NEXT_STATE, Command

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from uuid import UUID
 
+from mh_abi import abi
 from mh_builder.paging import GIB, MIB, PAGE_BYTES, Span, Tables
-from mh_emulator.exits import Exit, Reason
+from mh_emulator.cpu.registers import Registers
+from mh_emulator.dram.process import pieces
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.vcpu import Vcpu
 from mh_emulator.kvm.vm import Vm
-from mh_emulator.memory import pieces
-from mh_emulator.registers import Registers
 from mh_emulator.uefi.driver import load_driver
 from mh_emulator.uefi.memory import MemoryMap
 from mh_emulator.uefi.services import INTERFACE_BYTES, SUCCESS, Files, Placed, Services
-from payload import abi
 
 ARENA = 16 * MIB
 """GPA of what the firmware itself uses; what lies below is not its own."""

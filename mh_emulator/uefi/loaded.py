@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mh_abi.image import HelperImage
 from mh_emulator.host import handover
-from mh_emulator.loader import HelperImage
 
 
 def loaded(image: HelperImage, c_bit: int | None) -> bytes:

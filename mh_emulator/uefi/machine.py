@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mh_abi.image import HelperImage
+from mh_emulator.cpu.registers import Registers
+from mh_emulator.dram.process import UserMemory
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement
-from mh_emulator.loader import HelperImage
-from mh_emulator.memory import UserMemory
 from mh_emulator.owner import GuestOwner
 from mh_emulator.platform import Platform
-from mh_emulator.registers import Registers
 from mh_emulator.secret import Secret
 from mh_emulator.uefi.firmware import Firmware, FirmwareStopped, Outcome, Setup
 from mh_emulator.uefi.services import SUCCESS, Files

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.ring import HelperRefused, Ring, Sealed
 from mh_emulator.host.session import Batch, abort, connect, export_batch, finish, import_batch
@@ -15,7 +16,6 @@ from mh_emulator.verdict.impostor import Impostor
 from mh_emulator.verdict.proof import NODBG_NOKS, Peer
 from mh_emulator.verdict.scene import Cast, Scene
 from mh_emulator.verdict.steps import Log
-from payload import abi
 
 ATTACKS = ("relocate", "replay", "reorder", "drop")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.ring import Ring
 from mh_emulator.host.session import Batch, connect, export_batch, finish, import_batch
 from mh_emulator.kvm import Vm
 from mh_emulator.verdict.scene import Cast, Place, Scene
 from mh_emulator.verdict.steps import Log, Step
-from payload import abi
 
 PEER_SEED = 99
 NODBG_NOKS = 0x3

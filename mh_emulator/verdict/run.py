@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from mh_emulator.loader import HelperImage
+from mh_abi.image import HelperImage
 from mh_emulator.parts import Part
 from mh_emulator.psp.command import Command
 from mh_emulator.psp.policy import Policy, policy_names

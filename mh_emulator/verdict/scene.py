@@ -9,17 +9,17 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from mh_abi.image import HelperImage
 from mh_builder.paging import MIB, PAGE_BYTES
-from mh_emulator.exits import Reason
+from mh_emulator.cpu.registers import Registers
+from mh_emulator.dram.process import UserMemory
 from mh_emulator.guest.copier import Copier
 from mh_emulator.host.ring import HelperStopped, Ring
 from mh_emulator.kvm import Vcpu, Vm
-from mh_emulator.loader import HelperImage
-from mh_emulator.memory import UserMemory
+from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import GuestOwner
 from mh_emulator.parts import Part
 from mh_emulator.platform import Platform
-from mh_emulator.registers import Registers
 from mh_emulator.secret import Secret
 from mh_emulator.verdict.steps import Log
 

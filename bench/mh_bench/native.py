@@ -8,10 +8,11 @@ import platform
 import struct
 from pathlib import Path
 
+from mh_abi import abi
+from mh_abi.sources import PAYLOAD
 from mh_builder.asm import ObjectFile, RelocationKind, assemble_text
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
-from payload import abi
 
 NEEDS = {
     "aesni": frozenset({"aes", "pclmulqdq", "ssse3", "sse4_1"}),
@@ -85,7 +86,7 @@ class NativeImage:
 
 def _features_offset() -> int:
     text = '.include "gcm.inc"\n.global gcm_key.features\n'
-    unit = assemble_text(text, "offset.s", include_dir=Path(abi.HEADER).parent)
+    unit = assemble_text(text, "offset.s", include_dir=PAYLOAD)
     return next(symbol.value for symbol in unit.symbols if symbol.name == "gcm_key.features")
 
 
@@ -93,7 +94,7 @@ class Limits:
     """AES alone and GHASH alone, from limit.s."""
 
     def __init__(self) -> None:
-        folder = Path(abi.HEADER).parent
+        folder = PAYLOAD
         source = Path(__file__).with_name("limit.s").read_text(encoding="ascii")
         unit = assemble_text(source, "bench/limit.s", symbols=abi.assembler_symbols(), include_dir=folder)
         places, end = {}, 0

@@ -7,13 +7,14 @@ writes. `assembler_symbols()` gives the same facts to the assembler.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from dissect.cstruct import cstruct
 from dissect.cstruct.exceptions import ResolveError
 
-HEADER = Path(__file__).with_name("abi.h")
+from mh_abi.sources import PAYLOAD
+
+HEADER = PAYLOAD / "abi.h"
 
 _STRING = re.compile(r'^#define (MH_\w+) "([^"]*)"', re.MULTILINE)
 

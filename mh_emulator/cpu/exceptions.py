@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from mh_builder.paging import is_canonical
-from mh_emulator.mmu import (
+from mh_emulator.cpu.mmu import (
     VECTOR_DF,
     VECTOR_GP,
     VECTOR_NP,
@@ -24,7 +24,7 @@ from mh_emulator.mmu import (
     Mmu,
     Mode,
 )
-from mh_emulator.registers import RFLAGS_IF, RFLAGS_NT, RFLAGS_RF, RFLAGS_TF, Registers, SystemSegment, Table
+from mh_emulator.cpu.registers import RFLAGS_IF, RFLAGS_NT, RFLAGS_RF, RFLAGS_TF, Registers, SystemSegment, Table
 
 WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})
 """Exceptions that push an error code when the CPU itself raises them: #HV, 28, has none.

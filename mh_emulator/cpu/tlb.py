@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
-from mh_emulator.bus import Turn
-from mh_emulator.dram import Dram, DramFullError
-from mh_emulator.engine import CODELESS, Engine, Foreign
-from mh_emulator.mmu import Access, GuestFault, Mmu, Mode, NoSlotError, Translation, page_of
-from mh_emulator.traps import Traps
+from mh_emulator.cpu.engine import CODELESS, Engine, Foreign
+from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError, Translation, page_of
+from mh_emulator.cpu.traps import Traps
+from mh_emulator.dram.bus import Turn
+from mh_emulator.dram.dram import Dram, DramFullError
 
 _READ, _WRITE, _EXECUTE = 1, 2, 4
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from mh_emulator.registers import GPR_NAMES
+from mh_emulator.cpu.registers import GPR_NAMES
 
 _FORM = re.compile(rb"(\x66?)([\x40-\x4f]?)\x0f\xc7([\xf0-\xf7])", re.DOTALL)
 _REX_B, _REX_W = 1, 8

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from unicorn import x86_const
 
-from mh_emulator import rdrand
-from mh_emulator.engine import Engine
-from mh_emulator.linear import Linear
-from mh_emulator.locked import CF, FLAGS, ZF, CompareExchange, Exchange, Locked, decode, flags_of_comparison
-from mh_emulator.mmu import VECTOR_GP, Access, GuestFault, Mmu, Mode
-from mh_emulator.msr import BadMsrError, Msrs
-from mh_emulator.rdrand import Generator
-from mh_emulator.tlb import Tlb
+from mh_emulator.cpu import rdrand
+from mh_emulator.cpu.engine import Engine
+from mh_emulator.cpu.linear import Linear
+from mh_emulator.cpu.locked import CF, FLAGS, ZF, CompareExchange, Exchange, Locked, decode, flags_of_comparison
+from mh_emulator.cpu.mmu import VECTOR_GP, Access, GuestFault, Mmu, Mode
+from mh_emulator.cpu.msr import BadMsrError, Msrs
+from mh_emulator.cpu.rdrand import Generator
+from mh_emulator.cpu.tlb import Tlb
 
 _MASK32 = 0xFFFF_FFFF
 _RFLAGS = x86_const.UC_X86_REG_RFLAGS

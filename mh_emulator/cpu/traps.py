@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.engine import Engine
+from mh_emulator.cpu.engine import Engine
 
 _OPCODES = re.compile(rb"[\xf4\xe4-\xe7\xec-\xef]|\x0f[\x30\x32\xa2]", re.DOTALL)
 _LOCK = re.compile(rb"[\x64-\x66]?\xf0")

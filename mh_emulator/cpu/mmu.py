@@ -24,10 +24,10 @@ from mh_builder.paging import (
     is_canonical,
     walk,
 )
-from mh_emulator.dram import Dram
-from mh_emulator.engine import Control
-from mh_emulator.memory import pieces
-from mh_emulator.registers import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE, RFLAGS_AC
+from mh_emulator.cpu.engine import Control
+from mh_emulator.cpu.registers import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE, RFLAGS_AC
+from mh_emulator.dram.dram import Dram
+from mh_emulator.dram.process import pieces
 
 VECTOR_DF, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF = 8, 10, 11, 12, 13, 14
 

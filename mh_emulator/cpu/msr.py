@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from mh_emulator import engine
-from mh_emulator.engine import Engine
-from mh_emulator.registers import EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
+from mh_emulator.cpu import engine
+from mh_emulator.cpu.engine import Engine
+from mh_emulator.cpu.registers import EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
 
 MSR_GHCB = 0xC001_0130
 MSR_SEV_STATUS = 0xC001_0131

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.save_area import OFFSETS, Segment, get, get_segment, put, put_segment
-from mh_emulator.registers import GPR_NAMES, X87, X87_COUNT, XMM_COUNT, Registers, SystemSegment, Table
+from mh_emulator.cpu.registers import GPR_NAMES, X87, X87_COUNT, XMM_COUNT, Registers, SystemSegment, Table
 
 CR4_MCE = 1 << 6
 EFER_SVME = 1 << 12

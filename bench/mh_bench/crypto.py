@@ -15,7 +15,7 @@ from typing import NamedTuple
 from cryptography.hazmat.backends.openssl import backend
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from bench import harness, native
+from mh_bench import harness, native
 from mh_builder.helper import build_helper
 from mh_builder.schemes.space import Options
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mh_builder.paging import PAGE_BYTES, is_canonical
-from mh_emulator.engine import Engine
-from mh_emulator.mmu import Access, GuestFault, Mmu, Mode, NoSlotError
-from mh_emulator.tlb import Tlb
+from mh_emulator.cpu.engine import Engine
+from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError
+from mh_emulator.cpu.tlb import Tlb
 
 
 class Linear:

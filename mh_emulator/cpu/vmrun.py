@@ -6,11 +6,11 @@ Source: AMD64 APM volume 2, section 15.35; AMD-ASPFW, sev_es.c (the checksum).
 from __future__ import annotations
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator import vmsa
-from mh_emulator.core import Core
-from mh_emulator.dram import Dram
-from mh_emulator.eventinj import EventInjection
-from mh_emulator.intercepts import Code, Intercept
+from mh_emulator.cpu import vmsa
+from mh_emulator.cpu.core import Core
+from mh_emulator.cpu.eventinj import EventInjection
+from mh_emulator.cpu.intercepts import Code, Intercept
+from mh_emulator.dram.dram import Dram
 from mh_emulator.psp.vmsa import BadVmsaError, TrustedRegion
 
 

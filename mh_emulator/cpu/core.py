@@ -11,16 +11,14 @@ from typing import Protocol
 from unicorn import unicorn_const, x86_const
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.bus import Turn
-from mh_emulator.dram import DramFullError
-from mh_emulator.engine import CODELESS, GPRS, Control, Engine, Foreign, UnicornError
-from mh_emulator.eventinj import EventInjection
-from mh_emulator.exceptions import WITH_ERROR_CODE, Event, Origin, TripleFault, deliver
-from mh_emulator.intercepts import NON_AUTOMATIC, Code, Intercept
-from mh_emulator.interrupts import held_back
-from mh_emulator.linear import Linear
-from mh_emulator.microcode import Microcode
-from mh_emulator.mmu import (
+from mh_emulator.cpu.ctrl_c import held_back
+from mh_emulator.cpu.engine import CODELESS, GPRS, Control, Engine, Foreign, UnicornError
+from mh_emulator.cpu.eventinj import EventInjection
+from mh_emulator.cpu.exceptions import WITH_ERROR_CODE, Event, Origin, TripleFault, deliver
+from mh_emulator.cpu.intercepts import NON_AUTOMATIC, Code, Intercept
+from mh_emulator.cpu.linear import Linear
+from mh_emulator.cpu.microcode import Microcode
+from mh_emulator.cpu.mmu import (
     PF_WRITE,
     VECTOR_GP,
     VECTOR_PF,
@@ -32,13 +30,15 @@ from mh_emulator.mmu import (
     NoSlotError,
     page_of,
 )
-from mh_emulator.msr import MsrOwner, Msrs
-from mh_emulator.operands import LONGEST_INSTRUCTION, Operand, missed
+from mh_emulator.cpu.msr import MsrOwner, Msrs
+from mh_emulator.cpu.operands import LONGEST_INSTRUCTION, Operand, missed
+from mh_emulator.cpu.rdrand import Generator
+from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, Registers
+from mh_emulator.cpu.tlb import StaleCodeError, Tlb
+from mh_emulator.cpu.traps import LONGEST_ANSWERED, Trap, Trapped, Traps, classify, classify_answered
+from mh_emulator.dram.bus import Turn
+from mh_emulator.dram.dram import DramFullError
 from mh_emulator.parts import OSXSAVE, CpuidResult, Part
-from mh_emulator.rdrand import Generator
-from mh_emulator.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, Registers
-from mh_emulator.tlb import StaleCodeError, Tlb
-from mh_emulator.traps import LONGEST_ANSWERED, Trap, Trapped, Traps, classify, classify_answered
 
 VECTOR_UD, VECTOR_BP, VECTOR_VC = 6, 3, 29
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from mh_emulator.exceptions import Event, Origin
+from mh_emulator.cpu.exceptions import Event, Origin
 
 VECTOR_NMI, VECTOR_BP, VECTOR_OF, VECTOR_BR = 2, 3, 4, 5
 

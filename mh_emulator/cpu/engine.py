@@ -18,7 +18,7 @@ import unicorn
 from unicorn import unicorn_const, x86_const
 from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback, uclib
 
-from mh_emulator.registers import GPR_NAMES, X87, X87_COUNT, XMM_COUNT, Registers, SystemSegment, Table
+from mh_emulator.cpu.registers import GPR_NAMES, X87, X87_COUNT, XMM_COUNT, Registers, SystemSegment, Table
 
 CODELESS = 1 << 51
 """Set in a physical address: the same memory, but stores there are none of unicorn's business.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.dram import Dram
+from mh_emulator.dram.dram import Dram
 
 
 class UserMemory:

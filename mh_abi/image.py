@@ -7,8 +7,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
-from payload import abi
 
 
 class ImageError(ValueError):

@@ -1,0 +1,1 @@
+"""What crosses borders: the ABI header as Python, and images as every loader reads them."""

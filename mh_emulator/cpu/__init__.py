@@ -1,0 +1,1 @@
+"""One CPU in guest mode: engine, modes and registers, translation, exceptions, intercepts, VMRUN."""

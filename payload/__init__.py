@@ -1,1 +1,0 @@
-"""The migration helper: its assembly sources and its ABI."""
