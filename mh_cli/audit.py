@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mh_builder.helper import build_helper
+from mh_builder.parts import PARTS
 from mh_builder.report.audit import MAX_FINDINGS, RULES, Audit, audit
 from mh_builder.report.layout import Layout
 from mh_builder.report.mapping import Mapping
@@ -16,7 +17,6 @@ from mh_builder.schemes.space import Options, human
 from mh_cli import options, source
 from mh_cli.errors import BAD, GOOD
 from mh_cli.output import print_json
-from mh_emulator.parts import PARTS
 
 
 def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself

@@ -7,13 +7,13 @@ import sys
 
 from mh_builder.helper import build_helper
 from mh_builder.image.output import write_images
+from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options
 from mh_cli import interrupts, options
 from mh_cli.errors import BAD, GOOD
 from mh_cli.migrate import migrate
 from mh_cli.table import print_reports
-from mh_emulator.parts import PARTS
 
 PART = PARTS["milan"]
 PAGES = 1024

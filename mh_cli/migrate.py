@@ -10,6 +10,7 @@ from mh_abi.image import HelperImage, parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.image.vmsa import write_vmsa
+from mh_builder.parts import PARTS, Part
 from mh_builder.schemes.space import LayoutError, Start
 from mh_cli import options
 from mh_cli.errors import BAD, GOOD, UsageError
@@ -18,7 +19,6 @@ from mh_cli.table import print_reports
 from mh_emulator.host.migration import Report, Scenario
 from mh_emulator.host.migration import run as run_migration
 from mh_emulator.host.placement import place
-from mh_emulator.parts import PARTS, Part
 
 MAX_CONTENTS = 4 << 30
 """RAM contents that the emulator takes; they are held in memory several times."""

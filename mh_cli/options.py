@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 from mh_abi import abi
+from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import DEFAULT_HOME, DEFAULT_RAM_LIMIT, Options, Start
 from mh_cli.errors import UsageError
-from mh_emulator.parts import PARTS
 
 _UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 

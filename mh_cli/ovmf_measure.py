@@ -9,11 +9,11 @@ from typing import Any
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.measure import MAX_VCPUS, Mode, Vcpus, launch_digest
 from mh_builder.paging import PAGE_BYTES
+from mh_builder.parts import PARTS
 from mh_cli import options
 from mh_cli.errors import GOOD
 from mh_cli.output import print_json
 from mh_cli.ovmf_files import about, read_file
-from mh_emulator.parts import PARTS
 
 
 def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself

@@ -9,12 +9,12 @@ from typing import Any
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB
+from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
 from mh_cli import options, psp_page
 from mh_cli.errors import GOOD
 from mh_cli.output import print_json
 from mh_cli.table import print_cases
-from mh_emulator.parts import PARTS
 from mh_emulator.psp.command import Command
 from mh_emulator.psp.status import Status
 from mh_emulator.verdict.run import Verdict

@@ -14,6 +14,7 @@ from mh_builder.firmware.inject import extract
 from mh_builder.firmware.volume import SIGNATURE, SIGNATURE_OFFSET
 from mh_builder.image.model import Image, PlacedSection
 from mh_builder.paging import PAGE_BYTES, Geometry
+from mh_builder.parts import PARTS
 from mh_builder.report import elf
 from mh_builder.report.image import image_layout
 from mh_builder.report.layout import Layout
@@ -22,7 +23,6 @@ from mh_builder.report.reader import read_tables
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
 from mh_cli import options
 from mh_cli.errors import UsageError
-from mh_emulator.parts import PARTS
 
 WHAT = "flat image, ELF file, firmware with the helper in it, or memory dump"
 """What `read_layout` reads, for people."""

@@ -11,6 +11,7 @@ from typing import TypeVar
 from mh_abi import abi
 from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
+from mh_builder.parts import Part
 from mh_builder.schemes.space import HELPER_VA, Start
 from mh_compare import guest_os
 from mh_compare.candidate import Candidate
@@ -24,7 +25,6 @@ from mh_emulator.host.session import Batch, abort, begin, connect, greet
 from mh_emulator.kvm import Vm, VmType
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.owner import GuestOwner
-from mh_emulator.parts import Part
 from mh_emulator.peer import Peer, SessionKeys
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret

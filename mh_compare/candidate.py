@@ -10,8 +10,8 @@ from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.image.vmsa import write_vmsa
 from mh_builder.paging import GIB
+from mh_builder.parts import PARTS, Part
 from mh_builder.schemes.space import Options, Start
-from mh_emulator.parts import PARTS, Part
 
 _RAM_LIMIT = 8 * GIB
 

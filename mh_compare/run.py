@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
+from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Start
 from mh_compare.arena import Arena
 from mh_compare.attacks import ATTACKS, FAMILIES
@@ -16,7 +17,6 @@ from mh_compare.candidate import candidate
 from mh_compare.columns import COLUMNS, Subject
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Cell, Comparison
-from mh_emulator.parts import PARTS
 
 DEFAULT_PART = "milan"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 
 from mh_builder.paging import GIB
+from mh_builder.parts import Part
 from mh_emulator.cpu.rdrand import Generator
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.incoherent import IncoherentDram
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.kvm import AsidPool, Vm, VmType
 from mh_emulator.owner import Credentials
-from mh_emulator.parts import Part
 from mh_emulator.psp import amd
 from mh_emulator.psp.firmware import Firmware
 from mh_emulator.psp.vmsa import REGION_BYTES

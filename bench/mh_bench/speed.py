@@ -9,9 +9,9 @@ from typing import NamedTuple
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper, helper_objects
 from mh_builder.image.elf import write_elf
+from mh_builder.parts import PARTS
 from mh_builder.schemes.space import MAX_RAM_LIMIT, Options
 from mh_emulator.host.migration import Scenario, run
-from mh_emulator.parts import PARTS
 
 RUNS = 3
 PAGES = 1024

@@ -13,9 +13,9 @@ from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.paging import GIB
+from mh_builder.parts import PARTS, CpuidResult, Part
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET, Options
-from mh_emulator.parts import PARTS, CpuidResult, Part
 
 PAGE = 0x1000
 

@@ -23,6 +23,7 @@ from mh_builder.image.vc import check_no_vc
 from mh_builder.image.vmsa import write_vmsa
 from mh_builder.link import link
 from mh_builder.paging import PAGE_BYTES
+from mh_builder.parts import NO_LEAF, CpuidResult, Part
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options, Start
 from mh_builder.symbols import LinkError
@@ -30,7 +31,6 @@ from mh_emulator.cpu import vmsa
 from mh_emulator.cpu.registers import Registers, SystemSegment, Table
 from mh_emulator.host.migration import run
 from mh_emulator.host.ring import HelperRefused
-from mh_emulator.parts import NO_LEAF, CpuidResult, Part
 
 ENTRY = ".text\n.global entry64\nentry64:\n    hlt\n"
 

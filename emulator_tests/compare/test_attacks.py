@@ -8,6 +8,7 @@ import pytest
 
 from emulator_tests.compare.weakened import weakened
 from mh_builder.image.model import Image
+from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Start
 from mh_compare.attacks import ATTACKS, FAMILIES
@@ -15,7 +16,6 @@ from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
 from mh_compare.run import Task
 from mh_emulator.cpu.rdrand import FAULTS
-from mh_emulator.parts import PARTS
 
 RESIDENT = set(SCHEMES) - {"isolated"}
 HOST, ES = (start.value for start in Start)

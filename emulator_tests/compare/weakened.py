@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from mh_builder.asm import assemble_text
 from mh_builder.image.model import Image
+from mh_builder.parts import PARTS
 from mh_builder.schemes.space import HELPER_VA
 from mh_compare.arena import Arena
 from mh_compare.candidate import Candidate
-from mh_emulator.parts import PARTS
 
 
 def weakened(image: Image, routines: Mapping[str, str]) -> Arena:

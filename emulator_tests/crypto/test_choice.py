@@ -14,9 +14,9 @@ from mh_abi.image import parse_image
 from mh_abi.sources import PAYLOAD
 from mh_builder.asm import assemble, assemble_text
 from mh_builder.helper import build_helper
+from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
 from mh_emulator.host.migration import Scenario, run
-from mh_emulator.parts import PARTS
 
 from .kernels import Traced, addresses, relocated
 

@@ -12,12 +12,12 @@ from mh_abi.image import HelperImage, parse_image
 from mh_builder.firmware.driver import build_loader
 from mh_builder.helper import build_helper
 from mh_builder.paging import MIB, PAGE_BYTES, Geometry, Leaf, walk
+from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.kvm import msrs
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.vm import Vm
-from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 from mh_emulator.uefi.firmware import Firmware, Outcome, Setup
 from mh_emulator.uefi.memory import MemoryType

@@ -16,8 +16,8 @@ from emulator_tests.command.conftest import Command
 from emulator_tests.firmware.conftest import Find
 from mh_builder.helper import build_helper
 from mh_builder.image.vmsa import write_vmsa
+from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options, Start
-from mh_emulator.parts import PARTS
 
 
 def theirs(path: Path, mode: str, vcpus: int, signature: int) -> str:

@@ -11,11 +11,11 @@ from emulator_tests.firmware.machine import small_image, volume
 from mh_abi import abi
 from mh_abi.image import HelperImage
 from mh_builder.firmware.driver import build_loader
+from mh_builder.parts import PARTS
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import Scenario, run
 from mh_emulator.host.placement import Placement
 from mh_emulator.owner import OwnerRefuses
-from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 from mh_emulator.uefi.firmware import Setup
 from mh_emulator.uefi.machine import FirmwareMachine

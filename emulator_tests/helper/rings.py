@@ -11,11 +11,11 @@ from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
+from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.ring import Ring, Sealed
 from mh_emulator.host.session import begin, greet, join
-from mh_emulator.parts import PARTS
 from mh_emulator.peer import SessionKeys, StreamKeys
 
 RINGS = 3

@@ -12,6 +12,7 @@ from emulator_tests.helper.test_migrate import loaded
 from emulator_tests.machine.guests import fails
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
+from mh_builder.parts import PARTS
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY_ES
@@ -20,7 +21,6 @@ from mh_emulator.host.ring import HelperStopped
 from mh_emulator.host.session import Batch, connect, export_batch
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.owner import GuestOwner, OwnerRefuses
-from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 
 C_MASK = 1 << PARTS["milan"].c_bit

@@ -17,11 +17,11 @@ from emulator_tests.helper.rings import image_of
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.image.model import Image
+from mh_builder.parts import PARTS
 from mh_emulator.cpu.eventinj import EventInjection, Kind
 from mh_emulator.host.ring import Lane, Request
 from mh_emulator.host.session import Batch, greet
 from mh_emulator.kvm.exits import Exit, Reason
-from mh_emulator.parts import PARTS
 from mh_emulator.peer import Peer, StreamKeys
 
 Op = abi.mh_op

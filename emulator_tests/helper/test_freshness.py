@@ -13,9 +13,9 @@ from emulator_tests.helper.rings import image_of
 from emulator_tests.helper.test_vcpus import restarted
 from mh_abi import abi
 from mh_abi.image import parse_image
+from mh_builder.parts import PARTS
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.session import begin, greet
-from mh_emulator.parts import PARTS
 from mh_emulator.peer import Peer
 
 IMAGE = image_of(1)

@@ -14,10 +14,10 @@ from emulator_tests.helper.oracle import overheard
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
+from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
 from mh_emulator.host.ring import HelperStopped, Request, Sealed
 from mh_emulator.host.session import begin, greet
-from mh_emulator.parts import PARTS
 
 PAGE = abi.MH_PAGE_BYTES
 Op = abi.mh_op

@@ -14,6 +14,7 @@ from mh_abi import abi
 from mh_abi.image import HelperImage
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
+from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Start
 from mh_emulator.guest.worker import Worker
 from mh_emulator.host import handover
@@ -24,7 +25,6 @@ from mh_emulator.host.placement import place
 from mh_emulator.host.ring import HelperStopped
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import GuestOwner, OwnerRefuses
-from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 
 G = 1 << 30

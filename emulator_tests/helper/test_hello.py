@@ -18,10 +18,10 @@ from emulator_tests.helper.test_handover import started
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.image.model import Image
+from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Start
 from mh_emulator.host.ring import HelperRefused, Request
 from mh_emulator.host.session import greet
-from mh_emulator.parts import PARTS
 from mh_emulator.peer import Peer, hello_tag
 from mh_emulator.secret import Secret
 

@@ -12,6 +12,7 @@ from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.image.vmsa import write_vmsa
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
+from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options, Start
 from mh_emulator.guest.worker import WORKER_BYTES, Piece, Worker, expected
 from mh_emulator.host import migration
@@ -19,7 +20,6 @@ from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import Scenario, run
 from mh_emulator.host.placement import PlacementError, place
 from mh_emulator.host.topology import FOUR_GIB
-from mh_emulator.parts import PARTS
 
 
 def scenario(image: Image, part: str = "milan", size: int = 24 * PAGE_BYTES) -> Scenario:

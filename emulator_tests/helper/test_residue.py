@@ -14,6 +14,7 @@ from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.image.vmsa import write_vmsa
+from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import HELPER_VA, Options, Start
 from mh_emulator.dram.dram import BLOCK_BYTES
@@ -24,7 +25,6 @@ from mh_emulator.host.ring import Lane, Sealed
 from mh_emulator.host.session import Batch, connect, end_epoch, finish
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import GuestOwner
-from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 
 PAGE = abi.MH_PAGE_BYTES

@@ -12,6 +12,7 @@ from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
+from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options
 from mh_emulator.host.machine import Machine
@@ -31,7 +32,6 @@ from mh_emulator.host.session import (
     join,
 )
 from mh_emulator.owner import GuestOwner
-from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
 

@@ -22,9 +22,9 @@ from emulator_tests.helper.conftest import (
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.image.model import Image
+from mh_builder.parts import PARTS
 from mh_emulator.host.ring import HelperRefused, Request
 from mh_emulator.host.session import abort, begin, export_batch, greet, runs
-from mh_emulator.parts import PARTS
 
 Op = abi.mh_op
 Role = abi.mh_role

@@ -14,6 +14,7 @@ from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import vcpu_section
+from mh_builder.parts import PARTS
 from mh_builder.schemes.space import LayoutError, Options
 from mh_emulator.host import migration
 from mh_emulator.host.machine import Machine
@@ -21,7 +22,6 @@ from mh_emulator.host.migration import Scenario
 from mh_emulator.host.ring import HelperRefused, HelperStopped, Request, Ring, Sealed
 from mh_emulator.host.session import begin, connect, end_epoch, finish, finish_all, greet, join
 from mh_emulator.kvm import Vcpu
-from mh_emulator.parts import PARTS
 from mh_emulator.peer import Peer
 
 Op = abi.mh_op

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from mh_builder.asm import assemble_text
+from mh_builder.parts import PARTS
 from mh_emulator.cpu import vmsa
 from mh_emulator.cpu.registers import Registers, SystemSegment, Table
 from mh_emulator.dram.process import UserMemory, pieces
 from mh_emulator.kvm import EsVcpu, KvmError, Vcpu, Vm, VmType
 from mh_emulator.kvm.exits import Exit, Reason
-from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 from mh_emulator.psp.policy import Policy
 

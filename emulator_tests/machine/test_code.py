@@ -18,7 +18,7 @@ from emulator_tests.machine.guests import (
     gprs,
     run_to_halt,
 )
-from mh_emulator.parts import PARTS
+from mh_builder.parts import PARTS
 
 
 def test_code_that_the_host_replaced_is_what_runs_next() -> None:

@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from mh_builder.parts import PARTS
 from mh_emulator.dram.dram import Dram, DramFullError, UnknownAsidError
 from mh_emulator.dram.process import UserMemory
-from mh_emulator.parts import PARTS
 
 PAGE = 0x1000
 BASE = 0x12_3400_0000

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import pytest
 
 from emulator_tests.machine.guests import DATA, HANDLERS, HEAP, PAGE, SHARED, TEXT, Guest
+from mh_builder.parts import PARTS
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.kvm import KvmError, Vcpu
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.hypercalls import MAP_GPA_RANGE
 from mh_emulator.kvm.msrs import EXIT_UNKNOWN
-from mh_emulator.parts import PARTS
 
 GHCB_MSR, SEV_STATUS = 0xC001_0130, 0xC001_0131
 GHCB = HEAP + PAGE

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from emulator_tests.machine.guests import Guest, run_to_halt
+from mh_builder.parts import PARTS
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.incoherent import IncoherentDram
-from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 
 PAGE = 0x1000

@@ -20,8 +20,8 @@ from emulator_tests.machine.guests import (
     machine,
     run_to_halt,
 )
+from mh_builder.parts import PARTS
 from mh_emulator.kvm import KvmError
-from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 from mh_emulator.psp.command import GuestState
 from mh_emulator.psp.packet import Packet

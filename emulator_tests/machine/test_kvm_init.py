@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 
 from emulator_tests.machine.guests import PAGE, fails, machine
+from mh_builder.parts import PARTS
 from mh_emulator.kvm import Vm, VmType
-from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 
 INITS: dict[str, tuple[VmType, Callable[[Vm], None]]] = {

@@ -25,10 +25,10 @@ from emulator_tests.machine.guests import (
     machine,
     run_to_halt,
 )
+from mh_builder.parts import PARTS
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.kvm import Vm
 from mh_emulator.kvm.exits import Exit, Reason
-from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 from mh_emulator.psp.command import GuestState
 from mh_emulator.psp.packet import Packet

@@ -10,9 +10,9 @@ from emulator_tests.machine.guests import (
     PAGE,
     machine,
 )
+from mh_builder.parts import PARTS
 from mh_emulator.kvm import KvmError, Vm
 from mh_emulator.owner import GuestOwner, OwnerRefuses
-from mh_emulator.parts import PARTS
 from mh_emulator.platform import Platform
 from mh_emulator.psp.launch import Measurement
 from mh_emulator.psp.policy import Policy

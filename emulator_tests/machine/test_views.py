@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emulator_tests.machine.guests import CODE, DATA, HEAP, HEAP_WORD, PAGE, SHARED, STACK, TEXT, Guest, run_to_halt
-from mh_emulator.parts import PARTS
+from mh_builder.parts import PARTS
 
 
 @pytest.fixture(params=list(PARTS))

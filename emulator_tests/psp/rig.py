@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
 
+from mh_builder.parts import PARTS
 from mh_emulator.dram.dram import Dram
-from mh_emulator.parts import PARTS
 from mh_emulator.psp import amd
 from mh_emulator.psp.command import GuestState
 from mh_emulator.psp.firmware import Firmware

@@ -28,8 +28,8 @@ from emulator_tests.psp.rig import (
     status,
 )
 from emulator_tests.psp.spec import COMMANDS, Model, expected, nothing
+from mh_builder.parts import PARTS
 from mh_emulator.dram.dram import Dram
-from mh_emulator.parts import PARTS
 from mh_emulator.psp.command import PlatformState
 from mh_emulator.psp.firmware import Firmware
 from mh_emulator.psp.packet import Packet

@@ -9,10 +9,10 @@ import pytest
 from emulator_tests.command.conftest import ROOT, Command, command  # noqa: F401 - a fixture
 from mh_abi.image import parse_image
 from mh_builder.image.model import Image
+from mh_builder.parts import PARTS
 from mh_cli import psp_page
 from mh_cli.psp import DEFAULT_PARTS, judge
 from mh_emulator.owner import OwnerRefuses
-from mh_emulator.parts import PARTS
 from mh_emulator.secret import Secret
 from mh_emulator.verdict.proof import Peer, WrongPlaintext, prove
 from mh_emulator.verdict.run import Case, Outcome, Verdict

@@ -12,6 +12,7 @@ from emulator_tests.report.layouts import layout_of
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.paging import MIB, TIB, Geometry
+from mh_builder.parts import PARTS
 from mh_builder.report.audit import MAX_FINDINGS, RULES, Audit, audit
 from mh_builder.report.finding import Finding
 from mh_builder.report.image import image_layout
@@ -20,7 +21,6 @@ from mh_builder.report.memory import raw_dump
 from mh_builder.report.reader import read_tables
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options, Start
-from mh_emulator.parts import PARTS
 
 MILAN = Geometry(48, C_BIT)
 

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
+from mh_builder.parts import Part
 from mh_builder.report.image import image_layout
 from mh_builder.report.layout import Layout
 from mh_builder.schemes.space import Options
@@ -17,7 +18,6 @@ from mh_compare.candidate import Candidate
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY
 from mh_emulator.owner import GuestOwner
-from mh_emulator.parts import Part
 
 
 @dataclass(frozen=True, slots=True)

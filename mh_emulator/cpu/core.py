@@ -11,6 +11,7 @@ from typing import Protocol
 from unicorn import unicorn_const, x86_const
 
 from mh_builder.paging import PAGE_BYTES
+from mh_builder.parts import OSXSAVE, CpuidResult, Part
 from mh_emulator.cpu.ctrl_c import held_back
 from mh_emulator.cpu.engine import CODELESS, GPRS, Control, Engine, Foreign, UnicornError
 from mh_emulator.cpu.eventinj import EventInjection
@@ -38,7 +39,6 @@ from mh_emulator.cpu.tlb import StaleCodeError, Tlb
 from mh_emulator.cpu.traps import LONGEST_ANSWERED, Trap, Trapped, Traps, classify, classify_answered
 from mh_emulator.dram.bus import Turn
 from mh_emulator.dram.dram import DramFullError
-from mh_emulator.parts import OSXSAVE, CpuidResult, Part
 
 VECTOR_UD, VECTOR_BP, VECTOR_VC = 6, 3, 29
 

@@ -10,7 +10,7 @@ import random
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
-from mh_emulator.parts import TweakMode
+from mh_builder.parts import TweakMode
 
 _BLOCK_SHIFT = 4
 _BLOCK_BITS = 128

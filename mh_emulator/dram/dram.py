@@ -14,9 +14,9 @@ import random
 from typing import Protocol
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
+from mh_builder.parts import Part
 from mh_emulator.dram.bus import Bus
 from mh_emulator.dram.cipher import PageCipher, Tweaks
-from mh_emulator.parts import Part
 
 BLOCK_BYTES = 16
 

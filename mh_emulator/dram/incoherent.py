@@ -9,9 +9,9 @@ stale, is; and accesses without the C-bit go straight to DRAM.
 from __future__ import annotations
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
+from mh_builder.parts import Part
 from mh_emulator.dram.cipher import PageCipher
 from mh_emulator.dram.dram import Dram
-from mh_emulator.parts import Part
 
 LINE_BYTES = 64
 

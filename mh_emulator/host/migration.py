@@ -15,6 +15,7 @@ from typing import Any
 from mh_abi import abi
 from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
+from mh_builder.parts import Part
 from mh_emulator.guest.worker import Worker, expected
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
@@ -23,7 +24,6 @@ from mh_emulator.host.session import Batch, connect_all, export_batch, finish_al
 from mh_emulator.kvm import EsVcpu
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import GuestOwner
-from mh_emulator.parts import Part
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import errno
 
+from mh_builder.parts import Part
 from mh_emulator.kvm.errors import KvmError
-from mh_emulator.parts import Part
 from mh_emulator.psp.firmware import Firmware
 
 

@@ -10,6 +10,7 @@ import errno
 from enum import IntEnum
 
 from mh_builder.paging import Geometry
+from mh_builder.parts import CpuidResult
 from mh_emulator.cpu.rdrand import Generator
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import UserMemory
@@ -24,7 +25,6 @@ from mh_emulator.kvm.slots import Slot, Slots
 from mh_emulator.kvm.transport import TransportCommands
 from mh_emulator.kvm.vcpu import Vcpu
 from mh_emulator.kvm.vmgexit import GHCB_VERSION_MIN
-from mh_emulator.parts import CpuidResult
 from mh_emulator.psp.firmware import Firmware
 from mh_emulator.psp.vmsa import TrustedRegion
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from mh_builder.parts import CpuidResult
 from mh_emulator.cpu.intercepts import Code, Intercept
 from mh_emulator.kvm.ghcb import Ghcb, Malformed, MalformedError
-from mh_emulator.parts import CpuidResult
 
 GHCB_VERSION_MIN = 1
 HYPERVISOR_FEATURES = 1 << 0 | 1 << 1

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from mh_abi.image import HelperImage
-from mh_emulator.parts import Part
+from mh_builder.parts import Part
 from mh_emulator.psp.command import Command
 from mh_emulator.psp.policy import Policy, policy_names
 from mh_emulator.psp.status import Status

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mh_abi.image import HelperImage
 from mh_builder.paging import MIB, PAGE_BYTES
+from mh_builder.parts import Part
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.guest.copier import Copier
@@ -18,7 +19,6 @@ from mh_emulator.host.ring import HelperStopped, Ring
 from mh_emulator.kvm import Vcpu, Vm
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import GuestOwner
-from mh_emulator.parts import Part
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
 from mh_emulator.verdict.steps import Log
