@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mh_abi import abi
-from mh_builder.paging import PAGE_BYTES
 
 
 class ImageError(ValueError):
@@ -72,8 +71,8 @@ class HelperImage:
 
     def _check_base(self, base: int, c_bit: int | None) -> None:
         end = base + self.memory_bytes
-        if base < 0 or base % PAGE_BYTES:
-            raise ImageError(f"base {base:#x} is not a multiple of {PAGE_BYTES:#x}")
+        if base < 0 or base % abi.MH_PAGE_BYTES:
+            raise ImageError(f"base {base:#x} is not a multiple of {abi.MH_PAGE_BYTES:#x}")
         if c_bit is not None and end > 1 << c_bit:
             raise ImageError(f"image at {base:#x} to {end:#x} reaches the C-bit {1 << c_bit:#x}")
         # Only an image with a fixed base has a hole for itself there.
@@ -91,7 +90,7 @@ def parse_image(data: bytes, vmsa: bytes | None = None) -> HelperImage:
     if len(data) < len(abi.mh_descriptor):
         raise ImageError(f"image of {len(data):#x} bytes has no room for a descriptor of {len(abi.mh_descriptor):#x}")
     image = HelperImage(data, abi.mh_descriptor(data), vmsa)
-    if vmsa is not None and (len(vmsa) != PAGE_BYTES or not image.descriptor.flags & abi.MH_FLAG_ES):
+    if vmsa is not None and (len(vmsa) != abi.MH_PAGE_BYTES or not image.descriptor.flags & abi.MH_FLAG_ES):
         raise ImageError(f"VMSA of {len(vmsa):#x} bytes for an image with flags {image.descriptor.flags:#x}")
     return image
 

@@ -8,10 +8,10 @@ from mh_abi import abi
 from mh_abi.sources import PAYLOAD
 from mh_builder.asm import ObjectFile, assemble
 from mh_builder.image.model import Image
-from mh_builder.image.vc import check_no_vc
 from mh_builder.link import link
 from mh_builder.schemes import LOW, SCHEMES
 from mh_builder.schemes.space import LayoutError, Options, Start
+from mh_builder.vc import check_no_vc
 
 SOURCES = PAYLOAD
 

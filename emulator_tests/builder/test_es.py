@@ -19,7 +19,6 @@ from mh_builder.asm import assemble_text
 from mh_builder.helper import build_helper, helper_objects
 from mh_builder.image.model import Image
 from mh_builder.image.output import image_files
-from mh_builder.image.vc import check_no_vc
 from mh_builder.image.vmsa import write_vmsa
 from mh_builder.link import link
 from mh_builder.paging import PAGE_BYTES
@@ -27,6 +26,7 @@ from mh_builder.parts import NO_LEAF, CpuidResult, Part
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options, Start
 from mh_builder.symbols import LinkError
+from mh_builder.vc import check_no_vc
 from mh_emulator.cpu import vmsa
 from mh_emulator.cpu.registers import Registers, SystemSegment, Table
 from mh_emulator.host.migration import run

@@ -1,0 +1,50 @@
+"""The picture of the packages, and the rule that nothing imports in a circle."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+
+import pytest
+
+from emulator_tests.command.conftest import ROOT
+
+EMULATOR = ROOT / "mh_emulator"
+
+
+@pytest.fixture(scope="module")
+def rooms() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("rooms", ROOT / "docs" / "rooms.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_picture_is_that_of_the_code(rooms: ModuleType) -> None:
+    assert rooms.PICTURE.read_text() == rooms.draw(rooms.packages()), "run `python docs/rooms.py`"
+
+
+def test_every_package_is_in_the_table(rooms: ModuleType) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert [name for name in rooms.packages() if f"\n| `{name}` |" not in page] == []
+
+
+def test_nothing_imports_in_a_circle(rooms: ModuleType) -> None:
+    places = rooms.packages()
+    rooms.floors(rooms.graph(places))
+    for name, folder in places.items():
+        rooms.floors(rooms.graph(rooms.modules(folder), f"{name}."))
+
+
+def test_modules_of_the_emulators_rooms_import_in_no_circle(rooms: ModuleType) -> None:
+    inner = [folder.parent for folder in sorted(EMULATOR.glob("*/__init__.py"))]
+    assert len(inner) >= 8
+    for folder in inner:
+        rooms.floors(rooms.graph(rooms.modules(folder), f"mh_emulator.{folder.name}."))
+
+
+def test_circle_would_be_seen(rooms: ModuleType) -> None:
+    with pytest.raises(ValueError, match="cycle"):
+        rooms.floors({"a": frozenset({"b"}), "b": frozenset({"a"})})
