@@ -20,7 +20,7 @@ class LinkError(Exception):
 
 
 PADDING = {".text": b"\xcc"}
-"""What stands between two objects: a jump astray traps."""
+"""What stands between two objects: a jump that misses its target traps."""
 
 
 @dataclass
@@ -37,13 +37,13 @@ class MergedSection:
 def merge(objects: Iterable[ObjectFile], name: str) -> MergedSection:
     """Join the sections called `name` of all objects, in their order."""
     merged = MergedSection(name)
-    for part in objects:
-        for section in part.sections:
+    for unit in objects:
+        for section in unit.sections:
             if section.name != name or not section.size:
                 continue
             start = -(-merged.size // section.align) * section.align
-            merged.starts[part.name] = start
-            merged.pieces.append(Piece(part.name, start, section.size))
+            merged.starts[unit.name] = start
+            merged.pieces.append(Piece(unit.name, start, section.size))
             if section.data:
                 merged.data.extend(PADDING.get(name, b"\0") * (start - len(merged.data)))
                 merged.data.extend(section.data)
@@ -74,26 +74,26 @@ class SymbolTable:
         reasons: list[str] = []
         for symbol in _linker_symbols(sections):
             self._global[symbol.name] = symbol
-        for part in objects:
-            for symbol in _placed_symbols(part, merged, sections):
-                self._local[part.name, symbol.name] = symbol
+        for unit in objects:
+            for symbol in _placed_symbols(unit, merged, sections):
+                self._local[unit.name, symbol.name] = symbol
                 if not symbol.is_global:
                     continue
                 if symbol.name in self._global:
                     first = self._global[symbol.name].origin
-                    reasons.append(f"{part.name}: error: symbol '{symbol.name}' is defined in {first} already")
+                    reasons.append(f"{unit.name}: error: symbol '{symbol.name}' is defined in {first} already")
                 self._global.setdefault(symbol.name, symbol)
         if reasons:
             raise LinkError(reasons)
 
-    def find(self, part: ObjectFile, name: str) -> PlacedSymbol | None:
-        """The symbol that `name` means in `part`."""
+    def find(self, unit: ObjectFile, name: str) -> PlacedSymbol | None:
+        """The symbol that `name` means in `unit`."""
         if name.startswith(PHYSICAL):
-            return self._physical(part, name)
-        return self._local.get((part.name, name)) or self._global.get(name)
+            return self._physical(unit, name)
+        return self._local.get((unit.name, name)) or self._global.get(name)
 
-    def _physical(self, part: ObjectFile, name: str) -> PlacedSymbol | None:
-        symbol = self.find(part, name.removeprefix(PHYSICAL))
+    def _physical(self, unit: ObjectFile, name: str) -> PlacedSymbol | None:
+        symbol = self.find(unit, name.removeprefix(PHYSICAL))
         if symbol is None or symbol.section is None or self._base is None:
             return None
         return PlacedSymbol(name, self._base + symbol.value - HELPER_VA, None, is_global=True, origin="linker")
@@ -123,10 +123,10 @@ def _linker_symbols(sections: Mapping[str, PlacedSection]) -> Iterator[PlacedSym
 
 
 def _placed_symbols(
-    part: ObjectFile, merged: Mapping[str, MergedSection], sections: Mapping[str, PlacedSection]
+    unit: ObjectFile, merged: Mapping[str, MergedSection], sections: Mapping[str, PlacedSection]
 ) -> Iterator[PlacedSymbol]:
-    for symbol in part.symbols:
+    for symbol in unit.symbols:
         value = symbol.value
         if symbol.section is not None:
-            value += sections[symbol.section].va + merged[symbol.section].starts.get(part.name, 0)
-        yield PlacedSymbol(symbol.name, value, symbol.section, symbol.is_global, part.name)
+            value += sections[symbol.section].va + merged[symbol.section].starts.get(unit.name, 0)
+        yield PlacedSymbol(symbol.name, value, symbol.section, symbol.is_global, unit.name)

@@ -17,7 +17,7 @@ _STYLE = {Verdict.REFUSED: "green", Verdict.DETECTED: "cyan", Verdict.HARMLESS: 
 _WORD = {Verdict.HARMLESS: "garbage"}
 _NARROW = 80
 _PIPED = 120
-"""Columns where nobody says how many there are."""
+"""Width in columns where the output is no terminal."""
 
 
 def print_comparison(result: Comparison) -> None:

@@ -44,7 +44,7 @@ def assemble(text: str) -> bytes:
 
 
 def registers(c_bit: int) -> Registers:
-    """How its vCPU begins: under SEV-ES the owner measures that, and nobody sets anything later."""
+    """How its vCPU begins: under SEV-ES the owner measures that, and nothing is set later."""
     state = Registers.long_mode(_CODE, DATA + PAGE_BYTES - 8, _TABLES | 1 << c_bit)
     return state.with_changes(
         cs=_KERNEL_CS,

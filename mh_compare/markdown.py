@@ -16,7 +16,7 @@ _HEAD = """\
 
 The thread of August 2021 proposed three address spaces for the mirror VM. This page says what tells them apart; the
 figures (page tables, translations, memory, calls, host exits) are printed by `build.py compare`, and `--html FILE`
-makes one page of all that with pictures. Each cell there names the command that has it again.
+makes one page of all that with pictures. Each cell there names the command that reproduces it.
 
 * **`isolated`** is the only one in which the guest's own kernel cannot reach the helper: it has no address for it.
   It takes no RAM of the guest, so a host with newer firmware may bring a larger helper, or one at another place, and
@@ -37,7 +37,7 @@ What a hostile *host* can do does not depend on the scheme: where SEV has no int
 _ATTACKS = """
 ## Attacks, carried out
 
-*refused*: somebody says no before anything happens. *detected*: it is noticed before anything comes of it. *garbage*:
+*refused*: something says no before anything happens. *detected*: it is noticed before anything comes of it. *garbage*:
 it gives the attacker nothing that he can choose or read. **succeeds**: it does; why nothing in SEV prevents it stands
 below. Every attack was tried on a guest of plain SEV and on one of SEV-ES, where it makes sense there: a row for
 *both*, where they end alike.

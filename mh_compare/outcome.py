@@ -16,7 +16,7 @@ from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.owner import OwnerRefuses
 
 INSTRUCTIONS = 1_000_000
-"""After so many a vCPU that went astray is stopped."""
+"""Instructions after which a vCPU that does not stop by itself is stopped."""
 
 
 class Verdict(Enum):

@@ -46,7 +46,7 @@ _CLASS = {
 }
 
 _LEGEND = (
-    (Verdict.REFUSED, "somebody says no before anything happens: helper, KVM, secure processor, or there is no slot"),
+    (Verdict.REFUSED, "something says no before anything happens: helper, KVM, secure processor, or there is no slot"),
     (Verdict.DETECTED, "carried out, and noticed before anything comes of it"),
     (Verdict.HARMLESS, "carried out, and gives the attacker nothing that he can choose or read"),
     (Verdict.SUCCEEDS, "the attacker has what he wants; below stands why nothing in SEV prevents it"),
@@ -54,7 +54,7 @@ _LEGEND = (
 
 
 def as_html(result: Comparison, layouts: Sequence[Layout]) -> str:
-    """One self-contained file; hovering over a value tells the command that has it again."""
+    """One self-contained file; hovering over a value tells the command that reproduces it."""
     sections = []
     if result.cells:
         sections.append(Section("What each costs and can do", _style() + _cells(result)))

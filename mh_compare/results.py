@@ -1,4 +1,4 @@
-"""What a comparison consists of: cells and outcomes, each with the command that has it again."""
+"""What a comparison consists of: cells and outcomes, each with the command that reproduces it."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def places(results: Sequence[AttackResult]) -> str:
 
 
 def _rows(results: list[AttackResult]) -> Iterator[Row]:
-    """Of one attack."""
+    """Rows of one attack."""
     by_start = _by_start(results)
     outcomes = {tuple((one.layout, one.outcome) for one in found) for found in by_start.values()}
     if len(by_start) > 1 and len(outcomes) == 1:

@@ -61,7 +61,7 @@ class Watch:
         return {offset + at: page[at : at + BLOCK_BYTES] for offset, page in pages.items() for at in _STARTS}
 
     def look(self) -> Blocks:
-        """What has changed since the last look."""
+        """Return what has changed since the last look."""
         changed: Blocks = {}
         for offset, spa in self._spas.items():
             before, now = self._plain[offset], self._read(spa)

@@ -30,7 +30,7 @@ class Platform:
         self.dram = (Dram if part.coherent else IncoherentDram)(dram_bytes, base, part, seed)
         self.psp = Firmware(self.dram, seed)
         # As the driver does (drivers/crypto/ccp/sev-dev.c): all ASIDs are dirty and there is no room for VMSAs before
-        # the flush. The memory for their checksums is none that anybody else gets.
+        # the flush. The memory for their checksums is given to nothing else.
         self.psp.init(base - REGION_BYTES)
         self.psp.wbinvd()
         self.psp.df_flush()

@@ -43,7 +43,7 @@ class Kernel(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """Another implementation; without a speed where `note` says why."""
+    """An implementation to compare with; without a speed where `note` says why."""
 
     name: str
     version: str

@@ -57,7 +57,7 @@ def change_policy(arena: Arena) -> Outcome:
 
 
 class Roomy(Arena):
-    """A guest with RAM that nobody uses."""
+    """A guest with RAM that is not used."""
 
     @cached_property
     def placement(self) -> Placement:

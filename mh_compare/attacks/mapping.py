@@ -97,7 +97,7 @@ def replace_helper(arena: Arena) -> Outcome:
 
 
 def export_helper(arena: Arena) -> Outcome:
-    """Show the launch secret at an address of the RAM window that nobody protects, then migrate that page."""
+    """Show the launch secret at an unprotected address of the RAM window, then migrate that page."""
     machine = arena.launch(Liar(*arena.ground(SOURCE)))
     address = machine.request_address(arena.ram[0])
     secret = machine.helper_offset + int(arena.helper.descriptor.secret_offset)
@@ -179,7 +179,7 @@ def lie_to_host(arena: Arena) -> Outcome:
     source = arena.side(machine)
     arena.alone(source)
     source.export(machine.request_address(arena.ram[0]))
-    return harmless("nobody asks the guest: the helper exports what it should")
+    return harmless("the guest is not asked: the helper exports what it should")
 
 
 ATTACKS = (

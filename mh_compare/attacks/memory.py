@@ -115,7 +115,7 @@ def move_chosen(arena: Arena) -> Outcome:
 
 
 def replay_guest(arena: Arena) -> Outcome:
-    """Keep the stored bytes of a page, and put them back after the guest has written it anew."""
+    """Keep the stored bytes of a page, and put them back after the guest has written it again."""
     machine = arena.source.machine
     dram, spa = machine.platform.dram, machine.memory.spa(arena.ram[0])
     old = peek(machine, spa)
@@ -155,7 +155,7 @@ def copy_to_target(arena: Arena) -> Outcome:
 
 
 def _flip_helper(arena: Arena, offset: int) -> Outcome:
-    """Flip a bit at `offset` of the helper, then ask it for a page. What noise does is chance; nobody chooses it."""
+    """Flip a bit at `offset` of the helper, then ask it for a page. What noise does is chance, not a choice."""
     source = arena.exporting()
     machine = source.machine
     start = offset & -BLOCK_BYTES
@@ -168,8 +168,8 @@ def _flip_helper(arena: Arena, offset: int) -> Outcome:
     try:
         source.run_on()
     except Ended as stopped:
-        return harmless(f"a block of noise, chosen by nobody: {stopped}")
-    return harmless("a block of noise, chosen by nobody: the helper runs over it")
+        return harmless(f"a block of noise that the host cannot choose: {stopped}")
+    return harmless("a block of noise that the host cannot choose: the helper runs over it")
 
 
 def _flip(machine: Machine, spa: int) -> None:

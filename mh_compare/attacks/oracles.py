@@ -199,7 +199,7 @@ def wipe_key(arena: Arena) -> Outcome:
 
 
 def halve_key(arena: Arena) -> Outcome:
-    """The same with half of the round keys."""
+    """Overwrite half of the round keys."""
     _sealed_after(arena, 0, _SCHEDULE_BYTES // 2)
     return succeeds("the helper seals with a key half of which is zero")
 

@@ -32,7 +32,7 @@ def _answer(side: Side, role: int, hello: bytes) -> abi.mh_status:
 
 
 def _with(hello: bytes, **fields: object) -> bytes:
-    """The hello with some fields written anew, by name."""
+    """The hello with some fields replaced, by name."""
     changed = abi.mh_hello(hello)
     for name, value in fields.items():
         setattr(changed, name, value)
@@ -133,7 +133,7 @@ def _pass_for(arena: Arena, other: Side) -> Outcome:
     honest = _answer(arena.source, Role.MH_ROLE_SOURCE, hello)
     edited = _answer(arena.source, Role.MH_ROLE_SOURCE, _with(hello, guest=list(arena.secret.guest)))
     if Status.MH_DONE in (honest, edited):
-        return succeeds("the source starts a session with the helper of somebody else")
+        return succeeds("the source starts a session with a helper of another owner")
     return refused(f"{honest.name}; with the guest's identity written into the hello: {edited.name}")
 
 

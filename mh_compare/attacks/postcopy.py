@@ -27,7 +27,7 @@ def roll_back(arena: Arena) -> Outcome:
 
 
 def never_resume(arena: Arena) -> Outcome:
-    """Move a page a second time, and say to nobody that the guest runs."""
+    """Move a page a second time, without telling the helpers that the guest runs."""
     return _again(arena, *_running(arena))
 
 

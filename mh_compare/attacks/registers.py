@@ -53,7 +53,7 @@ def start_anywhere(arena: Arena) -> Outcome:
 
 
 def start_again(arena: Arena) -> Outcome:
-    """Start the helper anew with the ring as it is, peer's hello too, and another page in place of the first."""
+    """Start the helper again on the ring as it is, peer's hello too, with another page in place of the first."""
     source = arena.source
     # Each of the three has a place of its own, so that what the helper reads is there still when it begins again.
     peer, own, page = range(3)

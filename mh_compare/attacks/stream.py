@@ -42,7 +42,7 @@ def replay_stream(arena: Arena) -> Outcome:
 
 
 def relabel_session(arena: Arena) -> Outcome:
-    """The same, with the identity of the new session written into the packet."""
+    """Import a packet of an earlier session, with the identity of the new one written into it."""
     source, target = arena.connect()
     recorded = source.export(arena.address(0))
     abort(target.ring)
@@ -61,7 +61,7 @@ def reorder(arena: Arena) -> Outcome:
 
 
 def renumber(arena: Arena) -> Outcome:
-    """The same, with the number of the first packet written into the second."""
+    """Import the second packet first, with the number of the first written into it."""
     source, target = arena.connect()
     _, second = source.export(arena.address(0)), source.export(arena.address(1))
     return by_status(
@@ -88,7 +88,7 @@ def relocate(arena: Arena) -> Outcome:
 
 
 def readdress(arena: Arena) -> Outcome:
-    """The same, with the other address written into the packet."""
+    """Import a page at another address, with that address written into the packet."""
     source, target = arena.connect()
     address = arena.address(1)
     status = target.put(address, _with(source.export(arena.address(0)), address=address))
@@ -142,7 +142,7 @@ def _take(target: Side, address: int, sealed: Sealed) -> None:
 
 
 def _with(sealed: Sealed, **fields: object) -> Sealed:
-    """The packet with some fields written anew, by name."""
+    """The packet with some fields replaced, by name."""
     packet = abi.mh_packet(sealed.packet)
     for name, value in fields.items():
         setattr(packet, name, value)

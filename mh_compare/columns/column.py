@@ -59,7 +59,7 @@ class Subject:
 
     @property
     def as_built(self) -> Candidate:
-        """The same as something to be launched."""
+        """The image as something to be launched."""
         return Candidate(self.scheme, self.image, self.part)
 
     @cached_property

@@ -17,7 +17,7 @@ _BUILD = "build.py build --scheme {scheme} --part {part}"
 
 
 def table_pages(subject: Subject) -> Value:
-    """Of the image as it is built without options."""
+    """Pages that page tables take in the image as it is built without options."""
     tables = len(subject.layout.reading.tables)
     return Value(str(tables), tables)
 

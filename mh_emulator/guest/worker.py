@@ -107,7 +107,7 @@ class Worker:
         ]
 
     def awaiting(self, c_mask: int) -> list[tuple[int, bytes]]:
-        """The same for a vCPU at `landing`: memory that was never launched is no zero, and would look like a state."""
+        """`contents`, and the page of registers for a vCPU at `landing`, cleared: memory never launched is not zero."""
         return [*self.contents(c_mask), (self.state, bytes(PAGE_BYTES))]
 
     def _page(self, name: str) -> int:
