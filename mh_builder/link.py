@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Flag, auto
 
 from mh_abi import abi
 from mh_builder.asm import SECTION_NAMES, ObjectFile, Relocation, RelocationKind
@@ -92,45 +93,64 @@ def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sch
     raise AssertionError("header and tables only grow with each other's pages, which settles at once")
 
 
+class _Kind(Flag):
+    """What a section is, besides private, readable memory."""
+
+    PLAIN = 0
+    STORED = auto()
+    WRITABLE = auto()
+    EXECUTABLE = auto()
+    SHARED = auto()
+    GUARDED = auto()
+    """A page that is never mapped lies below."""
+
+
+_CODE = _Kind.STORED | _Kind.EXECUTABLE
+_STACK = _Kind.WRITABLE | _Kind.GUARDED
+
+
 def _place(
     merged: dict[str, MergedSection], header_size: int, table_size: int, options: Options
 ) -> Iterator[PlacedSection]:
-    text, rodata, data, bss, vcpu = (merged[name] for name in (".text", ".rodata", ".data", ".bss", ".vcpu"))
+    offset = 0
+    for name, size, kind in _plan(merged, header_size, table_size, options):
+        offset += GUARD_BYTES if _Kind.GUARDED in kind else 0
+        yield PlacedSection(
+            name,
+            offset,
+            size,
+            stored=size if _Kind.STORED in kind else 0,
+            writable=_Kind.WRITABLE in kind,
+            executable=_Kind.EXECUTABLE in kind,
+            private=_Kind.SHARED not in kind,
+            pieces=tuple(merged[name].pieces) if name in merged else (),
+        )
+        offset += _pages(size)
+
+
+def _plan(
+    merged: dict[str, MergedSection], header_size: int, table_size: int, options: Options
+) -> Iterator[tuple[str, int, _Kind]]:
+    """(name, bytes, kind) of all sections, in their order."""
     pages = (options.ram_limit + abi.MH_VMSA_BYTES) // PAGE_BYTES
     bitmap_size = -(-pages // 8)
-    authenticators_size = pages * abi.MH_AUTHENTICATOR_BYTES if options.strict else 0
+    yield ".header", header_size, _Kind.STORED
+    yield ".text", merged[".text"].size, _CODE
+    yield ".rodata", merged[".rodata"].size, _Kind.STORED
+    yield ".tables", table_size, _Kind.STORED
+    yield ".data", merged[".data"].size, _Kind.STORED | _Kind.WRITABLE
+    yield ".bss", merged[".bss"].size, _Kind.WRITABLE
+    yield ".bitmap", bitmap_size, _Kind.WRITABLE
+    yield ".moved_bitmap", bitmap_size, _Kind.WRITABLE
+    yield ".shared_bitmap", bitmap_size, _Kind.WRITABLE
+    yield ".authenticators", pages * abi.MH_AUTHENTICATOR_BYTES if options.strict else 0, _Kind.WRITABLE
+    yield ".secret", SECRET_BYTES, _Kind.PLAIN
     # Each block at the same distance from the one before, with the stacks of its vCPU below it.
-    blocks = tuple(
-        part
-        for number in range(options.vcpus)
-        for part in (
-            (vcpu_section(".fault_stack", number), FAULT_STACK_BYTES, False, True, False, True, True),
-            (vcpu_section(".stack", number), STACK_BYTES, False, True, False, True, True),
-            (vcpu_section(".vcpu", number), vcpu.size, False, True, False, True, False),
-        )
-    )
-    plan = (
-        # name, bytes, stored, writable, executable, private, guard page below
-        (".header", header_size, True, False, False, True, False),
-        (".text", text.size, True, False, True, True, False),
-        (".rodata", rodata.size, True, False, False, True, False),
-        (".tables", table_size, True, False, False, True, False),
-        (".data", data.size, True, True, False, True, False),
-        (".bss", bss.size, False, True, False, True, False),
-        (".bitmap", bitmap_size, False, True, False, True, False),
-        (".moved_bitmap", bitmap_size, False, True, False, True, False),
-        (".shared_bitmap", bitmap_size, False, True, False, True, False),
-        (".authenticators", authenticators_size, False, True, False, True, False),
-        (".secret", SECRET_BYTES, False, False, False, True, False),
-        *blocks,
-        (".ring", options.vcpus * abi.MH_RING_BYTES, False, True, False, False, False),
-    )
-    offset = 0
-    for name, size, stored, writable, executable, private, guarded in plan:
-        offset += GUARD_BYTES if guarded else 0
-        pieces = tuple(merged[name].pieces) if name in merged else ()
-        yield PlacedSection(name, offset, size, size if stored else 0, writable, executable, private, pieces)
-        offset += _pages(size)
+    for number in range(options.vcpus):
+        yield vcpu_section(".fault_stack", number), FAULT_STACK_BYTES, _STACK
+        yield vcpu_section(".stack", number), STACK_BYTES, _STACK
+        yield vcpu_section(".vcpu", number), merged[".vcpu"].size, _Kind.WRITABLE
+    yield ".ring", options.vcpus * abi.MH_RING_BYTES, _Kind.WRITABLE | _Kind.SHARED
 
 
 def _pages(size: int) -> int:
@@ -140,10 +160,10 @@ def _pages(size: int) -> int:
 def _entry32(
     objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sections: dict[str, PlacedSection]
 ) -> int | None:
-    for part in objects:
-        for symbol in part.symbols:
+    for unit in objects:
+        for symbol in unit.symbols:
             if (symbol.name, symbol.section, symbol.is_global) == ("entry32", ".text", True):
-                return sections[".text"].offset + merged[".text"].starts[part.name] + symbol.value
+                return sections[".text"].offset + merged[".text"].starts[unit.name] + symbol.value
     return None
 
 
@@ -184,11 +204,11 @@ def _fields(
     objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sections: dict[str, PlacedSection]
 ) -> Iterator[tuple[ObjectFile, Relocation, int]]:
     """(object, relocation, offset of its field from the base of the image) of all objects."""
-    for part in objects:
-        for section in part.sections:
-            start = sections[section.name].offset + merged[section.name].starts.get(part.name, 0)
+    for unit in objects:
+        for section in unit.sections:
+            start = sections[section.name].offset + merged[section.name].starts.get(unit.name, 0)
             for relocation in section.relocations:
-                yield part, relocation, start + relocation.offset
+                yield unit, relocation, start + relocation.offset
 
 
 def _runs(relocations: Iterable[tuple[int, int]]) -> tuple[ImageRelocation, ...]:
@@ -213,8 +233,8 @@ def _resolve(
     data: bytearray,
 ) -> None:
     reasons: list[str] = []
-    for part, relocation, offset in _fields(objects, merged, plan.sections):
-        symbol = symbols.find(part, relocation.symbol)
+    for unit, relocation, offset in _fields(objects, merged, plan.sections):
+        symbol = symbols.find(unit, relocation.symbol)
         if symbol is None:
             reasons.append(f"{relocation.place}: error: undefined symbol '{relocation.symbol}'")
             continue

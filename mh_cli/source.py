@@ -132,7 +132,13 @@ def _sections(file: elf.Elf) -> list[PlacedSection]:
         offset = section.va - HELPER_VA - (0 if private else SHARED_OFFSET)
         found.append(
             PlacedSection(
-                section.name, offset, section.size, section.stored, section.writable, section.executable, private
+                section.name,
+                offset,
+                section.size,
+                stored=section.stored,
+                writable=section.writable,
+                executable=section.executable,
+                private=private,
             )
         )
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
 from mh_builder.paging import PAGE_BYTES
@@ -25,6 +25,7 @@ class PlacedSection:
     name: str
     offset: int
     size: int
+    _: KW_ONLY
     stored: int
     writable: bool
     executable: bool

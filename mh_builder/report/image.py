@@ -113,7 +113,15 @@ def _sections(data: bytes, descriptor: Any, base: int, reading: Reading) -> Iter
     ):
         size = max(0, end - start)
         kept = max(0, min(size, stored - start))
-        yield PlacedSection(name, start, size, kept, "w" in rights, "x" in rights, name != ".ring")
+        yield PlacedSection(
+            name,
+            start,
+            size,
+            stored=kept,
+            writable="w" in rights,
+            executable="x" in rights,
+            private=name != ".ring",
+        )
 
 
 def _blocks(descriptor: Any) -> Iterator[tuple[str, int, int, str]]:  # noqa: ANN401
