@@ -28,7 +28,7 @@ EDK2 := .cache/edk2
 KERNEL := $(VENV)/linux/vmlinuz
 KERNEL_PACKAGE := linux-image-cloud-amd64
 
-.PHONY: all test test-firmware model lint clean oracles builders checkers sources kernel
+.PHONY: all test test-firmware model lint generated clean oracles builders checkers sources kernel
 
 all: $(INSTALLED)
 	$(VENV)/bin/python build.py
@@ -90,6 +90,11 @@ $(KERNEL):
 	( cd "$$folder" && apt-get download -qq -o APT::Sandbox::User=root "$$name" ) && \
 	dpkg-deb --fsys-tarfile "$$folder"/*.deb | tar -x -C "$$folder" --wildcards './boot/vmlinuz-*' && \
 	mkdir -p $(@D) && mv "$$folder"/boot/vmlinuz-* $@
+
+# What is generated from the sources and kept: the ABI for type checkers, the picture of the packages.
+generated: $(INSTALLED)
+	$(VENV)/bin/python -m mh_abi.stub
+	$(VENV)/bin/python docs/rooms.py
 
 clean:
 	rm -rf $(VENV) .cache out *.egg-info

@@ -7,6 +7,7 @@ writes. `assembler_symbols()` gives the same facts to the assembler.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from dissect.cstruct import cstruct
@@ -40,14 +41,30 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - a constant, an enum or a st
     return value
 
 
-def _structures() -> list[Any]:
-    names = [name for name in _definitions.typedefs if name.startswith("mh_")]
-    return [getattr(_definitions, name) for name in names]
+def constants() -> dict[str, int | str]:
+    """Every constant of the header: name -> value."""
+    return {name: value for name, value in _definitions.consts.items() if name.startswith("MH_") and value != ""}
+
+
+def enums() -> dict[str, Any]:
+    """Every enum of the header: name -> class."""
+    return {name: kind for name, kind in _kinds() if hasattr(kind, "__members__")}
+
+
+def structures() -> dict[str, Any]:
+    """Every structure of the header: name -> class."""
+    return {name: kind for name, kind in _kinds() if not hasattr(kind, "__members__")}
+
+
+def _kinds() -> Iterator[tuple[str, Any]]:
+    for name in _definitions.typedefs:
+        if name.startswith("mh_"):
+            yield name, __getattr__(name)
 
 
 def enumerators() -> dict[str, int]:
     """Every enumerator of the header: name -> value."""
-    return {member.name: int(member) for kind in _structures() if hasattr(kind, "__members__") for member in kind}
+    return {member.name: int(member) for kind in enums().values() for member in kind}
 
 
 def assembler_symbols() -> dict[str, int | str]:
@@ -56,13 +73,8 @@ def assembler_symbols() -> dict[str, int | str]:
     Constants and enumerators keep their names; `mh_packet.tag` is a field's offset in bytes,
     `sizeof.mh_packet` a structure's size in bytes; string constants are strings.
     """
-    symbols: dict[str, int | str] = {
-        name: value for name, value in _definitions.consts.items() if name.startswith("MH_") and value != ""
-    }
-    symbols |= enumerators()
-    for kind in _structures():
-        if hasattr(kind, "__members__"):
-            continue
-        symbols[f"sizeof.{kind.__name__}"] = len(kind)
-        symbols |= {f"{kind.__name__}.{name}": field.offset for name, field in kind.fields.items()}
+    symbols = constants() | enumerators()
+    for name, kind in structures().items():
+        symbols[f"sizeof.{name}"] = len(kind)
+        symbols |= {f"{name}.{field}": value.offset for field, value in kind.fields.items()}
     return symbols

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
-from typing import Any
 
 from mh_abi import abi
 
@@ -19,8 +18,7 @@ class HelperImage:
     """A flat image as read from its file, not yet relocated."""
 
     data: bytes
-    descriptor: Any
-    """`abi.mh_descriptor`"""
+    descriptor: abi.mh_descriptor
     vmsa: bytes | None = None
     """With it the helper starts under SEV-ES: the page that the toolchain wrote for the image as linked."""
 
@@ -30,22 +28,23 @@ class HelperImage:
     @property
     def memory_bytes(self) -> int:
         """Bytes of memory that the helper takes."""
-        return int(self.descriptor.memory_bytes)
+        return self.descriptor.memory_bytes
 
     @property
     def ring_offset(self) -> int:
         """Where shared memory starts, in bytes from the base."""
-        return int(self.descriptor.ring_offset)
+        return self.descriptor.ring_offset
 
     @property
     def home(self) -> int | None:
         """Main GPA that the image was built for, None where it is not in main VM memory."""
-        home = int(self.descriptor.home)
+        home = self.descriptor.home
         return None if home == abi.MH_NO_HOME else home
 
-    def regions(self) -> list[Any]:
-        """The `abi.mh_region` tuples."""
-        return _records(self.data, self.descriptor.region_offset, self.descriptor.region_count, abi.mh_region)
+    def regions(self) -> list[abi.mh_region]:
+        """The region tuples."""
+        start, count = self.descriptor.region_offset, self.descriptor.region_count
+        return [abi.mh_region(record) for record in _records(self.data, start, count, len(abi.mh_region))]
 
     def relocated(self, base: int, c_bit: int | None) -> bytes:
         """The bytes for mirror GPA `base` on a part with that C-bit, or none. Raises `ImageError` where it is fixed."""
@@ -56,9 +55,9 @@ class HelperImage:
             raise ImageError(f"image is fixed to C-bit {self.descriptor.c_bit}, the part has {c_bit}")
         self._check_base(base, c_bit)
         data = bytearray(self.data)
-        count = self.descriptor.relocation_count
-        for part in _records(self.data, self.descriptor.relocation_offset, count, abi.mh_relocation):
-            _relocate(data, part, base - link_base, 0 if c_bit is None else 1 << c_bit)
+        start, count = self.descriptor.relocation_offset, self.descriptor.relocation_count
+        for record in _records(self.data, start, count, len(abi.mh_relocation)):
+            _relocate(data, abi.mh_relocation(record), base - link_base, 0 if c_bit is None else 1 << c_bit)
         return bytes(data)
 
     def launched(self, base: int, c_bit: int) -> bytes:
@@ -67,7 +66,7 @@ class HelperImage:
 
     def digest(self, c_bit: int, base: int | None = None) -> bytes:
         """SHA-256 of `launched`, by which a guest owner knows the helper; at the image's own base if none is given."""
-        return hashlib.sha256(self.launched(int(self.descriptor.link_base) if base is None else base, c_bit)).digest()
+        return hashlib.sha256(self.launched(self.descriptor.link_base if base is None else base, c_bit)).digest()
 
     def _check_base(self, base: int, c_bit: int | None) -> None:
         end = base + self.memory_bytes
@@ -76,8 +75,8 @@ class HelperImage:
         if c_bit is not None and end > 1 << c_bit:
             raise ImageError(f"image at {base:#x} to {end:#x} reaches the C-bit {1 << c_bit:#x}")
         # Only an image with a fixed base has a hole for itself there.
-        ram = int(self.descriptor.window)
-        ram_end = ram + int(self.descriptor.ram_limit)
+        ram = self.descriptor.window
+        ram_end = ram + self.descriptor.ram_limit
         if not self.descriptor.flags & abi.MH_FLAG_FIXED_BASE and base < ram_end and ram < end:
             raise ImageError(f"image at {base:#x} to {end:#x} overlaps RAM {ram:#x} to {ram_end:#x}")
 
@@ -95,7 +94,7 @@ def parse_image(data: bytes, vmsa: bytes | None = None) -> HelperImage:
     return image
 
 
-def _check(descriptor: Any, size: int) -> None:  # noqa: ANN401 - a structure of abi.h
+def _check(descriptor: abi.mh_descriptor, size: int) -> None:
     if descriptor.magic != abi.MH_DESCRIPTOR_MAGIC:
         raise ImageError(f"image starts with {descriptor.magic:#x}, not {abi.MH_DESCRIPTOR_MAGIC:#x}")
     if descriptor.version != abi.MH_ABI_VERSION:
@@ -113,16 +112,15 @@ def _check(descriptor: Any, size: int) -> None:  # noqa: ANN401 - a structure of
         raise ImageError(f"image's ring at {descriptor.ring_offset:#x} is not behind its {size:#x} bytes")
 
 
-def _records(data: bytes, offset: int, count: int, kind: Any) -> list[Any]:  # noqa: ANN401 - a structure of abi.h
-    size = len(kind)
-    return [kind(data[offset + i * size : offset + (i + 1) * size]) for i in range(count)]
+def _records(data: bytes, offset: int, count: int, size: int) -> list[bytes]:
+    return [data[offset + i * size : offset + (i + 1) * size] for i in range(count)]
 
 
-def _relocate(data: bytearray, part: Any, delta: int, c_mask: int) -> None:  # noqa: ANN401 - a structure of abi.h
-    words = struct.Struct(f"<{part.count}Q")
-    if part.offset + words.size > len(data):
-        raise ImageError(f"relocation ends at {part.offset + words.size:#x}, the image at {len(data):#x}")
-    add = delta if part.kinds & abi.MH_RELOCATE_BASE else 0
-    mask = c_mask if part.kinds & abi.MH_RELOCATE_CBIT else 0
-    values = [(value + add) % (1 << 64) | mask for value in words.unpack_from(data, part.offset)]
-    words.pack_into(data, part.offset, *values)
+def _relocate(data: bytearray, run: abi.mh_relocation, delta: int, c_mask: int) -> None:
+    words = struct.Struct(f"<{run.count}Q")
+    if run.offset + words.size > len(data):
+        raise ImageError(f"relocation ends at {run.offset + words.size:#x}, the image at {len(data):#x}")
+    add = delta if run.kinds & abi.MH_RELOCATE_BASE else 0
+    mask = c_mask if run.kinds & abi.MH_RELOCATE_CBIT else 0
+    values = [(value + add) % (1 << 64) | mask for value in words.unpack_from(data, run.offset)]
+    words.pack_into(data, run.offset, *values)

@@ -110,7 +110,7 @@ def _wiring(flash: bytes, has_variables: bool) -> list[str]:  # noqa: FBT001
 
 def _boot(command: list[str], blob: bytes, arguments: argparse.Namespace, *, with_kernel: bool) -> Report:
     helper = parse_image(blob)
-    base, size = int(helper.descriptor.home), helper.memory_bytes
+    base, size = helper.descriptor.home, helper.memory_bytes
     began = time.monotonic()
     with QemuMachine(command, ram_mib=-(-arguments.ram // _MIB)) as machine:
         line = machine.wait_for_debug(abi.MH_DEBUG_MARKER, arguments.timeout)

@@ -31,7 +31,7 @@ DEFAULT_PART = "milan"
 WIDEST = 52
 """Address bits of an entry, where nothing says MAXPHYADDR."""
 
-_MAGIC = int(abi.MH_DESCRIPTOR_MAGIC).to_bytes(8, "little")
+_MAGIC = abi.MH_DESCRIPTOR_MAGIC.to_bytes(8, "little")
 
 
 def add_memory(parser: argparse.ArgumentParser) -> None:
@@ -148,10 +148,10 @@ def _ours(data: bytes, sections: list[PlacedSection] | None, base: int | None, a
     image = parse_image(data)
     part = PARTS[arguments.part or DEFAULT_PART]
     is_fixed = image.descriptor.flags & abi.MH_FLAG_FIXED_CBIT
-    c_bit = int(image.descriptor.c_bit) if is_fixed else part.c_bit
+    c_bit = image.descriptor.c_bit if is_fixed else part.c_bit
     c_bit = c_bit if arguments.c_bit is None else arguments.c_bit
     bits = part.physical_bits if arguments.physical_bits is None else arguments.physical_bits
-    base = int(image.descriptor.link_base) if base is None else base
+    base = image.descriptor.link_base if base is None else base
     return image_layout(image.relocated(base, c_bit), base, _geometry(bits, c_bit, 4), sections)
 
 

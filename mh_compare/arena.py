@@ -266,5 +266,5 @@ class Arena:
     @property
     def key_offset(self) -> int:
         """Bytes from the base of the image to the transport key."""
-        record = int(self.helper.descriptor.secret_offset) + 2 * int(abi.MH_SECRET_ENTRY_BYTES)
-        return record + int(abi.mh_secret.fields["key"].offset)
+        record = self.helper.descriptor.secret_offset + 2 * abi.MH_SECRET_ENTRY_BYTES
+        return record + abi.mh_secret.fields["key"].offset

@@ -39,7 +39,7 @@ class StreamKeys:
 
     def seal(self, plain: bytes, **fields: Any) -> tuple[bytes, bytes]:  # noqa: ANN401 - fields of a structure
         """Make a packet as a helper would: (packet, data). `fields` are those of `mh_packet`."""
-        own = {
+        own: dict[str, Any] = {
             "magic": abi.MH_PACKET_MAGIC, "version": self.protocol, "kind": abi.mh_kind.MH_KIND_PAGE.value,
             "session": list(self.session), "stream": self.stream, "length": len(plain),
         }  # fmt: skip
@@ -97,7 +97,7 @@ class Peer:
         return session_keys(self._secret, *hellos, shared, streams)
 
     def _greeting(self, fields: dict[str, Any]) -> bytes:
-        own = {
+        own: dict[str, Any] = {
             "magic": abi.MH_HELLO_MAGIC,
             "low": abi.MH_PROTOCOL_LOW,
             "high": abi.MH_PROTOCOL_HIGH,

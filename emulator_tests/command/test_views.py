@@ -141,7 +141,7 @@ def test_audit_of_everything_is_clean(command: Command) -> None:
 def test_audit_of_a_bad_image(command: Command, files: Path) -> None:
     data = bytearray((files / "regions.bin").read_bytes())
     descriptor = abi.mh_descriptor(bytes(data))
-    entry = (int(descriptor.cr3) - int(descriptor.link_base)) + 8 * 300
+    entry = (descriptor.cr3 - descriptor.link_base) + 8 * 300
     struct.pack_into("<Q", data, entry, 0x7000000 | P | W)
     (files / "bad.bin").write_bytes(data)
     outcome = command("audit", files / "bad.bin", files / "isolated.bin", "--json")

@@ -38,14 +38,14 @@ def test_relocation_equals_the_emulators(
     driver: NativeDriver, images: Mapping[str, Image], name: str, c_bit: int
 ) -> None:
     image = parse_image(images[name].data)
-    link_base = int(image.descriptor.link_base)
+    link_base = image.descriptor.link_base
     assert driver.mirror_base(image.data, c_bit) == link_base
     assert driver.relocated(image.data, 0, 1 << c_bit) == image.relocated(link_base, c_bit)
 
 
 def test_relocation_to_another_base(driver: NativeDriver, images: Mapping[str, Image]) -> None:
     image = parse_image(images["regions"].data)
-    link_base = int(image.descriptor.link_base)
+    link_base = image.descriptor.link_base
     for base in (link_base + 5 * GIB, link_base - GIB):
         assert driver.relocated(image.data, base - link_base, 1 << 51) == image.relocated(base, 51)
 

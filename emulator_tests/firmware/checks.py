@@ -122,7 +122,7 @@ def taken_pages() -> Iterator[Boot]:
 
 def shared_pages() -> Iterator[Boot]:
     image = regions()
-    secret = int(image.descriptor.secret_offset)
+    secret = image.descriptor.secret_offset
     for page in (0, 5 * PAGE_BYTES, secret, image.ring_offset, image.memory_bytes - PAGE_BYTES):
         yield boot(shared=[(image.home or 0) + page])
 

@@ -124,7 +124,7 @@ class Booted:
     def _run(self) -> Exit:
         leave = self.vcpu.run()
         if leave.reason is Reason.MSR:
-            self.at_msr = self.memory.read_raw(int(self.image.descriptor.home) + self.image.ring_offset, PAGE_BYTES)
+            self.at_msr = self.memory.read_raw(self.image.descriptor.home + self.image.ring_offset, PAGE_BYTES)
         return leave
 
     @property

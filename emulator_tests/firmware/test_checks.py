@@ -28,8 +28,8 @@ def test_the_table_says_what_the_runs_above_do() -> None:
 def test_both_loaders_take_the_same_images(drivers: list[bytes]) -> None:
     """Whatever stands in a descriptor, a tuple or a relocation."""
     descriptor = regions().descriptor
-    end = int(descriptor.region_offset) + 2 * len(abi.mh_region)
-    places = st.integers(0, max(end, int(descriptor.relocation_offset) + 64) // 4 - 1)
+    end = descriptor.region_offset + 2 * len(abi.mh_region)
+    places = st.integers(0, max(end, descriptor.relocation_offset + 64) // 4 - 1)
     words = st.sampled_from([0, 1, 2, 3, 4, 8, 0x1000, 0x8000_0000, 0xFFFF_F000, 0xFFFF_FFFF])
 
     @settings(max_examples=60, deadline=None, derandomize=True)

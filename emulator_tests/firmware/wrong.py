@@ -90,7 +90,7 @@ def with_field(data: bytes, field: str, wrong: Wrong) -> bytes:
 def with_relocation(data: bytes, offset: Wrong, count: int, kinds: int) -> bytes:
     descriptor = abi.mh_descriptor(data)
     record = abi.mh_relocation(offset=offset(descriptor), count=count, kinds=kinds).dumps()
-    place = int(descriptor.relocation_offset)
+    place = descriptor.relocation_offset
     return data[:place] + bytes(record) + data[place + len(record) :]
 
 

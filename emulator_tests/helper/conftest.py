@@ -134,7 +134,7 @@ def facing(side: Side, role: int, peer: Peer | None = None) -> SessionKeys:
     return peer.keys(OTHER[role], hello)
 
 
-OTHER = {
+OTHER: dict[int, int] = {
     abi.mh_role.MH_ROLE_SOURCE: abi.mh_role.MH_ROLE_TARGET.value,
     abi.mh_role.MH_ROLE_TARGET: abi.mh_role.MH_ROLE_SOURCE.value,
 }

@@ -71,7 +71,7 @@ class Checkpoint:
         self._starts = {page: machine.memory.spa(page) - machine.platform.dram.base_spa for page in private}
         self._guest = [page for page in private if page not in helper]
         self._helper = [page for page in private if page in helper]
-        self._launch_secret = int(machine.helper.descriptor.secret_offset) + machine.helper_offset
+        self._launch_secret = machine.helper.descriptor.secret_offset + machine.helper_offset
         self._halves = [secret[: len(secret) // 2] for secret in secrets]
         self._exposed = [page for page in self._helper if self._exposes(page)]
         self._header = self._read_header()

@@ -196,7 +196,7 @@ def test_run_over_the_helper(pair: Pair, chunk: int) -> None:
 def test_run_over_the_end_of_memory(make_pair: PairMaker, address: int, good: int) -> None:
     pair = make_pair("isolated")
     machine = pair.source.machine
-    limit = int(machine.helper.descriptor.ram_limit)
+    limit = machine.helper.descriptor.ram_limit
     if good:
         memory = machine.platform.memory(2 * PAGE)
         machine.mirror.set_user_memory_region(9, limit - 2 * PAGE, 2 * PAGE, memory, 0)

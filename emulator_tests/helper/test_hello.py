@@ -50,7 +50,7 @@ def expected(secret: Secret, ours: bytes, theirs: bytes, role: int) -> abi.mh_st
     checks = {
         Status.MH_NOT_HELLO: peer.magic == abi.MH_HELLO_MAGIC,
         Status.MH_NO_PROTOCOL: max(own.low, peer.low) <= min(own.high, peer.high),
-        "reserved": not any(peer.reserved),
+        None: not any(peer.reserved),
         Status.MH_OTHER_ADDRESSES: peer.addresses == own.addresses,
         Status.MH_OTHER_GUEST: bytes(peer.guest) == secret.guest,
         Status.MH_OTHER_TERMS: peer.flags == secret.flags,
@@ -59,7 +59,7 @@ def expected(secret: Secret, ours: bytes, theirs: bytes, role: int) -> abi.mh_st
         Status.MH_BAD_NONCE: bytes(peer.nonce) != bytes(own.nonce),
     }
     first = next((status for status, holds in checks.items() if not holds), Status.MH_DONE)
-    return Status.MH_NOT_HELLO if first == "reserved" else first
+    return Status.MH_NOT_HELLO if first is None else first
 
 
 # ---- what it says ----
@@ -319,7 +319,7 @@ def test_state_and_secret_come_before_the_hello() -> None:
     noise = bytes(range(128))
     assert answer(side, Role.MH_ROLE_SOURCE, noise) == Status.MH_WRONG_STATE
     greet(side.ring)
-    side.machine.write_helper(int(side.machine.helper.descriptor.secret_offset), bytes(abi.MH_PAGE_BYTES))
+    side.machine.write_helper(side.machine.helper.descriptor.secret_offset, bytes(abi.MH_PAGE_BYTES))
     assert answer(side, Role.MH_ROLE_SOURCE, noise) == Status.MH_NO_KEY
 
 

@@ -83,7 +83,7 @@ def test_vmsa_is_no_ram_and_ram_no_vmsa(scheme: str, make_pair: PairMaker) -> No
     for side in (pair.source, pair.target):
         machine = side.machine
         memory = machine.platform.memory(PAGE)
-        gpa = (machine.base + int(machine.helper.descriptor.vmsa_offset)) % (1 << 64)
+        gpa = (machine.base + machine.helper.descriptor.vmsa_offset) % (1 << 64)
         machine.mirror.set_user_memory_region(9, gpa, PAGE, memory, 0)
         machine.platform.dram.write_private(
             machine.asid, memory.spa(0), contents if side is pair.source else bytes(PAGE)

@@ -202,7 +202,7 @@ def test_packet_of_another_session_with_this_ones_identity(pair: Pair) -> None:
 def test_launch_secret_without_a_key(images: dict[str, Image], case: str) -> None:
     """Neither a hello comes of it, nor a start after the hello of a record that was there."""
     side = lonely(images)
-    good = side.machine.read_helper(int(side.machine.helper.descriptor.secret_offset), PAGE)
+    good = side.machine.read_helper(side.machine.helper.descriptor.secret_offset, PAGE)
     bad = bad_secret(side, case)
     put_secret(side, bad)
     with pytest.raises(HelperRefused, match="^helper refuses hello: MH_NO_KEY$"):
@@ -218,7 +218,7 @@ def test_launch_secret_without_a_key(images: dict[str, Image], case: str) -> Non
 def bad_secret(side: Side, case: str) -> bytes:
     """The secret page with one thing wrong."""
     machine = side.machine
-    good = bytearray(machine.read_helper(int(machine.helper.descriptor.secret_offset), PAGE))
+    good = bytearray(machine.read_helper(machine.helper.descriptor.secret_offset, PAGE))
     entry = abi.MH_SECRET_ENTRY_BYTES
     match case:
         case "zeros":
@@ -237,12 +237,12 @@ def bad_secret(side: Side, case: str) -> bytes:
 def put_secret(side: Side, secret: bytes) -> None:
     """Replace the secret page, as only the guest's key can."""
     machine = side.machine
-    machine.write_helper(int(machine.helper.descriptor.secret_offset), secret)
+    machine.write_helper(machine.helper.descriptor.secret_offset, secret)
 
 
 def test_secret_table_with_another_entry_first(images: dict[str, Image]) -> None:
     side = lonely(images)
-    machine, offset = side.machine, int(side.machine.helper.descriptor.secret_offset)
+    machine, offset = side.machine, side.machine.helper.descriptor.secret_offset
     table = machine.read_helper(offset, PAGE)
     entry = abi.MH_SECRET_ENTRY_BYTES
     other = bytes(range(16)) + (entry + 8).to_bytes(4, "little") + b"whatever"

@@ -26,7 +26,7 @@ def shared_memory(side: Side) -> bytes:
 
 def holds(side: Side, secret: bytes) -> list[int]:
     """Offsets of private pages other than the secret page that hold the first half of `secret`."""
-    own = int(side.machine.helper.descriptor.secret_offset)
+    own = side.machine.helper.descriptor.secret_offset
     return [offset for offset, page in private_memory(side).items() if offset != own and secret[:16] in page]
 
 
@@ -118,6 +118,6 @@ def test_no_secret_in_registers_at_a_halt(pair: Pair) -> None:
 
 
 def test_transport_key_lies_in_the_secret_page_only(pair: Pair) -> None:
-    own = int(pair.source.machine.helper.descriptor.secret_offset)
+    own = pair.source.machine.helper.descriptor.secret_offset
     assert SECRET.key in pair.source.machine.read_helper(own, PAGE)
     assert holds(pair.source, SECRET.key) == []

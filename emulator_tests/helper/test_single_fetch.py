@@ -282,7 +282,7 @@ def test_vmsas(pair: Pair) -> None:
     for side in (pair.source, pair.target):
         machine = side.machine
         memory = machine.platform.memory(abi.MH_PAGE_BYTES)
-        gpa = (machine.base + int(machine.helper.descriptor.vmsa_offset)) % (1 << 64)
+        gpa = (machine.base + machine.helper.descriptor.vmsa_offset) % (1 << 64)
         machine.mirror.set_user_memory_region(9, gpa, abi.MH_PAGE_BYTES, memory, 0)
     trace = SharedTrace(pair.source)
     assert batch.submit(pair.source.ring, Op.MH_OP_EXPORT).status == Status.MH_DONE

@@ -151,7 +151,7 @@ Stage = Callable[[dict[str, Image], PairMaker], Side]
 NEEDING = [Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_EPOCH, Op.MH_OP_FINISH, Op.MH_OP_RESUME]
 """What is done in a session."""
 
-WRONG_STATES: list[tuple[Stage, list[int]]] = [
+WRONG_STATES: list[tuple[Stage, list[abi.mh_op]]] = [
     (in_idle, [Op.MH_OP_START, *NEEDING]),
     (in_greeted, NEEDING),
     (as_source, [Op.MH_OP_HELLO, Op.MH_OP_START, Op.MH_OP_IMPORT]),
@@ -162,7 +162,7 @@ WRONG_STATES: list[tuple[Stage, list[int]]] = [
 
 
 @pytest.mark.parametrize(("stage", "ops"), WRONG_STATES, ids=[stage.__name__ for stage, _ in WRONG_STATES])
-def test_wrong_state(stage: Stage, ops: list[int], images: dict[str, Image], make_pair: PairMaker) -> None:
+def test_wrong_state(stage: Stage, ops: list[abi.mh_op], images: dict[str, Image], make_pair: PairMaker) -> None:
     side = stage(images, make_pair)
     for op in ops:
         fields = BATCH if op in (Op.MH_OP_EXPORT, Op.MH_OP_IMPORT) else {}

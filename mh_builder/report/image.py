@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from mh_abi import abi
 from mh_builder.image.model import PlacedSection, vcpu_section
@@ -30,21 +29,21 @@ def image_layout(data: bytes, base: int, geometry: Geometry, sections: Sequence[
     """
     descriptor = abi.mh_descriptor(data)
     memory = PhysicalMemory([Piece(base, descriptor.memory_bytes, data)])
-    reading = read_tables(memory, int(descriptor.cr3), geometry)
+    reading = read_tables(memory, descriptor.cr3, geometry)
     found = tuple(_sections(data, descriptor, base, reading)) if sections is None else tuple(sections)
-    home = None if descriptor.home == abi.MH_NO_HOME else int(descriptor.home)
+    home = None if descriptor.home == abi.MH_NO_HOME else descriptor.home
     params = _params(data)
-    vmsa_va, vmsa_gpa = int(params.vmsa_va), (base + int(descriptor.vmsa_offset)) % (1 << 64)
+    vmsa_va, vmsa_gpa = params.vmsa_va, (base + descriptor.vmsa_offset) % (1 << 64)
     plan = Plan(
         scheme=scheme_name(descriptor),
         base=base,
         home=home,
-        window=int(descriptor.window),
-        window_va=int(params.window_va),
-        ram_limit=int(descriptor.ram_limit),
-        memory_bytes=int(descriptor.memory_bytes),
-        ring_offset=int(descriptor.ring_offset),
-        entry32=int(descriptor.entry32),
+        window=descriptor.window,
+        window_va=params.window_va,
+        ram_limit=descriptor.ram_limit,
+        memory_bytes=descriptor.memory_bytes,
+        ring_offset=descriptor.ring_offset,
+        entry32=descriptor.entry32,
         vmsas=Range(vmsa_va, vmsa_va + abi.MH_VMSA_BYTES),
         vmsa_gpa=vmsa_gpa,
         by_gpa=descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA,
@@ -54,14 +53,14 @@ def image_layout(data: bytes, base: int, geometry: Geometry, sections: Sequence[
     return Layout(plan.scheme, memory, reading, plan)
 
 
-def scheme_name(descriptor: Any) -> str:  # noqa: ANN401 - a structure of abi.h
+def scheme_name(descriptor: abi.mh_descriptor) -> str:
     """The name of the scheme as users type it."""
     name = _NAMES.get(descriptor.scheme, f"scheme {descriptor.scheme}")
     return f"{name}-high" if name == "alias-window" and descriptor.window != 4 * GIB else name
 
 
-def _backings(descriptor: Any, base: int, home: int | None) -> Iterator[Backing]:  # noqa: ANN401
-    size, window, limit = int(descriptor.memory_bytes), int(descriptor.window), int(descriptor.ram_limit)
+def _backings(descriptor: abi.mh_descriptor, base: int, home: int | None) -> Iterator[Backing]:
+    size, window, limit = descriptor.memory_bytes, descriptor.window, descriptor.ram_limit
     if descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA:
         yield from _low(0, limit, main_gpa=0, ram_addr=None)
         return
@@ -74,7 +73,7 @@ def _backings(descriptor: Any, base: int, home: int | None) -> Iterator[Backing]
     yield from _low(window, limit, main_gpa=None, ram_addr=0)
 
 
-def _params(data: bytes) -> Any:  # noqa: ANN401 - a structure of abi.h
+def _params(data: bytes) -> abi.mh_params:
     return abi.mh_params(data[len(abi.mh_descriptor) :])
 
 
@@ -87,16 +86,16 @@ def _low(gpa: int, size: int, main_gpa: int | None, ram_addr: int | None) -> Ite
         yield Backing(gpa + low, size - low, *above)
 
 
-def _sections(data: bytes, descriptor: Any, base: int, reading: Reading) -> Iterator[PlacedSection]:  # noqa: ANN401
+def _sections(data: bytes, descriptor: abi.mh_descriptor, base: int, reading: Reading) -> Iterator[PlacedSection]:
     """The sections as far as header and tables tell."""
-    stored = int(descriptor.image_bytes)
+    stored = descriptor.image_bytes
     header = _pages(descriptor.relocation_offset + descriptor.relocation_count * len(abi.mh_relocation))
     tables = [gpa - base for gpa in reading.tables if base <= gpa < base + stored]
     code_end = _code_end(header, reading)
     params = _params(data)
     places = params.bitmap_va, params.moved_va, params.shared_va
     bitmap, moved_bitmap, shared_bitmap = (int(place) - HELPER_VA for place in places)
-    secret, ring = int(descriptor.secret_offset), int(descriptor.ring_offset)
+    secret, ring = descriptor.secret_offset, descriptor.ring_offset
     for name, start, end, rights in (
         (".header", 0, header, ""),
         (".text", header, code_end, "x"),
@@ -109,7 +108,7 @@ def _sections(data: bytes, descriptor: Any, base: int, reading: Reading) -> Iter
         (".shared_bitmap", shared_bitmap, secret, "w"),
         (".secret", secret, secret + descriptor.secret_bytes, ""),
         *_blocks(descriptor),
-        (".ring", ring, int(descriptor.memory_bytes), "w"),
+        (".ring", ring, descriptor.memory_bytes, "w"),
     ):
         size = max(0, end - start)
         kept = max(0, min(size, stored - start))
@@ -124,12 +123,12 @@ def _sections(data: bytes, descriptor: Any, base: int, reading: Reading) -> Iter
         )
 
 
-def _blocks(descriptor: Any) -> Iterator[tuple[str, int, int, str]]:  # noqa: ANN401
+def _blocks(descriptor: abi.mh_descriptor) -> Iterator[tuple[str, int, int, str]]:
     """Stacks and block of every vCPU; the last block ends where the rings begin."""
-    stride, count = int(descriptor.vcpu_stride), int(descriptor.ring_count)
-    block_bytes = int(descriptor.ring_offset) - (int(descriptor.stack64) - HELPER_VA) - (count - 1) * stride
+    stride, count = descriptor.vcpu_stride, descriptor.ring_count
+    block_bytes = descriptor.ring_offset - (descriptor.stack64 - HELPER_VA) - (count - 1) * stride
     for number in range(count):
-        block = int(descriptor.stack64) - HELPER_VA + number * stride
+        block = descriptor.stack64 - HELPER_VA + number * stride
         stack = block - STACK_BYTES
         fault_stack = stack - GUARD_BYTES - FAULT_STACK_BYTES
         yield vcpu_section(".fault_stack", number), fault_stack, fault_stack + FAULT_STACK_BYTES, "w"

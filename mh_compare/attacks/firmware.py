@@ -52,7 +52,7 @@ def share_key(arena: Arena, allowed: Policy) -> Outcome:
         thief.sev_launch_update_vmsa()
     thief.sev_launch_measure()
     thief.sev_launch_finish()
-    secret = machine.helper_offset + int(arena.helper.descriptor.secret_offset)
+    secret = machine.helper_offset + arena.helper.descriptor.secret_offset
     thief.set_user_memory_region(0, 0, len(program), own, 0)
     thief.set_user_memory_region(1, _VICTIM, PAGE_BYTES, machine.helper_memory, secret)
     thief.set_user_memory_region(2, _LOOT, PAGE_BYTES, loot, 0)

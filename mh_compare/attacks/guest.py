@@ -20,8 +20,8 @@ _OWN_MEMORY = (
 def overwrite_code(arena: Arena) -> Outcome:
     """Store code over the helper's entry; then the host starts the helper."""
     machine = arena.launched()
-    ring = arena.candidate.image.section(".ring").va + abi.MH_RING_DATA
-    stub = assemble(f"mov rax, {int.from_bytes(_MARK, 'little'):#x}\n mov rdi, {ring:#x}\n mov [rdi], rax\n hlt")
+    mark = arena.candidate.image.section(".ring").va + abi.MH_RING_DATA
+    stub = assemble(f"mov rax, {int.from_bytes(_MARK, 'little'):#x}\n mov rdi, {mark:#x}\n mov [rdi], rax\n hlt")
     GuestOs(machine).run(
         f"mov rsi, {DATA:#x}\n mov rdi, {HELPER_VA + arena.offset('entry64'):#x}\n"
         f"mov ecx, {len(stub)}\n rep movsb\n hlt",

@@ -79,7 +79,7 @@ def load_elsewhere(arena: Arena) -> Outcome:
     arena = Roomy(arena.candidate)
     source = arena.side(arena.launch(Elsewhere(*arena.ground(SOURCE))))
     arena.alone(source)
-    address = source.machine.request_address(_ELSEWHERE + int(arena.helper.descriptor.secret_offset))
+    address = source.machine.request_address(_ELSEWHERE + arena.helper.descriptor.secret_offset)
     return by_status(source.ask(Op.MH_OP_EXPORT, address), "the helper exports its own secret, sealed")
 
 

@@ -45,7 +45,7 @@ class Liar(Machine):
 
     def lie_about_ram(self, address: int, memory: UserMemory, offset: int) -> None:
         """Show it where requests say `address`."""
-        self.lie(int(self.helper.descriptor.window) + address, memory, offset)
+        self.lie(self.helper.descriptor.window + address, memory, offset)
 
     def lie_now(self, gpa: int, memory: UserMemory, offset: int) -> None:
         """Show one page of `memory` there to a helper that has been started."""
@@ -100,7 +100,7 @@ def export_helper(arena: Arena) -> Outcome:
     """Show the launch secret at an unprotected address of the RAM window, then migrate that page."""
     machine = arena.launch(Liar(*arena.ground(SOURCE)))
     address = machine.request_address(arena.ram[0])
-    secret = machine.helper_offset + int(arena.helper.descriptor.secret_offset)
+    secret = machine.helper_offset + arena.helper.descriptor.secret_offset
     machine.lie_about_ram(address, machine.helper_memory, secret)
     source = arena.side(machine)
     connect(source.ring, arena.target.ring)
@@ -130,7 +130,7 @@ def import_over_helper(arena: Arena) -> Outcome:
 def leave_out(arena: Arena) -> Outcome:
     """Name RAM that the mirror's slots do not have."""
     source = arena.exporting()
-    source.ring.submit(export_entry(int(arena.helper.descriptor.ram_limit) - PAGE_BYTES))
+    source.ring.submit(export_entry(arena.helper.descriptor.ram_limit - PAGE_BYTES))
     source.run_on()
     return succeeds("the helper exports what is not there")
 

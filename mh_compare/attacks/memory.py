@@ -81,12 +81,12 @@ def move_guest(arena: Arena) -> Outcome:
 def move_helper(arena: Arena) -> Outcome:
     """Copy the stored bytes of the launch secret over a guest page, for the guest to give it away."""
     machine = arena.source.machine
-    secret = machine.helper_memory.spa(machine.helper_offset + int(arena.helper.descriptor.secret_offset))
+    secret = machine.helper_memory.spa(machine.helper_offset + arena.helper.descriptor.secret_offset)
     poke(machine, machine.memory.spa(arena.ram[0]), peek(machine, secret))
     seen = machine.read_guest(arena.ram[0])
     if TRANSPORT_KEY in seen:
         return succeeds("the guest's page shows the transport key")
-    return _garbage(machine.read_helper(int(arena.helper.descriptor.secret_offset), PAGE_BYTES), seen)
+    return _garbage(machine.read_helper(arena.helper.descriptor.secret_offset, PAGE_BYTES), seen)
 
 
 def move_chosen(arena: Arena) -> Outcome:

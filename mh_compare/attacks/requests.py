@@ -55,7 +55,7 @@ def import_over_helper(arena: Arena) -> Outcome:
 def aliases(arena: Arena, offsets: Sequence[int]) -> Iterator[int]:
     """Request addresses that could name the helper's bytes at `offsets`, were they not checked."""
     machine, descriptor = arena.source.machine, arena.helper.descriptor
-    window = int(descriptor.window)
+    window = descriptor.window
     places = {machine.base - window, machine.base}
     if arena.helper.home is not None:
         places |= {arena.helper.home, machine.request_address(machine.helper_offset)}

@@ -53,7 +53,7 @@ class Limits(NamedTuple):
 
 def image_regions(helper: HelperImage, base: int) -> tuple[Region, ...]:
     """The tuples of an image that is seen at mirror GPA `base`."""
-    moved = base - int(helper.descriptor.link_base)
+    moved = base - helper.descriptor.link_base
     return tuple(Region(r.main_gpa, r.length, r.mirror_gpa + moved, r.kind) for r in helper.regions())
 
 

@@ -51,7 +51,7 @@ class Machine:
         self.platform = platform
         self.placement = placement
         self.helper = helper
-        self.base = int(helper.descriptor.link_base) if base is None else base
+        self.base = helper.descriptor.link_base if base is None else base
         self.memory = platform.memory(placement.topology.ram_bytes)
         self.vm = self._create_vm()
         for number, block in enumerate(placement.topology.blocks):
@@ -81,14 +81,14 @@ class Machine:
             self.regions = handover.read(page, self._limits())
 
     def _limits(self) -> handover.Limits:
-        window = int(self.helper.descriptor.window)
-        ram = range(window, window + int(self.helper.descriptor.ram_limit))
+        window = self.helper.descriptor.window
+        ram = range(window, window + self.helper.descriptor.ram_limit)
         return handover.Limits(self.placement.topology, ram, self.platform.part.physical_bits)
 
     @property
     def vcpus(self) -> int:
         """vCPUs of the helper, each with a ring."""
-        return int(self.helper.descriptor.ring_count)
+        return self.helper.descriptor.ring_count
 
     @property
     def exits(self) -> int:
@@ -155,7 +155,7 @@ class Machine:
 
     def give_secret(self, packet: Packet) -> None:
         """Have the secure processor put the owner's secret into the helper's page for it."""
-        place = self.helper_offset + int(self.helper.descriptor.secret_offset)
+        place = self.helper_offset + self.helper.descriptor.secret_offset
         self.vm.sev_launch_secret(packet, self.helper_memory, place)
 
     def _launch_vmsas(self, guest: Registers | None) -> list[bytes]:
@@ -194,7 +194,7 @@ class Machine:
             self._make_mirror()
         for number, slot in enumerate(self.mirror_slots()):
             self.mirror.set_user_memory_region(number, slot.gpa, slot.size, slot.memory, slot.offset)
-        stride = int(self.helper.descriptor.ring_stride)
+        stride = self.helper.descriptor.ring_stride
         self.rings = [
             Ring(self.helper_memory, ring_offset + number * stride, partial(self.run_helper, number))
             for number in range(self.vcpus)
@@ -220,7 +220,7 @@ class Machine:
     def helper_registers(self, number: int = 0) -> Registers:
         """What a faithful host starts vCPU `number` of the helper with."""
         descriptor = self.helper.descriptor
-        cr3 = self.base + int(descriptor.cr3) - int(descriptor.link_base) | 1 << self.platform.part.c_bit
+        cr3 = self.base + descriptor.cr3 - descriptor.link_base | 1 << self.platform.part.c_bit
         stack = descriptor.stack64 + number * descriptor.vcpu_stride
         if self.helper.vmsa is not None:
             return replace(vmsa.load(self.helper.vmsa), cr3=cr3, rsp=stack, rdi=number)
@@ -243,11 +243,11 @@ class Machine:
         topology = self.placement.topology
         by_gpa = self.helper.descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA
         address = topology.gpa_end if by_gpa else topology.ram_bytes
-        self._state = Slot(int(self.helper.descriptor.window) + address, PAGE_BYTES, memory, offset)
+        self._state = Slot(self.helper.descriptor.window + address, PAGE_BYTES, memory, offset)
 
     def state_requests(self) -> list[int]:
         """How requests name that page, if there is one."""
-        return [] if self._state is None else [self._state.gpa - int(self.helper.descriptor.window)]
+        return [] if self._state is None else [self._state.gpa - self.helper.descriptor.window]
 
     def run_helper(self, number: int = 0, seconds: float = HELPER_SECONDS) -> None:
         """KVM_RUN of a vCPU until it has nothing to do. Raises `HelperStopped` for any other exit."""
@@ -310,18 +310,18 @@ def _alias_window(machine: Machine) -> Iterator[Slot]:
     for block in machine.placement.topology.blocks:
         if block.gpa < FOUR_GIB:
             yield Slot(block.gpa, block.size, machine.memory, block.ram_addr)
-    yield from _whole_ram(machine, int(machine.helper.descriptor.window))
+    yield from _whole_ram(machine, machine.helper.descriptor.window)
 
 
 def _regions(machine: Machine) -> Iterator[Slot]:
-    yield from _whole_ram(machine, int(machine.helper.descriptor.window))
+    yield from _whole_ram(machine, machine.helper.descriptor.window)
     for region in machine.regions:
         offset = machine.placement.topology.ram_addr(region.main_gpa)
         yield Slot(region.mirror_gpa, region.length, machine.memory, offset)
 
 
 def _isolated(machine: Machine) -> Iterator[Slot]:
-    yield from _whole_ram(machine, int(machine.helper.descriptor.window))
+    yield from _whole_ram(machine, machine.helper.descriptor.window)
     yield Slot(machine.base, machine.helper_memory.size, machine.helper_memory, 0)
 
 

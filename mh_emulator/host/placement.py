@@ -69,7 +69,7 @@ def place(ram_bytes: int, helper: HelperImage) -> Placement:
 
 
 def _check_reach(placement: Placement, helper: HelperImage) -> None:
-    limit = int(helper.descriptor.ram_limit)
+    limit = helper.descriptor.ram_limit
     by_gpa = helper.descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA
     what, end = ("GPA", placement.topology.gpa_end) if by_gpa else ("ram_addr", placement.topology.ram_bytes)
     if helper.vmsa is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from mh_abi import abi
 
@@ -141,7 +141,7 @@ class Lane:
         self._layout = layout
         self._submitted = 0
 
-    def header(self) -> Any:  # noqa: ANN401 - a structure of abi.h
+    def header(self) -> abi.mh_ring:
         """The `abi.mh_ring` as it stands."""
         return abi.mh_ring(self.read(0, len(abi.mh_ring)))
 
@@ -245,7 +245,7 @@ def _kind_and_length(packet: bytes) -> tuple[int, int]:
     return int.from_bytes(packet[kind : kind + 2], "little"), int.from_bytes(packet[length : length + 4], "little")
 
 
-def _why(header: Any) -> str:  # noqa: ANN401 - a structure of abi.h
+def _why(header: abi.mh_ring) -> str:
     state = abi.mh_ring_state(header.state).name
     if header.state != abi.mh_ring_state.MH_RING_FAULT:
         return f"helper stopped: {state}"

@@ -13,9 +13,9 @@ def loaded(image: HelperImage, c_bit: int | None) -> bytes:
     secret, which is shown as zero here: a loader leaves its pages as they are.
     """
     regions = image.regions()
-    base = int(regions[0].mirror_gpa) if regions else int(image.descriptor.home)
+    base = int(regions[0].mirror_gpa) if regions else image.descriptor.home
     memory = bytearray(image.relocated(base, c_bit).ljust(image.memory_bytes, b"\0"))
     if regions:
-        page = handover.write(handover.image_regions(image, int(image.descriptor.link_base)))
+        page = handover.write(handover.image_regions(image, image.descriptor.link_base))
         memory[image.ring_offset : image.ring_offset + len(page)] = page
     return bytes(memory)

@@ -57,7 +57,7 @@ class Cast:
     @property
     def base(self) -> int:
         """Mirror GPA of the helper."""
-        return int(self.helper.descriptor.link_base)
+        return self.helper.descriptor.link_base
 
     @property
     def ram_bytes(self) -> int:
@@ -127,7 +127,7 @@ class Scene:
         measured = do("KVM_SEV_LAUNCH_MEASURE", vm.sev_launch_measure)
         packet = owner.wrap_secret(measured, [data for _, data in pieces], self.cast.secret.table())
         place = pieces[0][0]
-        secret = place.offset + int(self.cast.helper.descriptor.secret_offset)
+        secret = place.offset + self.cast.helper.descriptor.secret_offset
         do("KVM_SEV_LAUNCH_SECRET", lambda: vm.sev_launch_secret(packet, place.memory, secret))
 
     def launch_update(self, vm: Vm, place: Place, size: int) -> None:
@@ -146,11 +146,11 @@ class Scene:
         helper, base = self.cast.helper, self.cast.base
         ring = place.offset + helper.ring_offset
         place.memory.write_raw(ring, bytes(helper.memory_bytes - helper.ring_offset))
-        vm.set_user_memory_region(0, int(helper.descriptor.window), self.cast.ram_bytes, self.ram, 0)
+        vm.set_user_memory_region(0, helper.descriptor.window, self.cast.ram_bytes, self.ram, 0)
         vm.set_user_memory_region(1, base, helper.memory_bytes, place.memory, place.offset)
         vcpu = vm.create_vcpu()
         descriptor = helper.descriptor
-        cr3 = base + int(descriptor.cr3) - int(descriptor.link_base) | self.c_mask
+        cr3 = base + descriptor.cr3 - descriptor.link_base | self.c_mask
         vcpu.set_registers(Registers.long_mode(descriptor.entry64, descriptor.stack64, cr3))
         run_to_halt(vcpu)
         return Ring(place.memory, ring, lambda: run_to_halt(vcpu))
