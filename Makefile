@@ -2,6 +2,7 @@
 # make test  set up and run all tests
 # make model set up and check the model of the protocol: two and a half minutes of one CPU
 # make lint  set up, ruff and mypy
+# make bare  make and make test on bare machines of Debian 12 and 13, each made in a folder: half an hour
 # make test-firmware  set up, build both Debian releases of edk2 with the helper and boot them: 10 minutes and more
 
 PYTHON ?= python3
@@ -10,16 +11,9 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --e
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
-# Programs and files that the tests use as oracles, and their Debian packages.
-ORACLES := as:binutils gdb:gdb cc:gcc git:git nasm:nasm patch:patch xz:xz-utils qemu-system-x86_64:qemu-system-x86 \
-	/usr/share/OVMF/OVMF_CODE.fd:ovmf UEFIExtract:uefitool-cli chromium:chromium \
-	spin:spin
-
-# What it takes to build edk2 as well.
-BUILDERS := make:make gcc:gcc g++:g++ iasl:acpica-tools /usr/include/uuid/uuid.h:uuid-dev
-
-# What it takes to check the model of the protocol.
-CHECKERS := spin:spin gcc:gcc
+# Where the tests' results go, for other programs to read, and which tests to run.
+JUNIT := out/junit.xml
+TESTS :=
 
 # Sources of edk2, which the patch series are tried on.
 EDK2 := .cache/edk2
@@ -28,16 +22,21 @@ EDK2 := .cache/edk2
 KERNEL := $(VENV)/linux/vmlinuz
 KERNEL_PACKAGE := linux-image-cloud-amd64
 
-.PHONY: all test test-firmware model lint generated clean oracles builders checkers sources kernel
+.PHONY: all test test-firmware bare model lint generated clean debian oracles builders checkers sources kernel
 
 all: $(INSTALLED)
 	$(VENV)/bin/python build.py
 
 test: $(TESTABLE) oracles sources kernel
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q --junitxml $(JUNIT) $(TESTS)
 
 test-firmware: $(TESTABLE) oracles builders sources kernel
 	$(VENV)/bin/python -m pytest -q -o faulthandler_timeout=3600 emulator_tests/edk2/builds.py
+
+# As root on Debian: SUITE="bookworm trixie"
+bare:
+	@debootstrap --version >/dev/null 2>&1 || $(MAKE) --no-print-directory debian PACKAGES=debootstrap
+	$(PYTHON) .ci/bare.py $(SUITE)
 
 model: $(INSTALLED) checkers
 	$(VENV)/bin/python -m mh_model
@@ -48,7 +47,7 @@ lint: $(TESTABLE)
 	$(VENV)/bin/mypy
 
 $(INSTALLED): pyproject.toml
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory debian-python3-venv
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory debian PACKAGES=python3-venv
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) .
 	touch $@
@@ -57,24 +56,23 @@ $(TESTABLE): $(INSTALLED)
 	$(PIP) '.[test,dev]'
 	touch $@
 
-# On Debian as root, what is missing is installed; elsewhere the tests name what they skip.
-oracles: wanted = $(ORACLES)
-builders: wanted = $(BUILDERS)
-checkers: wanted = $(CHECKERS)
+# What does not work is installed, on Debian as root; elsewhere the tests name what they skip.
+oracles: use = tests
+builders: use = firmware
+checkers: use = model
 oracles builders checkers:
-	@for pair in $(wanted); do \
-		command -v $${pair%%:*} >/dev/null || test -e $${pair%%:*} || $(MAKE) --no-print-directory debian-$${pair##*:}; \
-	done
+	@missing=$$($(PYTHON) -m mh_builder.needs $(use)); \
+	test -z "$$missing" || $(MAKE) --no-print-directory debian PACKAGES="$$missing"
 
 # apt needs no root for this. Where there is no apt, or no network, the tests name what they skip.
 sources: $(INSTALLED) oracles
 	-@$(VENV)/bin/python -m ovmf_patches.sources $(EDK2) >/dev/null
 
-debian-%:
+debian:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $* >/dev/null; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES) >/dev/null; \
 	else \
-		echo "make: $* is not installed" >&2; \
+		echo "make: not installed: $(PACKAGES)" >&2; \
 	fi
 
 # Elsewhere than on Debian the tests name what they skip.

@@ -12,6 +12,7 @@ import pytest
 
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
+from mh_builder.needs import by_name, trouble
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options, Start
 
@@ -39,12 +40,12 @@ def program() -> Callable[[str], str]:
     """Path of a program that serves as an oracle: in CI it must be there, elsewhere its absence is a skip."""
 
     def find(name: str) -> str:
-        path = shutil.which(name)
-        if path is None and os.environ.get("CI") == "true":
-            pytest.fail(f"{name} is not installed")
-        if path is None:
-            pytest.skip(f"{name} is not installed")
-        return path
+        why = trouble(by_name(name))
+        if why and os.environ.get("CI") == "true":
+            pytest.fail(f"{name} {why}")
+        if why:
+            pytest.skip(f"{name} {why}")
+        return str(shutil.which(name))
 
     return find
 

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mh_bench import crypto
+from mh_bench.harness import NoCompilerError
 from mh_bench.speed import measure
 from mh_cli import options
-from mh_cli.errors import GOOD
+from mh_cli.errors import GOOD, UsageError
 from mh_cli.output import print_json
 
 _COLUMNS = ("kernel", "direction", "GB/s", "cycles/byte", "x openssl", "x libgcrypt", "x cryptography", "x limit")
@@ -26,7 +27,10 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
-    report = crypto.measure()
+    try:
+        report = crypto.measure()
+    except NoCompilerError as error:
+        raise UsageError(str(error)) from None
     figures = measure()
     if arguments.json:
         print_json("bench/1", _plain(report) | {"figures": [figure._asdict() for figure in figures]})

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
+from mh_builder import needs
 from mh_cli import options
 from mh_cli.errors import BAD, GOOD
 from mh_cli.output import print_json
@@ -23,20 +22,6 @@ PACKAGES = (
     "sev-snp-measure",
     "unicorn",
 )
-PROGRAMS = {
-    "as": "binutils",
-    "objdump": "binutils",
-    "readelf": "binutils",
-    "gdb": "gdb",
-    "cc": "gcc",
-    "git": "git",
-    "nasm": "nasm",
-    "qemu-system-x86_64": "qemu-system-x86",
-    "/usr/share/OVMF/OVMF_CODE.fd": "ovmf",
-    "UEFIExtract": "uefitool-cli",
-    "chromium": "chromium",
-}
-"""Programs and files that the tests use as oracles -> Debian package."""
 
 
 def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
@@ -49,21 +34,18 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
 def run(arguments: argparse.Namespace) -> int:
     """Print one line a thing; bad where a Python package is missing."""
     packages = {name: _version(name) for name in PACKAGES}
-    programs = {name: _find(name) for name in PROGRAMS}
+    programs = {need.name: needs.trouble(need) for need in needs.NEEDS}
     if arguments.json:
         print_json("doctor/1", {"python": sys.version.split()[0], "packages": packages, "programs": programs})
     else:
         print(f"python {sys.version.split()[0]}")
         for name, version in packages.items():
             print(f"{name} {version or 'missing: run `make`'}")
-        for name, path in programs.items():
-            print(f"{name} {path or f'missing: Debian package {PROGRAMS[name]}'}")
+        for need in needs.NEEDS:
+            why = programs[need.name]
+            mend = f"{why} (Debian: {' '.join(need.packages)}; for {', '.join(need.uses)})"
+            print(f"{need.name} {mend if why else 'works'}")
     return GOOD if all(packages.values()) else BAD
-
-
-def _find(name: str) -> str | None:
-    """Where a program or, by its whole path, a file is."""
-    return name if Path(name).is_absolute() and Path(name).exists() else shutil.which(name)
 
 
 def _version(name: str) -> str | None:

@@ -20,7 +20,7 @@ BY_NAME = {mutant.drops: mutant for mutant in MUTANTS}
 def verifier(request: pytest.FixtureRequest, program: Callable[[str], str]) -> None:
     if "bare" not in request.node.name:
         program("spin")
-        program("gcc")
+        program("cc")
 
 
 @pytest.mark.parametrize("configuration", [ONE_STREAM, RINGS], ids=lambda configuration: configuration.name)
