@@ -81,11 +81,13 @@ def copied(machine: Path) -> Iterator[Path]:
         shutil.rmtree(root, ignore_errors=True)
         _output("cp", "-a", "--reflink=auto", str(machine), str(root))
         after.callback(shutil.rmtree, root)
-        for place in ("/dev", "/proc"):
+        for place in ("/dev", "/dev/pts", "/proc"):
             _mount(after, root, Path(place))
         for setting in pip_settings().values():
             for text in setting.split():
-                source = Path(text.removeprefix("file://"))
+                index = text.removeprefix("file://")
+                # The files of an index lie beside its pages.
+                source = Path(text) if index == text else Path(index).parent
                 if source.is_absolute() and source.is_dir():
                     _mount(after, root, source)
                 elif source.is_absolute() and source.is_file():
