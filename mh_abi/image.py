@@ -7,9 +7,10 @@ import struct
 from dataclasses import dataclass
 
 from mh_abi import abi
+from mh_abi.errors import MigrationHelperError
 
 
-class ImageError(ValueError):
+class ImageError(MigrationHelperError, ValueError):
     """Bytes that are no image of ours, or an image that cannot go where it should."""
 
 

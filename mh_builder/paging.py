@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from mh_abi.errors import MigrationHelperError
+
 PAGE_SHIFT = 12
 PAGE_BYTES = 1 << PAGE_SHIFT
 ENTRIES = 512
@@ -84,7 +86,7 @@ class TableEntry(NamedTuple):
     private: bool
 
 
-class PagingError(ValueError):
+class PagingError(MigrationHelperError, ValueError):
     """Spans that cannot become page tables."""
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mh_abi import abi
+from mh_abi.errors import DiagnosticsError
 from mh_builder.asm import ObjectFile
 from mh_builder.image.model import Piece, PlacedSection, PlacedSymbol
 from mh_builder.schemes.space import HELPER_VA
 
 
-class LinkError(Exception):
+class LinkError(DiagnosticsError):
     """Objects that do not make an image; one line for each reason in `reasons`."""
 
     def __init__(self, reasons: Sequence[str]) -> None:

@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
-
-import capstone
+from typing import TYPE_CHECKING
 
 from mh_builder.image.model import Image, PlacedSymbol
 from mh_builder.symbols import LinkError
+
+if TYPE_CHECKING:
+    import capstone
 
 RAISES_VC = frozenset({
     "cpuid", "in", "insb", "insw", "insd", "out", "outsb", "outsw", "outsd", "rdmsr", "wrmsr", "rdtsc", "rdtscp",
@@ -60,6 +62,8 @@ def _place(address: int, owner: PlacedSymbol | None) -> str:
 
 @cache
 def _decoder() -> capstone.Cs:
+    import capstone  # noqa: PLC0415 - only images for SEV-ES are read this way
+
     decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     decoder.detail = False
     return decoder

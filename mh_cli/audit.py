@@ -19,9 +19,8 @@ from mh_cli.errors import BAD, GOOD
 from mh_cli.output import print_json
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("audit", help="check every mapping of images or dumps", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     parser.add_argument(
         "images", type=Path, nargs="*", metavar="IMAGE",
         help=f"{source.WHAT} (default: every scheme, built now)",

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
-from mh_bench import crypto
-from mh_bench.harness import NoCompilerError
-from mh_bench.speed import measure
 from mh_cli import options
-from mh_cli.errors import GOOD, UsageError
+from mh_cli.errors import GOOD
 from mh_cli.output import print_json
+
+if TYPE_CHECKING:
+    from mh_bench import crypto
 
 _COLUMNS = ("kernel", "direction", "GB/s", "cycles/byte", "x openssl", "x libgcrypt", "x cryptography", "x limit")
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("bench", help="measure kernels, builds and emulated migrations", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     options.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
-    try:
-        report = crypto.measure()
-    except NoCompilerError as error:
-        raise UsageError(str(error)) from None
+    from mh_bench import crypto
+    from mh_bench.speed import measure
+
+    report = crypto.measure()
     figures = measure()
     if arguments.json:
         print_json("bench/1", _plain(report) | {"figures": [figure._asdict() for figure in figures]})
@@ -50,6 +46,9 @@ def _plain(report: crypto.Report) -> dict[str, Any]:
 
 
 def _print_kernels(report: crypto.Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(_COLUMNS):
         table.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)

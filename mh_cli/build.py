@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from mh_builder.helper import build_helper
 from mh_builder.image.manifest import manifest
@@ -14,11 +13,8 @@ from mh_cli.errors import GOOD
 from mh_cli.output import print_json
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser(
-        "build", help="assemble and link, write .bin .elf .map .json .reset .vmsa", description=__doc__
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     options.add_scheme(parser, help_text="one scheme (default: all)")
     parser.add_argument("-o", "--output", type=Path, default=options.OUT, metavar="DIR", help="folder (default out)")
     options.add_layout(parser)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -27,9 +26,8 @@ _WORTH_A_PROCESS = 20
 """Tasks that take about as long as it takes to begin another process."""
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("compare", help="schemes side by side: cost, abilities, attacks", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     options.add_scheme(parser, help_text="one scheme (default: all)")
     options.add_part(parser)
     parser.add_argument(

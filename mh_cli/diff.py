@@ -16,9 +16,8 @@ from mh_cli.output import print_json
 from mh_cli.show import region_as_json
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("diff", help="compare the page tables of two images", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     parser.add_argument("before", type=Path, metavar="A", help=source.WHAT)
     parser.add_argument("after", type=Path, metavar="B", help="the one to compare it with")
     source.add_memory(parser)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import metadata
-from typing import Any
 
 from mh_builder import needs
 from mh_cli import options
@@ -24,9 +23,8 @@ PACKAGES = (
 )
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("doctor", help="check packages and programs", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     options.add_json(parser)
     parser.set_defaults(run=run)
 

@@ -20,11 +20,6 @@ PAGES = 1024
 """RAM contents of the guest that is migrated."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command without a verb takes no arguments of its own."""
-    parser.set_defaults(run=run)
-
-
 def run(_arguments: argparse.Namespace) -> int:
     """Build and write all images, migrate under each, print one table."""
     images = {

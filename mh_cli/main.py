@@ -1,4 +1,4 @@
-"""`build.py`: reads the arguments, runs a verb, turns errors into one line and an exit code."""
+"""`build.py`, installed as `sev-mh`: reads the arguments, runs a verb, turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -10,54 +10,42 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mh_abi.image import ImageError
-from mh_builder.asm import AssemblyError
-from mh_builder.edk2.tree import TreeError
-from mh_builder.firmware.errors import FirmwareError
-from mh_builder.paging import PagingError
-from mh_builder.report.memory import DumpError
-from mh_builder.report.picture import NoPictureError
-from mh_builder.report.trace import BadAddressError
-from mh_builder.schemes.space import LayoutError
-from mh_builder.symbols import LinkError
-from mh_cli import audit, bench, build, compare, diff, doctor, interrupts, job, migrate, ovmf, psp, secret, show, walk
+from mh_abi.errors import DiagnosticsError, MigrationHelperError
+from mh_cli import __version__, interrupts
 from mh_cli.errors import BAD, INTERRUPTED, USAGE, UsageError
-from mh_emulator.host.handover import HandoverError
-from mh_emulator.host.migration import MigrationError
-from mh_emulator.host.placement import PlacementError
-from mh_emulator.host.ring import HelperRefused, HelperStopped
-from mh_emulator.owner import OwnerRefuses
-from mh_emulator.verdict.proof import WrongPlaintext
-from mh_qemu.machine import QemuError
-from mh_qemu.qmp import QmpError
+from mh_cli.verbs import add_verbs
 
-VERSION = "0.1.0"
+VERBS = {
+    "build": "assemble and link, write .bin .elf .map .json .reset .vmsa",
+    "migrate": "migrate a guest under emulation",
+    "show": "list or draw what the page tables of an image map",
+    "walk": "translate an address, level by level, or back",
+    "audit": "check every mapping of images or dumps",
+    "diff": "compare the page tables of two images",
+    "compare": "schemes side by side: cost, abilities, attacks",
+    "ovmf": "put the helper into OVMF images or sources, read and measure images",
+    "psp": "ask the secure processor for an isolated helper",
+    "secret": "make the launch secret of one guest",
+    "bench": "measure kernels, builds and emulated migrations",
+    "doctor": "check packages and programs",
+}
+"""Verb -> one line of help; each is a module of this package."""
+
+INSTALLED = "sev-mh"
 
 _EPILOG = """\
 exit codes: 0 good; 1 what was asked for is bad (source, layout, image, migration), audit found something,
 two layouts differ, or walk reaches nothing; 2 the command line cannot be carried out; 130 interrupted.
 Results go to stdout, everything else to stderr."""
 
-_DIAGNOSTICS = (AssemblyError, LinkError)
-"""Errors that are lines of their own, which name a place in a source or an object."""
-
-_BAD_THINGS = (
-    *_DIAGNOSTICS, LayoutError, PagingError, PlacementError, HandoverError, ImageError,
-    DumpError, BadAddressError, NoPictureError, FirmwareError, TreeError,
-    MigrationError, HelperRefused, HelperStopped, OwnerRefuses, WrongPlaintext, QemuError, QmpError,
-    OSError, MemoryError,
-)  # fmt: skip
-
-_VERBS = (build, migrate, show, walk, audit, diff, compare, ovmf, psp, secret, bench, doctor)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = argparse.Namespace(debug=False)
     try:
+        _parser().parse_args(argv, arguments)
         _check_stdout()
         with interrupts.noted():
             code = int(arguments.run(arguments))
@@ -71,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD
     except UsageError as error:
         return _fail(arguments, str(error), USAGE)
-    except _BAD_THINGS as error:
+    except ModuleNotFoundError as missing:
+        what = f"Python package {missing.name!r} is missing: run `make`, then .venv/bin/python build.py"
+        return _fail(arguments, what, BAD)
+    except (MigrationHelperError, OSError, MemoryError) as error:
         if _is_stdout_full(error):
             _silence_stdout()
         return _fail(arguments, error, BAD)
@@ -95,7 +86,7 @@ def _silence_stdout() -> None:
 def _fail(arguments: argparse.Namespace, error: Exception | str, code: int) -> int:
     if arguments.debug:
         raise  # noqa: PLE0704 - called from an except clause: the traceback is what was asked for
-    print(str(error) if isinstance(error, _DIAGNOSTICS) else f"build.py: error: {_line(error)}", file=sys.stderr)
+    print(error if isinstance(error, DiagnosticsError) else f"{_prog()}: error: {_line(error)}", file=sys.stderr)
     return code
 
 
@@ -116,17 +107,26 @@ def _is_stdout_full(error: Exception | str) -> bool:
     return isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
 
 
+def _prog() -> str:
+    """The name that the command was called by: that of the installed command, or of its face in the repository."""
+    return INSTALLED if Path(sys.argv[0]).name == INSTALLED else "build.py"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="build.py",
+        prog=_prog(),
         description="Build the SEV migration helper and prove it by migrating a guest. Without a verb: everything.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"build.py {VERSION}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    job.add_arguments(parser)
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB")
-    for module in _VERBS:
-        module.add_verb(verbs)
+    parser.set_defaults(run=_main_job)
+    add_verbs(parser, VERBS, prefix="mh_cli.", required=False)
     return parser
+
+
+def _main_job(arguments: argparse.Namespace) -> int:
+    from mh_cli.job import run
+
+    return run(arguments)

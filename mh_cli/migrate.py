@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mh_abi.image import HelperImage, parse_image
 from mh_builder.helper import build_helper
@@ -15,18 +15,16 @@ from mh_builder.schemes.space import LayoutError, Start
 from mh_cli import options
 from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.output import print_json
-from mh_cli.table import print_reports
-from mh_emulator.host.migration import Report, Scenario
-from mh_emulator.host.migration import run as run_migration
-from mh_emulator.host.placement import place
+
+if TYPE_CHECKING:
+    from mh_emulator.host.migration import Report
 
 MAX_CONTENTS = 4 << 30
 """RAM contents that the emulator takes; they are held in memory several times."""
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("migrate", help="migrate a guest under emulation", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     options.add_scheme(parser, help_text="one scheme (default: all)")
     parser.add_argument("--ram", type=Path, required=True, metavar="FILE", help="any file: the guest's RAM contents")
     options.add_layout(parser)
@@ -38,6 +36,9 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
 
 def run(arguments: argparse.Namespace) -> int:
     """Migrate under the chosen schemes; one report each."""
+    from mh_cli.table import print_reports
+    from mh_emulator.host.placement import place
+
     chosen = options.layout(arguments)
     size = _ram_size(arguments.ram)
     images = {scheme: build_helper(scheme, chosen) for scheme in options.schemes(arguments)}
@@ -61,6 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def migrate(scheme: str, image: Image, part: Part, contents: bytes) -> Report:
     """One migration of a guest with these RAM contents, by the helper in `image`."""
+    from mh_emulator.host.migration import Scenario
+    from mh_emulator.host.migration import run as run_migration
+
     return run_migration(Scenario(scheme, part, _helper(image, part), image.table_bytes, contents))
 
 

@@ -88,7 +88,7 @@ class _Named(argparse.Action):
         setattr(namespace, f"{self.dest}_named", True)
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse.ArgumentParser | argparse._MutuallyExclusiveGroup) -> None:
     """Machine-readable result."""
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import argparse
 
-from mh_cli import ovmf_boot, ovmf_extract, ovmf_inject, ovmf_measure, ovmf_patch, ovmf_table
+from mh_cli.verbs import add_verbs
 
-_VERBS = (ovmf_table, ovmf_inject, ovmf_extract, ovmf_measure, ovmf_patch, ovmf_boot)
+VERBS = {
+    "table": "show the GUIDed table and the SEV metadata",
+    "inject": "put the helper into a prebuilt image",
+    "extract": "get the helper back out of an image",
+    "measure": "compute launch digests",
+    "patch": "put the helper and its loader into an edk2 tree",
+    "boot": "boot an image under QEMU, compare what is loaded",
+}
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb and those below it to the command line."""
-    parser = verbs.add_parser("ovmf", help="put the helper into OVMF images or sources, read and measure images")
-    below = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in _VERBS:
-        module.add_verb(below)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes: a verb of its own."""
+    add_verbs(parser, VERBS, prefix="mh_cli.ovmf_", required=True)

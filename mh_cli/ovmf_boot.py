@@ -8,7 +8,6 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from mh_abi import abi
 from mh_abi.image import parse_image
@@ -54,9 +53,8 @@ class Report:
         return self.first_difference is None and self.exact
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("boot", help="boot an image under QEMU, compare what is loaded", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a flash image with the helper in it")
     parser.add_argument("--vars", type=Path, metavar="FILE", help="variable store; a copy is used")
     parser.add_argument("--kernel", type=Path, metavar="VMLINUZ", help="a Linux kernel, whose memory map is checked")

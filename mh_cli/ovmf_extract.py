@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from mh_abi import abi
 from mh_builder.firmware.inject import extract
@@ -15,9 +14,8 @@ from mh_cli.output import print_json
 from mh_cli.ovmf_files import about, check_output, read_file, write_file
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("extract", help="get the helper back out of an image", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a flash image with the helper in it")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the flat binary")
     options.add_json(parser)

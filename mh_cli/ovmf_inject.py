@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from mh_builder.firmware.changes import changes
 from mh_builder.firmware.inject import firmware_entry, inject
@@ -17,9 +16,8 @@ from mh_cli.ovmf_files import about, check_output, read_file, write_file
 from mh_cli.ovmf_measure import add_vcpus, as_json, measure_all, vcpus_of
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("inject", help="put the helper into a prebuilt image", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     parser.add_argument("image", type=Path, metavar="IN", help="a flash image of OVMF; an earlier helper is replaced")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the new flash image")
     parser.add_argument("--scheme", choices=list(SCHEMES), metavar="SCHEME", required=True, help="of the helper")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.measure import MAX_VCPUS, Mode, Vcpus, launch_digest
@@ -16,9 +15,8 @@ from mh_cli.output import print_json
 from mh_cli.ovmf_files import about, read_file
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("measure", help="compute launch digests", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a flash image of OVMF")
     modes = [mode.value for mode in Mode]
     parser.add_argument("--mode", choices=modes, help="kind of guest (default: each that the image can be)")

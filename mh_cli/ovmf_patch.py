@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from mh_builder.edk2.driver import FLAG, HOME, check_place, driver_files
 from mh_builder.edk2.tree import State, Tree, read_tree
@@ -22,12 +21,9 @@ _SAID = {
 }
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the group `ovmf`."""
-    parser = verbs.add_parser(
-        "patch", help="put the helper and its loader into an edk2 tree", description=__doc__,
-        epilog=f"A tree that is patched already gets the new helper. Build it with -D {FLAG}.",
-    )  # fmt: skip
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.epilog = f"A tree that is patched already gets the new helper. Build it with -D {FLAG}."
     parser.add_argument("--edk2", type=Path, required=True, metavar="DIR", help="top of the tree")
     # Required, and not all schemes by default: a tree holds one helper.
     parser.add_argument("--scheme", choices=list(SCHEMES), required=True, metavar="SCHEME", help="of the helper")

@@ -16,9 +16,8 @@ from mh_cli.ovmf_files import about, read_file
 _SHOWN_BYTES = 16
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("table", help="show the GUIDed table and the SEV metadata", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a flash image, of OVMF or with such a table")
     options.add_json(parser)
     parser.set_defaults(run=run)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB
 from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
-from mh_cli import options, psp_page
+from mh_cli import options
 from mh_cli.errors import GOOD
 from mh_cli.output import print_json
-from mh_cli.table import print_cases
-from mh_emulator.psp.command import Command
-from mh_emulator.psp.status import Status
-from mh_emulator.verdict.run import Verdict
-from mh_emulator.verdict.run import run as play_all
+
+if TYPE_CHECKING:
+    from mh_emulator.psp.command import Command
+    from mh_emulator.psp.status import Status
+    from mh_emulator.verdict.run import Verdict
 
 DEFAULT_PARTS = ("rome", "milan")
 """One whose caches are not coherent between ASIDs, and one whose are."""
@@ -27,9 +27,8 @@ RAM_LIMIT = GIB
 """Of the helper: what the sequences need, and no more pages to be moved than that takes."""
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("psp", help="ask the secure processor for an isolated helper", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     parser.add_argument("--part", choices=sorted(PARTS), help=f"one processor (default: {' and '.join(DEFAULT_PARTS)})")
     form = parser.add_mutually_exclusive_group()
     options.add_json(form)
@@ -40,6 +39,9 @@ def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of i
 
 def run(arguments: argparse.Namespace) -> int:
     """Play everything; print the verdict."""
+    from mh_cli import psp_page
+    from mh_cli.table import print_cases
+
     verdict = judge([arguments.part] if arguments.part else list(DEFAULT_PARTS), _Trace() if arguments.trace else None)
     if arguments.json:
         print_json("psp/1", verdict.as_json())
@@ -52,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def judge(parts: list[str], trace: _Trace | None = None) -> Verdict:
     """Build the helper, and play every sequence on these parts. Raises `WrongPlaintext`, `HelperStopped`."""
+    from mh_emulator.verdict.run import run as play_all
+
     image = build_helper("isolated", Options(ram_limit=RAM_LIMIT))
     return play_all([PARTS[name] for name in parts], parse_image(image.data), trace)
 

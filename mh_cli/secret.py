@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from mh_abi import abi
@@ -22,9 +21,8 @@ _PROTECTIONS = {
 }
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("secret", help="make the launch secret of one guest", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="a new file, for its owner only"
     )

@@ -18,9 +18,8 @@ from mh_cli.output import print_json
 _COLUMNS = ("virtual", "bytes", "rights", "view", "page", "mirror GPA", "main GPA", "ram_addr", "purpose")
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("show", help="list or draw what the page tables of an image map", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     parser.add_argument("image", type=Path, metavar="IMAGE", help=source.WHAT)
     source.add_memory(parser)
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the four address spaces of an image")

@@ -15,9 +15,8 @@ from mh_cli.errors import BAD, GOOD
 from mh_cli.output import print_json
 
 
-def add_verb(verbs: Any) -> None:  # noqa: ANN401 - argparse keeps the type of its subparsers to itself
-    """Add the verb to the command line."""
-    parser = verbs.add_parser("walk", help="translate an address, level by level, or back", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
     parser.add_argument("image", type=Path, metavar="IMAGE", help=source.WHAT)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("address", type=options.size, nargs="?", metavar="ADDRESS", help="virtual address")

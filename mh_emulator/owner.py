@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from mh_abi.errors import MigrationHelperError
 from mh_emulator.psp.build import CONTEXT_SECRET
 from mh_emulator.psp.certificate import Algorithm, Certificate, Usage, make_certificate
 from mh_emulator.psp.crypto import (
@@ -34,7 +35,7 @@ _SECRET_UNIT = 16
 Version = tuple[int, int, int]
 
 
-class OwnerRefuses(Exception):
+class OwnerRefuses(MigrationHelperError):
     """The guest owner does not trust what was launched; one line with what was expected and found."""
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mh_abi.errors import MigrationHelperError
 from mh_qemu.qmp import Qmp, QmpError
 
 PROGRAM = "qemu-system-x86_64"
@@ -24,7 +25,7 @@ DEBUG_PORT = "isa-debugcon.iobase"
 _POLL_SECONDS = 0.02
 
 
-class QemuError(Exception):
+class QemuError(MigrationHelperError):
     """QEMU is not installed, ended, or did not do what was waited for in time."""
 
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from mh_abi.errors import MigrationHelperError
 
-class QmpError(Exception):
+
+class QmpError(MigrationHelperError):
     """QEMU refused a command, or closed the connection."""
 
 

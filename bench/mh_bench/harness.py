@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from mh_abi.errors import MigrationHelperError
 from mh_builder.needs import by_name, trouble
 
 PAGE_BYTES = 4096
@@ -16,7 +17,7 @@ AAD_BYTES = 64
 TAG_BYTES = 16
 
 
-class NoCompilerError(Exception):
+class NoCompilerError(MigrationHelperError):
     """Nothing here compiles a line of C."""
 
 

@@ -171,7 +171,7 @@ def test_no_colour_off_a_terminal(tmp_path: Path, variable: str, monkeypatch: py
 def test_build_without_packages_says_what_to_do(tmp_path: Path) -> None:
     python = shutil.which("python3")
     assert python is not None
-    command = [python, "-S", "-I", str(ROOT / "build.py")]
+    command = [python, "-S", "-E", "-s", str(ROOT / "build.py")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 1
     assert "is missing: run `make`" in done.stderr

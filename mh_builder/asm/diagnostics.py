@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mh_abi.errors import DiagnosticsError
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -58,7 +60,7 @@ class Diagnostic:
         return "\n".join([*parts, *notes])
 
 
-class AssemblyError(Exception):
+class AssemblyError(DiagnosticsError):
     """The source has errors: all of them, in the order of the lines of the file that was assembled."""
 
     def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:

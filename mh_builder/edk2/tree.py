@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from mh_abi.errors import MigrationHelperError
 from mh_builder.edk2.series import Series, all_series, contents_id
 
 _MARK = "OvmfPkg/OvmfPkg.dec"
 """What every tree has that we have anything to do with."""
 
 
-class TreeError(ValueError):
+class TreeError(MigrationHelperError, ValueError):
     """A tree that cannot be patched; one line that says which and why."""
 
 

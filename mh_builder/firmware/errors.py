@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mh_abi.errors import MigrationHelperError
 
-class FirmwareError(ValueError):
+
+class FirmwareError(MigrationHelperError, ValueError):
     """A firmware image that cannot be read or changed; one line with the place and both numbers."""

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from mh_abi.errors import MigrationHelperError
 from mh_builder.paging import ENTRY_BYTES, PAGE_BYTES
 
 _ENTRY = struct.Struct("<Q")
 
 
-class DumpError(ValueError):
+class DumpError(MigrationHelperError, ValueError):
     """Bytes that are no memory dump, or a dump that lacks what is needed; the message names both numbers."""
 
 

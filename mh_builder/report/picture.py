@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mh_abi.errors import MigrationHelperError
 from mh_builder.paging import GIB, PAGE_BYTES, level_shift
 from mh_builder.report.layout import Backing, Layout, Plan, Region
 from mh_builder.schemes.space import HOME_LIMIT, human
@@ -77,7 +78,7 @@ class Picture:
     columns: tuple[Column, ...]
 
 
-class NoPictureError(ValueError):
+class NoPictureError(MigrationHelperError, ValueError):
     """A layout of which nothing is known but its page tables."""
 
 

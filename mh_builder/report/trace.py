@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from mh_abi.errors import MigrationHelperError
 from mh_builder.paging import (
     LARGE,
     LEAF_BYTES,
@@ -56,7 +57,7 @@ class Route(NamedTuple):
     why: str
 
 
-class BadAddressError(ValueError):
+class BadAddressError(MigrationHelperError, ValueError):
     """A virtual address that no table can map."""
 
 

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from mh_abi import abi
+from mh_abi.errors import MigrationHelperError
 from mh_builder.paging import GIB, KIB, MIB, PAGE_BYTES, TIB, Origin, Span
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ LARGE_PAGES = (2 * MIB, GIB)
 """What the largest page of a part may be, in bytes."""
 
 
-class LayoutError(ValueError):
+class LayoutError(MigrationHelperError, ValueError):
     """An address space that cannot be built; the message names the things and their numbers."""
 
 

@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from mh_abi import abi
+from mh_abi.errors import MigrationHelperError
 from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.topology import Topology
@@ -18,7 +19,7 @@ from mh_emulator.host.topology import Topology
 _ADDRESS_BITS = 64
 
 
-class HandoverError(ValueError):
+class HandoverError(MigrationHelperError, ValueError):
     """A hand-over that the host refuses; one line with what is wrong and the numbers."""
 
 

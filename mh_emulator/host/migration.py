@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mh_abi import abi
+from mh_abi.errors import MigrationHelperError
 from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import Part
@@ -46,7 +47,7 @@ _SPARE_FRAMES = 4
 """A platform has this many times the frames that the guest touches, so that they lie scattered."""
 
 
-class MigrationError(Exception):
+class MigrationError(MigrationHelperError):
     """A migration that did not come to its end."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mh_abi import abi
+from mh_abi.errors import MigrationHelperError
 from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.guest.worker import WORKER_BYTES, Piece, Worker
@@ -17,7 +18,7 @@ from mh_emulator.host import handover
 from mh_emulator.host.topology import FOUR_GIB, LOW_LIMIT, Topology
 
 
-class PlacementError(ValueError):
+class PlacementError(MigrationHelperError, ValueError):
     """RAM contents that do not fit; the message names both numbers."""
 
 

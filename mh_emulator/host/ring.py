@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mh_abi import abi
+from mh_abi.errors import MigrationHelperError
 
 Status = abi.mh_status
 
@@ -25,11 +26,11 @@ class SharedMemory(Protocol):
         """Put `data` at `offset`."""
 
 
-class HelperStopped(Exception):
+class HelperStopped(MigrationHelperError):
     """The helper went into a state in which it serves no more; the message says why."""
 
 
-class HelperRefused(Exception):
+class HelperRefused(MigrationHelperError):
     """An operation was refused."""
 
     def __init__(self, operation: str, status: abi.mh_status) -> None:

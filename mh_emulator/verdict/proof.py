@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mh_abi import abi
+from mh_abi.errors import MigrationHelperError
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.ring import Ring
 from mh_emulator.host.session import Batch, connect, export_batch, finish, import_batch
@@ -17,7 +18,7 @@ PEER_SEED = 99
 NODBG_NOKS = 0x3
 
 
-class WrongPlaintext(Exception):
+class WrongPlaintext(MigrationHelperError):
     """A page that arrived as something else than was sent."""
 
 
