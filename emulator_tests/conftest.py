@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,11 @@ from mh_builder.image.model import Image
 from mh_builder.needs import by_name, trouble
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options, Start
+
+
+def pytest_configure() -> None:
+    """A shell gives SIGINT ignored to what it runs in its background, and the processes of tests would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,21 @@ class HelperImage:
         home = self.descriptor.home
         return None if home == abi.MH_NO_HOME else home
 
+    @property
+    def params(self) -> abi.mh_params:
+        """The parameters of the code."""
+        return abi.mh_params(self.data[len(abi.mh_descriptor) :])
+
+    @property
+    def by_gpa(self) -> bool:
+        """Whether requests name main GPAs; else they name `ram_addr`."""
+        return self.params.addresses == abi.mh_address_kind.MH_ADDRESS_GPA
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether the guest tells the host where its helper lies, for the mirror sees it elsewhere than the guest."""
+        return self.descriptor.region_count != 0
+
     def regions(self) -> list[abi.mh_region]:
         """The region tuples."""
         start, count = self.descriptor.region_offset, self.descriptor.region_count

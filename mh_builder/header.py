@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mh_abi import abi
 from mh_builder.image.model import ImageRelocation, PlacedSection, vcpu_section
-from mh_builder.schemes.space import RAM_VA, AddressSpace, Start, Tuple
+from mh_builder.schemes.space import RAM_VA, AddressSpace, RegionTuple, Start
 
 _PROTECTION = {
     Start.HOST: abi.mh_protection.MH_PROTECTION_SEV,
@@ -124,6 +124,6 @@ def _params(space: AddressSpace, sections: Mapping[str, PlacedSection]) -> abi.m
     )
 
 
-def _region(part: Tuple) -> abi.mh_region:
+def _region(part: RegionTuple) -> abi.mh_region:
     kind = abi.MH_REGION_PRIVATE if part.is_private else abi.MH_REGION_SHARED
     return abi.mh_region(main_gpa=part.main_gpa, length=part.length, mirror_gpa=part.mirror_gpa, kind=kind)

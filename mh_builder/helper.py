@@ -9,7 +9,7 @@ from mh_abi.sources import PAYLOAD
 from mh_builder.asm import ObjectFile, assemble
 from mh_builder.image.model import Image
 from mh_builder.link import link
-from mh_builder.schemes import LOW, SCHEMES
+from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import LayoutError, Options, Start
 from mh_builder.vc import check_no_vc
 
@@ -39,4 +39,4 @@ def build_helper(scheme: str, options: Options) -> Image:
 def _switches(scheme: str, start: Start) -> frozenset[str]:
     if start is Start.ES:
         return frozenset({"MH_START_ES"})
-    return frozenset({"MH_START_32"}) if scheme in LOW else frozenset()
+    return frozenset({"MH_START_32"}) if SCHEMES[scheme].is_low else frozenset()

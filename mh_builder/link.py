@@ -8,7 +8,7 @@ tables on the hole); resolve relocations; write header and tables.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
 
@@ -17,10 +17,8 @@ from mh_builder.asm import SECTION_NAMES, ObjectFile, Relocation, RelocationKind
 from mh_builder.header import header_bytes, write_header
 from mh_builder.image.model import Image, ImageRelocation, PlacedSection, PlacedSymbol, vcpu_section
 from mh_builder.paging import PAGE_BYTES, Tables
-from mh_builder.schemes.space import HELPER_VA, AddressSpace, Options
+from mh_builder.schemes.space import HELPER_VA, AddressSpace, Options, Scheme
 from mh_builder.symbols import LinkError, MergedSection, SymbolTable, merge
-
-Scheme = Callable[[Options, int], AddressSpace]
 
 STACK_BYTES = 2 * PAGE_BYTES
 FAULT_STACK_BYTES = PAGE_BYTES
@@ -73,7 +71,7 @@ def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sch
     for _ in range(_MAX_ROUNDS):
         sections = {section.name: section for section in _place(merged, header_size, table_size, options)}
         ring = sections[".ring"]
-        space = scheme(options, ring.offset + ring.size)
+        space = scheme.space(options, ring.offset + ring.size)
         entry32 = _entry32(objects, merged, sections)
         tables = _map(sections.values(), space, entry32)
         words = [

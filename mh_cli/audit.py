@@ -48,7 +48,7 @@ def _layouts(arguments: argparse.Namespace) -> Iterator[Layout]:
             yield source.read_layout(path, arguments)
         return
     part = PARTS[arguments.part or source.DEFAULT_PART]
-    chosen = Options(window_bit=part.window_bit, largest_page=part.largest_page)
+    chosen = Options.for_part(part)
     for scheme in SCHEMES:
         yield source.layout_of(build_helper(scheme, chosen), part.geometry(encrypted=True))
 

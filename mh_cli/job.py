@@ -22,10 +22,7 @@ PAGES = 1024
 
 def run(_arguments: argparse.Namespace) -> int:
     """Build and write all images, migrate under each, print one table."""
-    images = {
-        scheme: build_helper(scheme, Options(window_bit=PART.window_bit, largest_page=PART.largest_page))
-        for scheme in SCHEMES
-    }
+    images = {scheme: build_helper(scheme, Options.for_part(PART)) for scheme in SCHEMES}
     contents = b"".join(map(_page, range(PAGES)))
     reports = [migrate(scheme, image, PART, contents) for scheme, image in images.items()]
     interrupts.check()

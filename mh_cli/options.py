@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from mh_abi import abi
@@ -103,16 +104,17 @@ def layout(arguments: argparse.Namespace) -> Options:
     part = PARTS[arguments.part]
     if arguments.part_named and arguments.c_bit not in (None, part.c_bit):
         raise UsageError(f"--c-bit {arguments.c_bit} contradicts --part {part.name}, which has C-bit {part.c_bit}")
-    return Options(
+    known = Options.for_part(part)
+    return replace(
+        known,
         home=arguments.home,
         ram_limit=arguments.ram_limit,
         base=arguments.base,
-        window_bit=part.window_bit,
         c_bit=arguments.c_bit,
         vcpus=arguments.helper_vcpus,
         start=Start(arguments.start),
         strict=arguments.strict,
-        largest_page=part.largest_page if arguments.largest_page is None else arguments.largest_page,
+        largest_page=known.largest_page if arguments.largest_page is None else arguments.largest_page,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mh_abi import abi
 from mh_builder.firmware.inject import extract
+from mh_builder.schemes import name_of
 from mh_cli import options
 from mh_cli.errors import GOOD
 from mh_cli.output import print_json
@@ -30,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         found = extract(flash)
     write_file(arguments.output, found.blob)
     digest = hashlib.sha256(found.blob).hexdigest()
-    scheme = abi.mh_scheme(found.entry.scheme).name.removeprefix("MH_SCHEME_").lower().replace("_", "-")
+    scheme = name_of(found.entry.scheme, abi.mh_descriptor(found.blob).window)
     if arguments.json:
         place = {"base": found.entry.base, "memory_bytes": found.entry.memory_bytes, "scheme": scheme}
         print_json("ovmf-extract/1", {"image_bytes": len(found.blob), "sha256": digest} | place)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 from mh_abi.image import HelperImage, parse_image
@@ -41,5 +41,5 @@ class Candidate:
 def candidate(scheme: str, part: str, start: Start = Start.HOST) -> Candidate:
     """The scheme's image for that part, for a small guest: the less there is to launch the better."""
     known = PARTS[part]
-    options = Options(window_bit=known.window_bit, largest_page=known.largest_page, ram_limit=_RAM_LIMIT, start=start)
+    options = replace(Options.for_part(known), ram_limit=_RAM_LIMIT, start=start)
     return Candidate(scheme, build_helper(scheme, options), known)

@@ -25,6 +25,7 @@ enum mh_scheme {
     MH_SCHEME_REGIONS = 3,
     MH_SCHEME_ISOLATED = 4
 };
+#define MH_SCHEMES 4 /* all of them: their numbers go from 1 to this */
 
 /* What an address in requests and packets means. */
 enum mh_address_kind {
@@ -38,6 +39,10 @@ enum mh_protection {
     MH_PROTECTION_SEV_ES = 2,
     MH_PROTECTION_SEV_SNP = 3
 };
+
+/* Where the C-bit of any part is (CPUID 8000_001F EBX[5:0]); no address without it reaches the lowest. */
+#define MH_LOWEST_CBIT 47
+#define MH_HIGHEST_CBIT 51
 
 /* mh_descriptor.flags */
 #define MH_FLAG_FIXED_BASE 0x1 /* may be placed at link_base only */

@@ -13,7 +13,7 @@ from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.output import image_files
 from mh_builder.image.reset import RESET_PAGE, write_reset
-from mh_builder.schemes import LOW, SCHEMES
+from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options, Start
 from mh_emulator.peer import hello_tag
 from mh_emulator.secret import Secret
@@ -58,7 +58,7 @@ def test_reset_vector_leads_to_service(program: Callable[[str], str], tmp_path: 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_only_images_with_a_32_bit_start_have_the_page(name: str) -> None:
     files = image_files(build_helper(name, Options()))
-    assert (f"{name}.reset" in files) == (name in LOW)
+    assert (f"{name}.reset" in files) == SCHEMES[name].is_low
     assert f"{name}.reset" not in image_files(build_helper(name, Options(start=Start.ES)))
 
 

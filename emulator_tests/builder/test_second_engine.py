@@ -13,7 +13,7 @@ from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.manifest import manifest
 from mh_builder.image.model import Image
-from mh_builder.schemes import LOW
+from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import HELPER_VA, Options, Start
 from mh_emulator.peer import hello_tag
 from mh_emulator.secret import Secret
@@ -111,7 +111,7 @@ def test_32_bit_start_leads_to_service() -> None:
 def test_only_images_below_4_gib_start_with_32_bits(scheme: str, images: dict[str, Image]) -> None:
     image = images[scheme]
     start = parse_image(image.data).descriptor.entry32
-    assert (start == 0) == image.space.moves == (scheme not in LOW)
+    assert (start == 0) == image.space.moves == (not SCHEMES[scheme].is_low)
     assert start < 1 << 32
     assert manifest(image)["entry32"] == (hex(start) if start else None)
     assert parse_image(build_helper(scheme, Options(start=Start.ES)).data).descriptor.entry32 == 0

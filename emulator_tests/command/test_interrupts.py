@@ -28,6 +28,21 @@ def test_an_interrupt_that_is_swallowed_is_not_lost() -> None:
         interrupts.check()
 
 
+def test_these_tests_hold_in_the_background_of_a_shell() -> None:
+    test = f"{Path(__file__).relative_to(ROOT)}::{test_an_interrupt_that_is_swallowed_is_not_lost.__name__}"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", test],
+            cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    assert "1 passed" in out
+
+
 def test_a_command_in_the_background_goes_on(tmp_path: Path) -> None:
     """A shell that is no terminal's starts such a command with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

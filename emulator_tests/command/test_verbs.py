@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from emulator_tests.command.conftest import PROJECT, ROOT, Command, copy_tree, run_process
-from mh_builder.schemes import LOW, SCHEMES
+from mh_builder.schemes import SCHEMES
 
 
 def files_of_all_schemes() -> list[str]:
     """The names of what is written by default, in their order."""
     common = [f"{scheme}.{kind}" for scheme in SCHEMES for kind in ("bin", "elf", "map", "json")]
-    return sorted([*common, *(f"{scheme}.reset" for scheme in LOW)])
+    return sorted([*common, *(f"{scheme}.reset" for scheme, record in SCHEMES.items() if record.is_low)])
 
 
 def test_main_job(tmp_path: Path) -> None:

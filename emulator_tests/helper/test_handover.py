@@ -19,10 +19,11 @@ from mh_builder.schemes.space import Start
 from mh_emulator.guest.worker import Worker
 from mh_emulator.host import handover
 from mh_emulator.host.handover import HandoverError, Region
-from mh_emulator.host.machine import Machine, Slot
+from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import POLICY, POLICY_ES, run
 from mh_emulator.host.placement import place
 from mh_emulator.host.ring import HelperStopped
+from mh_emulator.host.view import MirrorSlot
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import GuestOwner, OwnerRefuses
 from mh_emulator.platform import Platform
@@ -248,7 +249,7 @@ def test_ram_mapped_elsewhere_goes_unnoticed(images: dict[str, Image], monkeypat
     original = Machine.mirror_slots
     first: list[Machine] = []
 
-    def exchanged(machine: Machine) -> list[Slot]:
+    def exchanged(machine: Machine) -> list[MirrorSlot]:
         ram, *rest = original(machine)
         first.append(machine)
         if machine is not first[0]:

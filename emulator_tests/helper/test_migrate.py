@@ -50,7 +50,7 @@ def test_every_scheme_on_every_part(
 
 
 def test_high_window_of_a_wide_part() -> None:
-    image = build_helper("alias-window-high", Options(window_bit=PARTS["genoa"].window_bit))
+    image = build_helper("alias-window-high", Options.for_part(PARTS["genoa"]))
     assert image.space.window == 1 << 45
     assert run(scenario(image, "genoa")).good
 

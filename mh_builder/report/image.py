@@ -11,14 +11,8 @@ from mh_builder.paging import GIB, PAGE_BYTES, Geometry
 from mh_builder.report.layout import Backing, Layout, Plan
 from mh_builder.report.memory import PhysicalMemory, Piece
 from mh_builder.report.reader import Reading, read_tables
+from mh_builder.schemes import name_of
 from mh_builder.schemes.space import HELPER_VA, HOME_LIMIT, Range
-
-_NAMES = {
-    abi.mh_scheme.MH_SCHEME_ALIAS_GPA.value: "alias-gpa",
-    abi.mh_scheme.MH_SCHEME_ALIAS_WINDOW.value: "alias-window",
-    abi.mh_scheme.MH_SCHEME_REGIONS.value: "regions",
-    abi.mh_scheme.MH_SCHEME_ISOLATED.value: "isolated",
-}
 
 
 def image_layout(data: bytes, base: int, geometry: Geometry, sections: Sequence[PlacedSection] | None = None) -> Layout:
@@ -34,8 +28,9 @@ def image_layout(data: bytes, base: int, geometry: Geometry, sections: Sequence[
     home = None if descriptor.home == abi.MH_NO_HOME else descriptor.home
     params = _params(data)
     vmsa_va, vmsa_gpa = params.vmsa_va, (base + descriptor.vmsa_offset) % (1 << 64)
+    vmsas = Backing(vmsa_gpa, abi.MH_VMSA_BYTES, None, None)
     plan = Plan(
-        scheme=scheme_name(descriptor),
+        scheme=name_of(descriptor.scheme, descriptor.window),
         base=base,
         home=home,
         window=descriptor.window,
@@ -46,30 +41,24 @@ def image_layout(data: bytes, base: int, geometry: Geometry, sections: Sequence[
         entry32=descriptor.entry32,
         vmsas=Range(vmsa_va, vmsa_va + abi.MH_VMSA_BYTES),
         vmsa_gpa=vmsa_gpa,
-        by_gpa=descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA,
+        by_gpa=params.addresses == abi.mh_address_kind.MH_ADDRESS_GPA,
         sections=found,
-        backings=tuple(sorted([*_backings(descriptor, base, home), Backing(vmsa_gpa, abi.MH_VMSA_BYTES, None, None)])),
+        backings=tuple(sorted([*_backings(descriptor, params, base, home), vmsas])),
     )
     return Layout(plan.scheme, memory, reading, plan)
 
 
-def scheme_name(descriptor: abi.mh_descriptor) -> str:
-    """The name of the scheme as users type it."""
-    name = _NAMES.get(descriptor.scheme, f"scheme {descriptor.scheme}")
-    return f"{name}-high" if name == "alias-window" and descriptor.window != 4 * GIB else name
-
-
-def _backings(descriptor: abi.mh_descriptor, base: int, home: int | None) -> Iterator[Backing]:
+def _backings(descriptor: abi.mh_descriptor, params: abi.mh_params, base: int, home: int | None) -> Iterator[Backing]:
     size, window, limit = descriptor.memory_bytes, descriptor.window, descriptor.ram_limit
-    if descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA:
+    if params.addresses == abi.mh_address_kind.MH_ADDRESS_GPA:
         yield from _low(0, limit, main_gpa=0, ram_addr=None)
         return
-    if descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_WINDOW:
-        yield from _low(0, min(4 * GIB, window), main_gpa=0, ram_addr=None)
-    elif home is None:
+    if home is None:
         yield Backing(base, size, None, None)
-    else:
+    elif descriptor.region_count:
         yield Backing(base, size, home, home)
+    else:
+        yield from _low(0, min(4 * GIB, window), main_gpa=0, ram_addr=None)
     yield from _low(window, limit, main_gpa=None, ram_addr=0)
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from mh_builder.schemes import alias_gpa, alias_window, isolated, regions
-from mh_builder.schemes.space import AddressSpace, Options
+from mh_builder.schemes.space import Scheme
 
-SCHEMES: Mapping[str, Callable[[Options, int], AddressSpace]] = MappingProxyType(
-    {
-        "alias-gpa": alias_gpa.space,
-        "alias-window": alias_window.space_at_4g,
-        "alias-window-high": alias_window.space_high,
-        "regions": regions.space,
-        "isolated": isolated.space,
-    }
-)
+_ALL = (alias_gpa.SCHEME, alias_window.AT_4G, alias_window.HIGH, regions.SCHEME, isolated.SCHEME)
 
-LOW = frozenset({"alias-gpa", "alias-window", "alias-window-high"})
-"""Schemes whose image stays at its home, below 4 GiB, where 32-bit code can run without paging."""
+SCHEMES: Mapping[str, Scheme] = MappingProxyType({scheme.name: scheme for scheme in _ALL})
+
+
+def name_of(number: int, window: int) -> str:
+    """What users call the scheme of that number (enum mh_scheme) whose window is at that mirror GPA."""
+    names = [scheme.name for scheme in _ALL if scheme.number == number and scheme.window in (None, window)]
+    return names[0] if names else f"scheme {number}"

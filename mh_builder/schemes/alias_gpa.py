@@ -12,7 +12,7 @@ RAM without a GPA (unplugged virtio-mem) cannot be named.
 from __future__ import annotations
 
 from mh_abi import abi
-from mh_builder.schemes.space import AddressSpace, LayoutError, Options, checked
+from mh_builder.schemes.space import AddressSpace, LayoutError, Options, Scheme, checked
 
 
 def space(options: Options, memory_bytes: int) -> AddressSpace:
@@ -23,8 +23,8 @@ def space(options: Options, memory_bytes: int) -> AddressSpace:
         )
     return checked(
         AddressSpace(
-            name="alias-gpa",
-            scheme_id=abi.mh_scheme.MH_SCHEME_ALIAS_GPA.value,
+            name=SCHEME.name,
+            scheme_id=SCHEME.number,
             addresses=abi.mh_address_kind.MH_ADDRESS_GPA.value,
             options=options,
             base=options.home,
@@ -34,3 +34,6 @@ def space(options: Options, memory_bytes: int) -> AddressSpace:
             memory_bytes=memory_bytes,
         )
     )
+
+
+SCHEME = Scheme("alias-gpa", abi.mh_scheme.MH_SCHEME_ALIAS_GPA, space, is_low=True)

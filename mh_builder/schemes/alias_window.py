@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from mh_abi import abi
 from mh_builder.paging import GIB
-from mh_builder.schemes.space import AddressSpace, LayoutError, Options, checked
+from mh_builder.schemes.space import AddressSpace, LayoutError, Options, Scheme, checked
+
+_WINDOW = 4 * GIB
 
 
-def space_at_4g(options: Options, memory_bytes: int) -> AddressSpace:
+def _at_4g(options: Options, memory_bytes: int) -> AddressSpace:
     """Decide the address space with the window at 4 GiB."""
-    return _space("alias-window", 4 * GIB, options, memory_bytes)
+    return _space(AT_4G.name, _WINDOW, options, memory_bytes)
 
 
-def space_high(options: Options, memory_bytes: int) -> AddressSpace:
+def _high(options: Options, memory_bytes: int) -> AddressSpace:
     """Decide the address space with the window at the part's highest system address bit."""
-    return _space("alias-window-high", 1 << options.window_bit, options, memory_bytes)
+    return _space(HIGH.name, 1 << options.window_bit, options, memory_bytes)
 
 
 def _space(name: str, window: int, options: Options, memory_bytes: int) -> AddressSpace:
@@ -39,3 +41,9 @@ def _space(name: str, window: int, options: Options, memory_bytes: int) -> Addre
             memory_bytes=memory_bytes,
         )
     )
+
+
+_NUMBER = abi.mh_scheme.MH_SCHEME_ALIAS_WINDOW
+
+AT_4G = Scheme("alias-window", _NUMBER, _at_4g, is_low=True, window=_WINDOW)
+HIGH = Scheme("alias-window-high", _NUMBER, _high, is_low=True)

@@ -8,15 +8,15 @@ processor's business (LAUNCH_UPDATE_DATA on the owner with mirror-private pages)
 from __future__ import annotations
 
 from mh_abi import abi
-from mh_builder.schemes.space import HIGH_BASE, AddressSpace, Options, checked
+from mh_builder.schemes.space import HIGH_BASE, AddressSpace, Options, Scheme, checked
 
 
 def space(options: Options, memory_bytes: int) -> AddressSpace:
     """Decide the address space for an image of `memory_bytes` bytes."""
     return checked(
         AddressSpace(
-            name="isolated",
-            scheme_id=abi.mh_scheme.MH_SCHEME_ISOLATED.value,
+            name=SCHEME.name,
+            scheme_id=SCHEME.number,
             addresses=abi.mh_address_kind.MH_ADDRESS_RAM.value,
             options=options,
             base=HIGH_BASE if options.base is None else options.base,
@@ -26,3 +26,6 @@ def space(options: Options, memory_bytes: int) -> AddressSpace:
             memory_bytes=memory_bytes,
         )
     )
+
+
+SCHEME = Scheme("isolated", abi.mh_scheme.MH_SCHEME_ISOLATED, space)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from mh_abi import abi
 from mh_abi.errors import MigrationHelperError
 from mh_builder.paging import GIB, KIB, MIB, PAGE_BYTES, TIB, Origin, Span
+from mh_builder.parts import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 HELPER_VA = 0xFFFF_8000_0000_0000
 """Virtual address of byte 0 of the image. It never moves, so only page tables need the load base."""
@@ -46,7 +47,7 @@ MAX_RAM_LIMIT = 4 * TIB
 HIGH_BASE = 4 * TIB
 """Mirror GPA of a helper that lies above all RAM; below the C-bit and the reduced width of every part."""
 
-C_BITS = range(32, 52)
+C_BITS = range(32, abi.MH_HIGHEST_CBIT + 1)
 """Where a C-bit can be: in a page-table entry's address field, above what 32-bit addresses reach."""
 
 
@@ -88,6 +89,11 @@ class Options:
     protocols: tuple[int, int] = (abi.MH_PROTOCOL_LOW, abi.MH_PROTOCOL_HIGH)
     """The lowest and the highest version that the helper says it speaks with another."""
 
+    @staticmethod
+    def for_part(part: Part) -> Options:
+        """What a build for that part takes of it, and the defaults."""
+        return Options(window_bit=part.window_bit, largest_page=part.largest_page)
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -105,7 +111,7 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuple:
+class RegionTuple:
     """The thread's (main GPA, length, mirror GPA)."""
 
     main_gpa: int
@@ -189,13 +195,29 @@ class AddressSpace:
             self.base + offset, offset, PAGE_BYTES, writable=False, executable=True, private=True, origin=Origin.IMAGE
         )
 
-    def tuples(self, ring_offset: int) -> tuple[Tuple, ...]:
+    def tuples(self, ring_offset: int) -> tuple[RegionTuple, ...]:
         """What the guest tells the host about the image, when the mirror sees it at another address."""
         if self.home is None or self.home == self.base:
             return ()
-        private = Tuple(self.home, ring_offset, self.base, is_private=True)
+        private = RegionTuple(self.home, ring_offset, self.base, is_private=True)
         shared_bytes = self.memory_bytes - ring_offset
-        return private, Tuple(self.home + ring_offset, shared_bytes, self.base + ring_offset, is_private=False)
+        return private, RegionTuple(self.home + ring_offset, shared_bytes, self.base + ring_offset, is_private=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One address-space scheme: all that the rest of the toolchain asks of it."""
+
+    name: str
+    """As users type it."""
+    number: int
+    """enum mh_scheme."""
+    space: Callable[[Options, int], AddressSpace]
+    """Decides the address space for an image of that many bytes. Raises `LayoutError`."""
+    is_low: bool = False
+    """The image stays at its home, below 4 GiB, where 32-bit code can run without paging."""
+    window: int | None = None
+    """Mirror GPA of the RAM window, where that tells it from another scheme of its number."""
 
 
 def checked(space: AddressSpace) -> AddressSpace:
@@ -226,8 +248,7 @@ def checked(space: AddressSpace) -> AddressSpace:
 
 
 def _check_reach(space: AddressSpace) -> None:
-    # The lowest C-bit of any part is 47 (Naples, Rome); with a fixed one that one counts.
-    bit = 47 if space.options.c_bit is None else space.options.c_bit
+    bit = abi.MH_LOWEST_CBIT if space.options.c_bit is None else space.options.c_bit
     for what, place in (("helper", space.helper), ("RAM", space.ram), ("VMSAs", space.vmsas)):
         if place.end > 1 << bit:
             raise LayoutError(f"{space.name}: region {what} {place} reaches the C-bit {1 << bit:#x}")

@@ -23,9 +23,10 @@ from mh_compare.guest_os import DATA, GuestOs, assemble
 from mh_compare.outcome import INSTRUCTIONS, Outcome, by_status, harmless, succeeds
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.host.consent import MIGRATION_READY, MSR_KVM_MIGRATION_CONTROL
-from mh_emulator.host.machine import Machine, Slot
+from mh_emulator.host.machine import Machine
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import connect
+from mh_emulator.host.view import MirrorSlot
 
 _NO_RMP = "Which page is behind a guest-physical address is up to the host in SEV and SEV-ES; in SNP the RMP decides."
 
@@ -36,12 +37,12 @@ class Liar(Machine):
     """A host whose mirror shows at some guest-physical pages what `lie` says."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - those of a machine
-        self._lies: list[Slot] = []
+        self._lies: list[MirrorSlot] = []
         super().__init__(*arguments, **named)
 
     def lie(self, gpa: int, memory: UserMemory, offset: int, size: int = PAGE_BYTES) -> None:
         """Show the pages of `memory` from that of `offset` at the mirror's `gpa`."""
-        self._lies.append(Slot(gpa & -PAGE_BYTES, size, memory, offset & -PAGE_BYTES))
+        self._lies.append(MirrorSlot(gpa & -PAGE_BYTES, size, memory, offset & -PAGE_BYTES))
 
     def lie_about_ram(self, address: int, memory: UserMemory, offset: int) -> None:
         """Show it where requests say `address`."""
@@ -55,7 +56,7 @@ class Liar(Machine):
         for number, slot in enumerate(self.mirror_slots()):
             self.mirror.set_user_memory_region(number, slot.gpa, slot.size, slot.memory, slot.offset)
 
-    def mirror_slots(self) -> list[Slot]:
+    def mirror_slots(self) -> list[MirrorSlot]:
         """The scheme's slots, cut where there is a lie."""
         slots = super().mirror_slots()
         for lie in self._lies:
@@ -63,14 +64,14 @@ class Liar(Machine):
         return slots
 
 
-def _without(slots: Iterable[Slot], hole: Slot) -> Iterator[Slot]:
+def _without(slots: Iterable[MirrorSlot], hole: MirrorSlot) -> Iterator[MirrorSlot]:
     """What is left of the slots beside `hole`."""
     for slot in slots:
         below = min(max(hole.gpa - slot.gpa, 0), slot.size)
         above = min(max(hole.gpa + hole.size - slot.gpa, 0), slot.size)
         for start, end in ((0, below), (above, slot.size)):
             if end > start:
-                yield Slot(slot.gpa + start, end - start, slot.memory, slot.offset + start)
+                yield MirrorSlot(slot.gpa + start, end - start, slot.memory, slot.offset + start)
 
 
 def swap_guest_pages(arena: Arena) -> Outcome:

@@ -44,7 +44,7 @@ class Subject:
     @property
     def options(self) -> Options:
         """What `build.py build` takes without further options."""
-        return Options(window_bit=self.part.window_bit, largest_page=self.part.largest_page)
+        return Options.for_part(self.part)
 
     @cached_property
     def image(self) -> Image:

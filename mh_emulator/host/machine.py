@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from mh_abi import abi
@@ -17,7 +17,7 @@ from mh_emulator.host import handover
 from mh_emulator.host.consent import Consent
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.ring import HelperStopped, Ring
-from mh_emulator.host.topology import FOUR_GIB
+from mh_emulator.host.view import MirrorSlot, View
 from mh_emulator.host.watchdog import limited
 from mh_emulator.kvm import Vcpu, Vm, VmType
 from mh_emulator.kvm.exits import Exit, Reason
@@ -28,16 +28,6 @@ from mh_emulator.secret import Secret
 
 HELPER_SECONDS = 120.0
 """Many times what a full ring of the largest batches takes; a helper that goes on longer never halts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A memory slot of the mirror: `size` bytes of `memory` from `offset`, seen at `gpa`."""
-
-    gpa: int
-    size: int
-    memory: UserMemory
-    offset: int
 
 
 class Machine:
@@ -64,7 +54,7 @@ class Machine:
         self.consent = Consent(self.vm, placement.topology, self._take_handover)
         self.regions = handover.image_regions(helper, self.base)
         """`regions`: where the mirror sees the helper; what the guest has handed over, once it has."""
-        self._state: Slot | None = None
+        self._state: MirrorSlot | None = None
 
     @property
     def es(self) -> bool:
@@ -76,7 +66,7 @@ class Machine:
 
     def _take_handover(self) -> None:
         """The guest allows its migration for the first time: look where its helper lies, once."""
-        if self.helper.descriptor.scheme == abi.mh_scheme.MH_SCHEME_REGIONS:
+        if self.helper.hands_over:
             page = self.helper_memory.read_raw(self.helper_offset + self.helper.ring_offset, len(abi.mh_handover))
             self.regions = handover.read(page, self._limits())
 
@@ -241,9 +231,8 @@ class Machine:
         the plans of 2020 wanted the kernel to map it. On the target it is where code in the guest awaits registers.
         """
         topology = self.placement.topology
-        by_gpa = self.helper.descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA
-        address = topology.gpa_end if by_gpa else topology.ram_bytes
-        self._state = Slot(self.helper.descriptor.window + address, PAGE_BYTES, memory, offset)
+        address = topology.gpa_end if self.helper.by_gpa else topology.ram_bytes
+        self._state = MirrorSlot(self.helper.descriptor.window + address, PAGE_BYTES, memory, offset)
 
     def state_requests(self) -> list[int]:
         """How requests name that page, if there is one."""
@@ -260,16 +249,14 @@ class Machine:
         if leave.reason is not Reason.HLT:
             raise HelperStopped(f"helper left with {leave}")
 
-    def mirror_slots(self) -> list[Slot]:
-        """What the mirror sees, as the image's scheme has it."""
-        slots = list(_MIRROR_SLOTS[abi.mh_scheme(self.helper.descriptor.scheme)](self))
-        return slots if self._state is None else [*slots, self._state]
+    def mirror_slots(self) -> list[MirrorSlot]:
+        """What the mirror sees."""
+        view = View(self.helper, self.base, self.placement.topology, self.memory, self.helper_memory)
+        return [*view.slots(self.regions), *([] if self._state is None else [self._state])]
 
     def request_address(self, ram_addr: int) -> int:
         """How a request names the page at `ram_addr`."""
-        if self.helper.descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA:
-            return self.placement.topology.gpa(ram_addr)
-        return ram_addr
+        return self.placement.topology.gpa(ram_addr) if self.helper.by_gpa else ram_addr
 
     def guest_pages(self) -> list[int]:
         """`ram_addr` of every page that has a frame, is not shared and not the helper's."""
@@ -295,39 +282,3 @@ class Machine:
     def write_helper(self, offset: int, data: bytes) -> None:
         """Change the helper's private memory, within one page, as only the holder of the memory key can."""
         self.platform.dram.write_private(self.asid, self.helper_memory.spa(self.helper_offset + offset), data)
-
-
-def _whole_ram(machine: Machine, window: int) -> Iterator[Slot]:
-    yield Slot(window, machine.memory.size, machine.memory, 0)
-
-
-def _alias_gpa(machine: Machine) -> Iterator[Slot]:
-    for block in machine.placement.topology.blocks:
-        yield Slot(block.gpa, block.size, machine.memory, block.ram_addr)
-
-
-def _alias_window(machine: Machine) -> Iterator[Slot]:
-    for block in machine.placement.topology.blocks:
-        if block.gpa < FOUR_GIB:
-            yield Slot(block.gpa, block.size, machine.memory, block.ram_addr)
-    yield from _whole_ram(machine, machine.helper.descriptor.window)
-
-
-def _regions(machine: Machine) -> Iterator[Slot]:
-    yield from _whole_ram(machine, machine.helper.descriptor.window)
-    for region in machine.regions:
-        offset = machine.placement.topology.ram_addr(region.main_gpa)
-        yield Slot(region.mirror_gpa, region.length, machine.memory, offset)
-
-
-def _isolated(machine: Machine) -> Iterator[Slot]:
-    yield from _whole_ram(machine, machine.helper.descriptor.window)
-    yield Slot(machine.base, machine.helper_memory.size, machine.helper_memory, 0)
-
-
-_MIRROR_SLOTS: dict[int, Callable[[Machine], Iterator[Slot]]] = {
-    abi.mh_scheme.MH_SCHEME_ALIAS_GPA: _alias_gpa,
-    abi.mh_scheme.MH_SCHEME_ALIAS_WINDOW: _alias_window,
-    abi.mh_scheme.MH_SCHEME_REGIONS: _regions,
-    abi.mh_scheme.MH_SCHEME_ISOLATED: _isolated,
-}

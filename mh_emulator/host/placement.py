@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mh_abi import abi
 from mh_abi.errors import MigrationHelperError
 from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
@@ -41,7 +40,7 @@ class Placement:
     def worker(self, rounds: int, helper: HelperImage, base: int) -> Worker:
         """The guest program over these contents; it hands over where `helper` is, for mirror GPA `base`, if it must."""
         pieces = tuple(Piece(content.gpa, content.size) for content in self.contents)
-        if helper.home is None or helper.descriptor.scheme != abi.mh_scheme.MH_SCHEME_REGIONS:
+        if helper.home is None or not helper.hands_over:
             return Worker(base=FOUR_GIB, pieces=pieces, rounds=rounds)
         regions = handover.image_regions(helper, base)
         carrier = helper.home + helper.ring_offset
@@ -71,8 +70,7 @@ def place(ram_bytes: int, helper: HelperImage) -> Placement:
 
 def _check_reach(placement: Placement, helper: HelperImage) -> None:
     limit = helper.descriptor.ram_limit
-    by_gpa = helper.descriptor.scheme == abi.mh_scheme.MH_SCHEME_ALIAS_GPA
-    what, end = ("GPA", placement.topology.gpa_end) if by_gpa else ("ram_addr", placement.topology.ram_bytes)
+    what, end = ("GPA", placement.topology.gpa_end) if helper.by_gpa else ("ram_addr", placement.topology.ram_bytes)
     if helper.vmsa is not None:
         end += PAGE_BYTES  # of the guest's VMSA
     if end > limit:

@@ -39,13 +39,12 @@ class FirmwareBuild:
 _SPECIFIED = (CONTEXT_VMSA, 16 << 10, 16)
 _GENOA = (CONTEXT_DATA, 0x5000, 48)
 
-BUILDS: Mapping[str, FirmwareBuild] = MappingProxyType(
-    {
-        "naples": FirmwareBuild(0, 17, 48, *_SPECIFIED),
-        "rome": FirmwareBuild(0, 24, 14, *_SPECIFIED),
-        "milan": FirmwareBuild(1, 55, 29, *_GENOA),
-        "genoa": FirmwareBuild(1, 55, 25, *_GENOA),
-        "turin": FirmwareBuild(1, 55, 25, *_GENOA),
-    }
+_ALL = (
+    FirmwareBuild(0, 17, 48, *_SPECIFIED),
+    FirmwareBuild(0, 24, 14, *_SPECIFIED),
+    FirmwareBuild(1, 55, 29, *_GENOA),
+    FirmwareBuild(1, 55, 25, *_GENOA),
 )
-"""By the name of the part."""
+
+BUILDS: Mapping[str, FirmwareBuild] = MappingProxyType({".".join(map(str, build.version)): build for build in _ALL})
+"""By version; `Part.firmware` says which a part runs."""

@@ -22,7 +22,7 @@ class Processor:
 
     def __init__(self, dram: Dram, seed: int) -> None:
         self.part = dram.part
-        self.build = BUILDS[dram.part.name]
+        self.build = BUILDS[dram.part.firmware]
         self.random = random.Random(f"psp {seed}").randbytes  # noqa: S311
         self.identity = Identity(self.random, self.build.version[:2])
         self.memory = SystemMemory(dram)

@@ -141,7 +141,7 @@ IsSpaceSound (
            Descriptor->entry32 < FOUR_GIB));
 }
 
-/** Only regions has tuples; they show the helper at one distance from its home, the first from byte 0 on. **/
+/** Tuples show the helper at one distance from its home, the first from byte 0 on; without any it lies at its home. **/
 STATIC
 BOOLEAN
 AreRegionsSound (
@@ -153,12 +153,15 @@ AreRegionsSound (
   UINT64        Offset;
   UINTN         Index;
 
-  if (Descriptor->scheme != MH_SCHEME_REGIONS) {
-    return (Descriptor->scheme == MH_SCHEME_ALIAS_GPA || Descriptor->scheme == MH_SCHEME_ALIAS_WINDOW) &&
-           Descriptor->region_count == 0 && Descriptor->link_base == Descriptor->home;
+  if ((Descriptor->scheme == 0) || (Descriptor->scheme > MH_SCHEMES)) {
+    return FALSE;
   }
 
-  if ((Descriptor->region_count == 0) || (Descriptor->region_count > MH_HANDOVER_REGIONS)) {
+  if (Descriptor->region_count == 0) {
+    return Descriptor->link_base == Descriptor->home;
+  }
+
+  if (Descriptor->region_count > MH_HANDOVER_REGIONS) {
     return FALSE;
   }
 

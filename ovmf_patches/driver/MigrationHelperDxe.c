@@ -72,7 +72,7 @@ Announce (
   Status = SetMigrationVariable ();
   if (EFI_ERROR (Status)) {
     Result = Failed (MH_LOAD_VARIABLE, Status);
-  } else if (Descriptor->scheme == MH_SCHEME_REGIONS) {
+  } else if (Descriptor->region_count != 0) {
     Status = HandOver (Descriptor, Sev);
     Result = EFI_ERROR (Status) ? Failed (MH_LOAD_HANDOVER, Status) : mLoaded;
   }

@@ -15,7 +15,6 @@
 #define ENTRY_PAT_LARGE  BIT12
 #define ENTRY_ADDRESS    0x000FFFFFFFFFF000ULL
 #define TABLE_ENTRIES    512
-#define TABLES_BELOW     47 // the lowest C-bit of any part
 #define LEVEL_4K         1
 #define LEVEL_2M         2
 #define LEVEL_1G         3
@@ -38,7 +37,7 @@ EntryIn (
   IN UINT64  Address
   )
 {
-  if ((Table >> TABLES_BELOW) != 0) {
+  if ((Table >> MH_LOWEST_CBIT) != 0) {
     return NULL;
   }
 

@@ -13,7 +13,6 @@
 .equ LARGE, 1 << 7
 .equ LARGE_PAT, 1 << 12
 .equ ADDRESS, 0x000ffffffffff000
-.equ TABLES_BELOW_BIT, 47      # the lowest C-bit of any part
 .equ CR0_WP, 1 << 16
 .equ CR4_LA57_BIT, 12
 .equ ENTRIES, 512
@@ -41,7 +40,7 @@ walk:
     and rdi, r8
     # No table lies so high: what is left there is a C-bit in another place than CPUID says.
     mov rax, rdi
-    shr rax, TABLES_BELOW_BIT
+    shr rax, MH_LOWEST_CBIT
     jnz .Lmissing
     mov rax, rsi
     shr rax, cl

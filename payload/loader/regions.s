@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# The region tuples. Only `regions` has any; they show the helper at one distance from its home, the first from byte 0 on.
+# The region tuples of an image that the mirror sees elsewhere than at its home: all at one distance, the first from byte 0
+# on. An image without tuples lies at its home.
 
 .include "state.inc"
 
@@ -14,23 +15,17 @@
 .global check_regions
 check_regions:
     movzx eax, word ptr [r12 + mh_descriptor.scheme]
+    dec eax
+    cmp eax, MH_SCHEMES
+    jae .Lbad
     mov r9d, [r12 + mh_descriptor.region_count]
-    cmp eax, MH_SCHEME_REGIONS
-    je .Ltuples
-    cmp eax, MH_SCHEME_ALIAS_GPA
-    je .Lalias
-    cmp eax, MH_SCHEME_ALIAS_WINDOW
-    jne .Lbad
-.Lalias:
     test r9d, r9d
-    jnz .Lbad
+    jnz .Ltuples
     mov rax, [r12 + mh_descriptor.home]
     cmp [r12 + mh_descriptor.link_base], rax
     jne .Lbad
     ret
 .Ltuples:
-    test r9d, r9d
-    jz .Lbad
     cmp r9d, MH_HANDOVER_REGIONS
     ja .Lbad
     mov r8d, [r12 + mh_descriptor.region_offset]
