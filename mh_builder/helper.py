@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 from mh_abi import abi
 from mh_abi.sources import PAYLOAD
@@ -13,24 +14,24 @@ from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import LayoutError, Options, Start
 from mh_builder.vc import check_no_vc
 
-SOURCES = PAYLOAD
-
 
 @cache
-def helper_objects(switches: frozenset[str] = frozenset()) -> tuple[ObjectFile, ...]:
-    """All sources of the helper, assembled, in the order of their names. Raises `AssemblyError`.
+def helper_objects(switches: frozenset[str] = frozenset(), sources: Path = PAYLOAD) -> tuple[ObjectFile, ...]:
+    """All sources of the helper, assembled, in the order of their names. Raises `AssemblyError`, `LayoutError`.
 
     `switches` are what the sources ask for with `.ifdef`.
     """
+    if not (sources / abi.HEADER.name).is_file() or (sources / abi.HEADER.name).read_bytes() != abi.HEADER.read_bytes():
+        raise LayoutError(f"{sources} has another ABI: its {abi.HEADER.name} is not that of {abi.HEADER.parent}")
     symbols = abi.assembler_symbols() | dict.fromkeys(switches, 1)
-    return tuple(assemble(path, symbols=symbols, name=f"payload/{path.name}") for path in sorted(SOURCES.glob("*.s")))
+    return tuple(assemble(path, symbols=symbols, name=f"payload/{path.name}") for path in sorted(sources.glob("*.s")))
 
 
-def build_helper(scheme: str, options: Options) -> Image:
-    """The helper for the scheme of that name. Raises `LayoutError`, `AssemblyError`, `LinkError`."""
+def build_helper(scheme: str, options: Options, sources: Path = PAYLOAD) -> Image:
+    """The helper for the scheme of that name, from this folder. Raises `LayoutError`, `AssemblyError`, `LinkError`."""
     if scheme not in SCHEMES:
         raise LayoutError(f"no scheme {scheme!r}; there are {', '.join(SCHEMES)}")
-    image = link(helper_objects(_switches(scheme, options.start)), SCHEMES[scheme], options)
+    image = link(helper_objects(_switches(scheme, options.start), sources), SCHEMES[scheme], options)
     if options.start is Start.ES:
         check_no_vc(image)
     return image

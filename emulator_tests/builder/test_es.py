@@ -208,7 +208,7 @@ def test_helper_for_the_host_is_no_es_image(images: dict[str, Image]) -> None:
 def test_build_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ES build of sources that use CPUID is refused."""
     objects = helper_objects()
-    monkeypatch.setattr("mh_builder.helper.helper_objects", lambda _switches: objects)
+    monkeypatch.setattr("mh_builder.helper.helper_objects", lambda *_: objects)
     with pytest.raises(LinkError, match="'cpuid' raises #VC"):
         es_image("regions")
 

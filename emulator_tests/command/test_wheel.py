@@ -109,3 +109,8 @@ def test_it_goes_by_its_name(installed: Path, tmp_path: Path) -> None:
     assert call(installed, "--version", cwd=tmp_path).out == f"sev-mh {__version__}\n"
     outcome = call(installed, "migrate", "--ram", "nowhere", cwd=tmp_path)
     assert outcome == (2, "", "sev-mh: error: RAM file nowhere: No such file or directory\n")
+
+
+def test_pytest_finds_the_fixtures(installed: Path, tmp_path: Path) -> None:
+    done = call(installed.with_name("python"), "-m", "pytest", "--fixtures", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert "mh_pair -- " in done.out
