@@ -29,6 +29,13 @@ def python(*arguments: str | Path, cwd: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+def test_every_example_is_run() -> None:
+    """One that is new needs a test here."""
+    assert {path.name for path in EXAMPLES.iterdir() if path.name != "__pycache__"} == {
+        "build_image.py", "migrate_guest.py", "ci_payload",
+    }  # fmt: skip
+
+
 def test_build_image(tmp_path: Path) -> None:
     code, out, err = python(EXAMPLES / "build_image.py", "blobs", cwd=tmp_path)
     assert (code, err) == (0, "")

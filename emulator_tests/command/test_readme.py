@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from emulator_tests.command.conftest import ROOT
+from mh_abi.sources import PAYLOAD
 from mh_builder.image.model import Image
 from mh_builder.schemes import SCHEMES
+from mh_cli.main import VERBS
+from mh_cli.ovmf import VERBS as OVMF_VERBS
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -43,11 +46,29 @@ def test_shown_table_is_what_the_images_are(images: dict[str, Image]) -> None:
         assert [row[1], int(row[2]), int(row[3])] == ["host", len(image.data), image.table_bytes]
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
-def test_pages_name_files_that_exist(page: str) -> None:
-    text = (ROOT / "docs" / page).read_text()
+def test_every_verb_is_named() -> None:
+    for verb in (*VERBS, *(f"ovmf {verb}" for verb in OVMF_VERBS)):
+        assert f"`{verb}" in README or f"build.py {verb}" in README, verb
+
+
+PAGES = sorted(path.relative_to(ROOT) for folder in (ROOT, ROOT / "docs") for path in folder.glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_pages_name_what_exists(page: Path) -> None:
+    text = (ROOT / page).read_text()
     tests = {path.name for path in (ROOT / "emulator_tests").rglob("test_*.py")}
     for name in re.findall(r"`(test_\w+\.py)", text):
         assert name in tests, f"{page} names {name}"
-    for name in re.findall(r"`((?:mh_\w+|payload|emulator_tests)/[\w/]+(?:\.\w+)?)`", text):
+    for name in re.findall(r"`((?:mh_\w+|payload|emulator_tests|ovmf_patches|examples|docs)/[\w/]*(?:\.\w+)?)`", text):
         assert (ROOT / name).exists(), f"{page} names {name}"
+    for name in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / page.parent / name).exists(), f"{page} links to {name}"
+    headers = "".join(path.read_text() for path in PAYLOAD.glob("*.h"))
+    for name in re.findall(r"\bMH_[A-Z0-9_]+\b", text):
+        assert name in headers, f"{page} names {name}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "README.md"], ids=str)
+def test_every_page_is_reached_from_the_readme(page: Path) -> None:
+    assert str(page) in README

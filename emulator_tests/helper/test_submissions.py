@@ -94,6 +94,11 @@ def test_unused_fields_must_be_zero(pair: Pair, case: str) -> None:
     assert raw_submission(pair.source, abi.mh_submission(op=int(op), **fields).dumps()) == Status.MH_BAD_ENTRY
 
 
+def test_every_operation_refuses_fields() -> None:
+    """JOIN is asked for on other rings: see test_vcpus.py."""
+    assert {op for op, _ in UNUSED.values()} == set(Op) - {Op.MH_OP_JOIN}
+
+
 @pytest.mark.parametrize("op", [op.value for op in Op])
 def test_reserved_field_must_be_zero(pair: Pair, op: int) -> None:
     batch = op in (Op.MH_OP_EXPORT, Op.MH_OP_IMPORT, Op.MH_OP_SHARE)
