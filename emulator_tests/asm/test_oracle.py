@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mh_builder.asm import assemble_text
+from mh_builder.asm.opcodes import SIMPLE
 
 from .corpus import GROUPS
 
@@ -57,6 +58,16 @@ def ours(source: str, section: str) -> bytes:
 def test_instructions(group: str, gnu_as: str, tmp_path: Path) -> None:
     mode, statements = GROUPS[group]
     assert len(statements) > 40
+    assert_same(statements, mode, gnu_as, tmp_path)
+
+
+@pytest.mark.parametrize("mode", SIMPLE)
+def test_all_instructions_without_operands(mode: int, gnu_as: str, tmp_path: Path) -> None:
+    assert_same(tuple(SIMPLE[mode]), mode, gnu_as, tmp_path)
+
+
+def assert_same(statements: tuple[str, ...], mode: int, gnu_as: str, tmp_path: Path) -> None:
+    """Hold the bytes of each statement to those of GNU `as`."""
     source = f".code{mode}\n" + "".join(f"{statement}\n.balign {SLOT}, 0xcc\n" for statement in statements)
     expected = reference(gnu_as, source, mode, ".text", tmp_path)
     actual = ours(source, ".text")
