@@ -22,7 +22,7 @@ EDK2 := .cache/edk2
 KERNEL := $(VENV)/linux/vmlinuz
 KERNEL_PACKAGE := linux-image-cloud-amd64
 
-.PHONY: all test test-firmware bare model lint generated clean debian oracles builders checkers sources kernel
+.PHONY: all test test-firmware bare model lint generated clean debian compilers oracles builders checkers sources kernel
 
 all: $(INSTALLED)
 	$(VENV)/bin/python build.py
@@ -53,6 +53,7 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 $(TESTABLE): $(INSTALLED)
+	@$(MAKE) --no-print-directory compilers
 	$(PIP) '.[test,dev]'
 	touch $@
 
@@ -60,7 +61,8 @@ $(TESTABLE): $(INSTALLED)
 oracles: use = tests
 builders: use = firmware
 checkers: use = model
-oracles builders checkers:
+compilers: use = packages
+oracles builders checkers compilers:
 	@missing=$$($(PYTHON) -m mh_builder.needs $(use)); \
 	test -z "$$missing" || $(MAKE) --no-print-directory debian PACKAGES="$$missing"
 

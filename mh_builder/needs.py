@@ -1,7 +1,7 @@
 """What the project uses beside Python packages: programs and files, each asked to show that it works.
 
-`python -m mh_builder.needs USE` prints the Debian packages that are missing for tests, firmware or the model. It needs
-nothing but Python, so that `make` can ask it first.
+`python -m mh_builder.needs USE` prints the Debian packages that are missing for tests, firmware, the model, or packages
+(of Python, for the tests). It needs nothing but Python, so that `make` can ask it first.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +17,16 @@ C_LINE = '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n'
 CPP_LINE = '#include <cstdio>\nint main() { return std::puts("") < 0; }\n'
 UUID_LINE = "#include <uuid/uuid.h>\nuuid_t id;\n"
 
-TESTS, FIRMWARE, MODEL = "tests", "firmware", "model"
+PYTHON_LINE = "#include <Python.h>\n#include <crypt.h>\n"
+
+TESTS, FIRMWARE, MODEL, PACKAGES = "tests", "firmware", "model", "packages"
+
+# From 3.13 on a package that one of the tests' depends on (virt-firmware: crypt_r) is compiled where it is installed.
+_COMPILING = (PACKAGES,) if sys.version_info >= (3, 13) else ()
 
 _SECONDS = 60
 _COMPILE = ("-o", "/dev/null", "-")
+_INCLUDE = sysconfig.get_path("include")
 
 
 class Need(NamedTuple):
@@ -43,7 +50,7 @@ NEEDS = (
     Need("ld", ("binutils",)),
     Need("objcopy", ("binutils",)),
     Need("gdb", ("gdb",), arguments=("--batch", "-ex", "print 1")),
-    Need("cc", ("gcc", "libc6-dev"), (TESTS, FIRMWARE, MODEL), ("-x", "c", *_COMPILE), C_LINE),
+    Need("cc", ("gcc", "libc6-dev"), (TESTS, FIRMWARE, MODEL, *_COMPILING), ("-x", "c", *_COMPILE), C_LINE),
     Need("git", ("git",)),
     Need("nasm", ("nasm",), (TESTS, FIRMWARE), ("-v",)),
     Need("patch", ("patch",)),
@@ -56,6 +63,7 @@ NEEDS = (
     Need("make", ("make",), (FIRMWARE,)),
     Need("g++", ("g++",), (FIRMWARE,), ("-x", "c++", *_COMPILE), CPP_LINE),
     Need("iasl", ("acpica-tools",), (FIRMWARE,), ("-v",)),
+    Need("Python.h", ("python3-dev",), _COMPILING, ("-x", "c", "-c", f"-I{_INCLUDE}", *_COMPILE), PYTHON_LINE, "cc"),
     Need("uuid/uuid.h", ("uuid-dev",), (FIRMWARE,), ("-x", "c", "-c", *_COMPILE), UUID_LINE, "cc"),
 )
 
