@@ -12,6 +12,7 @@ from mh_builder.parts import PARTS
 from mh_builder.report.audit import MAX_FINDINGS, RULES, Audit, audit
 from mh_builder.report.layout import Layout
 from mh_builder.report.mapping import Mapping
+from mh_builder.report.open import DEFAULT_PART, layout_of
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options, human
 from mh_cli import options, source
@@ -47,10 +48,10 @@ def _layouts(arguments: argparse.Namespace) -> Iterator[Layout]:
         for path in arguments.images:
             yield source.read_layout(path, arguments)
         return
-    part = PARTS[arguments.part or source.DEFAULT_PART]
+    part = PARTS[arguments.part or DEFAULT_PART]
     chosen = Options.for_part(part)
     for scheme in SCHEMES:
-        yield source.layout_of(build_helper(scheme, chosen), part.geometry(encrypted=True))
+        yield layout_of(build_helper(scheme, chosen), part.geometry(encrypted=True))
 
 
 def _lines(layout: Layout, found: Audit) -> Iterator[str]:

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from emulator_tests.command.conftest import Command
+from emulator_tests.firmware import wrong
 from emulator_tests.firmware.conftest import Find
 from emulator_tests.firmware.small import CARRIER_BYTES, Small, patched, shrink, with_file
 from mh_builder.firmware.compressed import decompress
@@ -118,8 +119,18 @@ def test_bad_image(small: Small, images: dict[str, Image], command: Command, tmp
 def test_oversized_blob(small: Small, images: dict[str, Image], size: int, message: str) -> None:
     """What refuses it depends on its size: the flash, the drivers' volume, or the format."""
     blob = images["alias-gpa"].data + random.Random(1).randbytes(size)
+    for field in ("image_bytes", "ring_offset", "memory_bytes"):
+        blob = wrong.with_field(blob, field, wrong.more(field, size))
     with pytest.raises(FirmwareError, match=f"^{message}$"):
         inject(small.data, blob)
+
+
+def test_blob_that_is_not_what_it_says(small: Small, images: dict[str, Image]) -> None:
+    blob = images["alias-gpa"].data
+    with pytest.raises(
+        FirmwareError, match=f"^image has {len(blob) + 1:#x} bytes, its descriptor says {len(blob):#x}$"
+    ):
+        inject(small.data, blob + b"x")
 
 
 def test_output_that_is_the_input(small: Small, command: Command, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from mh_abi import abi
+from mh_abi.image import ImageError, parse_image
 from mh_builder.firmware import guids
 from mh_builder.firmware.bridge import with_entry
 from mh_builder.firmware.compressed import compress
@@ -40,6 +41,7 @@ from mh_builder.firmware.volume import (
     file_header,
     read_files,
 )
+from mh_builder.schemes import name_of
 
 _OWN_FILES = (guids.LOADER_FILE, guids.IMAGE_FILE)
 
@@ -60,13 +62,14 @@ def inject(flash: bytes, blob: bytes) -> bytes:
 
 def firmware_entry(blob: bytes) -> abi.mh_firmware_entry:
     """Our entry's data for an image. Raises `FirmwareError` where nothing is to be loaded in the guest."""
-    if len(blob) < len(abi.mh_descriptor):
-        raise FirmwareError(f"image of {len(blob):#x} bytes has no room for a descriptor")
-    descriptor = abi.mh_descriptor(blob)
-    if descriptor.magic != abi.MH_DESCRIPTOR_MAGIC:
-        raise FirmwareError(f"image starts with {descriptor.magic:#x}, not {abi.MH_DESCRIPTOR_MAGIC:#x}")
-    if descriptor.home == abi.MH_NO_HOME:
-        raise FirmwareError("isolated: the helper lies in memory that only the mirror maps; no firmware loads it")
+    try:
+        image = parse_image(blob)
+    except ImageError as error:
+        raise FirmwareError(str(error)) from None
+    descriptor = image.descriptor
+    if image.home is None:
+        name = name_of(descriptor.scheme, descriptor.window)
+        raise FirmwareError(f"{name}: the helper lies in memory that only the mirror maps; no firmware loads it")
     return abi.mh_firmware_entry(
         base=descriptor.home,
         memory_bytes=descriptor.memory_bytes,

@@ -1,0 +1,138 @@
+"""What lies in a file: an image of ours, also in firmware, an ELF file, a memory dump; known by content."""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+
+from mh_abi import abi
+from mh_abi.image import parse_image
+from mh_builder.firmware.flash import check_size
+from mh_builder.firmware.inject import extract
+from mh_builder.firmware.volume import SIGNATURE, SIGNATURE_OFFSET
+from mh_builder.image.model import Image, PlacedSection
+from mh_builder.paging import PAGE_BYTES, Geometry
+from mh_builder.parts import PARTS, Part
+from mh_builder.report import elf
+from mh_builder.report.image import image_layout
+from mh_builder.report.layout import Layout
+from mh_builder.report.memory import DumpError, PhysicalMemory, raw_dump
+from mh_builder.report.reader import read_tables
+from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
+
+DEFAULT_PART = "milan"
+"""For which images are read, where nothing is said."""
+
+WIDEST = 52
+"""Address bits of an entry, where nothing says MAXPHYADDR."""
+
+_MAGIC = abi.MH_DESCRIPTOR_MAGIC.to_bytes(8, "little")
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a file does not say of itself; None is left to the file, or to the part."""
+
+    part: Part | None = None
+    c_bit: int | None = None
+    physical_bits: int | None = None
+    base: int | None = None
+    """GPA of the first byte."""
+    cr3: int | None = None
+    """The root table of a dump."""
+    la57: bool = False
+    """Whether it has 5 levels."""
+
+
+def layout_of(image: Image, geometry: Geometry) -> Layout:
+    """The layout of an image that was just built, at its link base."""
+    if geometry.c_bit is None:
+        raise AssertionError("an image is for a part with a C-bit")
+    data = parse_image(image.data).relocated(image.space.base, geometry.c_bit)
+    return image_layout(data, image.space.base, geometry, image.sections)
+
+
+def open_layout(data: bytes | mmap.mmap, name: str, hints: Hints) -> Layout:
+    """The layout in a file of that name. Raises `DumpError`, `ImageError`, `FirmwareError`."""
+    if hints.cr3 is None and data[:8] == _MAGIC:
+        return _ours(bytes(data), None, hints.base, hints)
+    if data[:4] == elf.MAGIC:
+        return _elf(elf.Elf(data), name, hints)
+    if hints.cr3 is None and data[SIGNATURE_OFFSET : SIGNATURE_OFFSET + len(SIGNATURE)] == SIGNATURE:
+        check_size(data)
+        return _ours(extract(bytes(data)).blob, None, hints.base, hints)
+    if hints.cr3 is None:
+        raise DumpError(
+            f"{len(data):#x} bytes that start with {bytes(data[:8]).hex() or 'nothing'} are neither an image, "
+            "an ELF file nor firmware; a raw memory dump needs --cr3"
+        )
+    return _dump(raw_dump(data, hints.base or 0), name, hints, hints.cr3, 4)
+
+
+def _elf(file: elf.Elf, name: str, hints: Hints) -> Layout:
+    memory = file.memory()
+    first = memory.pieces[0]
+    if hints.cr3 is None and memory.read(first.gpa, min(8, first.size)) == _MAGIC:
+        base = first.gpa if hints.base is None else hints.base
+        return _ours(_flat(memory), _sections(file), base, hints)
+    control = file.control()
+    if hints.cr3 is not None:
+        return _dump(memory, name, hints, hints.cr3, control.levels if control else 4)
+    if control is None:
+        raise DumpError("the ELF file does not say CR3; give it with --cr3")
+    return _dump(memory, name, hints, control.cr3, control.levels)
+
+
+def _flat(memory: PhysicalMemory) -> bytes:
+    """The flat image in an ELF file of ours."""
+    base = memory.pieces[0].gpa
+    size = len(abi.mh_descriptor)
+    length = int(
+        abi.mh_descriptor(memory.read(base, min(memory.pieces[0].size, PAGE_BYTES)).ljust(size, b"\0")).image_bytes
+    )
+    data = bytearray(min(length, memory.size))
+    for piece in memory.pieces:
+        start = piece.gpa - base
+        if start < len(data):
+            read = memory.read(piece.gpa, min(piece.size, len(data) - start))
+            data[start : start + len(read)] = read
+    return bytes(data)
+
+
+def _sections(file: elf.Elf) -> list[PlacedSection]:
+    found = []
+    for section in file.sections():
+        private = section.va < HELPER_VA + SHARED_OFFSET
+        offset = section.va - HELPER_VA - (0 if private else SHARED_OFFSET)
+        found.append(
+            PlacedSection(
+                section.name,
+                offset,
+                section.size,
+                stored=section.stored,
+                writable=section.writable,
+                executable=section.executable,
+                private=private,
+            )
+        )
+    return found
+
+
+def _ours(data: bytes, sections: list[PlacedSection] | None, base: int | None, hints: Hints) -> Layout:
+    image = parse_image(data)
+    part = hints.part or PARTS[DEFAULT_PART]
+    is_fixed = image.descriptor.flags & abi.MH_FLAG_FIXED_CBIT
+    c_bit = image.descriptor.c_bit if is_fixed else part.c_bit
+    c_bit = c_bit if hints.c_bit is None else hints.c_bit
+    bits = part.physical_bits if hints.physical_bits is None else hints.physical_bits
+    base = image.descriptor.link_base if base is None else base
+    return image_layout(image.relocated(base, c_bit), base, Geometry(bits, c_bit), sections)
+
+
+def _dump(memory: PhysicalMemory, name: str, hints: Hints, cr3: int, levels: int) -> Layout:
+    part = hints.part
+    c_bit = part.c_bit if part and hints.c_bit is None else hints.c_bit
+    bits = part.physical_bits if part else WIDEST
+    bits = bits if hints.physical_bits is None else hints.physical_bits
+    geometry = Geometry(bits, c_bit, 5 if hints.la57 else levels)
+    return Layout(name, memory, read_tables(memory, cr3, geometry))
