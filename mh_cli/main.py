@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return _fail(arguments, str(error), USAGE)
     except ModuleNotFoundError as missing:
-        what = f"Python package {missing.name!r} is missing: run `make`, then .venv/bin/python build.py"
-        return _fail(arguments, what, BAD)
+        remedy = "install it again" if _prog() == INSTALLED else "run `make`, then .venv/bin/python build.py"
+        return _fail(arguments, f"Python package {missing.name!r} is missing: {remedy}", BAD)
     except (MigrationHelperError, OSError, MemoryError) as error:
         if _is_stdout_full(error):
             _silence_stdout()

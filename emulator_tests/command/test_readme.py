@@ -57,9 +57,11 @@ PAGES = sorted(path.relative_to(ROOT) for folder in (ROOT, ROOT / "docs") for pa
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_pages_name_what_exists(page: Path) -> None:
     text = (ROOT / page).read_text()
-    tests = {path.name for path in (ROOT / "emulator_tests").rglob("test_*.py")}
+    tests = {path: path.read_text() for path in (ROOT / "emulator_tests").rglob("test_*.py")}
     for name in re.findall(r"`(test_\w+\.py)", text):
-        assert name in tests, f"{page} names {name}"
+        assert name in {path.name for path in tests}, f"{page} names {name}"
+    for name in re.findall(r"[`:](test_\w+)[`\"]", text):
+        assert any(f"def {name}(" in source for source in tests.values()), f"{page} names {name}"
     for name in re.findall(r"`((?:mh_\w+|payload|emulator_tests|ovmf_patches|examples|docs)/[\w/]*(?:\.\w+)?)`", text):
         assert (ROOT / name).exists(), f"{page} names {name}"
     for name in re.findall(r"\]\(([^)#:]+)\)", text):
