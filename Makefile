@@ -97,4 +97,4 @@ generated: $(INSTALLED)
 	$(VENV)/bin/python docs/rooms.py
 
 clean:
-	rm -rf $(VENV) .cache out *.egg-info
+	rm -rf $(VENV) .cache out build *.egg-info *.whl
