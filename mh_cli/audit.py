@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from mh_builder.helper import build_helper
+from mh_builder.image.output import write_files
 from mh_builder.parts import PARTS
 from mh_builder.report.audit import MAX_FINDINGS, RULES, Audit, audit
 from mh_builder.report.layout import Layout
 from mh_builder.report.mapping import Mapping
 from mh_builder.report.open import DEFAULT_PART, layout_of
+from mh_builder.report.sarif import Audited, sarif
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options, human
-from mh_cli import options, source
+from mh_cli import __version__, options, source
 from mh_cli.errors import BAD, GOOD
 from mh_cli.output import print_json
 
@@ -27,13 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{source.WHAT} (default: every scheme, built now)",
     )  # fmt: skip
     source.add_memory(parser)
+    parser.add_argument("--sarif", type=Path, metavar="FILE", help="write the findings as SARIF 2.1.0 too")
     options.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Audit all; bad where anything is found."""
+    paths: list[Path | None] = [*arguments.images] or [None] * len(SCHEMES)
     audits = [(layout, audit(layout)) for layout in _layouts(arguments)]
+    if arguments.sarif:
+        audited = [Audited(layout.name, path, found) for path, (layout, found) in zip(paths, audits, strict=True)]
+        write_files({arguments.sarif.name: sarif(audited, __version__).encode()}, arguments.sarif.parent)
     if arguments.json:
         print_json("audit/1", {"audits": [_as_json(layout, found) for layout, found in audits]})
     else:
