@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -46,12 +45,13 @@ def program() -> Callable[[str], str]:
     """Path of a program that serves as an oracle: in CI it must be there, elsewhere its absence is a skip."""
 
     def find(name: str) -> str:
-        why = trouble(by_name(name))
+        need = by_name(name)
+        why = trouble(need)
         if why and os.environ.get("CI") == "true":
             pytest.fail(f"{name} {why}")
         if why:
             pytest.skip(f"{name} {why}")
-        return str(shutil.which(name))
+        return str(need.path)
 
     return find
 

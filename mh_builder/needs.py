@@ -39,8 +39,15 @@ class Need(NamedTuple):
     arguments: tuple[str, ...] = ("--version",)
     source: str = ""
     """For its standard input."""
-    program: str = ""
-    """Where it is not `name`."""
+    programs: tuple[str, ...] = ()
+    """What it is called, where that is not `name`: the first that is there."""
+
+    @property
+    def path(self) -> str | None:
+        """Where the program, or the file, is."""
+        if self.name.startswith("/"):
+            return self.name if Path(self.name).is_file() else None
+        return next(filter(None, map(shutil.which, self.programs or (self.name,))), None)
 
 
 NEEDS = (
@@ -56,26 +63,24 @@ NEEDS = (
     Need("patch", ("patch",)),
     Need("xz", ("xz-utils",)),
     Need("qemu-system-x86_64", ("qemu-system-x86",), (TESTS, FIRMWARE)),
-    Need("/usr/share/OVMF/OVMF_CODE.fd", ("ovmf",), (TESTS, FIRMWARE)),
-    Need("UEFIExtract", ("uefitool-cli",), arguments=()),
+    Need("/usr/share/OVMF/OVMF_CODE_4M.fd", ("ovmf",), (TESTS, FIRMWARE)),
+    Need("UEFIExtract", ("uefitool-cli",), arguments=(), programs=("UEFIExtract", "uefiextract")),
     Need("chromium", ("chromium",)),
     Need("spin", ("spin",), (TESTS, MODEL), ("-V",)),
     Need("make", ("make",), (FIRMWARE,)),
     Need("g++", ("g++",), (FIRMWARE,), ("-x", "c++", *_COMPILE), CPP_LINE),
     Need("iasl", ("acpica-tools",), (FIRMWARE,), ("-v",)),
-    Need("Python.h", ("python3-dev",), _COMPILING, ("-x", "c", "-c", f"-I{_INCLUDE}", *_COMPILE), PYTHON_LINE, "cc"),
-    Need("uuid/uuid.h", ("uuid-dev",), (FIRMWARE,), ("-x", "c", "-c", *_COMPILE), UUID_LINE, "cc"),
+    Need("Python.h", ("python3-dev",), _COMPILING, ("-x", "c", "-c", f"-I{_INCLUDE}", *_COMPILE), PYTHON_LINE, ("cc",)),
+    Need("uuid/uuid.h", ("uuid-dev",), (FIRMWARE,), ("-x", "c", "-c", *_COMPILE), UUID_LINE, ("cc",)),
 )
 
 
 def trouble(need: Need) -> str:
     """Why it does not work, in one line; nothing if it does."""
-    if need.name.startswith("/"):
-        return "" if Path(need.name).is_file() else "is not there"
-    path = shutil.which(need.program or need.name)
+    path = need.path
     if path is None:
         return "is not there"
-    if not need.arguments:
+    if path == need.name or not need.arguments:
         return ""
     try:
         done = subprocess.run(  # noqa: S603 - a row of the table

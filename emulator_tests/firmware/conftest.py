@@ -16,13 +16,19 @@ from mh_builder.image.model import Image
 
 __all__ = ["command"]
 
+_FOLDER = Path("/usr/share/OVMF")
+_SMALLEST = _FOLDER / "OVMF_CODE.fd"
+
 STOCK = {
-    "2M": Path("/usr/share/OVMF/OVMF_CODE.fd"),
-    "4M": Path("/usr/share/OVMF/OVMF_CODE_4M.fd"),
-    "4M-secboot": Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"),
-    "2M-with-variables": Path("/usr/share/ovmf/OVMF.fd"),
+    "X64": _SMALLEST if _SMALLEST.exists() else _FOLDER / "OVMF_CODE_4M.fd",
+    "4M": _FOLDER / "OVMF_CODE_4M.fd",
+    "4M-secboot": _FOLDER / "OVMF_CODE_4M.secboot.fd",
+    "with-variables": Path("/usr/share/ovmf/OVMF.fd"),
 }
-"""Debian's package `ovmf`: X64 and Ia32X64 builds, with and without SMM, with and without the variable store."""
+"""Debian's package `ovmf`: X64 and Ia32X64 builds, with and without SMM, with and without the variable store.
+
+From Debian 13 on it has no image of 2 MiB.
+"""
 
 VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 

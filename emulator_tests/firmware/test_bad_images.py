@@ -26,7 +26,7 @@ FOREIGN = UUID("01234567-89ab-cdef-0123-456789abcdef")
 
 @pytest.fixture(scope="module")
 def small(stock: Find) -> Small:
-    return shrink(stock("2M").read_bytes())
+    return shrink(stock("X64").read_bytes())
 
 
 def test_the_small_image_takes_the_helper(small: Small, images: dict[str, Image]) -> None:

@@ -20,7 +20,7 @@ def test_helper_is_in_memory_and_reserved(
     injected: Find, command: Command, program: Callable[[str], str], linux_kernel: Path
 ) -> None:
     program(PROGRAM)
-    outcome = command("ovmf", "boot", injected("2M"), "--kernel", linux_kernel, "--ram", "256M", "--json")
+    outcome = command("ovmf", "boot", injected("X64"), "--kernel", linux_kernel, "--ram", "256M", "--json")
     assert (outcome.code, outcome.err) == (0, "")
     report = json.loads(outcome.out)
     assert report["schema"] == "sev-migration-helper/ovmf-boot/1"
@@ -52,7 +52,7 @@ def test_the_driver_of_edk2_runs_in_a_stock_image(
     driver = build("`ovmf_patches/driver`")
     monkeypatch.setattr(inject, "build_loader", lambda: driver)
     path = tmp_path / "driver.fd"
-    path.write_bytes(inject.inject(stock("2M").read_bytes(), images["regions"].data))
+    path.write_bytes(inject.inject(stock("X64").read_bytes(), images["regions"].data))
     outcome = command("ovmf", "boot", path, "--ram", "256M")
     assert (outcome.code, outcome.err) == (0, "")
     assert "equal to the image, byte for byte" in outcome.out
@@ -71,9 +71,9 @@ def test_timeout_that_is_none(injected: Find, command: Command, timeout: str) ->
 
 
 def test_image_without_the_helper(stock: Find, command: Command) -> None:
-    outcome = command("ovmf", "boot", stock("2M"))
+    outcome = command("ovmf", "boot", stock("X64"))
     assert outcome.code == 1
-    assert outcome.err.startswith(f"build.py: error: {stock('2M')}: no image of the migration helper: ")
+    assert outcome.err.startswith(f"build.py: error: {stock('X64')}: no image of the migration helper: ")
 
 
 @pytest.mark.parametrize(

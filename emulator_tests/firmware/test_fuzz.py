@@ -27,7 +27,7 @@ INTERESTING = st.sampled_from([b"\0", b"\xff", b"\x7f\xff", b"\0\0\0", b"\xff\xf
 
 @pytest.fixture(scope="module")
 def small(stock: Find, images: dict[str, Image]) -> bytes:
-    return inject(shrink(stock("2M").read_bytes()).data, images["alias-gpa"].data)
+    return inject(shrink(stock("X64").read_bytes()).data, images["alias-gpa"].data)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def measure(mode: Mode) -> Callable[[bytes], bytes]:
 
 def test_a_bomb_takes_bounded_memory(stock: Find) -> None:
     """64 MiB of zeros are 10 KiB here; a stream that goes on behind the size that it says is cut there."""
-    small: Small = shrink(stock("2M").read_bytes())
+    small: Small = shrink(stock("X64").read_bytes())
     stream = bytearray(compress(bytes(64 << 20), CARRIER_BYTES))
     stream[5:13] = (1 << 20).to_bytes(8, "little")
     body = make_guided(guids.LZMA, bytes(stream))

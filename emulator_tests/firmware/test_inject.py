@@ -71,7 +71,7 @@ def test_the_code_of_the_volume_top_file_does_not_move(stock: Find, injected: Fi
 
 def test_a_second_injection_replaces_the_first(stock: Find, images: dict[str, Image]) -> None:
     """And gives the same bytes as one into the stock image: injection is a function of image and helper."""
-    source = shrink(stock("2M").read_bytes()).data
+    source = shrink(stock("X64").read_bytes()).data
     first = inject(source, images["regions"].data)
     other = inject(first, images["alias-window"].data)
     assert extract(other).blob == images["alias-window"].data
@@ -101,7 +101,7 @@ def test_the_loader_is_a_driver_without_relocations() -> None:
 
 
 def test_the_command_reports(stock: Find, images: dict[str, Image], command: Command, tmp_path: Path) -> None:
-    source = shrink(stock("2M").read_bytes()).data
+    source = shrink(stock("X64").read_bytes()).data
     (tmp_path / "in.fd").write_bytes(source)
     outcome = command("ovmf", "inject", "in.fd", "-o", "out.fd", "--scheme", "regions", "--json")
     assert (outcome.code, outcome.err) == (0, "")
@@ -121,10 +121,10 @@ def test_readme_commands(stock: Find, injected: Find, command: Command, tmp_path
     for line in BLOCKS[2].splitlines():
         words = shlex.split(line)
         if words[0] == "cp":
-            (tmp_path / Path(words[1]).name).write_bytes(stock("2M").read_bytes())
+            (tmp_path / Path(words[1]).name).write_bytes(stock("X64").read_bytes())
             continue
         assert words[:2] == [".venv/bin/python", "build.py"]
         outcome = command(*words[2:])
         assert (outcome.code, outcome.err) == (0, ""), line
-    assert (tmp_path / "helper.fd").read_bytes() == injected("2M").read_bytes()
-    assert (tmp_path / "regions.bin").read_bytes() == extract(injected("2M").read_bytes()).blob
+    assert (tmp_path / "helper.fd").read_bytes() == injected("X64").read_bytes()
+    assert (tmp_path / "regions.bin").read_bytes() == extract(injected("X64").read_bytes()).blob

@@ -29,7 +29,7 @@ def output(*command: str | Path) -> str:
 
 
 def test_virt_fw_dump(stock: Find, injected: Find) -> None:
-    before, after = (output(SCRIPTS / "virt-fw-dump", "-i", path) for path in (stock("2M"), injected("2M")))
+    before, after = (output(SCRIPTS / "virt-fw-dump", "-i", path) for path in (stock("X64"), injected("X64")))
     went, came = difference(before, after)
     files = re.findall(r"ffsfile=(\S+) size=\S+ type=(\S+)", "\n".join(came))
     assert (abi.MH_LOADER_FILE_GUID, "driver") in files
@@ -44,7 +44,7 @@ def test_virt_fw_dump(stock: Find, injected: Find) -> None:
 
 
 def test_uefi_firmware_parser(stock: Find, injected: Find) -> None:
-    before, after = (output(SCRIPTS / "uefi-firmware-parser", path) for path in (stock("2M"), injected("2M")))
+    before, after = (output(SCRIPTS / "uefi-firmware-parser", path) for path in (stock("X64"), injected("X64")))
     guid = re.compile(r"File \d+: ([0-9a-f-]{36})")
     went = guid.findall(before)
     came = guid.findall(after)
@@ -53,7 +53,7 @@ def test_uefi_firmware_parser(stock: Find, injected: Find) -> None:
     assert came == went
 
 
-@pytest.mark.parametrize("name", ["2M", "4M-secboot"])
+@pytest.mark.parametrize("name", ["X64", "4M-secboot"])
 def test_uefi_extract(stock: Find, injected: Find, program: Callable[[str], str], tmp_path: Path, name: str) -> None:
     reports = []
     for number, path in enumerate((stock(name), injected(name))):

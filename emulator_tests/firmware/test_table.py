@@ -14,7 +14,7 @@ from mh_builder.firmware.table import read_table
 
 
 def test_json_names_every_entry_and_area(injected: Find, command: Command) -> None:
-    outcome = command("ovmf", "table", injected("2M"), "--json")
+    outcome = command("ovmf", "table", injected("X64"), "--json")
     report = json.loads(outcome.out)
     assert report["schema"] == "sev-migration-helper/ovmf-table/1"
     names = [entry["name"] for entry in report["entries"]]
