@@ -16,19 +16,22 @@ from dissect.cstruct.exceptions import ResolveError
 from mh_abi.sources import PAYLOAD
 
 HEADER = PAYLOAD / "abi.h"
+HEADERS = (HEADER, PAYLOAD / "protocol.h")
+"""The ABI: the header, and what it includes."""
 
+_INCLUDE = re.compile(r'^#include "\w+\.h"$', re.MULTILINE)
 _STRING = re.compile(r'^#define (MH_\w+) "([^"]*)"', re.MULTILINE)
 
 
 def _parse(text: str) -> cstruct:
     """dissect.cstruct evaluates strings as expressions, where a GUID with a leading zero is a bad octal number."""
     definitions = cstruct(endian="<")
-    definitions.load(_STRING.sub("", text))
+    definitions.load(_INCLUDE.sub("", _STRING.sub("", text)))
     definitions.consts |= dict(_STRING.findall(text))
     return definitions
 
 
-_definitions = _parse(HEADER.read_text(encoding="ascii"))
+_definitions = _parse("".join(header.read_text(encoding="ascii") for header in HEADERS))
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a constant, an enum or a structure class

@@ -21,8 +21,10 @@ def helper_objects(switches: frozenset[str] = frozenset(), sources: Path = PAYLO
 
     `switches` are what the sources ask for with `.ifdef`.
     """
-    if not (sources / abi.HEADER.name).is_file() or (sources / abi.HEADER.name).read_bytes() != abi.HEADER.read_bytes():
-        raise LayoutError(f"{sources} has another ABI: its {abi.HEADER.name} is not that of {abi.HEADER.parent}")
+    for header in abi.HEADERS:
+        own = sources / header.name
+        if not own.is_file() or own.read_bytes() != header.read_bytes():
+            raise LayoutError(f"{sources} has another ABI: its {header.name} is not that of {header.parent}")
     symbols = abi.assembler_symbols() | dict.fromkeys(switches, 1)
     return tuple(assemble(path, symbols=symbols, name=f"payload/{path.name}") for path in sorted(sources.glob("*.s")))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from mh_abi import abi
 from mh_builder.asm import assemble_text
 
-STRUCTURES = sorted(set(re.findall(r"^struct (mh_\w+) \{", abi.HEADER.read_text(), re.MULTILINE)))
+TEXT = "".join(header.read_text() for header in abi.HEADERS)
+STRUCTURES = sorted(set(re.findall(r"^struct (mh_\w+) \{", TEXT, re.MULTILINE)))
 
 
 def test_c_agrees_on_every_size_offset_and_constant(program: Callable[[str], str], tmp_path: Path) -> None:

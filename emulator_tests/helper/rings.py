@@ -10,7 +10,7 @@ from emulator_tests.helper.oracle import Helper, overheard
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
-from mh_builder.image.model import Image
+from mh_builder.image.model import Image, vcpu_section
 from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
 from mh_emulator.host.machine import Machine
@@ -100,3 +100,24 @@ def connected(rings: int = RINGS) -> Rings:
 
 def bulk(rings: Rings) -> tuple[list[Ring], list[Ring]]:
     return [side.ring for side in rings.sources], [side.ring for side in rings.targets]
+
+
+def block_of(machine: Machine, number: int) -> list[bytes]:
+    """A vCPU's variables and its stacks."""
+    image = image_of(machine.vcpus)
+    block, *stacks = (image.section(vcpu_section(name, number)) for name in (".vcpu", ".stack", ".fault_stack"))
+    places = [
+        block.offset,
+        *(stack.offset + page for stack in stacks for page in range(0, stack.size, abi.MH_PAGE_BYTES)),
+    ]
+    return [machine.read_helper(place, abi.MH_PAGE_BYTES) for place in places]
+
+
+def block_holds(machine: Machine, number: int, secret: bytes) -> bool:
+    return any(secret[:16] in page for page in block_of(machine, number))
+
+
+def restarted(machine: Machine, number: int, *, anew: bool = False) -> Ring:
+    """Start one vCPU again, on a ring that the host has cleared."""
+    machine.rings[number].write(0, bytes(abi.MH_PAGE_BYTES))
+    return machine.restart(number, anew=anew)

@@ -9,8 +9,7 @@ import pytest
 from emulator_tests.helper.conftest import SECRET, Op, Status, at_work
 from emulator_tests.helper.memory import found, session_key, working_memory
 from emulator_tests.helper.oracle import overheard, scalar_of
-from emulator_tests.helper.rings import RINGS, helper_of, image_of, machine_of, sides_of, start
-from emulator_tests.helper.test_vcpus import restarted
+from emulator_tests.helper.rings import RINGS, helper_of, image_of, machine_of, restarted, sides_of, start
 from mh_abi import abi
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.ring import HelperStopped

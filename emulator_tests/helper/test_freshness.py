@@ -9,8 +9,7 @@ import pytest
 from emulator_tests.helper.conftest import PAGES, SECRET, Op, Side, Status, at_work, contents_of, launched
 from emulator_tests.helper.memory import words_of
 from emulator_tests.helper.oracle import exchange, scalar_of
-from emulator_tests.helper.rings import image_of
-from emulator_tests.helper.test_vcpus import restarted
+from emulator_tests.helper.rings import image_of, restarted
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.parts import PARTS

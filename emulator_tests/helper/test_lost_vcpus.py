@@ -10,8 +10,7 @@ import pytest
 
 from emulator_tests.helper.conftest import PAGES, SECRET, Op, Side, Status, contents_of
 from emulator_tests.helper.memory import session_key
-from emulator_tests.helper.rings import RINGS, image_of, machine_of, sides_of
-from emulator_tests.helper.test_vcpus import restarted
+from emulator_tests.helper.rings import RINGS, image_of, machine_of, restarted, sides_of
 from mh_abi import abi
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.ring import Request

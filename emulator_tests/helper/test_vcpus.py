@@ -9,7 +9,17 @@ import pytest
 
 from emulator_tests.helper.conftest import PAGES, SECRET, Status, at_work
 from emulator_tests.helper.oracle import private_bytes
-from emulator_tests.helper.rings import RINGS, Rings, bulk, connected, image_of, machine_of, sides_of, start
+from emulator_tests.helper.rings import (
+    RINGS,
+    Rings,
+    block_holds,
+    bulk,
+    connected,
+    image_of,
+    machine_of,
+    sides_of,
+    start,
+)
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
@@ -17,9 +27,8 @@ from mh_builder.image.model import vcpu_section
 from mh_builder.parts import PARTS
 from mh_builder.schemes.space import LayoutError, Options
 from mh_emulator.host import migration
-from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import Scenario
-from mh_emulator.host.ring import HelperRefused, HelperStopped, Request, Ring, Sealed
+from mh_emulator.host.ring import HelperRefused, Request, Sealed
 from mh_emulator.host.session import begin, connect, end_epoch, finish, finish_all, greet, join
 from mh_emulator.kvm import Vcpu
 from mh_emulator.peer import Peer
@@ -316,90 +325,6 @@ def test_fault_on_one_vcpu_ends_the_session_for_all(rings: Rings) -> None:
         assert rings.sources[number].ask(Op.MH_OP_EXPORT, rings.pages[0]) == Status.MH_WRONG_STATE
         assert not block_holds(rings.sources[number].machine, number, rings.keys(number).page_key)
     assert not block_holds(rings.sources[1].machine, 1, rings.keys(1).page_key)
-
-
-# ---- starts ----
-
-
-def test_index_beyond_the_rings_halts_at_once() -> None:
-    machine = machine_of(2, 1)
-    before = [ring.read(0, 128) for ring in machine.rings]
-    vcpu = machine.helper_vcpus[1]
-    for index in (2, 64, 0x7FFF_FFFF, 2 | abi.MH_START_ANEW):
-        vcpu.set_registers(replace(machine.helper_registers(1), rdi=index))
-        assert vcpu.run().reason.value == "hlt"
-        assert [ring.read(0, 128) for ring in machine.rings] == before
-    machine.start_vcpu(1)
-
-
-def test_second_vcpu_on_a_ring_in_work_halts_and_touches_nothing(rings: Rings) -> None:
-    """Two in one block would use one sequence number twice."""
-    machine = rings.sources[0].machine
-    ring = rings.sources[1].ring
-    ring.submit(Request(Op.MH_OP_EXPORT, address=rings.pages[0], count=1, chunk=1).dumps(0))
-    assert machine.helper_vcpus[1].run(500).reason.value == "limit"
-    before = block_of(machine, 1)
-    second = machine.mirror.create_vcpu()
-    second.set_registers(machine.helper_registers(1))
-    assert second.run().reason.value == "hlt"
-    assert ring.header().state == abi.mh_ring_state.MH_RING_CLAIMED
-    assert block_of(machine, 1) == before
-    # The first one goes on with its own.
-    with pytest.raises(HelperStopped, match="MH_RING_CLAIMED"):
-        ring.run()
-    assert ring.completion(0).status == Status.MH_DONE
-    sealed = ring.take_sealed(0)
-    assert rings.keys(1).open(sealed.packet, sealed.data) == rings.page(0)
-
-
-def block_of(machine: Machine, number: int) -> list[bytes]:
-    """A vCPU's variables and its stacks."""
-    image = image_of(machine.vcpus)
-    block, *stacks = (image.section(vcpu_section(name, number)) for name in (".vcpu", ".stack", ".fault_stack"))
-    places = [block.offset, *(part.offset + page for part in stacks for page in range(0, part.size, PAGE))]
-    return [machine.read_helper(place, PAGE) for place in places]
-
-
-def block_holds(machine: Machine, number: int, secret: bytes) -> bool:
-    return any(secret[:16] in page for page in block_of(machine, number))
-
-
-@pytest.mark.parametrize("number", EACH)
-def test_start_of_a_ring_with_a_session_ends_it_for_all(rings: Rings, number: int) -> None:
-    rings.sources[number].export(rings.pages[0])
-    rings.sources[number].ring = restarted(rings.sources[0].machine, number)
-    for other, side in enumerate(rings.sources):
-        assert side.ask(Op.MH_OP_EXPORT, rings.pages[1]) == Status.MH_WRONG_STATE
-        assert not block_holds(side.machine, other, rings.keys(other).page_key)
-
-
-def restarted(machine: Machine, number: int, *, anew: bool = False) -> Ring:
-    """Start one vCPU again, on a ring that the host has cleared."""
-    ring = machine.rings[number]
-    ring.write(0, bytes(PAGE))
-    fresh = Ring(machine.helper_memory, ring._offset, ring._run)
-    machine.rings[number] = fresh
-    machine.start_vcpu(number, anew=anew)
-    return fresh
-
-
-def test_vcpu_lost_in_its_work_is_replaced_when_the_host_says_so(rings: Rings) -> None:
-    machine = rings.sources[0].machine
-    rings.sources[1].ring.submit(Request(Op.MH_OP_EXPORT, address=rings.pages[0], count=1, chunk=1).dumps(0))
-    assert machine.helper_vcpus[1].run(500).reason.value == "limit"
-    with pytest.raises(HelperStopped, match="MH_RING_CLAIMED"):
-        restarted(machine, 1).check()
-    restarted(machine, 1, anew=True).check()
-    assert rings.sources[0].ask(Op.MH_OP_EXPORT, rings.pages[1]) == Status.MH_WRONG_STATE
-    assert not block_holds(rings.sources[1].machine, 1, rings.keys(1).page_key)
-
-
-def test_transport_key_is_on_no_ring_and_in_no_block(rings: Rings) -> None:
-    machine = rings.sources[0].machine
-    for number, ring in enumerate(machine.rings):
-        assert not block_holds(machine, number, SECRET.key)
-        assert block_holds(machine, number, rings.keys(number).page_key), "the search can find something"
-        assert SECRET.key[:16] not in ring.read(0, abi.MH_RING_BYTES)
 
 
 # ---- at once ----

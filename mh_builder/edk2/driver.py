@@ -28,7 +28,7 @@ def driver_files(image: bytes) -> dict[str, bytes]:
     values = _values(image)
     files = {path.name: _filled(path.read_bytes(), values) for path in sorted(DRIVER.iterdir())}
     files |= {
-        "Include/abi.h": abi.HEADER.read_bytes(),
+        **{f"Include/{header.name}": header.read_bytes() for header in abi.HEADERS},
         "Image.bin": image,
         "Image.sha256": hashlib.sha256(image).digest(),
     }

@@ -184,17 +184,23 @@ class Machine:
             self._make_mirror()
         for number, slot in enumerate(self.mirror_slots()):
             self.mirror.set_user_memory_region(number, slot.gpa, slot.size, slot.memory, slot.offset)
-        stride = self.helper.descriptor.ring_stride
-        self.rings = [
-            Ring(self.helper_memory, ring_offset + number * stride, partial(self.run_helper, number))
-            for number in range(self.vcpus)
-        ]
+        self.rings = [self._ring(number) for number in range(self.vcpus)]
         for number in range(self.vcpus):
             if self.es:
                 self.run_helper(number)
             else:
                 self.start_vcpu(number, anew=anew)
         return self.rings[0]
+
+    def _ring(self, number: int) -> Ring:
+        offset = self.helper_offset + self.helper.ring_offset + number * self.helper.descriptor.ring_stride
+        return Ring(self.helper_memory, offset, partial(self.run_helper, number))
+
+    def restart(self, number: int, *, anew: bool = False) -> Ring:
+        """Let a vCPU of the helper begin at its entry again, with its ring as it is; return the ring, read afresh."""
+        self.rings[number] = self._ring(number)
+        self.start_vcpu(number, anew=anew)
+        return self.rings[number]
 
     def start_vcpu(self, number: int, *, anew: bool = False) -> None:
         """Let a vCPU of the helper begin at its entry."""
