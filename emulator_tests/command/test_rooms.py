@@ -48,3 +48,11 @@ def test_modules_of_the_emulators_rooms_import_in_no_circle(rooms: ModuleType) -
 def test_circle_would_be_seen(rooms: ModuleType) -> None:
     with pytest.raises(ValueError, match="cycle"):
         rooms.floors({"a": frozenset({"b"}), "b": frozenset({"a"})})
+
+
+def test_files_are_short() -> None:
+    """One concern a file: none of the product's has more than 400 lines."""
+    folders = [path.parent for path in ROOT.glob("*/__init__.py")] + [ROOT / "bench", ROOT / "payload"]
+    files = [path for folder in folders for kind in ("py", "s", "inc", "h", "c") for path in folder.rglob(f"*.{kind}")]
+    lines = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in files}
+    assert {name: count for name, count in lines.items() if count > 400} == {}

@@ -10,32 +10,27 @@ from typing import Protocol
 
 from unicorn import unicorn_const, x86_const
 
-from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import OSXSAVE, CpuidResult, Part
 from mh_emulator.cpu.ctrl_c import held_back
-from mh_emulator.cpu.engine import CODELESS, GPRS, Control, Engine, Foreign, UnicornError
+from mh_emulator.cpu.engine import CODELESS, GPRS, Engine, Foreign, UnicornError
 from mh_emulator.cpu.eventinj import EventInjection
 from mh_emulator.cpu.exceptions import WITH_ERROR_CODE, Event, Origin, TripleFault, deliver
+from mh_emulator.cpu.instructions import Instructions
 from mh_emulator.cpu.intercepts import NON_AUTOMATIC, Code, Intercept
 from mh_emulator.cpu.linear import Linear
 from mh_emulator.cpu.microcode import Microcode
+from mh_emulator.cpu.misses import Misses
 from mh_emulator.cpu.mmu import (
-    PF_WRITE,
-    VECTOR_GP,
-    VECTOR_PF,
-    VECTOR_SS,
-    Access,
     GuestFault,
     GuestPhysical,
     Mmu,
     NoSlotError,
-    page_of,
 )
 from mh_emulator.cpu.msr import MsrOwner, Msrs
-from mh_emulator.cpu.operands import LONGEST_INSTRUCTION, Operand, missed
 from mh_emulator.cpu.rdrand import Generator
 from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, Registers
-from mh_emulator.cpu.tlb import StaleCodeError, Tlb
+from mh_emulator.cpu.stop import Invalid, Raised, Stop, first
+from mh_emulator.cpu.tlb import Missed, StaleCodeError, Tlb
 from mh_emulator.cpu.traps import LONGEST_ANSWERED, Trap, Trapped, Traps, classify, classify_answered
 from mh_emulator.dram.bus import Turn
 from mh_emulator.dram.dram import DramFullError
@@ -81,10 +76,11 @@ class Core:
         self._tlb = Tlb(self._engine, self._mmu, dram, self._traps, self._turn)
         self._linear = Linear(self._engine, self._mmu, self._tlb)
         self._microcode = Microcode(self._engine, self._mmu, self._linear, self.msrs, self._tlb)
-        self._raised: int | None = None
-        self._invalid = False
+        self._instructions = Instructions(vm, self._engine, self._linear, self._microcode)
+        self._misses = Misses(self._engine, self._linear)
+        self._stop: Stop | None = None
+        """What has stopped the engine since it was last started."""
         self._kicked = False
-        self._trapped: Trapped | None = None
         self._counts = False
         self.begun = 0
         """Instructions begun in the last `run` that had a limit."""
@@ -195,8 +191,8 @@ class Core:
         return self._engine.control().cs & 3
 
     def skip(self, length: int) -> None:
-        """Move RIP behind an instruction of `length` bytes, which somebody else has executed."""
-        self._engine.write(_RIP, self._engine.read(_RIP) + length)
+        """Move RIP behind an instruction of `length` bytes, which the hypervisor has executed."""
+        self._instructions.skip(length)
 
     def _start(self, limit: int | None) -> int:
         """Run the engine until something happens; return the instructions begun, 0 without a limit."""
@@ -205,8 +201,7 @@ class Core:
             self._counts = limit is not None
             self._tlb.flush_code()
         self._tlb.before_start()
-        self._raised = self._trapped = self._tlb.missed = None
-        self._invalid = False
+        self._stop = self._tlb.missed = None
         try:
             start = self._engine.read(_RIP)
             with held_back(self._engine.uc.emu_stop), self._turn.executing():
@@ -217,22 +212,36 @@ class Core:
         return min(self._engine.executed(), limit) if limit is not None else 0
 
     def _handle(self) -> Intercept | None:
-        missed_reason = self._tlb.missed
-        if self._raised is not None:
-            self._deliver(self._exception(self._raised))
-        elif self._invalid:
-            return self._invalid_instruction()
-        elif self._trapped is not None:
-            return self._trap(self._trapped)
-        elif isinstance(missed_reason, StaleCodeError):
-            return self._write_into_code()
-        elif isinstance(missed_reason, NoSlotError):
-            return self._mmio(missed_reason)
-        elif isinstance(missed_reason, DramFullError):
-            return Intercept(Code.NO_MEMORY)
-        elif missed_reason is not None:
-            self._deliver(self._missed_fault(missed_reason))
-        return None
+        """Handle what has stopped the engine; return the intercept that comes of it, if one does."""
+        try:
+            match first(self._stop, self._tlb.missed):
+                case None:
+                    return None
+                case Raised(vector):
+                    self._deliver(self._exception(vector))
+                    return None
+                case Invalid():
+                    return self._instructions.unknown()
+                case Trapped() as trapped:
+                    return self._instructions.trapped(trapped)
+                case Missed() as missed:
+                    return self._miss(missed)
+        except GuestFault as fault:
+            error_code = fault.error_code if fault.vector in WITH_ERROR_CODE else None
+            self._deliver(Event(fault.vector, error_code, fault.address))
+            return None
+
+    def _miss(self, missed: Missed) -> Intercept | None:
+        match missed.reason:
+            case StaleCodeError():
+                return self._write_into_code()
+            case NoSlotError() as missing:
+                return self._misses.outside(missed, missing)
+            case DramFullError():
+                return Intercept(Code.NO_MEMORY)
+            case GuestFault() as fault:
+                self._deliver(self._misses.fault(missed, fault))
+                return None
 
     def _write_into_code(self) -> Intercept | None:
         """Let one instruction write where instructions are cached, maybe itself; then forget them all."""
@@ -256,95 +265,6 @@ class Core:
             return Event(vector, None, origin=Origin.INSTRUCTION, return_rip=rip)
         return Event(vector, raised.error_code if vector in WITH_ERROR_CODE else None)
 
-    def _missed_fault(self, fault: GuestFault) -> Event:
-        page = page_of(self._tlb.missed_page)
-        if fault.vector == VECTOR_PF:
-            operand = self._missed_operand(page)
-            # What will be written is read with the intent to write; unicorn just reads.
-            intent = PF_WRITE if operand.is_written else 0
-            return Event(VECTOR_PF, fault.error_code | intent, operand.address)
-        on_stack = self._tlb.missed_access is not Access.FETCH and self._missed_operand(page).on_stack
-        return Event(VECTOR_SS if on_stack else VECTOR_GP, 0)
-
-    def _missed_operand(self, page: int) -> Operand:
-        """Return the byte that a miss was about; unicorn tells the page only."""
-        registers = self.get_registers()
-        address = page
-        if self._tlb.missed_access is Access.FETCH:
-            address = max(registers.rip, page)
-        else:
-            by_write = self._tlb.missed_access is Access.WRITE
-            found = missed(self._linear.code(registers.rip, LONGEST_INSTRUCTION), registers, page, by_write=by_write)
-            if found is not None:
-                return found
-        return Operand(address, 0, on_stack=False, is_read=False, is_written=False)
-
-    def _mmio(self, missing: NoSlotError) -> Intercept:
-        page = page_of(self._tlb.missed_page)
-        operand = self._missed_operand(page)
-        is_table_walk = missing.gpa % PAGE_BYTES != 0
-        if is_table_walk:
-            return Intercept(Code.NPF, gpa=missing.gpa)
-        is_write = self._tlb.missed_access is Access.WRITE
-        return Intercept(Code.NPF, gpa=missing.gpa + operand.address - page, size=operand.size, is_write=is_write)
-
-    def _invalid_instruction(self) -> Intercept | None:
-        rip = self._engine.read(_RIP)
-        code = self._linear.code(rip, 4)
-        length = 4 if code[:1] in _REPEAT else 3
-        if code[length - 3 : length] != _VMMCALL:
-            self._deliver(Event(VECTOR_UD, None))
-            return None
-        if self._vm.es and code[:1] in _REPEAT:
-            self.skip(length)
-            return Intercept(Code.VMGEXIT, length)
-        return Intercept(Code.VMMCALL, length)
-
-    def _trap(self, trapped: Trapped) -> Intercept | None:
-        try:
-            return self._execute(trapped)
-        except GuestFault as fault:
-            self._deliver(Event(fault.vector, fault.error_code, fault.address))
-            return None
-
-    def _execute(self, trapped: Trapped) -> Intercept | None:
-        if trapped.trap is Trap.LOCK:
-            rip = self._engine.read(_RIP)
-            self.skip(self._microcode.locked(self._linear.code(rip, LONGEST_INSTRUCTION), rip))
-            return None
-        if trapped.trap is Trap.RDRAND:
-            self._microcode.rdrand(self._linear.code(self._engine.read(_RIP), trapped.length), self._vm.generator)
-            self.skip(trapped.length)
-            return None
-        if trapped.trap is Trap.RDTSC:
-            return Intercept(Code.RDTSC, trapped.length)
-        control = self._engine.control()
-        level = control.cs & 3
-        limit = {Trap.CPUID: 3, Trap.IN: _iopl(control), Trap.OUT: _iopl(control)}.get(trapped.trap, 0)
-        if level > limit:
-            raise GuestFault(VECTOR_GP, 0)
-        if trapped.trap is Trap.CPUID:
-            return Intercept(Code.CPUID, trapped.length)
-        if trapped.trap is Trap.HLT:
-            self.skip(trapped.length)
-            return Intercept(Code.HLT)
-        if trapped.trap in (Trap.IN, Trap.OUT):
-            port = self._engine.read(_RDX) & 0xFFFF if trapped.port is None else trapped.port
-            return Intercept(Code.IOIO, trapped.length, port, trapped.size, is_write=trapped.trap is Trap.OUT)
-        return self._access_msr(trapped)
-
-    def _access_msr(self, trapped: Trapped) -> Intercept | None:
-        is_write = trapped.trap is Trap.WRMSR
-        index = self._engine.read(_RCX) & _MASK32
-        if not self.msrs.is_direct(index):
-            return Intercept(Code.MSR, trapped.length, is_write=is_write)
-        if is_write:
-            self._microcode.write_msr(index)
-        else:
-            self._microcode.read_msr(index)
-        self.skip(trapped.length)
-        return None
-
     def _add_hooks(self) -> None:
         uc = self._engine.uc
         uc.hook_add(unicorn_const.UC_HOOK_TLB_FILL, self._tlb.fill)
@@ -352,13 +272,16 @@ class Core:
         uc.hook_add(unicorn_const.UC_HOOK_INSN_INVALID, self._on_invalid)
         uc.hook_add(unicorn_const.UC_HOOK_INSN, self._on_cpuid, None, 1, 0, x86_const.UC_X86_INS_CPUID)
 
-    def _on_interrupt(self, uc: Foreign, vector: int, _data: object) -> None:
-        self._raised = vector
-        uc.emu_stop()
+    def _note(self, stop: Stop) -> None:
+        """Have the engine stop for this; called in its hooks."""
+        self._stop = first(self._stop, stop)
+        self._engine.uc.emu_stop()
 
-    def _on_invalid(self, uc: Foreign, _data: object) -> bool:
-        self._invalid = True
-        uc.emu_stop()
+    def _on_interrupt(self, _uc: object, vector: int, _data: object) -> None:
+        self._note(Raised(vector))
+
+    def _on_invalid(self, _uc: object, _data: object) -> bool:
+        self._note(Invalid())
         return True
 
     def _on_trap(self, address: int) -> None:
@@ -366,20 +289,17 @@ class Core:
             trapped = classify(self._linear.code(address, 3))
         # Without SEV-ES nobody sees what KVM does for CPUID, and unicorn has a hook for it.
         if trapped is not None and (self._vm.es or trapped.trap is not Trap.CPUID):
-            self._trapped = trapped
-            self._engine.uc.emu_stop()
+            self._note(trapped)
 
     def _on_lock(self, _address: int) -> None:
         if self._vm.dram.bus.crowded:
-            self._trapped = Trapped(Trap.LOCK, 0)
-            self._engine.uc.emu_stop()
+            self._note(Trapped(Trap.LOCK, 0))
 
     def _on_answered(self, address: int) -> None:
         with self._turn.hooked():
             trapped = classify_answered(self._linear.code(address, LONGEST_ANSWERED))
         if trapped is not None and self._is_answered(trapped.trap):
-            self._trapped = trapped
-            self._engine.uc.emu_stop()
+            self._note(trapped)
 
     def _is_answered(self, trap: Trap) -> bool:
         if trap is Trap.RDRAND:
@@ -396,7 +316,3 @@ class Core:
         for register, value in ((_RAX, eax), (_RBX, ebx), (_RCX, ecx), (_RDX, edx)):
             uc.reg_write(register, value)
         return 1
-
-
-def _iopl(control: Control) -> int:
-    return control.rflags >> _IOPL_SHIFT & 3

@@ -58,6 +58,10 @@ class Microcode:
         self._engine.write_gpr("rax", value & _MASK32)
         self._engine.write_gpr("rdx", value >> 32)
 
+    def is_direct(self, index: int) -> bool:
+        """Whether the guest reads and writes that MSR without an exit."""
+        return self._msrs.is_direct(index)
+
     def write_msr(self, index: int) -> None:
         """WRMSR of one that is direct."""
         value = (self._engine.read_gpr("rdx") & _MASK32) << 32 | self._engine.read_gpr("rax") & _MASK32

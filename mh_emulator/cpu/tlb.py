@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
 from mh_emulator.cpu.engine import CODELESS, Engine, Foreign
@@ -21,6 +22,15 @@ _READ, _WRITE, _EXECUTE = 1, 2, 4
 
 class StaleCodeError(Exception):
     """The access would change instructions under the CPU's feet: forget them, then try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """An access that could not be let through, and why; of `va` unicorn tells no more than the page."""
+
+    reason: GuestFault | NoSlotError | StaleCodeError | DramFullError
+    access: Access
+    va: int
 
 
 class Tlb:
@@ -38,11 +48,8 @@ class Tlb:
         self.writable: set[int] = set()
         self._code_writable = False
         self.efer = 0
-        self.missed: GuestFault | NoSlotError | StaleCodeError | DramFullError | None = None
-        """Why the last miss could not be filled."""
-        self.missed_access = Access.READ
-        self.missed_page = 0
-        """Virtual address; unicorn tells no more than the page."""
+        self.missed: Missed | None = None
+        """The last miss that could not be filled."""
         dram.observers.append(self)
 
     def fill(self, _uc: object, va: int, access: int, entry: Foreign, _data: object) -> bool:
@@ -56,7 +63,7 @@ class Tlb:
             self._dram.own(found.spa, found.key)
             entry.perms = self._fetch(va, found) if wanted is Access.FETCH else self._data(found, wanted)
         except (GuestFault, NoSlotError, StaleCodeError, DramFullError) as reason:
-            self.missed, self.missed_access, self.missed_page = reason, wanted, va
+            self.missed = Missed(reason, wanted, va)
             return False
         entry.paddr = page_of(found.spa) | (CODELESS if self._code_writable and wanted is Access.WRITE else 0)
         self.frames.add(found.spa >> PAGE_SHIFT)

@@ -1,0 +1,29 @@
+"""Two stops at once: the order in which they are handled."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from mh_emulator.cpu.mmu import Access, NoSlotError
+from mh_emulator.cpu.stop import Invalid, Raised, Stop, first
+from mh_emulator.cpu.tlb import Missed
+from mh_emulator.cpu.traps import Trap, Trapped
+
+ORDER: list[Stop] = [Raised(3), Invalid(), Trapped(Trap.HLT, 1), Missed(NoSlotError(0), Access.READ, 0)]
+
+
+@pytest.mark.parametrize(("before", "behind"), list(combinations(ORDER, 2)), ids=repr)
+def test_order_does_not_depend_on_what_was_noted_first(before: Stop, behind: Stop) -> None:
+    assert first(before, behind) is before
+    assert first(behind, before) is before
+
+
+def test_later_one_of_a_kind() -> None:
+    assert first(Raised(3), Raised(6)) == Raised(6)
+
+
+def test_nothing_gives_way() -> None:
+    assert first(None, ORDER[3]) is first(ORDER[3], None) is ORDER[3]
+    assert first(None, None) is None
