@@ -95,6 +95,7 @@ $(KERNEL):
 generated: $(INSTALLED)
 	$(VENV)/bin/python -m mh_abi.stub
 	$(VENV)/bin/python docs/rooms.py
+	$(VENV)/bin/python docs/calls.py
 
 clean:
 	rm -rf $(VENV) .cache out build *.egg-info *.whl
