@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mh_builder.image.output import write_files
-from mh_builder.report.html import Section, figure, page, table
+from mh_builder.report.html import PageSection, figure, page, table
 from mh_builder.report.layout import Layout, Region
 from mh_builder.report.svg import draw
 from mh_builder.schemes.space import human
@@ -124,7 +124,7 @@ def _rows(layout: Layout) -> list[str]:
 
 def _html(layout: Layout) -> str:
     rows = [cells(region, layout) for region in layout.regions]
-    sections = [Section("Regions", table(_COLUMNS, rows))]
+    sections = [PageSection("Regions", table(_COLUMNS, rows))]
     if layout.plan is not None:
-        sections.insert(0, Section("Address spaces", figure(layout)))
+        sections.insert(0, PageSection("Address spaces", figure(layout)))
     return page(f"Address space of {layout.name}", _head(layout)[0], sections)

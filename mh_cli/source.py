@@ -10,8 +10,8 @@ from mh_abi.image import ImageError
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.parts import PARTS
 from mh_builder.report.layout import Layout
-from mh_builder.report.memory import DumpError, map_file
 from mh_builder.report.open import DEFAULT_PART, WIDEST, Hints, open_layout
+from mh_builder.report.physical import DumpError, map_file
 from mh_cli import options
 from mh_cli.errors import UsageError
 

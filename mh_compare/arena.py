@@ -18,13 +18,12 @@ from mh_compare.candidate import Candidate
 from mh_compare.outcome import INSTRUCTIONS, Ended, by_exit
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import POLICY, POLICY_ES
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import Request, Ring, Sealed
 from mh_emulator.host.session import Batch, abort, begin, connect, greet
 from mh_emulator.kvm import Vm, VmType
 from mh_emulator.kvm.exits import Exit, Reason
-from mh_emulator.owner import GuestOwner
+from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner
 from mh_emulator.peer import Peer, SessionKeys
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret

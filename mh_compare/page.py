@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from itertools import groupby
 
-from mh_builder.report.html import Section, figure, page
+from mh_builder.report.html import PageSection, figure, page
 from mh_builder.report.layout import Layout
 from mh_builder.report.svg import WIDE, draw
 from mh_compare.outcome import Verdict
@@ -57,12 +57,12 @@ def as_html(result: Comparison, layouts: Sequence[Layout]) -> str:
     """One self-contained file; hovering over a value tells the command that reproduces it."""
     sections = []
     if result.cells:
-        sections.append(Section("What each costs and can do", _style() + _cells(result)))
+        sections.append(PageSection("What each costs and can do", _style() + _cells(result)))
     if result.attacks:
-        sections.append(Section("Attacks, carried out", _legend() + _attacks(result)))
-        sections.append(Section("Why some succeed", _reasons(result.attacks)))
+        sections.append(PageSection("Attacks, carried out", _legend() + _attacks(result)))
+        sections.append(PageSection("Why some succeed", _reasons(result.attacks)))
     drawings = "".join(f"<h3>{escape(layout.name)}</h3>{figure(layout)}" for layout in layouts)
-    sections.append(Section("Address spaces, from the page tables", drawings))
+    sections.append(PageSection("Address spaces, from the page tables", drawings))
     lead = f"Measured and executed on the emulated part {result.part}. Hover over a value for its command."
     return page("The address spaces of the SEV migration helper, compared", lead, sections)
 

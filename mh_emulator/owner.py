@@ -27,12 +27,22 @@ from mh_emulator.psp.crypto import (
 from mh_emulator.psp.identity import validate_platform
 from mh_emulator.psp.launch import Measurement
 from mh_emulator.psp.packet import Packet, measure, seal
+from mh_emulator.psp.policy import Policy
 from mh_emulator.psp.session import Channel, Session, wrap_session
 from mh_emulator.psp.status import Refused
 
 _SECRET_UNIT = 16
 
 Version = tuple[int, int, int]
+
+POLICY = Policy.NODBG | Policy.NOKS | Policy.NOSEND
+"""What a careful owner demands: no debug access, no key sharing, no sending by the firmware (SEV API, chapter 3).
+
+Without NOSEND a host has the firmware seal the guest's RAM for a key of the host's own; the helper does not need it.
+"""
+
+POLICY_ES = POLICY | Policy.ES
+"""And encrypted registers."""
 
 
 class OwnerRefuses(MigrationHelperError):

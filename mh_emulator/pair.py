@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.session import Batch, connect
-from mh_emulator.owner import GuestOwner
+from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
 

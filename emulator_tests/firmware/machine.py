@@ -20,7 +20,7 @@ from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.vm import Vm
 from mh_emulator.platform import Platform
 from mh_emulator.uefi.firmware import Firmware, Outcome, Setup
-from mh_emulator.uefi.memory import MemoryType
+from mh_emulator.uefi.pool import MemoryType
 from mh_emulator.uefi.services import Files
 
 IMAGE_FILE = UUID(abi.MH_IMAGE_FILE_GUID)

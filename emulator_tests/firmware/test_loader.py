@@ -11,7 +11,7 @@ from emulator_tests.firmware.machine import Booted, small_image
 from mh_abi import abi
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
 from mh_emulator.uefi.loaded import loaded
-from mh_emulator.uefi.memory import Descriptor, MemoryType
+from mh_emulator.uefi.pool import Descriptor, MemoryType
 
 SCHEMES = ["alias-gpa", "alias-window", "regions"]
 PUBLISHED = UUID(abi.MH_PUBLISHED_GUID)

@@ -14,13 +14,12 @@ from mh_abi.image import HelperImage, parse_image
 from mh_builder.image.model import Image
 from mh_builder.parts import PARTS, Part
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import Request, Ring, Sealed
 from mh_emulator.host.session import Batch, begin, greet
 from mh_emulator.kvm import Vcpu
 from mh_emulator.kvm.exits import Reason
-from mh_emulator.owner import GuestOwner
+from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.peer import Peer, SessionKeys, StreamKeys
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret

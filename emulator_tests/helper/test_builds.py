@@ -29,11 +29,10 @@ from mh_builder.paging import MIB
 from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused
 from mh_emulator.host.session import Batch, begin, connect_all, end_epoch, export_batch, finish, greet, import_batch
-from mh_emulator.owner import GuestOwner
+from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.peer import SessionKeys
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret

@@ -15,12 +15,11 @@ from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import PARTS
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import POLICY_ES
 from mh_emulator.host.placement import place
 from mh_emulator.host.ring import HelperStopped
 from mh_emulator.host.session import Batch, connect, export_batch
 from mh_emulator.kvm.exits import Exit, Reason
-from mh_emulator.owner import GuestOwner, OwnerRefuses
+from mh_emulator.owner import POLICY_ES, GuestOwner, OwnerRefuses
 from mh_emulator.platform import Platform
 
 C_MASK = 1 << PARTS["milan"].c_bit

@@ -20,12 +20,12 @@ from mh_emulator.guest.worker import Worker
 from mh_emulator.host import handover
 from mh_emulator.host.handover import HandoverError, Region
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import POLICY, POLICY_ES, run
+from mh_emulator.host.migration import run
 from mh_emulator.host.placement import place
 from mh_emulator.host.ring import HelperStopped
 from mh_emulator.host.view import MirrorSlot
 from mh_emulator.kvm.exits import Reason
-from mh_emulator.owner import GuestOwner, OwnerRefuses
+from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner, OwnerRefuses
 from mh_emulator.platform import Platform
 
 G = 1 << 30

@@ -19,12 +19,11 @@ from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import HELPER_VA, Options, Start
 from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import POLICY, POLICY_ES
 from mh_emulator.host.placement import place
 from mh_emulator.host.ring import Lane, Sealed
 from mh_emulator.host.session import Batch, connect, end_epoch, finish
 from mh_emulator.kvm.exits import Reason
-from mh_emulator.owner import GuestOwner
+from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner
 from mh_emulator.platform import Platform
 
 PAGE = abi.MH_PAGE_BYTES

@@ -16,7 +16,6 @@ from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import place
 from mh_emulator.host.ring import HelperRefused, Request
 from mh_emulator.host.session import (
@@ -31,7 +30,7 @@ from mh_emulator.host.session import (
     import_batch,
     join,
 )
-from mh_emulator.owner import GuestOwner
+from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
 

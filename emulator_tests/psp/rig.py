@@ -20,7 +20,7 @@ from mh_emulator.psp.firmware import Firmware
 from mh_emulator.psp.identity import PlatformCertificates
 from mh_emulator.psp.packet import Packet
 from mh_emulator.psp.session import Session
-from mh_emulator.psp.status import FirmwareError, Status
+from mh_emulator.psp.status import CommandError, Status
 from mh_emulator.psp.transport import Receiver
 
 PAGE = 0x1000
@@ -85,7 +85,7 @@ def status(call: Callable[[], object]) -> Status:
     """What a command returns."""
     try:
         call()
-    except FirmwareError as error:
+    except CommandError as error:
         return error.status
     return S.SUCCESS
 

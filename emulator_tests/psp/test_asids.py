@@ -7,7 +7,7 @@ import pytest
 from emulator_tests.psp.rig import ASID, BASE, DATA, OTHER_ASID, PAGE, G, Rig, S, status
 from mh_emulator.psp.command import GuestState, PlatformState
 from mh_emulator.psp.policy import Policy
-from mh_emulator.psp.status import FirmwareError, Status
+from mh_emulator.psp.status import CommandError, Status
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_handles_are_a_limited_resource_and_are_used_again() -> None:
 
 
 def test_an_error_names_command_and_status() -> None:
-    with pytest.raises(FirmwareError, match=r"^LAUNCH_FINISH: INVALID_PLATFORM_STATE \(0x01\)$"):
+    with pytest.raises(CommandError, match=r"^LAUNCH_FINISH: INVALID_PLATFORM_STATE \(0x01\)$"):
         Rig().fw.launch_finish(1)
 
 

@@ -29,7 +29,7 @@ from emulator_tests.psp.rig import (
 from mh_emulator.psp.packet import Packet
 from mh_emulator.psp.policy import Policy
 from mh_emulator.psp.session import Session
-from mh_emulator.psp.status import FirmwareError, Status
+from mh_emulator.psp.status import CommandError, Status
 
 VERSIONS = {"naples": (0, 17, 48), "rome": (0, 24, 14), "milan": (1, 55, 29), "genoa": (1, 55, 25)}
 
@@ -168,11 +168,11 @@ def test_attestation_report_is_signed_by_the_platform(policy: int) -> None:
 def test_a_small_buffer_is_told_how_much_is_needed() -> None:
     rig = Rig()
     handle = rig.guest()
-    with pytest.raises(FirmwareError) as caught:
+    with pytest.raises(CommandError) as caught:
         rig.fw.launch_measure(handle, 47)
     assert (caught.value.status, caught.value.length) == (S.INVALID_LENGTH, 48)
     rig.fw.launch_measure(handle)
-    with pytest.raises(FirmwareError) as caught:
+    with pytest.raises(CommandError) as caught:
         rig.fw.attestation(handle, bytes(16), 0xCF)
     assert (caught.value.status, caught.value.length) == (S.INVALID_LENGTH, 0xD0)
 

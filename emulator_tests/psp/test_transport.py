@@ -30,7 +30,7 @@ from emulator_tests.psp.rig import (
 from mh_emulator.psp.packet import Packet
 from mh_emulator.psp.policy import Policy
 from mh_emulator.psp.session import Channel, Session
-from mh_emulator.psp.status import FirmwareError, Status
+from mh_emulator.psp.status import CommandError, Status
 
 
 def moved(source: Rig, target: Rig, handle: int, policy: int, asid: int, shared: int = 0) -> int:
@@ -225,11 +225,11 @@ def test_older_builds_take_small_packets_and_no_large_ones() -> None:
 def test_small_buffers_are_told_what_is_needed() -> None:
     rig = Rig()
     handle = rig.guest(G.RUNNING)
-    with pytest.raises(FirmwareError) as caught:
+    with pytest.raises(CommandError) as caught:
         rig.fw.send_start(handle, receiver(rig.fw), 0)
     assert (caught.value.status, caught.value.length) == (S.INVALID_LENGTH, 128)
     rig.fw.send_start(handle, receiver(rig.fw))
-    with pytest.raises(FirmwareError) as caught:
+    with pytest.raises(CommandError) as caught:
         rig.fw.send_update_data(handle, BASE, PAGE, header_bytes=51)
     assert (caught.value.status, caught.value.length) == (S.INVALID_LENGTH, 52)
     assert status(lambda: rig.fw.send_update_data(handle, BASE, PAGE, room=PAGE - 1)) is S.INVALID_LENGTH

@@ -17,7 +17,7 @@ from mh_builder.report.audit import MAX_FINDINGS, RULES, Audit, audit
 from mh_builder.report.finding import Finding
 from mh_builder.report.image import image_layout
 from mh_builder.report.layout import Layout
-from mh_builder.report.memory import raw_dump
+from mh_builder.report.physical import raw_dump
 from mh_builder.report.reader import read_tables
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options, Start

@@ -8,7 +8,7 @@ from pathlib import Path
 from emulator_tests.report.browser import PROGRAM, open_page
 from emulator_tests.report.layouts import layout_of
 from mh_builder.image.model import Image
-from mh_builder.report.html import Cell, Section, figure, page, table
+from mh_builder.report.html import Cell, PageSection, figure, page, table
 
 
 def test_page_is_silent_and_legible(program: Callable[[str], str], images: dict[str, Image], tmp_path: Path) -> None:
@@ -16,8 +16,8 @@ def test_page_is_silent_and_legible(program: Callable[[str], str], images: dict[
         ["0xffff800000000000", Cell("hover", "detail & <more>")],
         ["a long sentence " * 20, "x"],
     ]
-    sections = [Section(name, figure(layout_of(images[name]), "caption")) for name in ("alias-gpa", "isolated")]
-    text = page("Title", "lead", [*sections, Section("T", table(("a", "b"), rows))])
+    sections = [PageSection(name, figure(layout_of(images[name]), "caption")) for name in ("alias-gpa", "isolated")]
+    text = page("Title", "lead", [*sections, PageSection("T", table(("a", "b"), rows))])
     opened = open_page(program(PROGRAM), text, tmp_path, (1200, 400))
     assert opened.console == ()
     assert [screen.width for screen in opened.screens] == [1200, 400]

@@ -13,7 +13,7 @@ from mh_builder.paging import GIB, MIB, Geometry
 from mh_builder.report.diff import Kind, diff
 from mh_builder.report.image import image_layout
 from mh_builder.report.layout import Layout
-from mh_builder.report.memory import raw_dump
+from mh_builder.report.physical import raw_dump
 from mh_builder.report.reader import read_tables
 from mh_builder.schemes.space import Options
 

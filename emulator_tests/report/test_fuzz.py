@@ -17,7 +17,7 @@ from mh_abi.image import ImageError
 from mh_builder.image.elf import write_elf
 from mh_builder.image.model import Image
 from mh_builder.report.audit import audit
-from mh_builder.report.memory import DumpError
+from mh_builder.report.physical import DumpError
 from mh_builder.report.picture import NoPictureError
 from mh_builder.report.svg import draw
 from mh_builder.report.trace import BadAddressError, reaching_gpa, route

@@ -23,7 +23,7 @@ from mh_builder.paging import (
     walk,
 )  # fmt: skip
 from mh_builder.report.mapping import Mapping
-from mh_builder.report.memory import map_file, raw_dump
+from mh_builder.report.physical import map_file, raw_dump
 from mh_builder.report.reader import Reading, read_tables
 from mh_cli.main import main
 from mh_qemu.machine import PROGRAM

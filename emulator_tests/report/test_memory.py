@@ -10,7 +10,7 @@ import pytest
 from emulator_tests.report.build import NX, PAGE, Memory, P, W
 from mh_builder.paging import Geometry
 from mh_builder.report.elf import Elf
-from mh_builder.report.memory import DumpError, PhysicalMemory, Piece, map_file, raw_dump
+from mh_builder.report.physical import DumpError, PhysicalMemory, Piece, map_file, raw_dump
 from mh_builder.report.reader import read_tables
 
 

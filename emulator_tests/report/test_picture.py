@@ -10,7 +10,7 @@ from emulator_tests.report.layouts import layout_of
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES, Geometry
 from mh_builder.report.layout import Layout
-from mh_builder.report.memory import raw_dump
+from mh_builder.report.physical import raw_dump
 from mh_builder.report.picture import NoPictureError, picture
 from mh_builder.report.reader import read_tables
 from mh_builder.report.svg import NARROW, WIDE, Style, draw

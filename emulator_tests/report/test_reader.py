@@ -11,7 +11,7 @@ import pytest
 from emulator_tests.report.build import LARGE, NX, PAGE, A, D, G, Memory, P, U, W
 from mh_builder.paging import GIB, MIB, Geometry, Leaf, walk
 from mh_builder.report.mapping import Mapping, joined
-from mh_builder.report.memory import DumpError, PhysicalMemory, raw_dump
+from mh_builder.report.physical import DumpError, PhysicalMemory, raw_dump
 from mh_builder.report.reader import Flaw, Reading, read_tables
 
 MILAN, ROME, PLAIN, LA57 = Geometry(48, 51), Geometry(48, 47), Geometry(52, None), Geometry(52, None, 5)

@@ -7,7 +7,7 @@ import pytest
 from emulator_tests.report.build import LARGE, NX, PAGE, A, D, G, Memory, P, U, W
 from mh_builder.paging import GIB, MIB, Geometry
 from mh_builder.report.layout import Layout
-from mh_builder.report.memory import DumpError, raw_dump
+from mh_builder.report.physical import DumpError, raw_dump
 from mh_builder.report.reader import read_tables
 from mh_builder.report.trace import MAX_REACHED, BadAddressError, bit_names, reaching_gpa, reaching_memory, route
 

@@ -10,7 +10,7 @@ from mh_builder.asm.emit import Emitter
 from mh_builder.asm.expression import Cursor, Expression, Name
 from mh_builder.asm.fragments import Bytes, Field, Fragment, SectionBuilder, signed, signed_or_unsigned
 from mh_builder.asm.instruction import Candidate, Hole, Pending, parse_instruction
-from mh_builder.asm.layout import Layout
+from mh_builder.asm.layout import SectionLayout
 from mh_builder.asm.objectfile import SECTION_NAMES, ObjectFile, Symbol
 from mh_builder.asm.operands import Memory, Operand, Register
 from mh_builder.asm.preprocess import Preprocessor
@@ -169,7 +169,7 @@ class Assembly:
     def finish(self, name: str) -> ObjectFile:
         """Lay out and write everything."""
         order = [self._sections[section] for section in SECTION_NAMES if section in self._sections]
-        layout = Layout(order, self.table, self._reporter)
+        layout = SectionLayout(order, self.table, self._reporter)
         emitter = Emitter(layout, self._reporter)
         sections = tuple(emitter.section(section) for section in order)
         used = dict.fromkeys(item.symbol for section in sections for item in section.relocations)
@@ -177,7 +177,7 @@ class Assembly:
         undefined = tuple(symbol for symbol in used if symbol not in self.table.labels)
         return ObjectFile(name, sections, symbols, undefined)
 
-    def _symbols(self, layout: Layout, used: Mapping[str, None]) -> tuple[Symbol, ...]:
+    def _symbols(self, layout: SectionLayout, used: Mapping[str, None]) -> tuple[Symbol, ...]:
         symbols = [
             Symbol(name, place.section, layout.addresses[place.section][place.fragment], name in self.table.globals)
             for name, place in self.table.labels.items()

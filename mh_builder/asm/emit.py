@@ -10,7 +10,7 @@ from mh_builder.asm.fragments import Align, Branch, Bytes, Field, FieldKind, Fil
 from mh_builder.asm.objectfile import EMPTY_SECTIONS, Relocation, RelocationKind, Section
 
 if TYPE_CHECKING:
-    from mh_builder.asm.layout import Layout
+    from mh_builder.asm.layout import SectionLayout
 
 _KINDS = {
     (FieldKind.ABSOLUTE, 8): RelocationKind.ABS64,
@@ -25,7 +25,7 @@ _KINDS = {
 class Emitter:
     """Emits sections; errors go to the reporter and leave zeros."""
 
-    def __init__(self, layout: Layout, reporter: Reporter) -> None:
+    def __init__(self, layout: SectionLayout, reporter: Reporter) -> None:
         """Emit at the addresses of a layout."""
         self._layout = layout
         self._resolver = layout.resolver()

@@ -21,7 +21,7 @@ Addresses = dict[str, list[int]]
 """Offsets of every section's fragments, and of its end, in bytes."""
 
 
-class Layout:
+class SectionLayout:
     """Where every fragment is and how long it became."""
 
     def __init__(self, sections: Iterable[SectionBuilder], table: SymbolTable, reporter: Reporter) -> None:

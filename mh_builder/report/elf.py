@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mh_builder.report.memory import DumpError, PhysicalMemory, Piece
+from mh_builder.report.physical import DumpError, PhysicalMemory, Piece
 
 MAGIC = b"\x7fELF"
 _CLASS64, _LITTLE = 2, 1
@@ -40,7 +40,7 @@ class Control(NamedTuple):
     levels: int
 
 
-class Section(NamedTuple):
+class ElfSection(NamedTuple):
     """A section that is in memory: `stored` of its `size` bytes come from the file."""
 
     name: str
@@ -99,7 +99,7 @@ class Elf:
                     return Control(cr3, 5 if cr4 & _CR4_LA57 else 4)
         return None
 
-    def sections(self) -> list[Section]:
+    def sections(self) -> list[ElfSection]:
         """The sections that are in memory, in the order of the file."""
         headers = [
             self._unpack(_SECTION, self._section_offset + number * _SECTION.size, "section header")
@@ -110,7 +110,7 @@ class Elf:
         start, size = headers[self._names][4:6]
         names = bytes(self._data[start : start + size])
         return [
-            Section(
+            ElfSection(
                 name=names[name : names.find(b"\0", name)].decode("ascii", "replace"),
                 va=va,
                 size=length,

@@ -36,7 +36,7 @@ grid-template-columns:7.5em 1fr;padding:6px 0;border-bottom:1px solid var(--line
 """
 
 
-class Section(NamedTuple):
+class PageSection(NamedTuple):
     """A part of a page: `body` is HTML."""
 
     title: str
@@ -50,7 +50,7 @@ class Cell(NamedTuple):
     detail: str = ""
 
 
-def page(title: str, lead: str, sections: Iterable[Section]) -> str:
+def page(title: str, lead: str, sections: Iterable[PageSection]) -> str:
     """The whole file; `title` and `lead` are text."""
     parts = [f"<section><h2>{escape(part.title)}</h2>{part.body}</section>" for part in sections]
     view = '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'

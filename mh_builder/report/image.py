@@ -9,7 +9,7 @@ from mh_builder.image.model import PlacedSection, vcpu_section
 from mh_builder.link import FAULT_STACK_BYTES, GUARD_BYTES, STACK_BYTES
 from mh_builder.paging import GIB, PAGE_BYTES, Geometry
 from mh_builder.report.layout import Backing, Layout, Plan
-from mh_builder.report.memory import PhysicalMemory, Piece
+from mh_builder.report.physical import PhysicalMemory, Piece
 from mh_builder.report.reader import Reading, read_tables
 from mh_builder.schemes import name_of
 from mh_builder.schemes.space import HELPER_VA, HOME_LIMIT, Range

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mh_builder.image.model import PlacedSection
 from mh_builder.paging import PAGE_BYTES, Geometry
 from mh_builder.report.mapping import Mapping, joined
-from mh_builder.report.memory import PhysicalMemory
+from mh_builder.report.physical import PhysicalMemory
 from mh_builder.report.reader import Reading
 from mh_builder.schemes.space import Range, human
 

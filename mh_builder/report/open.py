@@ -16,7 +16,7 @@ from mh_builder.parts import PARTS, Part
 from mh_builder.report import elf
 from mh_builder.report.image import image_layout
 from mh_builder.report.layout import Layout
-from mh_builder.report.memory import DumpError, PhysicalMemory, raw_dump
+from mh_builder.report.physical import DumpError, PhysicalMemory, raw_dump
 from mh_builder.report.reader import read_tables
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
 

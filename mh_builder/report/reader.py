@@ -28,7 +28,7 @@ from mh_builder.paging import (
     level_shift,
 )
 from mh_builder.report.mapping import Mapping, append
-from mh_builder.report.memory import DumpError, MemoryGapError, PhysicalMemory
+from mh_builder.report.physical import DumpError, MemoryGapError, PhysicalMemory
 
 MAX_TABLES = 1 << 17
 MAX_MAPPINGS = 1 << 18

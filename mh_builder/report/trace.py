@@ -20,7 +20,7 @@ from mh_builder.paging import (
 )
 from mh_builder.report.layout import Backing, Layout
 from mh_builder.report.mapping import Mapping
-from mh_builder.report.memory import DumpError, MemoryGapError
+from mh_builder.report.physical import DumpError, MemoryGapError
 
 TABLES = {5: "PML5", 4: "PML4", 3: "PDPT", 2: "PD", 1: "PT"}
 """Level -> name of the table (APM volume 2, 5.3)."""

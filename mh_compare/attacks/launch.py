@@ -13,10 +13,9 @@ from mh_compare.attacks.mapping import Liar
 from mh_compare.guest_os import DATA, GuestOs
 from mh_compare.outcome import Outcome, by_status, harmless, succeeds
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.session import greet
-from mh_emulator.owner import GuestOwner
+from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.psp.launch import Measurement
 from mh_emulator.psp.packet import Packet
 

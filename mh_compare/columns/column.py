@@ -16,8 +16,7 @@ from mh_compare.arena import SECRET, SOURCE, Arena
 from mh_compare.calls import Calls
 from mh_compare.candidate import Candidate
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import POLICY
-from mh_emulator.owner import GuestOwner
+from mh_emulator.owner import POLICY, GuestOwner
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from mh_builder.schemes.space import human
 from mh_compare.arena import Arena
 from mh_compare.calls import in_words
 from mh_compare.columns.column import Column, Subject, Value
-from mh_emulator.host.migration import POLICY
+from mh_emulator.owner import POLICY
 from mh_emulator.psp.policy import Policy, policy_names
 
 _BUILD = "build.py build --scheme {scheme} --part {part} --json"

@@ -15,11 +15,10 @@ from mh_compare.columns.column import Column, Subject, Value
 from mh_compare.guest_os import GuestOs, read_word
 from mh_emulator.host import migration
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import POLICY
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.session import Batch, export_batch, finish, import_batch, resume
 from mh_emulator.kvm.exits import Reason
-from mh_emulator.owner import GuestOwner
+from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.platform import Platform
 
 _RUN_PAGES = 1024

@@ -78,7 +78,7 @@ class Raised(NamedTuple):
     """From INT n, INT3 or INTO."""
 
 
-class Layout(NamedTuple):
+class EngineOffsets(NamedTuple):
     """Byte offsets in a saved context, and of the instruction counter in the engine itself."""
 
     hflags: int
@@ -282,7 +282,7 @@ def _context_address(context: Foreign) -> int:
 
 
 @functools.cache
-def unicorn_layout() -> Layout:
+def unicorn_layout() -> EngineOffsets:
     """Find out where unicorn keeps its state; raise `UnicornLayoutError` where that is not certain."""
     engine = _new_engine()
     engine.mem_map(0, 0x1000)
@@ -312,7 +312,7 @@ def unicorn_layout() -> Layout:
     ]
     if len(changed) != 1:
         raise UnicornLayoutError(f"unicorn: {len(changed)} places look like the exception in delivery, expected 1")
-    return Layout(segments - 8, segments, error_code, changed[0], _find_counter(engine))
+    return EngineOffsets(segments - 8, segments, error_code, changed[0], _find_counter(engine))
 
 
 def _find_counter(engine: Foreign) -> int:

@@ -24,18 +24,9 @@ from mh_emulator.host.ring import HelperRefused, Result, Ring
 from mh_emulator.host.session import Batch, connect_all, export_batch, finish_all, import_batch, runs
 from mh_emulator.kvm import EsVcpu
 from mh_emulator.kvm.exits import Reason
-from mh_emulator.owner import GuestOwner
+from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
-
-POLICY = 0xB
-"""NODBG, NOKS and NOSEND: no debug access, no key sharing, no sending by the firmware (SEV API, chapter 3).
-
-Without NOSEND a host has the firmware seal the guest's RAM for a key of the host's own; the helper does not need it.
-"""
-
-POLICY_ES = POLICY | 0x4
-"""And encrypted registers."""
 
 ROUNDS = 3
 """How often the guest goes over its RAM."""

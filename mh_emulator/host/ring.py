@@ -91,7 +91,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class LaneLayout:
     """Where a lane has its parts, in bytes from the start of its ring."""
 
     entries: int
@@ -107,7 +107,7 @@ class Layout:
 
 _FIELDS = abi.mh_ring.fields
 
-BULK = Layout(
+BULK = LaneLayout(
     entries=abi.MH_RING_ENTRIES,
     head=_FIELDS["head"].offset,
     tail=_FIELDS["tail"].offset,
@@ -119,7 +119,7 @@ BULK = Layout(
     data=abi.MH_RING_DATA,
 )
 
-URGENT = Layout(
+URGENT = LaneLayout(
     entries=abi.MH_URGENT_ENTRIES,
     head=_FIELDS["urgent_head"].offset,
     tail=_FIELDS["urgent_tail"].offset,
@@ -135,7 +135,7 @@ URGENT = Layout(
 class Lane:
     """One queue of the ring at `offset` of `memory`; `run` lets the ring's vCPU run until it halts."""
 
-    def __init__(self, memory: SharedMemory, offset: int, run: Callable[[], None], layout: Layout) -> None:
+    def __init__(self, memory: SharedMemory, offset: int, run: Callable[[], None], layout: LaneLayout) -> None:
         self._memory = memory
         self._offset = offset
         self._run = run

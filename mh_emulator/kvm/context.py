@@ -11,7 +11,7 @@ from mh_emulator.dram.process import UserMemory
 from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.vcpu import Vcpu
 from mh_emulator.psp.firmware import Firmware
-from mh_emulator.psp.status import FirmwareError
+from mh_emulator.psp.status import CommandError
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ class SevContext:
     def _firmware(self, ioctl: str, command: Callable[[], T]) -> T:
         try:
             return command()
-        except FirmwareError as error:
+        except CommandError as error:
             raise KvmError(errno.EIO, ioctl, error.status) from error
 
 

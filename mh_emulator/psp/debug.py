@@ -11,10 +11,10 @@ from mh_builder.paging import MIB, PAGE_BYTES
 from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.psp.command import Command
 from mh_emulator.psp.guest import GuestContext
-from mh_emulator.psp.memory import check_alignment
 from mh_emulator.psp.policy import Policy
 from mh_emulator.psp.processor import Processor, need_asid
 from mh_emulator.psp.status import Status, require
+from mh_emulator.psp.system_memory import check_alignment
 
 COPY_WINDOW_BYTES = 64 * MIB
 

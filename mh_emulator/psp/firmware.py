@@ -20,7 +20,7 @@ from mh_emulator.psp.packet import HEADER_BYTES, Packet
 from mh_emulator.psp.platform import GuestStatus, PlatformStatus
 from mh_emulator.psp.processor import Processor
 from mh_emulator.psp.session import SESSION_BYTES, Session
-from mh_emulator.psp.status import FirmwareError, Refused, Status
+from mh_emulator.psp.status import CommandError, Refused, Status
 from mh_emulator.psp.transport import Departure, Incoming, Outgoing, Receiver
 from mh_emulator.psp.vmsa import REGION_BYTES, VMSA_BYTES, TrustedRegion
 
@@ -31,7 +31,7 @@ Watcher = Callable[[Command, Status], None]
 
 
 class Firmware:
-    """The secure processor of one platform; every command raises `FirmwareError` unless it succeeds.
+    """The secure processor of one platform; every command raises `CommandError` unless it succeeds.
 
     A command that does not succeed changes nothing. Addresses are system physical ones, sizes are in bytes.
     """
@@ -199,7 +199,7 @@ class Firmware:
             return body(self._sp, *args, **kwargs)
         except Refused as refusal:
             status = refusal.status
-            raise FirmwareError(command.name, status, refusal.length) from None
+            raise CommandError(command.name, status, refusal.length) from None
         finally:
             for watcher in self.watchers:
                 watcher(command, status)

@@ -14,11 +14,11 @@ from mh_emulator.psp.certificate import Algorithm, Usage, ecdsa_sign
 from mh_emulator.psp.command import NEXT_STATE, Command
 from mh_emulator.psp.crypto import MAC_BYTES, NONCE_BYTES
 from mh_emulator.psp.guest import GuestContext
-from mh_emulator.psp.memory import check_alignment
 from mh_emulator.psp.packet import HEADER_BYTES, Packet, measure
 from mh_emulator.psp.processor import Processor, need_asid, need_state, open_packet, refuse_compressed
 from mh_emulator.psp.session import Channel
 from mh_emulator.psp.status import Refused, Status, require
+from mh_emulator.psp.system_memory import check_alignment
 from mh_emulator.psp.vmsa import VMSA_BYTES
 
 MEASUREMENT_BYTES = MAC_BYTES + NONCE_BYTES

@@ -11,9 +11,9 @@ from mh_emulator.psp.command import GUEST_STATES, PLATFORM_STATES, Command, Plat
 from mh_emulator.psp.crypto import BadMacError
 from mh_emulator.psp.guest import GuestContext, Guests
 from mh_emulator.psp.identity import Identity
-from mh_emulator.psp.memory import SystemMemory
 from mh_emulator.psp.packet import FLAG_COMPRESSED, Packet, unseal
 from mh_emulator.psp.status import Refused, Status, require
+from mh_emulator.psp.system_memory import SystemMemory
 from mh_emulator.psp.vmsa import TrustedRegion
 
 

@@ -47,7 +47,7 @@ class Refused(Exception):
         self.length = length
 
 
-class FirmwareError(Exception):
+class CommandError(Exception):
     """A command that did not succeed; `length` is what a buffer has to have, where the firmware says that, else 0."""
 
     def __init__(self, command: str, status: Status, length: int = 0) -> None:

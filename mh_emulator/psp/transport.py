@@ -14,12 +14,12 @@ from mh_emulator.psp.command import NEXT_STATE, Command
 from mh_emulator.psp.crypto import IV_BYTES, KEY_BYTES, NONCE_BYTES, shared_secret
 from mh_emulator.psp.guest import GuestContext
 from mh_emulator.psp.identity import PlatformCertificates, validate_domain, validate_platform
-from mh_emulator.psp.memory import check_alignment
 from mh_emulator.psp.packet import HEADER_BYTES, Packet, seal
 from mh_emulator.psp.policy import Policy, policy_version
 from mh_emulator.psp.processor import Processor, need_asid, need_state, open_packet, refuse_compressed
 from mh_emulator.psp.session import SESSION_BYTES, Channel, wrap_session
 from mh_emulator.psp.status import Refused, Status, require
+from mh_emulator.psp.system_memory import check_alignment
 from mh_emulator.psp.vmsa import VMSA_BYTES, BadVmsaError
 
 

@@ -20,7 +20,7 @@ from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.vcpu import Vcpu
 from mh_emulator.kvm.vm import Vm
 from mh_emulator.uefi.driver import load_driver
-from mh_emulator.uefi.memory import MemoryMap
+from mh_emulator.uefi.pool import MemoryMap
 from mh_emulator.uefi.services import INTERFACE_BYTES, SUCCESS, Files, Placed, Services
 
 ARENA = 16 * MIB

@@ -12,7 +12,7 @@ from typing import Protocol
 from uuid import UUID
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.uefi.memory import MemoryMap, MemoryType
+from mh_emulator.uefi.pool import MemoryMap, MemoryType
 
 SUCCESS = 0
 _ERROR = 1 << 63

@@ -11,7 +11,7 @@ from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.ring import HelperRefused, Ring, Sealed
 from mh_emulator.host.session import Batch, abort, connect, export_batch, finish, import_batch
 from mh_emulator.psp.packet import Packet
-from mh_emulator.psp.status import FirmwareError, Status
+from mh_emulator.psp.status import CommandError, Status
 from mh_emulator.verdict.impostor import Impostor
 from mh_emulator.verdict.proof import NODBG_NOKS, Peer
 from mh_emulator.verdict.scene import Cast, Scene
@@ -69,7 +69,7 @@ def _by_psp(cast: Cast, attack: str) -> Handling:
         for packet, page in astray[attack]:
             put(packet, page)
         psp.receive_finish(handle)
-    except FirmwareError as error:
+    except CommandError as error:
         status = error.status
     return Handling("psp", attack, f"{status.name} {status:#04x}", status is Status.SUCCESS)
 

@@ -11,11 +11,12 @@ from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.ring import Ring
 from mh_emulator.host.session import Batch, connect, export_batch, finish, import_batch
 from mh_emulator.kvm import Vm
+from mh_emulator.psp.policy import Policy
 from mh_emulator.verdict.scene import Cast, Place, Scene
 from mh_emulator.verdict.steps import Log, Step
 
 PEER_SEED = 99
-NODBG_NOKS = 0x3
+NODBG_NOKS = Policy.NODBG | Policy.NOKS
 
 
 class WrongPlaintext(MigrationHelperError):

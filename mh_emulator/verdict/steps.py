@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from mh_emulator.kvm import KvmError
 from mh_emulator.psp.command import Command
-from mh_emulator.psp.status import FirmwareError, Status
+from mh_emulator.psp.status import CommandError, Status
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Log:
         except KvmError as error:
             self.note(Step(command, error.status, errno.errorcode[error.errno or 0]))
             raise Stopped from error
-        except FirmwareError as error:
+        except CommandError as error:
             self.note(Step(command, error.status))
             raise Stopped from error
         asked = command in Command.__members__ or command.startswith("KVM_SEV_")
