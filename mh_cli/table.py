@@ -46,7 +46,7 @@ def _word(good: bool) -> str:  # noqa: FBT001 - a truth to be shown
 
 
 def print_cases(verdict: Verdict) -> None:
-    """Print what became of every sequence, and of packets that went astray."""
+    """Print what became of every sequence, and of packets that a guest should not get."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("case", "policy", "part", "commands", "told", "outcome", "main VM, to the helper", "verdict"):
         table.add_column(name, no_wrap=True)

@@ -121,7 +121,7 @@ class Arena:
         return self.candidate.start
 
     def create_vm(self, platform: Platform) -> Vm:
-        """Another VM of that type."""
+        """Make another VM of the arena's type."""
         return platform.create_vm(VmType.SEV_ES if self.start is Start.ES else VmType.DEFAULT)
 
     def init(self, vm: Vm) -> None:
@@ -186,7 +186,7 @@ class Arena:
         return guest_os.registers(self.part.c_bit) if self.start is Start.ES else None
 
     def launched(self, policy: int | None = None) -> Machine:
-        """Such a guest on the source's platform, by a faithful host."""
+        """A guest launched on the source's platform by a faithful host."""
         return self.launch(self.machine(), policy=policy)
 
     def boot_contents(self) -> Iterable[tuple[int, bytes]]:
@@ -208,7 +208,7 @@ class Arena:
         return self.empty(TARGET, self.secret)
 
     def empty(self, seed: int, secret: Secret) -> Side:
-        """Another such guest on a platform of its own."""
+        """A guest without contents on a platform of its own, its helper started."""
         machine = self.launch(self.machine(seed), contents=(), secret=secret)
         for page in self.ram:
             machine.memory.spa(page)
@@ -227,7 +227,7 @@ class Arena:
         return self.source
 
     def alone(self, source: Side) -> SessionKeys:
-        """Start a session with a peer that is not there: somebody has its hello. Return the keys, which nobody has."""
+        """Start a session with a peer that is not there, only its hello. Return the keys, which no helper has."""
         abort(source.ring)
         own = greet(source.ring)
         peer = self.peer(own)

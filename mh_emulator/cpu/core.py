@@ -148,7 +148,7 @@ class Core:
             return self._run(max_instructions, event)
 
     def _look_for_answered(self) -> None:
-        """Where somebody else answers RDRAND or RDTSC, have them trapped; hooks that are not there cost nothing."""
+        """Have RDRAND and RDTSC trapped where the engine does not answer them; a hook that is not there is free."""
         if not self._traps.answered and (self._vm.tsc is not None or self._vm.generator.fault is not None):
             self._traps.answered = True
             self._tlb.flush_code()
@@ -287,7 +287,7 @@ class Core:
     def _on_trap(self, address: int) -> None:
         with self._turn.hooked():
             trapped = classify(self._linear.code(address, 3))
-        # Without SEV-ES nobody sees what KVM does for CPUID, and unicorn has a hook for it.
+        # Without SEV-ES the guest cannot see what KVM does for CPUID, and unicorn has a hook for it.
         if trapped is not None and (self._vm.es or trapped.trap is not Trap.CPUID):
             self._note(trapped)
 

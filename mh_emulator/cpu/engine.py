@@ -21,7 +21,7 @@ from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback, uclib
 from mh_emulator.cpu.registers import GPR_NAMES, X87, X87_COUNT, XMM_COUNT, Registers, SystemSegment, Table
 
 CODELESS = 1 << 51
-"""Set in a physical address: the same memory, but stores there are none of unicorn's business.
+"""Set in a physical address: the same memory, but unicorn does not look for code where it stores there.
 
 Its own handling of self-modifying code starts the instruction again, which a limit of instructions counts twice.
 """

@@ -38,7 +38,7 @@ class Guest(Protocol):
 
 
 class Instructions:
-    """Those of one CPU, executed while the engine stands at them. All raise `GuestFault` for what the guest gets."""
+    """Executes instructions of one CPU, at which its engine stands; raises `GuestFault` for what the guest gets."""
 
     def __init__(self, guest: Guest, engine: Engine, linear: Linear, microcode: Microcode) -> None:
         self._guest = guest

@@ -15,7 +15,7 @@ class Code(IntEnum):
     READ_DR7 = 0x27
     WRITE_DR7 = 0x37
     INTR = 0x60
-    """As many instructions as VMRUN was allowed have been begun, or somebody wants the CPU."""
+    """As many instructions as VMRUN was allowed have been begun, or the host wants the CPU."""
     RDTSC = 0x6E
     RDPMC = 0x6F
     CPUID = 0x72

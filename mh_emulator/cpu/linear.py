@@ -9,7 +9,7 @@ from mh_emulator.cpu.tlb import Tlb
 
 
 class Linear:
-    """Of one CPU."""
+    """Linear memory of one CPU."""
 
     def __init__(self, engine: Engine, mmu: Mmu, tlb: Tlb) -> None:
         self._engine = engine

@@ -18,7 +18,7 @@ _RFLAGS = x86_const.UC_X86_REG_RFLAGS
 
 
 class Microcode:
-    """Of one CPU; its methods raise `GuestFault`, having changed nothing, and leave RIP alone."""
+    """The microcode of one CPU; its methods raise `GuestFault`, having changed nothing, and leave RIP alone."""
 
     def __init__(self, engine: Engine, mmu: Mmu, linear: Linear, msrs: Msrs, tlb: Tlb) -> None:
         self._engine = engine

@@ -1,6 +1,6 @@
 """What one vCPU has cached of translations and instructions, and the rules between vCPUs.
 
-A frame that somebody may execute is writable for nobody, so a write to it shows up as a TLB miss; only
+A frame that any CPU may execute is writable for none, so a write to it shows up as a TLB miss; only
 then can instructions that lie in several caches be forgotten in all of them.
 """
 
@@ -120,7 +120,7 @@ class Tlb:
         self.writable.clear()
 
     def flush_code(self) -> None:
-        """Forget all translated code, and the TLB; not allowed in a hook of the own engine."""
+        """Forget all translated code, and the TLB; not allowed in a hook of this CPU's engine."""
         self._turn.wait()
         if self._turn.started:
             # Its thread waits in a hook: when it has left after that.

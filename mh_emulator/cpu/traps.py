@@ -107,7 +107,7 @@ class Traps:
 
 
 class _Hooks:
-    """Those for one purpose: on the offsets that `find` gives."""
+    """Hooks for one purpose: on the offsets that `find` gives."""
 
     def __init__(self, engine: Engine, callback: Callable[[int], None], find: Callable[[bytes], set[int]]) -> None:
         self._add = engine.code_hook(callback)

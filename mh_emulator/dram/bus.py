@@ -74,7 +74,7 @@ class Turn:
         self._bus = bus
         self._executes = False
         self.started = False
-        """Whether the engine has been started, be it that it waits in a hook."""
+        """Whether the engine has been started; it may be waiting in a hook."""
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 Every aligned 16-byte block at system physical address P is stored as E_K(m ^ T(P)) ^ T(P), on first
 generation parts without the second T(P); T(P) is the XOR of random vectors t_i over the set bits i >= 4 of P.
 A page frame is held either as those raw bytes or, faster, as the plaintext under one key. The two are one
-and the same memory: `own` converts between them, and nobody can tell except by the time it takes.
+and the same memory: `own` converts between them, and nothing but the time it takes tells.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Dram:
         """Held by whoever calls anything here while CPUs run in threads."""
 
     def allocate(self) -> int:
-        """Return the SPA of a frame that nobody has, filled with zeros as stored; raise `DramFullError`."""
+        """Return the SPA of a free frame, filled with zeros as stored; raise `DramFullError`."""
         number = self._frames.next()
         if number is None:
             raise DramFullError(f"DRAM: all {self.size:#x} bytes are in use, {PAGE_BYTES:#x} more are needed")
@@ -114,7 +114,7 @@ class Dram:
         """Write back what caches hold of these bytes, and forget it; nothing to do where caches are coherent."""
 
     def flush_all(self) -> None:
-        """The same for all of memory."""
+        """Write back what caches hold of all memory, and forget it; nothing to do where caches are coherent."""
 
     def read_private(self, asid: int, spa: int, size: int) -> bytes:
         """Return `size` bytes at `spa`, which may cross pages, decrypted under the key of `asid`."""
@@ -170,7 +170,7 @@ class Dram:
             self._views[frame] = key
 
     def _forget_translations(self, frame: int) -> None:
-        """Before the page changes: who uses it now must stop to."""
+        """Have every CPU that uses the page stop doing so, before it changes."""
         for observer in self.observers:
             if frame in observer.frames:
                 observer.flush_translations()
@@ -180,7 +180,7 @@ class Dram:
         return self.view[start : start + PAGE_BYTES]
 
     def forget_code(self, spa: int) -> None:
-        """Make everybody read instructions of the page of `spa` anew."""
+        """Have every CPU read the instructions in the page of `spa` again."""
         frame = spa >> PAGE_SHIFT
         for observer in self.observers:
             if frame in observer.code:

@@ -1,7 +1,7 @@
 """System memory of parts whose caches are not coherent between encryption domains: Naples and Rome.
 
 A cache line there belongs to an ASID. What a guest writes stays in lines of its ASID, and another ASID, or the host,
-reads what DRAM holds, until somebody flushes (CPUID 8000_001F EAX[10] is 0; Linux, arch/x86/kvm/svm/sev.c,
+reads what DRAM holds, until it is flushed (CPUID 8000_001F EAX[10] is 0; Linux, arch/x86/kvm/svm/sev.c,
 sev_clflush_pages and sev_flush_encrypted_page). Here no line is evicted on its own account, so that what can be
 stale, is; and accesses without the C-bit go straight to DRAM.
 """
@@ -69,7 +69,7 @@ class IncoherentDram(Dram):
                 self._flush_frame(frame)
 
     def flush_all(self) -> None:
-        """The same for all of memory."""
+        """Write back the lines of all ASIDs in all of memory, and forget them."""
         for frame in list(self._filled):
             self._flush_frame(frame)
 

@@ -49,7 +49,7 @@ class EsMachine(Machine, Protocol):
 
 
 class EsVcpu(Vcpu):
-    """A vCPU whose registers are the host's until LAUNCH_UPDATE_VMSA, and nobody's afterwards."""
+    """A vCPU whose registers are the host's until LAUNCH_UPDATE_VMSA, and out of reach afterwards."""
 
     def __init__(self, vm: EsMachine) -> None:
         super().__init__(vm)

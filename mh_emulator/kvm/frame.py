@@ -31,7 +31,7 @@ class Frame(Protocol):
 
 
 class PlainFrame:
-    """Of a vCPU whose registers the host sees: those of the CPU, stopped at an instruction of `length` bytes."""
+    """The frame of a vCPU whose registers the host sees: the CPU's, stopped at an instruction of `length` bytes."""
 
     def __init__(self, core: Core, length: int, inject: Callable[[EventInjection], None]) -> None:
         self._core = core

@@ -1,7 +1,7 @@
 """AMD, as far as it signs: the root key (ARK) and the key that signs chips' keys (ASK), for all emulated platforms.
 
 Certificates as in SEV API (AMD 55766), appendix B.1; AMD-ASPFW, amd_cert.h, amd_cert.c. The keys are made when they
-are first needed, and belong to this process: nobody can mistake them for AMD's.
+are first needed, and belong to this process: they cannot be mistaken for AMD's.
 """
 
 from __future__ import annotations

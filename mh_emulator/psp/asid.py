@@ -40,7 +40,7 @@ class Asids:
         self._states = dict.fromkeys(range(1, self._part.asids + 1), AsidState.CLEAN)
 
     def reset(self) -> None:
-        """INIT: nobody knows who had them."""
+        """INIT: who had them before is not known."""
         self._flushed = False
         self._states = dict.fromkeys(self._states, AsidState.DIRTY)
 

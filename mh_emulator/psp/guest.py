@@ -66,7 +66,7 @@ class Guests:
         return guest
 
     def free_handle(self) -> int:
-        """The lowest handle that nobody has; refused where there is none."""
+        """The lowest free handle; refused where there is none."""
         require(len(self._by_handle) < GUESTS_MAX, Status.RESOURCE_LIMIT)
         return next(number for number in range(1, GUESTS_MAX + 1) if number not in self._by_handle)
 

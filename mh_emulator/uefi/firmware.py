@@ -173,7 +173,7 @@ class Firmware:
         ]
 
     def boot(self, vcpu: Vcpu, run: Callable[[], Exit] | None = None) -> Outcome:
-        """Start the driver and serve it until it returns; `run` is KVM_RUN of somebody who watches the vCPU."""
+        """Start the driver and serve it until it returns; `run` is KVM_RUN as a watcher of the vCPU does it."""
         stack = _STACK_TOP - 0x108
         self.memory.write(stack, _gate(len(_SERVICES)).to_bytes(8, "little"))
         state = Registers.long_mode(self._entry, stack, self.cr3)

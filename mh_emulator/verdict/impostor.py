@@ -1,4 +1,4 @@
-"""A host that plays the sender of a guest: the firmware asks nobody who that is."""
+"""A host that plays the sender of a guest: the firmware does not ask who that is."""
 
 from __future__ import annotations
 

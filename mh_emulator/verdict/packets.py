@@ -22,7 +22,7 @@ ATTACKS = ("relocate", "replay", "reorder", "drop")
 
 @dataclass(frozen=True, slots=True)
 class Handling:
-    """What one of the two did with packets that went astray."""
+    """What one of the two did with packets that it should not get."""
 
     transport: str
     """`psp` or `helper`."""
@@ -58,7 +58,7 @@ def _by_psp(cast: Cast, attack: str) -> Handling:
     def put(packet: Packet, page: int) -> None:
         psp.receive_update_data(handle, packet, scene.ram.spa(page * PAGE_BYTES), PAGE_BYTES)
 
-    astray: dict[str, list[tuple[Packet, int]]] = {
+    strays: dict[str, list[tuple[Packet, int]]] = {
         "relocate": [(first, 1), (second, 0)],
         "replay": [(first, 0), (second, 1), (first, 0)],
         "reorder": [(second, 1), (first, 0)],
@@ -66,7 +66,7 @@ def _by_psp(cast: Cast, attack: str) -> Handling:
     }
     status = Status.SUCCESS
     try:
-        for packet, page in astray[attack]:
+        for packet, page in strays[attack]:
             put(packet, page)
         psp.receive_finish(handle)
     except CommandError as error:
@@ -75,7 +75,7 @@ def _by_psp(cast: Cast, attack: str) -> Handling:
 
 
 def _by_helper(source: Ring, target: Ring, attack: str) -> Handling:
-    """The same with two packets that one helper has exported for another."""
+    """Play it with two packets that one helper has exported for another."""
     connect(source, target)
     packets, _ = export_batch(source, Batch(address=0, count=2))
     first, second = packets
@@ -91,13 +91,13 @@ def _by_helper(source: Ring, target: Ring, attack: str) -> Handling:
             return refusal.status
         return abi.mh_status.MH_DONE
 
-    astray: dict[str, Callable[[], abi.mh_status]] = {
+    strays: dict[str, Callable[[], abi.mh_status]] = {
         "relocate": lambda: put(first, 1),
         "replay": lambda: (put(first, 0), put(first, 0))[1],
         "reorder": lambda: put(second, 1),
         "drop": drop,
     }
-    status = astray[attack]()
+    status = strays[attack]()
     for ring in (source, target):
         abort(ring)
     return Handling("helper", attack, status.name, status == abi.mh_status.MH_DONE)
