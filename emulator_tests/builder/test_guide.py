@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from types import ModuleType
 
 import pytest
 
-from emulator_tests.command.conftest import ROOT
+from emulator_tests.command.conftest import docs_program
 from mh_builder.helper import build_helper
 from mh_builder.schemes.space import Options
 
 
 @pytest.fixture(scope="module")
 def calls() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("calls", ROOT / "docs" / "calls.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return docs_program("calls")
 
 
 def test_uses_are_those_of_the_sources(calls: ModuleType) -> None:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from types import ModuleType
 
 import pytest
 
-from emulator_tests.command.conftest import ROOT
+from emulator_tests.command.conftest import ROOT, docs_program
 
 EMULATOR = ROOT / "mh_emulator"
 
 
 @pytest.fixture(scope="module")
 def rooms() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("rooms", ROOT / "docs" / "rooms.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return docs_program("rooms")
 
 
 def test_picture_is_that_of_the_code(rooms: ModuleType) -> None:
