@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_layout(parser)
     options.add_helper_vcpus(parser)
     options.add_part(parser)
+    parser.add_argument(
+        "--gdb",
+        type=options.port,
+        metavar="PORT",
+        help="wait for gdb on that port of 127.0.0.1 (0: any), and run the source's helper under it",
+    )
     options.add_json(parser)
     parser.set_defaults(run=run)
 
@@ -48,7 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
     if size > MAX_CONTENTS:
         raise UsageError(f"RAM file {arguments.ram} has {size:#x} bytes, the emulator takes {MAX_CONTENTS:#x}")
     contents = arguments.ram.read_bytes()
-    reports = [migrate(scheme, image, PARTS[arguments.part], contents) for scheme, image in images.items()]
+    if arguments.gdb is None:
+        reports = [migrate(scheme, image, PARTS[arguments.part], contents) for scheme, image in images.items()]
+    else:
+        reports = [_debugged(arguments, images, contents)]
     if arguments.json:
         shown = [report.as_json() for report in reports]
         if arguments.scheme:
@@ -66,6 +76,27 @@ def migrate(scheme: str, image: Image, part: Part, contents: bytes) -> Report:
     from mh_emulator.host.migration import run as run_migration
 
     return run_migration(Scenario(scheme, part, _helper(image, part), image.table_bytes, contents))
+
+
+def _debugged(arguments: argparse.Namespace, images: dict[str, Image], contents: bytes) -> Report:
+    """The migration under one scheme, its source under gdb."""
+    from mh_emulator.gdb.server import HOST, attached, source_under
+    from mh_emulator.host.migration import Scenario
+    from mh_emulator.host.migration import run as run_migration
+
+    part = PARTS[arguments.part]
+    if len(images) > 1 or arguments.helper_vcpus > 1 or arguments.start != Start.HOST.value:
+        raise UsageError("--gdb needs one --scheme, one vCPU and --start host: under SEV-ES no host sees registers")
+    ((scheme, image),) = images.items()
+
+    def waits(port: int) -> None:
+        print(f"waiting for gdb: target remote {HOST}:{port}", file=sys.stderr, flush=True)
+
+    with attached(arguments.gdb, waits) as debugger:
+        scenario = Scenario(scheme, part, _helper(image, part), image.table_bytes, contents, source_under(debugger))
+        report = run_migration(scenario)
+        debugger.end(GOOD if report.good else BAD)
+    return report
 
 
 def _helper(image: Image, part: Part) -> HelperImage:

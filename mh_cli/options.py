@@ -94,6 +94,13 @@ def add_json(parser: argparse.ArgumentParser | argparse._MutuallyExclusiveGroup)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
+def port(text: str) -> int:
+    """A TCP port; 0 lets the system choose one."""
+    if not text.isascii() or not text.isdigit() or int(text) > 0xFFFF:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
+    return int(text)
+
+
 def add_scheme(parser: argparse.ArgumentParser, *, help_text: str) -> None:
     """One scheme or all."""
     parser.add_argument("--scheme", choices=list(SCHEMES), metavar="SCHEME", help=help_text)

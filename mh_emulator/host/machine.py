@@ -247,13 +247,17 @@ class Machine:
     def run_helper(self, number: int = 0, seconds: float = HELPER_SECONDS) -> None:
         """KVM_RUN of a vCPU until it has nothing to do. Raises `HelperStopped` for any other exit."""
         vcpu = self.helper_vcpus[number]
-        with limited(seconds, vcpu.kick):
-            leave = vcpu.run()
+        leave = self.enter(vcpu, seconds)
         self._exits[number] += 1
         if leave.reason is Reason.LIMIT:
             raise HelperStopped(f"helper has not halted after {seconds:g} seconds")
         if leave.reason is not Reason.HLT:
             raise HelperStopped(f"helper left with {leave}")
+
+    def enter(self, vcpu: Vcpu, seconds: float) -> Exit:
+        """KVM_RUN of a helper's vCPU, given up after that many seconds."""
+        with limited(seconds, vcpu.kick):
+            return vcpu.run()
 
     def mirror_slots(self) -> list[MirrorSlot]:
         """What the mirror sees."""
