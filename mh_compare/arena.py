@@ -77,19 +77,19 @@ class Side:
 
     def run_on(self) -> None:
         """Let the helper's vCPU run, however it ends; raise `Ended` where that is not HLT in good state."""
-        leave = self.machine.helper_vcpu.run(INSTRUCTIONS)
+        exit_ = self.machine.helper_vcpu.run(INSTRUCTIONS)
         header = self.ring.header()
         fault = header.fault if header.state == abi.mh_ring_state.MH_RING_FAULT else None
-        outcome = by_exit(leave, fault)
+        outcome = by_exit(exit_, fault)
         if outcome is not None:
             raise Ended(outcome)
 
     def step_until(self, start: int, end: int, stride: int = 1) -> Exit:
         """Run the helper in strides of instructions until RIP is in `start` to `end`, or something happens."""
         while True:
-            leave = self.machine.helper_vcpu.run(stride)
-            if leave.reason is not Reason.LIMIT or start <= self.machine.helper_vcpu.get_registers().rip < end:
-                return leave
+            exit_ = self.machine.helper_vcpu.run(stride)
+            if exit_.reason is not Reason.LIMIT or start <= self.machine.helper_vcpu.get_registers().rip < end:
+                return exit_
 
 
 def one_page(op: abi.mh_op, address: int) -> Request:

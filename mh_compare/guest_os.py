@@ -78,11 +78,11 @@ class GuestOs:
         Raises `Ended` where it needs memory that it has not.
         """
         self.begin(text, data)
-        leave = self.go_on()
-        if leave.reason is Reason.MMIO:
-            no_slot(leave)
-        if leave != Exit(Reason.HLT):
-            raise AssertionError(f"the guest's kernel left with {leave}")
+        exit_ = self.go_on()
+        if exit_.reason is Reason.MMIO:
+            no_slot(exit_)
+        if exit_ != Exit(Reason.HLT):
+            raise AssertionError(f"the guest's kernel left with {exit_}")
         page = self.data()
         if self._machine.es and int.from_bytes(page[-8:], "little") == _NESTED_FAULT:
             raise Ended(refused("no memory slot: the guest's kernel takes #VC"))
@@ -100,10 +100,10 @@ class GuestOs:
 
     def go_on(self) -> Exit:
         """Run until the host has something to do that is no MSR."""
-        leave = self._machine.run_guest(INSTRUCTIONS)
-        while leave.reason is Reason.MSR:
-            leave = self._machine.run_guest(INSTRUCTIONS)
-        return leave
+        exit_ = self._machine.run_guest(INSTRUCTIONS)
+        while exit_.reason is Reason.MSR:
+            exit_ = self._machine.run_guest(INSTRUCTIONS)
+        return exit_
 
     def data(self) -> bytes:
         """What its page at `DATA` holds."""

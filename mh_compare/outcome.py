@@ -71,9 +71,9 @@ def succeeds(seen: str) -> Outcome:
     return Outcome(Verdict.SUCCEEDS, seen)
 
 
-def no_slot(leave: Exit) -> NoReturn:
+def no_slot(exit_: Exit) -> NoReturn:
     """End an attack that ran into memory without a slot."""
-    raise Ended(refused(f"no memory slot at GPA {leave.gpa:#x}"))
+    raise Ended(refused(f"no memory slot at GPA {exit_.gpa:#x}"))
 
 
 def by_status(status: abi.mh_status, accepted: str) -> Outcome:
@@ -102,16 +102,16 @@ def by_exception(error: Exception) -> Outcome:
             return detected(str(error))
 
 
-def by_exit(leave: Exit, fault: abi.mh_fault | None) -> Outcome | None:
+def by_exit(exit_: Exit, fault: abi.mh_fault | None) -> Outcome | None:
     """What a vCPU's exit says of itself; None where it halted as it should."""
     if fault is not None:
         return detected(f"the helper's fault handler wipes its keys: vector {fault.vector}")
-    match leave.reason:
+    match exit_.reason:
         case Reason.HLT:
             return None
         case Reason.SHUTDOWN:
             return harmless("the helper's vCPU stops: triple fault")
         case Reason.MMIO:
-            return refused(f"no memory slot at GPA {leave.gpa:#x}")
+            return refused(f"no memory slot at GPA {exit_.gpa:#x}")
         case _:
-            return harmless(f"the helper's vCPU stops: {leave.reason.value}")
+            return harmless(f"the helper's vCPU stops: {exit_.reason.value}")

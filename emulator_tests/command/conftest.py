@@ -53,8 +53,8 @@ def command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
     def run(*arguments: str | Path) -> Outcome:
         try:
             code = main([str(argument) for argument in arguments])
-        except SystemExit as leave:
-            code = int(leave.code or 0)
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
 

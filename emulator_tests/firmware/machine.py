@@ -122,10 +122,10 @@ class Booted:
             self.vm.sev_launch_finish()
 
     def _run(self) -> Exit:
-        leave = self.vcpu.run()
-        if leave.reason is Reason.MSR:
+        exit_ = self.vcpu.run()
+        if exit_.reason is Reason.MSR:
             self.at_msr = self.memory.read_raw(self.image.descriptor.home + self.image.ring_offset, PAGE_BYTES)
-        return leave
+        return exit_
 
     @property
     def home(self) -> int:

@@ -95,21 +95,21 @@ class Outcome:
     """What came of an event."""
 
     event: EventInjection
-    leave: Exit
+    exit_: Exit
     difference: Difference
     header_changed: bool
 
 
 def complaint(scene: Scene, side: Side, outcome: Outcome) -> str | None:
     """What is wrong with the outcome of an event; None where nothing is."""
-    event, leave, difference = outcome.event, outcome.leave, outcome.difference
+    event, exit_, difference = outcome.event, outcome.exit_, outcome.difference
     if difference.guest not in ([], [scene.page]):
         return f"guest RAM changed at {difference.guest[:4]}"
-    if leave == SHUTDOWN:
+    if exit_ == SHUTDOWN:
         return None
     header = side.ring.header()
-    if leave != HLT or header.state != State.MH_RING_FAULT:
-        return f"{leave.reason.name} with {State(header.state).name}"
+    if exit_ != HLT or header.state != State.MH_RING_FAULT:
+        return f"{exit_.reason.name} with {State(header.state).name}"
     if (header.fault.vector, header.fault.error_code) != missing(event) and not (
         header.fault.vector == event.event().vector < 32
     ):
@@ -130,8 +130,8 @@ def try_all(scene: Scene, side: Side, events: list[EventInjection], judge: Judge
     """Inject each where the helper has stopped, and leave it there as it was."""
     point = scene.checkpoint(side)
     for event in events:
-        leave = inject_at(side.machine.helper_vcpu, event, 0)
-        outcome = Outcome(event, leave, point.difference(), not point.is_header_as_it_was())
+        exit_ = inject_at(side.machine.helper_vcpu, event, 0)
+        outcome = Outcome(event, exit_, point.difference(), not point.is_header_as_it_was())
         wrong = judge(scene, side, outcome)
         assert wrong is None, f"{event}: {wrong}"
         point.restore(outcome.difference)
@@ -139,8 +139,8 @@ def try_all(scene: Scene, side: Side, events: list[EventInjection], judge: Judge
 
 def only_shutdown(scene: Scene, side: Side, outcome: Outcome) -> str | None:
     """Where nothing else may come, and the ring stays as it was."""
-    if outcome.leave != SHUTDOWN or outcome.header_changed:
-        return f"{outcome.leave.reason.name}, ring changed: {outcome.header_changed}"
+    if outcome.exit_ != SHUTDOWN or outcome.header_changed:
+        return f"{outcome.exit_.reason.name}, ring changed: {outcome.header_changed}"
     return complaint(scene, side, outcome)
 
 
@@ -211,7 +211,7 @@ def test_in_the_handler(scene: Scene) -> None:
 
 def second(scene: Scene, side: Side, outcome: Outcome) -> str | None:
     """Of an event in the handler of FIRST: the record may be of either."""
-    if outcome.leave == HLT and side.ring.header().fault.vector == FIRST.vector:
+    if outcome.exit_ == HLT and side.ring.header().fault.vector == FIRST.vector:
         return complaint(scene, side, replace(outcome, event=FIRST))
     return complaint(scene, side, outcome)
 
@@ -276,6 +276,6 @@ def test_under_sev_es(es_images: dict[str, Image], event: EventInjection) -> Non
     side = started(launched(parse_image(es_images["regions"].data), PARTS["milan"], 1, contents_of(PAGES)))
     before = [side.machine.read_guest(page) for page in side.machine.guest_pages()]
     side.ring.submit(Request(Op.MH_OP_HELLO).dumps(0))
-    leave = inject_at(side.machine.helper_vcpu, event, 40)
+    exit_ = inject_at(side.machine.helper_vcpu, event, 40)
     assert [side.machine.read_guest(page) for page in side.machine.guest_pages()] == before
-    assert leave == SHUTDOWN or (leave == HLT and side.ring.header().state == State.MH_RING_FAULT)
+    assert exit_ == SHUTDOWN or (exit_ == HLT and side.ring.header().state == State.MH_RING_FAULT)

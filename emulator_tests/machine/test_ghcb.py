@@ -141,8 +141,8 @@ def by_msr(value: int) -> tuple[Exit, Registers]:
 )
 def test_answers_in_the_msr(asked: int, answered: int) -> None:
     """sev_handle_vmgexit_msr_protocol(); an unknown request leaves the MSR as it is."""
-    leave, state = by_msr(asked)
-    assert leave == Exit(Reason.HLT)
+    exit_, state = by_msr(asked)
+    assert exit_ == Exit(Reason.HLT)
     assert state.rdx << 32 | state.rax == answered
 
 
@@ -158,8 +158,8 @@ def test_a_parked_vcpu_leaves() -> None:
 @pytest.mark.parametrize("gpa", [0, MMIO])
 def test_without_a_page_kvm_goes_right_back(gpa: int) -> None:
     """sev_handle_vmgexit(): no address, or one without a slot."""
-    leave, state = by_msr(gpa)
-    assert (leave, state.rax) == (Exit(Reason.HLT), gpa)
+    exit_, state = by_msr(gpa)
+    assert (exit_, state.rax) == (Exit(Reason.HLT), gpa)
 
 
 # ---- the page ----

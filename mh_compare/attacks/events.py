@@ -57,12 +57,12 @@ def _trial(arena: Arena, event: EventInjection, instructions: int) -> Outcome:
         if vcpu.run(instructions).reason is not Reason.LIMIT:
             raise AssertionError(f"the helper is done after {instructions} instructions")
     vcpu.inject_event(event)
-    leave = vcpu.run(INSTRUCTIONS)
+    exit_ = vcpu.run(INSTRUCTIONS)
     if any(source.machine.read_guest(address) != arena.plaintext(page) for page, address in enumerate(arena.ram)):
         return succeeds(f"{event} changes the guest's RAM")
     header = source.ring.header()
     is_fault = header.state == abi.mh_ring_state.MH_RING_FAULT
-    outcome = by_exit(leave, header.fault if is_fault else None)
+    outcome = by_exit(exit_, header.fault if is_fault else None)
     if outcome is None:
         return succeeds(f"{event}: the helper goes on, in ring state {header.state}")
     if is_fault and _holds(source, arena, keys):

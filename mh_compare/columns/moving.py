@@ -131,9 +131,9 @@ def post_copy(subject: Subject) -> Value:
     machine.vm.set_user_memory_region(0, low.gpa, 0, machine.memory, low.ram_addr)
     guest = GuestOs(machine)
     guest.begin(read_word(0))
-    leave = guest.go_on()
-    if (leave.reason, leave.gpa) != (Reason.MMIO, 0):
-        raise AssertionError(f"{subject.scheme}: the guest was to need its first page: it left with {leave}")
+    exit_ = guest.go_on()
+    if (exit_.reason, exit_.gpa) != (Reason.MMIO, 0):
+        raise AssertionError(f"{subject.scheme}: the guest was to need its first page: it left with {exit_}")
     # The guest runs at the target from here on: what has moved stays as the guest leaves it.
     for side in (source, target):
         resume([side.ring])

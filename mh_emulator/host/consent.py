@@ -40,13 +40,13 @@ class Consent:
         vm.enable_user_space_msr(msrs.EXIT_FILTER)
         vm.set_msr_filter(frozenset({MSR_KVM_MIGRATION_CONTROL}))
 
-    def serve(self, vcpu: Vcpu, leave: Exit) -> None:
+    def serve(self, vcpu: Vcpu, exit_: Exit) -> None:
         """Answer the exit if it is one of these."""
-        if leave.reason is Reason.HYPERCALL:
-            vcpu.answer(self._map_gpa_range(*leave.arguments) & _ALL)
-        elif leave.reason is Reason.MSR and leave.is_write:
-            self._write_control(vcpu, leave.value)
-        elif leave.reason is Reason.MSR:
+        if exit_.reason is Reason.HYPERCALL:
+            vcpu.answer(self._map_gpa_range(*exit_.arguments) & _ALL)
+        elif exit_.reason is Reason.MSR and exit_.is_write:
+            self._write_control(vcpu, exit_.value)
+        elif exit_.reason is Reason.MSR:
             vcpu.answer(MIGRATION_READY if self.allowed else 0)
 
     def _map_gpa_range(self, gpa: int, pages: int, attributes: int) -> int:

@@ -225,10 +225,10 @@ class Machine:
     def run_guest(self, max_instructions: int | None = None) -> Exit:
         """KVM_RUN of the guest's vCPU, until something else than a hypercall; raise `HandoverError`."""
         while True:
-            leave = self.vcpu.run(max_instructions)
-            self.consent.serve(self.vcpu, leave)
-            if leave.reason is not Reason.HYPERCALL:
-                return leave
+            exit_ = self.vcpu.run(max_instructions)
+            self.consent.serve(self.vcpu, exit_)
+            if exit_.reason is not Reason.HYPERCALL:
+                return exit_
 
     def show_state(self, memory: UserMemory, offset: int = 0) -> None:
         """Show the helper this page as one behind all RAM.
@@ -247,12 +247,12 @@ class Machine:
     def run_helper(self, number: int = 0, seconds: float = HELPER_SECONDS) -> None:
         """KVM_RUN of a vCPU until it has nothing to do. Raises `HelperStopped` for any other exit."""
         vcpu = self.helper_vcpus[number]
-        leave = self.enter(vcpu, seconds)
+        exit_ = self.enter(vcpu, seconds)
         self._exits[number] += 1
-        if leave.reason is Reason.LIMIT:
+        if exit_.reason is Reason.LIMIT:
             raise HelperStopped(f"helper has not halted after {seconds:g} seconds")
-        if leave.reason is not Reason.HLT:
-            raise HelperStopped(f"helper left with {leave}")
+        if exit_.reason is not Reason.HLT:
+            raise HelperStopped(f"helper left with {exit_}")
 
     def enter(self, vcpu: Vcpu, seconds: float) -> Exit:
         """KVM_RUN of a helper's vCPU, given up after that many seconds."""

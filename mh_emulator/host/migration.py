@@ -306,8 +306,8 @@ def _check(operation: str, results: list[Result]) -> None:
 def _resume_and_check(source: Machine, target: Machine, placement: Placement, worker: Worker, contents: bytes) -> bool:
     if not source.es:
         target.vcpu.set_registers(source.vcpu.get_registers())
-    leave = target.run_guest()
-    if leave.reason is not Reason.HLT:
+    exit_ = target.run_guest()
+    if exit_.reason is not Reason.HLT:
         return False
     pages = [
         bytearray(contents[at : at + PAGE_BYTES].ljust(PAGE_BYTES, b"\0")) for at in range(0, len(contents), PAGE_BYTES)

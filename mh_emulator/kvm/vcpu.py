@@ -82,9 +82,9 @@ class Vcpu:
             stop = self._enter(remaining)
             if remaining is not None:
                 remaining -= self._core.begun
-            leave = self._handle(stop)
-            if leave is not None:
-                return leave
+            exit_ = self._handle(stop)
+            if exit_ is not None:
+                return exit_
 
     def inject_event(self, event: EventInjection) -> None:
         """Make `event` happen at the next VMRUN, in place of one that waits already.
@@ -146,16 +146,16 @@ class Vcpu:
     def _emulate(self, frame: Frame, stop: Intercept) -> Exit | None:
         """Do what the guest asks for, or leave for the host, whose answer will complete it."""
         if stop.code is Code.VMMCALL:
-            leave = hypercalls.begin(frame, self._vm.hypercall_exits)
+            exit_ = hypercalls.begin(frame, self._vm.hypercall_exits)
             self._pending = lambda answer: hypercalls.finish(frame, answer.value)
         elif stop.code is Code.MSR:
-            leave = msrs.begin(frame, self._vm.msr_exits, is_write=stop.is_write)
+            exit_ = msrs.begin(frame, self._vm.msr_exits, is_write=stop.is_write)
             self._pending = lambda answer: msrs.finish(frame, answer.value, is_write=stop.is_write, error=answer.error)
         elif stop.code is Code.IOIO:
-            leave = ports.begin(frame, stop)
+            exit_ = ports.begin(frame, stop)
             self._pending = lambda answer: ports.finish(frame, stop, answer.value)
         else:
             return Exit(Reason.INTERNAL_ERROR)
-        if leave is None:
+        if exit_ is None:
             self._pending = None
-        return leave
+        return exit_

@@ -187,17 +187,17 @@ class Firmware:
         outcome.status = after.rax
         return outcome
 
-    def _serve(self, leave: Exit, vcpu: Vcpu, outcome: Outcome) -> bool:
+    def _serve(self, exit_: Exit, vcpu: Vcpu, outcome: Outcome) -> bool:
         """Do what the guest left for; return whether it goes on."""
-        if leave.reason is Reason.IO and leave.is_write and (leave.port, leave.size) == (abi.MH_DEBUG_PORT, 1):
-            outcome.debug += chr(leave.value)
+        if exit_.reason is Reason.IO and exit_.is_write and (exit_.port, exit_.size) == (abi.MH_DEBUG_PORT, 1):
+            outcome.debug += chr(exit_.value)
             return True
-        if leave.reason is Reason.MSR and leave.is_write:
-            outcome.msr_writes.append((leave.msr, leave.value))
+        if exit_.reason is Reason.MSR and exit_.is_write:
+            outcome.msr_writes.append((exit_.msr, exit_.value))
             return True
         registers = vcpu.get_registers()
-        if leave.reason is not Reason.HLT or not _GATES < registers.rip < _GATES + PAGE_BYTES:
-            raise FirmwareStopped(f"the driver left with {leave} at {registers.rip:#x}")
+        if exit_.reason is not Reason.HLT or not _GATES < registers.rip < _GATES + PAGE_BYTES:
+            raise FirmwareStopped(f"the driver left with {exit_} at {registers.rip:#x}")
         number = (registers.rip - _GATES) // _GATE_BYTES
         if number == len(_SERVICES):
             return False

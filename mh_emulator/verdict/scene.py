@@ -172,6 +172,6 @@ class Scene:
 
 def run_to_halt(vcpu: Vcpu) -> None:
     """KVM_RUN until HLT. Raises `HelperStopped` for any other exit."""
-    leave = vcpu.run()
-    if leave.reason is not Reason.HLT:
-        raise HelperStopped(f"vCPU left with {leave}")
+    exit_ = vcpu.run()
+    if exit_.reason is not Reason.HLT:
+        raise HelperStopped(f"vCPU left with {exit_}")
