@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from mh_builder import PARTS, LayoutError, Options, build_helper, write_images
@@ -10,9 +11,9 @@ from mh_builder import PARTS, LayoutError, Options, build_helper, write_images
 
 def main(folder: Path) -> int:
     """Write the image; say what was written, or why there is none."""
-    part = PARTS["genoa"]
+    options = replace(Options.for_part(PARTS["genoa"]), ram_limit=64 << 30, vcpus=2)
     try:
-        image = build_helper("regions", Options(window_bit=part.window_bit, ram_limit=64 << 30, vcpus=2))
+        image = build_helper("regions", options)
     except LayoutError as error:
         print(error, file=sys.stderr)
         return 1

@@ -11,7 +11,7 @@ from mh_emulator import PARTS, MigrationHelperError, Scenario, migrate, parse_im
 def main() -> int:
     """Migrate 64 KiB of RAM under `isolated`, on Milan."""
     part = PARTS["milan"]
-    image = build_helper("isolated", Options(window_bit=part.window_bit))
+    image = build_helper("isolated", Options.for_part(part))
     ram = b"what the guest keeps in its memory. ".ljust(4096) * 16
     try:
         report = migrate(Scenario("isolated", part, parse_image(image.data), image.table_bytes, ram))

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mh_abi.image import HelperImage, parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
-from mh_builder.image.vmsa import write_vmsa
+from mh_builder.image.vmsa import hosted
 from mh_builder.parts import PARTS, Part
 from mh_builder.schemes.space import LayoutError, Start
 from mh_cli import options
@@ -50,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     size = _ram_size(arguments.ram)
     images = {scheme: build_helper(scheme, chosen) for scheme in options.schemes(arguments)}
     for image in images.values():
-        place(size, _helper(image, PARTS[arguments.part]))
+        place(size, hosted(image, PARTS[arguments.part].c_bit))
         _check_reach(image, PARTS[arguments.part])
     if size > MAX_CONTENTS:
         raise UsageError(f"RAM file {arguments.ram} has {size:#x} bytes, the emulator takes {MAX_CONTENTS:#x}")
@@ -75,7 +74,7 @@ def migrate(scheme: str, image: Image, part: Part, contents: bytes) -> Report:
     from mh_emulator.host.migration import Scenario
     from mh_emulator.host.migration import run as run_migration
 
-    return run_migration(Scenario(scheme, part, _helper(image, part), image.table_bytes, contents))
+    return run_migration(Scenario(scheme, part, hosted(image, part.c_bit), image.table_bytes, contents))
 
 
 def _debugged(arguments: argparse.Namespace, images: dict[str, Image], contents: bytes) -> Report:
@@ -93,16 +92,12 @@ def _debugged(arguments: argparse.Namespace, images: dict[str, Image], contents:
         print(f"waiting for gdb: target remote {HOST}:{port}", file=sys.stderr, flush=True)
 
     with attached(arguments.gdb, waits) as debugger:
-        scenario = Scenario(scheme, part, _helper(image, part), image.table_bytes, contents, source_under(debugger))
+        scenario = Scenario(
+            scheme, part, hosted(image, part.c_bit), image.table_bytes, contents, source_under(debugger)
+        )
         report = run_migration(scenario)
         debugger.end(GOOD if report.good else BAD)
     return report
-
-
-def _helper(image: Image, part: Part) -> HelperImage:
-    """As the host gets it: under SEV-ES with the page that starts it."""
-    is_es = image.space.options.start is Start.ES
-    return parse_image(image.data, write_vmsa(image, image.space.base, part.c_bit) if is_es else None)
 
 
 def _check_reach(image: Image, part: Part) -> None:

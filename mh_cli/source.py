@@ -12,6 +12,7 @@ from mh_builder.parts import PARTS
 from mh_builder.report.layout import Layout
 from mh_builder.report.open import DEFAULT_PART, WIDEST, Hints, open_layout
 from mh_builder.report.physical import DumpError, map_file
+from mh_builder.schemes.space import C_BITS
 from mh_cli import options
 from mh_cli.errors import UsageError
 
@@ -52,8 +53,8 @@ def _hints(arguments: argparse.Namespace) -> Hints:
     bits, c_bit = arguments.physical_bits, arguments.c_bit
     if bits is not None and not 32 <= bits <= WIDEST:
         raise UsageError(f"MAXPHYADDR {bits} is not in 32 to {WIDEST}")
-    if c_bit is not None and not 32 <= c_bit < WIDEST:
-        raise UsageError(f"C-bit {c_bit} is not in 32 to {WIDEST - 1}")
+    if c_bit is not None and c_bit not in C_BITS:
+        raise UsageError(f"C-bit {c_bit} is not in {C_BITS.start} to {C_BITS.stop - 1}")
     part = PARTS.get(arguments.part or "")
     return Hints(part, c_bit, bits, arguments.base, arguments.cr3, arguments.la57)
 

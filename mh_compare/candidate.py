@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
-from mh_abi.image import HelperImage, parse_image
+from mh_abi.image import HelperImage
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
-from mh_builder.image.vmsa import write_vmsa
+from mh_builder.image.vmsa import hosted
 from mh_builder.paging import GIB
 from mh_builder.parts import PARTS, Part
 from mh_builder.schemes.space import Options, Start
@@ -32,9 +32,7 @@ class Candidate:
     @cached_property
     def helper(self) -> HelperImage:
         """The image as a host gets it: under SEV-ES with the page that starts it."""
-        is_es = self.start is Start.ES
-        vmsa = write_vmsa(self.image, self.image.space.base, self.part.c_bit) if is_es else None
-        return parse_image(self.image.data, vmsa)
+        return hosted(self.image, self.part.c_bit)
 
 
 @cache

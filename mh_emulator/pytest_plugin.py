@@ -42,8 +42,7 @@ def mh_image(pytestconfig: pytest.Config) -> HelperImage:
     path = pytestconfig.rootpath / named if named else PAYLOAD
     if path.is_file():
         return parse_image(path.read_bytes())
-    part = PARTS[_setting(pytestconfig, "part")]
-    options = Options(window_bit=part.window_bit, largest_page=part.largest_page)
+    options = Options.for_part(PARTS[_setting(pytestconfig, "part")])
     return parse_image(build_helper(_setting(pytestconfig, "scheme"), options, path).data)
 
 

@@ -43,6 +43,7 @@ enum mh_protection {
 /* Where the C-bit of any part is (CPUID 8000_001F EBX[5:0]); no address without it reaches the lowest. */
 #define MH_LOWEST_CBIT 47
 #define MH_HIGHEST_CBIT 51
+#define MH_CBIT_FLOOR 32 /* a C-bit below it is taken for a mistake: 32-bit addresses would reach it */
 
 /* mh_descriptor.flags */
 #define MH_FLAG_FIXED_BASE 0x1 /* may be placed at link_base only */

@@ -10,7 +10,7 @@ from emulator_tests.helper.conftest import PAGES, launched
 from mh_abi.image import HelperImage, ImageError, parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
-from mh_builder.image.vmsa import write_vmsa
+from mh_builder.image.vmsa import hosted
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
 from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options, Start
@@ -29,8 +29,7 @@ def scenario(image: Image, part: str = "milan", size: int = 24 * PAGE_BYTES) -> 
 
 def loaded(image: Image, part: str = "milan", base: int | None = None) -> HelperImage:
     """The image as a host gets it: one for SEV-ES with its VMSA."""
-    is_es = image.space.options.start is Start.ES
-    return parse_image(image.data, write_vmsa(image, base or image.space.base, PARTS[part].c_bit) if is_es else None)
+    return hosted(image, PARTS[part].c_bit, base)
 
 
 @pytest.mark.parametrize("start", list(Start))

@@ -10,10 +10,9 @@ import pytest
 
 from emulator_tests.helper.conftest import SECRET, boot_contents
 from mh_abi import abi
-from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
-from mh_builder.image.vmsa import write_vmsa
+from mh_builder.image.vmsa import hosted
 from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import HELPER_VA, Options, Start
@@ -57,7 +56,7 @@ class Watched:
     def __init__(self, image: Image, seed: int, data: bytes) -> None:
         es = image.space.options.start is Start.ES
         part = PARTS["milan"]
-        helper = parse_image(image.data, write_vmsa(image, image.space.base, part.c_bit) if es else None)
+        helper = hosted(image, part.c_bit)
         placement = place(PAGES * PAGE, helper)
         self.machine = Machine(Platform(part, 32 << 20, seed), placement, helper)
         owner = GuestOwner(POLICY_ES if es else POLICY)

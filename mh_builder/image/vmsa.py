@@ -8,9 +8,11 @@ is what the guest owner expects in the measurement, and what the VMM has to set 
 
 from __future__ import annotations
 
+from mh_abi.image import HelperImage, parse_image
 from mh_builder.image.model import Image, vcpu_section
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.save_area import Segment, put, put_segment
+from mh_builder.schemes.space import Start
 
 _FLAT_CODE = Segment(0x08, 0xA9B, 0xFFFF_FFFF)
 _FLAT_DATA = Segment(0x10, 0xC93, 0xFFFF_FFFF)
@@ -71,3 +73,10 @@ def write_vmsa(image: Image, base: int, c_bit: int, vcpu: int = 0) -> bytes:
     for name, number in registers.items():
         put(page, name, number)
     return bytes(page)
+
+
+def hosted(image: Image, c_bit: int, base: int | None = None) -> HelperImage:
+    """`image` as a host gets it: one for SEV-ES with the page of vCPU 0, for mirror GPA `base` or the image's own."""
+    if image.space.options.start is not Start.ES:
+        return parse_image(image.data)
+    return parse_image(image.data, write_vmsa(image, image.space.base if base is None else base, c_bit))

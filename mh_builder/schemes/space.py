@@ -47,7 +47,7 @@ MAX_RAM_LIMIT = 4 * TIB
 HIGH_BASE = 4 * TIB
 """Mirror GPA of a helper that lies above all RAM; below the C-bit and the reduced width of every part."""
 
-C_BITS = range(32, abi.MH_HIGHEST_CBIT + 1)
+C_BITS = range(abi.MH_CBIT_FLOOR, abi.MH_HIGHEST_CBIT + 1)
 """Where a C-bit can be: in a page-table entry's address field, above what 32-bit addresses reach."""
 
 

@@ -221,7 +221,7 @@ IsCBitSound (
     return Descriptor->c_bit == 0;
   }
 
-  return Descriptor->c_bit >= LOWEST_C_BIT && Descriptor->c_bit <= HIGHEST_C_BIT && Descriptor->c_bit == CBit;
+  return Descriptor->c_bit >= MH_CBIT_FLOOR && Descriptor->c_bit <= MH_HIGHEST_CBIT && Descriptor->c_bit == CBit;
 }
 
 /** An image that may be anywhere has no hole for itself in the RAM window. **/
@@ -252,7 +252,7 @@ IsImageSound (
   UINT64            Limit;
 
   Descriptor = Image;
-  Limit      = 1ULL << (CBit == 0 ? HIGHEST_C_BIT : CBit);
+  Limit      = 1ULL << (CBit == 0 ? MH_HIGHEST_CBIT : CBit);
   return Bytes >= sizeof (DESCRIPTOR) &&
          IsFileSound (Descriptor, Bytes) &&
          IsCBitSound (Descriptor, CBit) &&

@@ -23,10 +23,6 @@ STATIC_ASSERT (sizeof (struct mh_published) == 56, "struct mh_published has padd
 
 #define SHA256_BYTES  32
 
-/// Where the C-bit is on any part, at the least and at the most. IsPrivate refuses others.
-#define LOWEST_C_BIT   32
-#define HIGHEST_C_BIT  51
-
 /**
   Compute a SHA-256 digest (FIPS 180-4).
 
@@ -46,7 +42,7 @@ Sha256 (
 
   @param[in]  Image  The flat binary, aligned to 8 bytes.
   @param[in]  Bytes  Its size.
-  @param[in]  CBit   The part's C-bit, LOWEST_C_BIT to HIGHEST_C_BIT; 0 where SEV is not active.
+  @param[in]  CBit   The part's C-bit, MH_CBIT_FLOOR to MH_HIGHEST_CBIT; 0 where SEV is not active.
 
   @retval TRUE   The image can be placed at its home.
   @retval FALSE  Some field makes no sense, or needs another part.

@@ -88,7 +88,7 @@ IsPrivate (
     return TRUE;
   }
 
-  if ((Tables->CMask < 1ULL << LOWEST_C_BIT) || (Tables->CMask > 1ULL << HIGHEST_C_BIT) || (Bytes > ~Address)) {
+  if ((Tables->CMask < 1ULL << MH_CBIT_FLOOR) || (Tables->CMask > 1ULL << MH_HIGHEST_CBIT) || (Bytes > ~Address)) {
     return FALSE;
   }
 

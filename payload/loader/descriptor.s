@@ -31,7 +31,7 @@ check_descriptor:
     frame
     mov r12, [rbx + state.image]
     mov r13, [rbx + state.image_bytes]
-    mov ecx, C_BIT_HIGHEST
+    mov ecx, MH_HIGHEST_CBIT
     cmp qword ptr [rbx + state.c_mask], 0
     cmovne ecx, [rbx + state.c_bit]
     mov r14d, 1
@@ -80,9 +80,9 @@ check_c_bit:
     mov rax, [r12 + mh_descriptor.c_bit]
     test dword ptr [r12 + mh_descriptor.flags], MH_FLAG_FIXED_CBIT
     jz .Lany_c_bit
-    cmp rax, C_BIT_LOWEST
+    cmp rax, MH_CBIT_FLOOR
     jb .Lbad
-    cmp rax, C_BIT_HIGHEST
+    cmp rax, MH_HIGHEST_CBIT
     ja .Lbad
     cmp rax, [rbx + state.c_bit]
     jne .Lbad

@@ -53,9 +53,9 @@ check_private:
     test r12, r12
     jz .Lprivate
     mov eax, [rbx + state.c_bit]
-    cmp eax, C_BIT_LOWEST
+    cmp eax, MH_CBIT_FLOOR
     jb .Lshared
-    cmp eax, C_BIT_HIGHEST
+    cmp eax, MH_HIGHEST_CBIT
     ja .Lshared
     mov r13, rsi
     add r13, rdx
