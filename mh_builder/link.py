@@ -20,9 +20,6 @@ from mh_builder.paging import PAGE_BYTES, Tables
 from mh_builder.schemes.space import HELPER_VA, AddressSpace, Options, Scheme
 from mh_builder.symbols import LinkError, MergedSection, SymbolTable, merge
 
-STACK_BYTES = 2 * PAGE_BYTES
-FAULT_STACK_BYTES = PAGE_BYTES
-GUARD_BYTES = PAGE_BYTES
 SECRET_BYTES = PAGE_BYTES
 
 _MAX_ROUNDS = 8
@@ -100,7 +97,7 @@ class _Kind(Flag):
     EXECUTABLE = auto()
     SHARED = auto()
     GUARDED = auto()
-    """A page that is never mapped lies below."""
+    """A guard lies below (MH_GUARD_BYTES)."""
 
 
 _CODE = _Kind.STORED | _Kind.EXECUTABLE
@@ -112,7 +109,7 @@ def _place(
 ) -> Iterator[PlacedSection]:
     offset = 0
     for name, size, kind in _plan(merged, header_size, table_size, options):
-        offset += GUARD_BYTES if _Kind.GUARDED in kind else 0
+        offset += abi.MH_GUARD_BYTES if _Kind.GUARDED in kind else 0
         yield PlacedSection(
             name,
             offset,
@@ -145,8 +142,8 @@ def _plan(
     yield ".secret", SECRET_BYTES, _Kind.PLAIN
     # Each block at the same distance from the one before, with the stacks of its vCPU below it.
     for number in range(options.vcpus):
-        yield vcpu_section(".fault_stack", number), FAULT_STACK_BYTES, _STACK
-        yield vcpu_section(".stack", number), STACK_BYTES, _STACK
+        yield vcpu_section(".fault_stack", number), abi.MH_FAULT_STACK_BYTES, _STACK
+        yield vcpu_section(".stack", number), abi.MH_STACK_BYTES, _STACK
         yield vcpu_section(".vcpu", number), merged[".vcpu"].size, _Kind.WRITABLE
     yield ".ring", options.vcpus * abi.MH_RING_BYTES, _Kind.WRITABLE | _Kind.SHARED
 

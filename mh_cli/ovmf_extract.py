@@ -6,7 +6,7 @@ import argparse
 import hashlib
 from pathlib import Path
 
-from mh_abi import abi
+from mh_abi.image import parse_image
 from mh_builder.firmware.inject import extract
 from mh_builder.schemes import name_of
 from mh_cli import options
@@ -31,7 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
         found = extract(flash)
     write_file(arguments.output, found.blob)
     digest = hashlib.sha256(found.blob).hexdigest()
-    scheme = name_of(found.entry.scheme, abi.mh_descriptor(found.blob).window)
+    descriptor = parse_image(found.blob).descriptor
+    scheme = name_of(descriptor.scheme, descriptor.window)
     if arguments.json:
         place = {"base": found.entry.base, "memory_bytes": found.entry.memory_bytes, "scheme": scheme}
         print_json("ovmf-extract/1", {"image_bytes": len(found.blob), "sha256": digest} | place)

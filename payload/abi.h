@@ -90,6 +90,14 @@ struct mh_descriptor {
 #define MH_START_ANEW 0x80000000
 #define MH_MAX_RINGS 64
 
+/*
+ * What lies below stack64, and below RSP of every other vCPU, from there down: its stack, a guard, its stack for
+ * exceptions, a guard. No table maps a guard. An audit looks for guards where these say, not where tables leave gaps.
+ */
+#define MH_STACK_BYTES 8192
+#define MH_GUARD_BYTES 4096
+#define MH_FAULT_STACK_BYTES 4096
+
 #define MH_NO_HOME 0xffffffffffffffff
 
 /* mh_relocation.kinds: applied to each of `count` consecutive uint64_t at `offset` */

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mh_abi import abi
+from mh_abi.image import HelperImage, parse_image
 from mh_builder.image.model import PlacedSection, vcpu_section
-from mh_builder.link import FAULT_STACK_BYTES, GUARD_BYTES, STACK_BYTES
 from mh_builder.paging import GIB, PAGE_BYTES, Geometry
 from mh_builder.report.layout import Backing, Layout, Plan
 from mh_builder.report.physical import PhysicalMemory, Piece
@@ -19,20 +19,19 @@ def image_layout(data: bytes, base: int, geometry: Geometry, sections: Sequence[
     """The layout of an image whose flat bytes `data` are relocated for mirror GPA `base` and `geometry`.
 
     `sections` are the linker's, where they are known: a flat image does not say where its code ends and its
-    constants begin, so without them what the tables allow to execute is taken for code.
+    constants begin, so without them what the tables allow to execute is taken for code. Raises `ImageError`.
     """
-    descriptor = abi.mh_descriptor(data)
+    image = parse_image(data)
+    descriptor, params = image.descriptor, image.params
     memory = PhysicalMemory([Piece(base, descriptor.memory_bytes, data)])
     reading = read_tables(memory, descriptor.cr3, geometry)
-    found = tuple(_sections(data, descriptor, base, reading)) if sections is None else tuple(sections)
-    home = None if descriptor.home == abi.MH_NO_HOME else descriptor.home
-    params = _params(data)
+    found = tuple(_sections(image, base, reading)) if sections is None else tuple(sections)
     vmsa_va, vmsa_gpa = params.vmsa_va, (base + descriptor.vmsa_offset) % (1 << 64)
     vmsas = Backing(vmsa_gpa, abi.MH_VMSA_BYTES, None, None)
     plan = Plan(
         scheme=name_of(descriptor.scheme, descriptor.window),
         base=base,
-        home=home,
+        home=image.home,
         window=descriptor.window,
         window_va=params.window_va,
         ram_limit=descriptor.ram_limit,
@@ -41,29 +40,25 @@ def image_layout(data: bytes, base: int, geometry: Geometry, sections: Sequence[
         entry32=descriptor.entry32,
         vmsas=Range(vmsa_va, vmsa_va + abi.MH_VMSA_BYTES),
         vmsa_gpa=vmsa_gpa,
-        by_gpa=params.addresses == abi.mh_address_kind.MH_ADDRESS_GPA,
+        by_gpa=image.by_gpa,
         sections=found,
-        backings=tuple(sorted([*_backings(descriptor, params, base, home), vmsas])),
+        backings=tuple(sorted([*_backings(image, base), vmsas])),
     )
     return Layout(plan.scheme, memory, reading, plan)
 
 
-def _backings(descriptor: abi.mh_descriptor, params: abi.mh_params, base: int, home: int | None) -> Iterator[Backing]:
-    size, window, limit = descriptor.memory_bytes, descriptor.window, descriptor.ram_limit
-    if params.addresses == abi.mh_address_kind.MH_ADDRESS_GPA:
+def _backings(image: HelperImage, base: int) -> Iterator[Backing]:
+    window, limit = image.descriptor.window, image.descriptor.ram_limit
+    if image.by_gpa:
         yield from _low(0, limit, main_gpa=0, ram_addr=None)
         return
-    if home is None:
-        yield Backing(base, size, None, None)
-    elif descriptor.region_count:
-        yield Backing(base, size, home, home)
+    if image.home is None:
+        yield Backing(base, image.memory_bytes, None, None)
+    elif image.hands_over:
+        yield Backing(base, image.memory_bytes, image.home, image.home)
     else:
         yield from _low(0, min(4 * GIB, window), main_gpa=0, ram_addr=None)
     yield from _low(window, limit, main_gpa=None, ram_addr=0)
-
-
-def _params(data: bytes) -> abi.mh_params:
-    return abi.mh_params(data[len(abi.mh_descriptor) :])
 
 
 def _low(gpa: int, size: int, main_gpa: int | None, ram_addr: int | None) -> Iterator[Backing]:
@@ -75,16 +70,17 @@ def _low(gpa: int, size: int, main_gpa: int | None, ram_addr: int | None) -> Ite
         yield Backing(gpa + low, size - low, *above)
 
 
-def _sections(data: bytes, descriptor: abi.mh_descriptor, base: int, reading: Reading) -> Iterator[PlacedSection]:
+def _sections(image: HelperImage, base: int, reading: Reading) -> Iterator[PlacedSection]:
     """The sections as far as header and tables tell."""
+    descriptor, params = image.descriptor, image.params
     stored = descriptor.image_bytes
     header = _pages(descriptor.relocation_offset + descriptor.relocation_count * len(abi.mh_relocation))
     tables = [gpa - base for gpa in reading.tables if base <= gpa < base + stored]
     code_end = _code_end(header, reading)
-    params = _params(data)
     places = params.bitmap_va, params.moved_va, params.shared_va
-    bitmap, moved_bitmap, shared_bitmap = (int(place) - HELPER_VA for place in places)
+    bitmap, moved_bitmap, shared_bitmap = (place - HELPER_VA for place in places)
     secret, ring = descriptor.secret_offset, descriptor.ring_offset
+    authenticators = params.authenticators_va - HELPER_VA if params.authenticators_va else secret
     for name, start, end, rights in (
         (".header", 0, header, ""),
         (".text", header, code_end, "x"),
@@ -94,7 +90,8 @@ def _sections(data: bytes, descriptor: abi.mh_descriptor, base: int, reading: Re
         (".bss", stored, bitmap, "w"),
         (".bitmap", bitmap, moved_bitmap, "w"),
         (".moved_bitmap", moved_bitmap, shared_bitmap, "w"),
-        (".shared_bitmap", shared_bitmap, secret, "w"),
+        (".shared_bitmap", shared_bitmap, authenticators, "w"),
+        (".authenticators", authenticators, secret, "w"),
         (".secret", secret, secret + descriptor.secret_bytes, ""),
         *_blocks(descriptor),
         (".ring", ring, descriptor.memory_bytes, "w"),
@@ -118,9 +115,10 @@ def _blocks(descriptor: abi.mh_descriptor) -> Iterator[tuple[str, int, int, str]
     block_bytes = descriptor.ring_offset - (descriptor.stack64 - HELPER_VA) - (count - 1) * stride
     for number in range(count):
         block = descriptor.stack64 - HELPER_VA + number * stride
-        stack = block - STACK_BYTES
-        fault_stack = stack - GUARD_BYTES - FAULT_STACK_BYTES
-        yield vcpu_section(".fault_stack", number), fault_stack, fault_stack + FAULT_STACK_BYTES, "w"
+        stack = block - abi.MH_STACK_BYTES
+        fault_stack_end = stack - abi.MH_GUARD_BYTES
+        fault_stack = fault_stack_end - abi.MH_FAULT_STACK_BYTES
+        yield vcpu_section(".fault_stack", number), fault_stack, fault_stack_end, "w"
         yield vcpu_section(".stack", number), stack, block, "w"
         yield vcpu_section(".vcpu", number), block, block + block_bytes, "w"
 
