@@ -115,6 +115,8 @@ class Assembly:
                 self._statement(statement)
             except StatementError as error:
                 self._reporter.error(statement.line, error.column, error.message)
+        for name, line, column in self.table.aliases.unused():
+            self._reporter.error(line, column, f"'.reg {name}' is never used")
 
     def _statement(self, statement: Statement) -> None:
         for label in statement.labels:
@@ -133,7 +135,8 @@ class Assembly:
             self._instruction(statement)
 
     def _instruction(self, statement: Statement) -> None:
-        parsed = parse_instruction(statement, self.mode, self.lookup)
+        tokens = self.table.aliases.replaced(statement.tokens())
+        parsed = parse_instruction(statement, Cursor(tokens), self.mode, self.lookup)
         if self.section_name != ".text":
             raise StatementError(statement.column, f"instruction in section {self.section_name}")
         if isinstance(parsed, Pending):

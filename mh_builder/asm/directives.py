@@ -96,7 +96,7 @@ def _declare(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
     names = unit.table.globals if statement.head == ".global" else unit.table.externs
     while True:
         name, column = _name(cursor)
-        if name in unit.table.strings or name == ".":
+        if name in unit.table.strings or name in unit.table.aliases or name == ".":
             raise StatementError(column, f"'{name}' is no symbol of the object file")
         names.setdefault(name, Mention(statement.line, column))
         if not cursor.accept(","):
@@ -113,6 +113,20 @@ def _equ(unit: Unit, _statement: Statement, cursor: ex.Cursor) -> None:
         unit.table.fail(name)
         raise
     unit.table.define_once(name, column, value)
+
+
+def _reg(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
+    name = cursor.take()
+    cursor.expect(",")
+    register = cursor.take()
+    cursor.expect_end()
+    if name.text in unit.table.globals or unit.table.is_defined(name.text):
+        raise StatementError(name.column, f"'{name.text}' is already defined")
+    unit.table.aliases.define(name, register, statement.line)
+
+
+def _unreg(unit: Unit, _statement: Statement, cursor: ex.Cursor) -> None:
+    unit.table.aliases.end(cursor.take())
 
 
 def _set(unit: Unit, _statement: Statement, cursor: ex.Cursor) -> None:
@@ -251,6 +265,8 @@ HANDLERS: dict[str, Handler] = {
     ".extern": _declare,
     ".equ": _equ,
     ".set": _set,
+    ".reg": _reg,
+    ".unreg": _unreg,
     ".byte": _data(1, FieldKind.NUMBER),
     ".word": _data(2, FieldKind.NUMBER),
     ".long": _data(4, FieldKind.ABSOLUTE),

@@ -60,9 +60,8 @@ class Pending:
     candidates: tuple[Candidate, ...]
 
 
-def parse_instruction(statement: Statement, mode: int, lookup: Lookup) -> Bytes | Branch | Pending:
-    """Read an instruction; raises `StatementError`."""
-    cursor = statement.cursor()
+def parse_instruction(statement: Statement, cursor: ex.Cursor, mode: int, lookup: Lookup) -> Bytes | Branch | Pending:
+    """Read an instruction whose operands `cursor` gives; raises `StatementError`."""
     mnemonic, column, prefixes = statement.head, statement.column, []
     while mnemonic in opcodes.PREFIXES:
         prefixes.append(mnemonic)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mh_builder.asm.diagnostics import Line, StatementError
 from mh_builder.asm.expression import Cursor
-from mh_builder.asm.lexer import NAME, tokenize
+from mh_builder.asm.lexer import NAME, Token, tokenize
 
 _LABEL = re.compile(rf"[ \t]*({NAME}|[0-9]+)[ \t]*:")
 _HEAD = re.compile(rf"[ \t]*({NAME})(?=[ \t]|$|\[)")
@@ -34,7 +34,11 @@ class Statement:
 
     def cursor(self) -> Cursor:
         """Read the operands as tokens."""
-        return Cursor(tokenize(self.line.text, self.operands))
+        return Cursor(self.tokens())
+
+    def tokens(self) -> list[Token]:
+        """Cut the operands into tokens."""
+        return tokenize(self.line.text, self.operands)
 
 
 def split(line: Line) -> Statement:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mh_builder.asm import expression as ex
+from mh_builder.asm.aliases import Aliases
 from mh_builder.asm.diagnostics import Line, StatementError
 from mh_builder.asm.registers import RESERVED
 
@@ -38,6 +39,7 @@ class SymbolTable:
     deferred: dict[str, ex.Expression] = field(default_factory=dict)
     externs: dict[str, Mention] = field(default_factory=dict)
     globals: dict[str, Mention] = field(default_factory=dict)
+    aliases: Aliases = field(default_factory=Aliases)
     _changing: set[str] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
     _rounds: dict[str, int] = field(default_factory=dict)
@@ -63,6 +65,8 @@ class SymbolTable:
     def _check_free(self, name: str, column: int) -> None:
         if name in RESERVED:
             raise StatementError(column, f"'{name}' is a register")
+        if name in self.aliases:
+            raise StatementError(column, f"'{name}' is the name of a register")
         if name == ".":
             raise StatementError(column, "'.' is the place of the statement and cannot be defined")
         if self._is_taken(name):
@@ -111,7 +115,7 @@ class SymbolTable:
             return ex.Name(self.place_name(here), name.column)
         if text[0].isdecimal():
             return ex.Name(self._numbered(text, name.column), name.column)
-        if text in RESERVED:
+        if text in RESERVED or text in self.aliases:
             raise StatementError(name.column, f"register '{text}' cannot be part of an expression")
         if text in self.strings:
             raise StatementError(name.column, f"'{text}' is a string")
@@ -141,6 +145,8 @@ class SymbolTable:
             return f"no '{name.partition('@')[0]}:' after this"
         if name in self._changing:
             return f"'{name}' is used before its '.set'"
+        if self.aliases.is_known(name):
+            return f"'{name}' names a register, but not here"
         return f"undefined symbol '{name}'"
 
 
