@@ -51,9 +51,14 @@ aes256_expand:
 4:  movdqu [rdi + 16], xmm1
     add rdi, 32
     jmp 1b
-3:  sub rdi, 224
+3:  sub rdi, AES256_LAST
     wipe_xmm
     ret
+
+.macro block_round key
+    movdqu xmm1, [rdi + \key]
+    aesenc xmm0, xmm1
+.endm
 
 # aes256_block(rdi: schedule of any alignment, xmm0: block) -> xmm0, for other assembly: it touches
 # xmm1 and no other register, and leaves the last round key in it. The caller wipes.
@@ -62,10 +67,7 @@ aes256_expand:
 aes256_block:
     movdqu xmm1, [rdi]
     pxor xmm0, xmm1
-.irp offset, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208
-    movdqu xmm1, [rdi + \offset]
-    aesenc xmm0, xmm1
-.endr
-    movdqu xmm1, [rdi + 224]
+    each_round_key block_round
+    movdqu xmm1, [rdi + AES256_LAST]
     aesenclast xmm0, xmm1
     ret

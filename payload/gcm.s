@@ -13,14 +13,11 @@
 # a register has: the host can neither choose what lies there nor compare it. The second decrypts the scratch, once the
 # tag is known to be right. A host that puts older bytes there in between gets noise.
 #
-# GHASH is in the reflected form of Gueron and Kounavis, "Intel Carry-Less Multiplication Instruction and
-# its Usage for Computing the GCM Mode": blocks are byte-swapped, the key is multiplied by x beforehand, so a
-# product needs no shift. Up to 16 products share one reduction.
-#
-# Registers, of all kernels: rdi key, rsi job, r8 source, r9 destination, rcx bytes left, edx next counter,
-# r11:r10 the IV and a counter of zero plus round key 0, xmm8 mask, xmm12 hash so far; rax scratch.
+# ghash.inc has the arithmetic, after Gueron and Kounavis, "Intel Carry-Less Multiplication Instruction and its Usage for
+# Computing the GCM Mode", and names the registers that all kernels have in common. rax is scratch everywhere.
 
 .include "gcm.inc"
+.include "ghash.inc"
 
 .extern aes256_block
 .extern aes256_expand
@@ -33,182 +30,197 @@
 
 .text
 
-# gcm_key_init(rdi: gcm_key, rsi: 32-byte key). What makes the key valid is written last.
+.reg BLOCK, xmm0                # goes to aes256_block and gcm_hash
+.reg STREAM, xmm1               # key stream, then what it makes of a block
+.reg LEFT32, ecx
+
+# void gcm_key_init(struct gcm_key *key, const uint8_t raw[32]);
+#
+# rdi, rsi. What makes the key valid is written last.
+.reg H, xmm0                    # H^1, then its powers
+.reg CHECK, xmm2
 .balign 16, 0xcc
 .global gcm_key_init
 gcm_key_init:
-    call aes256_expand          # keeps rdi
-    pxor xmm0, xmm0
+    call aes256_expand          # keeps KEY
+    pxor H, H
     call aes256_block
-    movdqa xmm2, xmm0
-    pshufb xmm0, [rip + .Lswap]
-    # H * x: a bit that leaves at the top folds back. No branch: it is secret.
-    pshufd xmm1, xmm0, 0xff
-    psrad xmm1, 31
-    movdqa xmm3, xmm0
-    psllq xmm0, 1
-    psrlq xmm3, 63
-    pslldq xmm3, 8
-    por xmm0, xmm3
+    movdqa CHECK, H
+    pshufb H, [rip + .Lswap]
+    # H * x: every bit one place up. Bit 127 becomes x^128, which is P without it, by a mask: no branch on a secret.
+    pshufd xmm1, H, 0xff        # the highest of four words, four times
+    psrad xmm1, 31              # its sign, 128 times
+    movdqa xmm3, H
+    psllq H, 1
+    psrlq xmm3, 63              # what leaves each half
+    pslldq xmm3, 8              # of which the lower half's goes to the upper
+    por H, xmm3
     pand xmm1, [rip + .Lpoly]
-    pxor xmm0, xmm1
-    mov ecx, (GCM_POWERS - 1) * 16
+    pxor H, xmm1
+    mov ecx, (GCM_POWERS - 1) * BLOCK_BYTES
 .Lpower:
-    movdqa [rdi + rcx + gcm_key.powers], xmm0
-    pshufd xmm1, xmm0, 0x4e
-    pxor xmm1, xmm0
-    movdqa [rdi + rcx + gcm_key.sums], xmm1
-    multiply_first xmm0, rdi, 0
+    movdqa [KEY + rcx + gcm_key.powers], H
+    pshufd xmm1, H, SWAP_HALVES
+    pxor xmm1, H
+    movdqa [KEY + rcx + gcm_key.sums], xmm1
+    multiply_first H, KEY, 0
     reduce_low
     reduce_high
-    movdqa xmm0, xmm12
-    sub ecx, 16
+    movdqa H, HASH
+    sub ecx, BLOCK_BYTES
     jns .Lpower
-    movdqa [rdi + gcm_key.check], xmm2
+    movdqa [KEY + gcm_key.check], CHECK
     wipe_xmm
     ret
+.unreg H
+.unreg CHECK
 
-# xmm1 = the key stream of the next block. Loses rax, xmm0.
+# STREAM = the key stream of the next block. Loses rax, BLOCK.
 .balign 16, 0xcc
 .global gcm_next_stream
 gcm_next_stream:
-    counter_block xmm0, rdx
-    inc edx
-    pxor xmm0, [rdi]            # aes256_block adds it again
+    counter_block BLOCK, COUNTER
+    inc COUNTER32
+    pxor BLOCK, [KEY]           # aes256_block adds it again
     call aes256_block
-    movdqa xmm1, xmm0
+    movdqa STREAM, BLOCK
     ret
 
-# xmm0 = the next block of the source, with zeros behind what is left of it. Loses rax.
+# BLOCK = the next block of the source, with zeros behind what is left of it. Loses rax. Every byte is read once.
 .balign 16, 0xcc
 .global gcm_load
 gcm_load:
-    cmp rcx, 16
+    cmp LEFT, BLOCK_BYTES
     jb .Lload_part
-    movdqu xmm0, [r8]
-    add r8, 16
+    movdqu BLOCK, [SOURCE]
+    add SOURCE, BLOCK_BYTES
     ret
 .Lload_part:
-    mov eax, ecx
-    pxor xmm0, xmm0
-1:  pslldq xmm0, 1
-    pinsrb xmm0, byte ptr [r8 + rax - 1], 0
+    mov eax, LEFT32
+    pxor BLOCK, BLOCK
+1:  pslldq BLOCK, 1
+    pinsrb BLOCK, byte ptr [SOURCE + rax - 1], 0
     dec eax
     jnz 1b
     ret
 
-# Writes xmm1, or as much of it as is left. Loses rax, xmm2.
+# Writes STREAM, or as much of it as is left. Loses rax, xmm2.
 .balign 16, 0xcc
 .global gcm_store
 gcm_store:
-    cmp rcx, 16
+    cmp LEFT, BLOCK_BYTES
     jb .Lstore_part
-    movdqu [r9], xmm1
-    add r9, 16
+    movdqu [DESTINATION], STREAM
+    add DESTINATION, BLOCK_BYTES
     ret
 .Lstore_part:
-    movdqa xmm2, xmm1
+    movdqa xmm2, STREAM
     xor eax, eax
-1:  pextrb byte ptr [r9 + rax], xmm2, 0
+1:  pextrb byte ptr [DESTINATION + rax], xmm2, 0
     psrldq xmm2, 1
     inc eax
-    cmp eax, ecx
+    cmp eax, LEFT32
     jb 1b
     ret
 
-# xmm1 = xmm1 + xmm0, with zeros behind what is left: the rest of the key stream is no ciphertext. Loses rax.
+# STREAM = STREAM + BLOCK, with zeros behind what is left: the rest of the key stream is no ciphertext. Loses rax.
 .balign 16, 0xcc
 .global gcm_encrypt
 gcm_encrypt:
-    pxor xmm1, xmm0
-    mov eax, 16
-    sub eax, ecx
+    pxor STREAM, BLOCK
+    mov eax, BLOCK_BYTES
+    sub eax, LEFT32
     jbe 3f
-1:  pslldq xmm1, 1
+1:  pslldq STREAM, 1
     dec eax
     jnz 1b
-    mov eax, 16
-    sub eax, ecx
-2:  psrldq xmm1, 1
+    mov eax, BLOCK_BYTES
+    sub eax, LEFT32
+2:  psrldq STREAM, 1
     dec eax
     jnz 2b
 3:  ret
 
-# Adds the block in xmm0 to the hash. Loses xmm0.
+# HASH = (HASH + BLOCK) * H. Loses BLOCK.
 .balign 16, 0xcc
 .global gcm_hash
 gcm_hash:
-    pshufb xmm0, [rip + .Lswap]
+    pshufb BLOCK, [rip + .Lswap]
 .Lhash_swapped:
-    pxor xmm0, xmm12
-    multiply_first xmm0, rdi, 0
+    pxor BLOCK, HASH
+    multiply_first BLOCK, KEY, 0
     reduce_low
     reduce_high
     ret
 
-# What every kernel begins with, from the arguments to the hash of the additional data. Loses xmm0.
+# What every kernel begins with, from the arguments to the hash of the additional data. Loses BLOCK, rax.
+#
+# A product with the next block takes the power at POWER + gcm_key.first_power; the last of a group is H^1, at the key.
+.reg POWER, rdx
+.reg POWER32, edx
 .balign 16, 0xcc
 .global gcm_begin
 gcm_begin:
-    mov rax, [rsi + gcm_job.iv]
-    mov r10, [rax]
-    mov r11d, [rax + 8]
-    xor r10, [rdi]
-    xor r11, [rdi + 8]
-    pxor xmm12, xmm12
-    mov r8, [rsi + gcm_job.aad]
-    mov rcx, [rsi + gcm_job.aad_bytes]
+    mov rax, [JOB + gcm_job.iv]
+    mov IV_LOW, [rax]
+    mov r11d, [rax + 8]         # bytes 8 to 11; the counter is 0
+    xor IV_LOW, [KEY]
+    xor IV_HIGH, [KEY + 8]
+    pxor HASH, HASH
+    mov SOURCE, [JOB + gcm_job.aad]
+    mov LEFT, [JOB + gcm_job.aad_bytes]
 .Laad_group:
-    lea rax, [rcx + 15]         # up to 16 blocks share a reduction: rdx + first_power is the power of the next one
-    and rax, -16
+    lea rax, [LEFT + BLOCK_BYTES - 1]
+    and rax, -BLOCK_BYTES
     jz .Laad_end
-    mov edx, GCM_POWERS * 16
-    cmp rax, rdx
-    cmovb rdx, rax
-    neg rdx
-    lea rdx, [rdi + rdx + 16]
+    mov POWER32, GCM_POWERS * BLOCK_BYTES
+    cmp rax, POWER
+    cmovb POWER, rax            # as many blocks as there are, or powers
+    neg POWER
+    lea POWER, [KEY + POWER + BLOCK_BYTES]
     call gcm_load
-    pshufb xmm0, [rip + .Lswap]
-    pxor xmm0, xmm12
-    multiply_first xmm0, rdx, 0
+    pshufb BLOCK, [rip + .Lswap]
+    pxor BLOCK, HASH
+    multiply_first BLOCK, POWER, 0
     jmp .Laad_next
 .Laad_block:
     call gcm_load
-    pshufb xmm0, [rip + .Lswap]
-    multiply xmm0, rdx, 0
+    pshufb BLOCK, [rip + .Lswap]
+    multiply BLOCK, POWER, 0
 .Laad_next:
-    add rdx, 16
-    sub rcx, 16
-    cmp rdx, rdi
+    add POWER, BLOCK_BYTES
+    sub LEFT, BLOCK_BYTES
+    cmp POWER, KEY
     jbe .Laad_block
     reduce_low
     reduce_high
-    test rcx, rcx
+    test LEFT, LEFT
     jg .Laad_group
 .Laad_end:
-    mov r8, [rsi + gcm_job.source]
-    mov r9, [rsi + gcm_job.destination]
-    mov rcx, [rsi + gcm_job.bytes]
-    mov edx, 2                  # inc32(J0), SP 800-38D 7.1
+    mov SOURCE, [JOB + gcm_job.source]
+    mov DESTINATION, [JOB + gcm_job.destination]
+    mov LEFT, [JOB + gcm_job.bytes]
+    mov COUNTER32, 2            # inc32(J0), SP 800-38D 7.1
     ret
 
-# The tag to xmm0, its address to rax.
+# BLOCK = the tag, rax = its address. The last block hashed has both lengths, in bits; here its bytes are swapped already.
+# Loses STREAM, LEFT, COUNTER.
 .balign 16, 0xcc
 .global gcm_finish
 gcm_finish:
-    mov edx, 1
+    mov COUNTER32, 1
     call gcm_next_stream        # CIPH(J0)
-    mov rax, [rsi + gcm_job.aad_bytes]
-    mov rcx, [rsi + gcm_job.bytes]
-    shl rax, 3
-    shl rcx, 3
-    movq xmm0, rcx
-    pinsrq xmm0, rax, 1
+    mov rax, [JOB + gcm_job.aad_bytes]
+    mov LEFT, [JOB + gcm_job.bytes]
+    shl rax, 3                  # bits
+    shl LEFT, 3
+    movq BLOCK, LEFT
+    pinsrq BLOCK, rax, 1
     call .Lhash_swapped
-    pshufb xmm12, [rip + .Lswap]
-    movdqa xmm0, xmm1
-    pxor xmm0, xmm12
-    mov rax, [rsi + gcm_job.tag]
+    pshufb HASH, [rip + .Lswap] # a block again
+    movdqa BLOCK, STREAM
+    pxor BLOCK, HASH
+    mov rax, [JOB + gcm_job.tag]
     ret
 
 # What every kernel ends with: returns eax. Wipes the SSE halves only: gcm_vaes.s has cleared the others.
@@ -216,30 +228,32 @@ gcm_finish:
 .global gcm_return
 gcm_return:
     wipe_xmm
-    xor r10d, r10d
-    xor r11d, r11d
+    xor r10d, r10d              # IV_LOW
+    xor r11d, r11d              # IV_HIGH
     ret
 
-# gcm_aesni_open(rdi: gcm_key, rsi: gcm_job, xmm8: mask) -> eax: 0, or 1 when the tag is wrong
+# int gcm_aesni_open(const struct gcm_key *key, const struct gcm_job *job, __m128i mask);
+#
+# rdi, rsi, xmm8 -> eax: GCM_DONE, or GCM_WRONG_TAG.
 .balign 16, 0xcc
 .global gcm_aesni_open
 gcm_aesni_open:
     call gcm_begin
-    mov r9, [rsi + gcm_job.scratch]
+    mov DESTINATION, [JOB + gcm_job.scratch]
     call gcm_verify_rest
     jnz gcm_return
     call gcm_decrypt_rest
     jmp gcm_return
 
-# xmm0 = the next block, byte-swapped; to the scratch it goes under the mask. Loses xmm1.
+# BLOCK = the next block, byte-swapped; to the scratch it goes under the mask. Loses STREAM.
 .macro take_block
-    movdqu xmm0, [r8]
-    movdqa xmm1, xmm0
-    pxor xmm1, xmm8
-    movdqu [r9], xmm1
-    pshufb xmm0, [rip + .Lswap]
-    add r8, 16
-    add r9, 16
+    movdqu BLOCK, [SOURCE]
+    movdqa STREAM, BLOCK
+    pxor STREAM, MASK
+    movdqu [DESTINATION], STREAM
+    pshufb BLOCK, [rip + .Lswap]
+    add SOURCE, BLOCK_BYTES
+    add DESTINATION, BLOCK_BYTES
 .endm
 
 # The first pass, or what is left of it. eax and the flags: as of gcm_compare. Leaves the registers as the second needs them,
@@ -247,105 +261,114 @@ gcm_aesni_open:
 .balign 16, 0xcc
 .global gcm_verify_rest
 gcm_verify_rest:
-    cmp rcx, GCM_STEP_BYTES
+    cmp LEFT, GCM_STEP_BYTES
     jb .Lverify_rest
 .Lverify_step:
-    lea rdx, [rdi - GCM_STEP_BYTES + 16]
+    lea POWER, [KEY - GCM_STEP_BYTES + BLOCK_BYTES]     # of H^16, as in gcm_begin
     take_block
-    pxor xmm0, xmm12
-    pxor xmm12, xmm12
-    pxor xmm13, xmm13
-    pxor xmm14, xmm14
+    pxor BLOCK, HASH
+    pxor LOW, LOW
+    pxor HIGH, HIGH
+    pxor MIDDLE, MIDDLE
     jmp 2f
 1:  take_block
-2:  multiply xmm0, rdx, 0
-    add rdx, 16
-    cmp rdx, rdi
+2:  multiply BLOCK, POWER, 0
+    add POWER, BLOCK_BYTES
+    cmp POWER, KEY
     jbe 1b
     reduce_low
     reduce_high
-    sub rcx, GCM_STEP_BYTES
-    cmp rcx, GCM_STEP_BYTES
+    sub LEFT, GCM_STEP_BYTES
+    cmp LEFT, GCM_STEP_BYTES
     jae .Lverify_step
 .Lverify_rest:
-    test rcx, rcx
+    test LEFT, LEFT
     jz .Lverified
 .Lverify_block:
     call gcm_load
-    movdqa xmm1, xmm0
-    pxor xmm1, xmm8
+    movdqa STREAM, BLOCK
+    pxor STREAM, MASK
     call gcm_store
     call gcm_hash
-    sub rcx, 16
+    sub LEFT, BLOCK_BYTES
     ja .Lverify_block
 .Lverified:
     call gcm_finish
-    mov r8, [rsi + gcm_job.scratch]
-    mov r9, [rsi + gcm_job.destination]
-    mov rcx, [rsi + gcm_job.bytes]
-    mov edx, 2
-# eax: 0 and the zero flag set if xmm0 is the tag at rax, else 1. Loses xmm0, xmm1.
+    mov SOURCE, [JOB + gcm_job.scratch]
+    mov DESTINATION, [JOB + gcm_job.destination]
+    mov LEFT, [JOB + gcm_job.bytes]
+    mov COUNTER32, 2            # of the first block again
+# eax: GCM_DONE and the zero flag set if BLOCK is the tag at rax, else GCM_WRONG_TAG. Loses BLOCK, STREAM.
 .global gcm_compare
 gcm_compare:
-    movdqu xmm1, [rax]
-    pxor xmm0, xmm1
+    movdqu STREAM, [rax]
+    pxor BLOCK, STREAM
     xor eax, eax
-    ptest xmm0, xmm0
+    ptest BLOCK, BLOCK
     setnz al
     ret
 
-# The second pass, or what is left of it; the next counter is 8 n + 2. eax = 0.
+# The second pass, or what is left of it; the next counter is 8 n + 2. eax = GCM_DONE.
+#
+# Eight blocks a step. The counters of the first six are 8 n + 2 to 8 n + 7: BASE, and a bit or three of the last byte. Those
+# of the other two are 8 (n + 1) and 8 (n + 1) + 1, of the next BASE. The last round of AES adds its key operand, here
+# the last round key plus a block of the scratch plus the mask: what comes out is plaintext.
+.equ DECRYPT_BYTES, 8 * BLOCK_BYTES
+.reg LAST, xmm10                # the last round key plus the mask
+.reg BASE, xmm11                # the counter block of 8 n plus round key 0
+.reg NEXT, xmm12                # the counter block of 8 n, its bytes swapped: paddd counts in the lowest word
+.reg OPERAND, xmm9
 .balign 16, 0xcc
 .global gcm_decrypt_rest
 gcm_decrypt_rest:
-    movdqa xmm10, [rdi + 224]
-    pxor xmm10, xmm8
-    counter_block xmm11, rdx-2
-    movdqa xmm12, xmm11
-    pxor xmm12, [rdi]
-    pshufb xmm12, [rip + .Lswap]
-    sub rcx, 128
+    movdqa LAST, [KEY + AES256_LAST]
+    pxor LAST, MASK
+    counter_block BASE, COUNTER-2
+    movdqa NEXT, BASE
+    pxor NEXT, [KEY]
+    pshufb NEXT, [rip + .Lswap]
+    sub LEFT, DECRYPT_BYTES
     jb .Ldecrypted_steps
 .Ldecrypt_step:
 .irp i, 0, 1, 2, 3, 4, 5
-    movdqa xmm\i, xmm11
-    pxor xmm\i, [rip + .Lcounters + (\i + 2) * 16]
+    movdqa xmm\i, BASE
+    pxor xmm\i, [rip + .Lcounters + (\i + 2) * BLOCK_BYTES]
 .endr
-    paddd xmm12, [rip + .Leight]
-    movdqa xmm11, xmm12
-    pshufb xmm11, [rip + .Lswap]
-    pxor xmm11, [rdi]
-    movdqa xmm6, xmm11
-    movdqa xmm7, xmm11
-    pxor xmm7, [rip + .Lcounters + 16]
-    add edx, 8
-    mov rax, -13 * 16
-1:  movdqa xmm9, [rdi + rax + 14 * 16]
+    paddd NEXT, [rip + .Leight]
+    movdqa BASE, NEXT
+    pshufb BASE, [rip + .Lswap]
+    pxor BASE, [KEY]
+    movdqa xmm6, BASE
+    movdqa xmm7, BASE
+    pxor xmm7, [rip + .Lcounters + 1 * BLOCK_BYTES]
+    add COUNTER32, 8
+    mov rax, -(AES256_ROUNDS - 1) * BLOCK_BYTES
+1:  movdqa OPERAND, [KEY + rax + AES256_LAST]
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    aesenc xmm\i, xmm9
+    aesenc xmm\i, OPERAND
 .endr
-    add rax, 16
+    add rax, BLOCK_BYTES
     jnz 1b
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    movdqu xmm9, [r8 + \i * 16]
-    pxor xmm9, xmm10
-    aesenclast xmm\i, xmm9
-    movdqu [r9 + \i * 16], xmm\i
+    movdqu OPERAND, [SOURCE + \i * BLOCK_BYTES]
+    pxor OPERAND, LAST
+    aesenclast xmm\i, OPERAND
+    movdqu [DESTINATION + \i * BLOCK_BYTES], xmm\i
 .endr
-    add r8, 128
-    add r9, 128
-    sub rcx, 128
+    add SOURCE, DECRYPT_BYTES
+    add DESTINATION, DECRYPT_BYTES
+    sub LEFT, DECRYPT_BYTES
     jae .Ldecrypt_step
 .Ldecrypted_steps:
-    add rcx, 128
+    add LEFT, DECRYPT_BYTES
     jz .Ldecrypted
 .Ldecrypt_block:
     call gcm_next_stream
     call gcm_load
-    pxor xmm1, xmm0
-    pxor xmm1, xmm8
+    pxor STREAM, BLOCK
+    pxor STREAM, MASK
     call gcm_store
-    sub rcx, 16
+    sub LEFT, BLOCK_BYTES
     ja .Ldecrypt_block
 .Ldecrypted:
     xor eax, eax

@@ -10,6 +10,7 @@
 # key 0. A product with the last block to hash takes the power at rbx + first_power.
 
 .include "gcm.inc"
+.include "ghash.inc"
 
 .extern gcm_begin
 .extern gcm_compare

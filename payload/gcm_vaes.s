@@ -8,6 +8,7 @@
 # 16 n in the lowest four bits only: one exclusive-or each. The eighth vector has 16 n + 16 and 17.
 
 .include "gcm.inc"
+.include "ghash.inc"
 
 .extern gcm_begin
 .extern gcm_aesni_open

@@ -6,6 +6,7 @@
 # All functions: (rdi: gcm_key, rsi: source, rdx: destination)
 
 .include "gcm.inc"
+.include "ghash.inc"
 
 .section .rodata
 .balign 64

@@ -63,7 +63,7 @@ def constants() -> dict[str, int]:
     """The offsets and sizes of gcm.inc and kdf.inc, by an object that exports them."""
     included = ("gcm.inc", "kdf.inc")
     texts = [(PAYLOAD / name).read_text(encoding="ascii") for name in included]
-    names = re.findall(r"^\.equ ([\w.]+),", "".join(texts), re.MULTILINE)
+    names = re.findall(r"^(?:\.equ|field) ([\w.]+),", "".join(texts), re.MULTILINE)
     lines = [*(f'.include "{name}"' for name in included), *(f".global {name}" for name in names), ""]
     text = "\n".join(lines)
     exported = assemble_text(text, "constants.s", symbols=abi.assembler_symbols(), include_dir=PAYLOAD)
@@ -291,7 +291,7 @@ class Job:
 
 def make_key(engine: Engine, key: bytes, skew: int = 0) -> int:
     """A gcm_key in the engine's memory."""
-    address = engine.buffer(bytes(constants()["GCM_KEY_BYTES"]))
+    address = engine.buffer(bytes(constants()["sizeof.gcm_key"]))
     engine.call("gcm_key_init", address, engine.buffer(key, skew))
     engine.write(address + constants()["gcm_key.features"], struct.pack("<I", engine.FEATURES))
     return address

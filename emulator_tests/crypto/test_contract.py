@@ -109,7 +109,7 @@ def test_nothing_else_is_touched(traced: Traced, name: str, length: int, aad_len
     readable += [
         *writable,
         range(job.address, job.address + constants()["sizeof.gcm_job"]),
-        range(key, key + constants()["GCM_KEY_BYTES"] + 64),
+        range(key, key + constants()["sizeof.gcm_key"] + 64),
         range(traced.CODE, traced.CODE + len(traced.image)),
     ]
     for kind, address, size in traced.trace:
@@ -168,7 +168,7 @@ def test_a_key_that_is_not_whole_is_refused(engine: Engine, name: str, length: i
 
 @pytest.mark.parametrize("name", JOBS)
 def test_a_refusal_reads_nothing_but_the_key(traced: Traced, name: str) -> None:
-    address = traced.buffer(bytes(constants()["GCM_KEY_BYTES"]))
+    address = traced.buffer(bytes(constants()["sizeof.gcm_key"]))
     job = make_job(traced, bytes(12), bytes(64), bytes(300))
     assert traced.call(name, address, job.address).eax == 2
     fields = job.fields
@@ -192,7 +192,7 @@ def test_the_check_is_written_last(traced: Traced) -> None:
 
 
 def key_of(engine: Engine, key: bytes) -> bytes:
-    return engine.read(make_key(engine, key), constants()["GCM_KEY_BYTES"])
+    return engine.read(make_key(engine, key), constants()["sizeof.gcm_key"])
 
 
 def damaged(key: bytes) -> Iterator[bytes]:
@@ -223,7 +223,7 @@ def secret_run(engine: Engine, name: str, seed: int, length: int, *, wrong: bool
     if name == "aes256_expand":
         return engine.call(name, engine.buffer(bytes(240)), engine.buffer(key))
     if name == "gcm_key_init":
-        return engine.call(name, engine.buffer(bytes(constants()["GCM_KEY_BYTES"])), engine.buffer(key))
+        return engine.call(name, engine.buffer(bytes(constants()["sizeof.gcm_key"])), engine.buffer(key))
     if name == "cmac256":
         return engine.call(name, expand(engine, key), engine.buffer(data), length, engine.buffer(bytes(16)))
     if name == "kdf256":
