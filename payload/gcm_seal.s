@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# Sealing with AES-NI. All that gcm.s says holds here, its registers too.
+# Sealing with AES-NI. All that gcm.s says holds here, and ghash.inc has the arithmetic.
 #
 # The steps go in sets of four blocks, three sets at once, so that AES and GHASH run side by side: the second half of one
 # set's rounds, the first half of the next one's, and the hash of the set before. Four sets share a reduction.
 #
-# Between sets: xmm0..xmm3 the set whose rounds are half done; xmm5..xmm7 the blocks to hash of the one before, whose first
-# one is in the sum already; xmm8 the block with the counter of the set after it less 2, a multiple of 4, plus round
-# key 0. A product with the last block to hash takes the power at rbx + first_power.
+# Between sets: NEXT0..NEXT3 is the set whose rounds are half done; NOW1..NOW3 the blocks to hash of the one before, whose first
+# one is in the sum already. A product with the last block to hash takes the power at POWER + gcm_key.first_power.
 
 .include "gcm.inc"
 .include "ghash.inc"
@@ -28,172 +27,201 @@
 
 .text
 
+.equ SET_BYTES, 4 * BLOCK_BYTES
+
+.reg NEXT0, xmm0
+.reg NEXT1, xmm1
+.reg NEXT2, xmm2
+.reg NEXT3, xmm3
+.reg NOW0, xmm4
+.reg NOW1, xmm5
+.reg NOW2, xmm6
+.reg NOW3, xmm7
+.reg PAST1, xmm9
+.reg PAST2, xmm10
+.reg PAST3, xmm11
+.reg BASE, xmm8         # sealing has no mask: the counter block of 4 n, the first one behind NEXT less 2, plus round key 0
+.reg POWER, rbx
+.reg BLOCK, xmm0        # what is shorter than a step goes block by block: see gcm.s
+.reg STREAM, xmm1
+
 # A round for one set of four blocks.
 .macro cipher_set round, a, b, c, d
-    movdqa xmm15, [rdi + (\round) * 16]
-.irp i, \a, \b, \c, \d
-    aesenc xmm\i, xmm15
+    movdqa T, [KEY + (\round) * BLOCK_BYTES]
+.irp block, \a, \b, \c, \d
+    aesenc \block, T
 .endr
 .endm
-
-# xmm0..xmm3 = the counter blocks of the next set plus round key 0. Loses rax.
-.macro next_set
-    movdqa xmm0, xmm8
-    movdqa xmm1, xmm8
-    pxor xmm0, [rip + .Lcounters + 2 * 16]
-    pxor xmm1, [rip + .Lcounters + 3 * 16]
-    counter_half rdx+2
-    pinsrq xmm8, rax, 1
-    movdqa xmm2, xmm8
-    movdqa xmm3, xmm8
-    pxor xmm3, [rip + .Lcounters + 1 * 16]
-    add edx, 4
+.macro cipher_next round
+    cipher_set \round, NEXT0, NEXT1, NEXT2, NEXT3
+.endm
+.macro cipher_now round
+    cipher_set \round, NOW0, NOW1, NOW2, NOW3
 .endm
 
-# Before the first set stand zero blocks, and a sum whose remainder is the hash so far. Loses rax, xmm15.
+# NEXT0..NEXT3 = the counter blocks of the next set plus round key 0. Its counters are 4 n + 2 and 3 of the BASE of before, and
+# 4 n + 4 and 5, which are the new BASE and one more. Loses rax.
+.macro next_set
+    movdqa NEXT0, BASE
+    movdqa NEXT1, BASE
+    pxor NEXT0, [rip + .Lcounters + 2 * BLOCK_BYTES]
+    pxor NEXT1, [rip + .Lcounters + 3 * BLOCK_BYTES]
+    counter_half COUNTER+2
+    pinsrq BASE, rax, 1
+    movdqa NEXT2, BASE
+    movdqa NEXT3, BASE
+    pxor NEXT3, [rip + .Lcounters + 1 * BLOCK_BYTES]
+    add COUNTER32, 4
+.endm
+
+# Before the first set stand zero blocks, and a sum whose remainder is the hash so far. Loses rax, T.
 .balign 16, 0xcc
 .Lbegin_sets:
-    counter_block xmm8, rdx-2
+    counter_block BASE, COUNTER-2
     next_set
 .irp round, 1, 2, 3, 4, 5, 6, 7
-    cipher_set \round, 0, 1, 2, 3
+    cipher_next \round
 .endr
-.irp i, 5, 6, 7
-    pxor xmm\i, xmm\i
+.irp i, 1, 2, 3
+    pxor NOW\i, NOW\i
 .endr
-    movdqa xmm13, xmm12
-    movdqa xmm14, xmm12
-    pxor xmm12, xmm12
-    mov rbx, rdi
+    sum_of_hash
+    mov POWER, KEY
     ret
 
-# Hashes what is left to hash and makes the ciphertext of the next set in xmm4..xmm7. Loses rax, xmm9..xmm11, xmm15.
+# Hashes NOW1..NOW3, then NOW0..NOW3 = the ciphertext of NEXT0..NEXT3, whose place another set takes. Loses rax, PAST1..PAST3, T.
+#
+# The last round adds its key operand, here the last round key plus a block of the source: what comes out is ciphertext.
 .balign 64, 0xcc
 .Lset:
-    movdqa xmm9, xmm5
-    movdqa xmm10, xmm6
-    movdqa xmm11, xmm7
-    movdqa xmm4, xmm0
-    movdqa xmm5, xmm1
-    movdqa xmm6, xmm2
-    movdqa xmm7, xmm3
-    cipher_set 8, 4, 5, 6, 7
+    movdqa PAST1, NOW1
+    movdqa PAST2, NOW2
+    movdqa PAST3, NOW3
+    movdqa NOW0, NEXT0
+    movdqa NOW1, NEXT1
+    movdqa NOW2, NEXT2
+    movdqa NOW3, NEXT3
+    cipher_now 8
     next_set
-    cipher_set 1, 0, 1, 2, 3
-    cipher_set 9, 4, 5, 6, 7
-    multiply xmm9, rbx, 2
-    cipher_set 2, 0, 1, 2, 3
-    cipher_set 10, 4, 5, 6, 7
-    multiply xmm10, rbx, 1
-    cipher_set 3, 0, 1, 2, 3
-    cipher_set 11, 4, 5, 6, 7
-    multiply xmm11, rbx, 0
-    cipher_set 4, 0, 1, 2, 3
-    cipher_set 12, 4, 5, 6, 7
-    cipher_set 5, 0, 1, 2, 3
-    cipher_set 13, 4, 5, 6, 7
-    cipher_set 6, 0, 1, 2, 3
-    movdqa xmm15, [rdi + 224]
-    movdqu xmm9, [r8]
-    movdqu xmm10, [r8 + 16]
-    movdqu xmm11, [r8 + 32]
-    pxor xmm9, xmm15
-    pxor xmm10, xmm15
-    pxor xmm11, xmm15
-    aesenclast xmm4, xmm9
-    aesenclast xmm5, xmm10
-    aesenclast xmm6, xmm11
-    movdqu xmm9, [r8 + 48]
-    pxor xmm9, xmm15
-    aesenclast xmm7, xmm9
-    cipher_set 7, 0, 1, 2, 3
-    add r8, 64
+    cipher_next 1
+    cipher_now 9
+    multiply PAST1, POWER, 2
+    cipher_next 2
+    cipher_now 10
+    multiply PAST2, POWER, 1
+    cipher_next 3
+    cipher_now 11
+    multiply PAST3, POWER, 0
+    cipher_next 4
+    cipher_now 12
+    cipher_next 5
+    cipher_now 13
+    cipher_next 6
+    movdqa T, [KEY + AES256_LAST]
+    movdqu PAST1, [SOURCE]
+    movdqu PAST2, [SOURCE + 1 * BLOCK_BYTES]
+    movdqu PAST3, [SOURCE + 2 * BLOCK_BYTES]
+    pxor PAST1, T
+    pxor PAST2, T
+    pxor PAST3, T
+    aesenclast NOW0, PAST1
+    aesenclast NOW1, PAST2
+    aesenclast NOW2, PAST3
+    movdqu PAST1, [SOURCE + 3 * BLOCK_BYTES]
+    pxor PAST1, T
+    aesenclast NOW3, PAST1
+    cipher_next 7
+    add SOURCE, SET_BYTES
     ret
 
-# Goes on from the ciphertext in xmm4..xmm7, whose first block it hashes. Zero flag set if this was the last of the
-# sets that share a reduction. Loses xmm15.
+# Goes on from the ciphertext in NOW0..NOW3, whose first block it hashes. Zero flag set if this was the last of the
+# sets that share a reduction. Loses T.
 .balign 16, 0xcc
 .Lready:
-    movdqa xmm15, [rip + .Lswap]
-.irp i, 4, 5, 6, 7
-    pshufb xmm\i, xmm15
+    movdqa T, [rip + .Lswap]
+.irp i, 0, 1, 2, 3
+    pshufb NOW\i, T
 .endr
-    cmp rbx, rdi
+    cmp POWER, KEY
     jne 1f
     reduce_low
     reduce_high
-    pxor xmm4, xmm12
-    pxor xmm12, xmm12
-    pxor xmm13, xmm13
-    pxor xmm14, xmm14
-    sub rbx, GCM_STEP_BYTES
-1:  add rbx, 64
-    multiply xmm4, rbx, 3
-    sub rcx, 64
-    cmp rbx, rdi
+    pxor NOW0, HASH
+    pxor LOW, LOW
+    pxor HIGH, HIGH
+    pxor MIDDLE, MIDDLE
+    sub POWER, GCM_STEP_BYTES
+1:  add POWER, SET_BYTES
+    multiply NOW0, POWER, 3
+    sub LEFT, SET_BYTES
+    cmp POWER, KEY
     ret
 
 # Hashes what is left to hash, and forgets the counters of the set that is half done.
 .balign 16, 0xcc
 .Lend_sets:
-    multiply xmm5, rbx, 2
-    multiply xmm6, rbx, 1
-    multiply xmm7, rbx, 0
+    multiply NOW1, POWER, 2
+    multiply NOW2, POWER, 1
+    multiply NOW3, POWER, 0
     reduce_low
     reduce_high
-    sub edx, 4
+    sub COUNTER32, 4
     ret
 
-# gcm_aesni_seal(rdi: gcm_key, rsi: gcm_job) -> eax: 0
+# int gcm_aesni_seal(const struct gcm_key *key, const struct gcm_job *job);
+#
+# rdi, rsi -> eax: GCM_DONE.
 .balign 16, 0xcc
 .global gcm_aesni_seal
 gcm_aesni_seal:
     call gcm_begin
-    cmp rcx, GCM_STEP_BYTES
+    cmp LEFT, GCM_STEP_BYTES
     jb gcm_seal_rest
     push rbx
     call .Lbegin_sets
 .Lseal_set:
     call .Lset
-    movdqu [r9], xmm4
-    movdqu [r9 + 16], xmm5
-    movdqu [r9 + 32], xmm6
-    movdqu [r9 + 48], xmm7
-    add r9, 64
+    movdqu [DESTINATION], NOW0
+    movdqu [DESTINATION + 1 * BLOCK_BYTES], NOW1
+    movdqu [DESTINATION + 2 * BLOCK_BYTES], NOW2
+    movdqu [DESTINATION + 3 * BLOCK_BYTES], NOW3
+    add DESTINATION, SET_BYTES
     call .Lready
     jne .Lseal_set
-    cmp rcx, GCM_STEP_BYTES
+    cmp LEFT, GCM_STEP_BYTES
     jae .Lseal_set
     call .Lend_sets
     pop rbx
 # From here on with less than a step.
 .global gcm_seal_rest
 gcm_seal_rest:
-    test rcx, rcx
+    test LEFT, LEFT
     jz .Lsealed
 .Lseal_block:
     call gcm_next_stream
     call gcm_load
     call gcm_encrypt
     call gcm_store
-    movdqa xmm0, xmm1
+    movdqa BLOCK, STREAM
     call gcm_hash
-    sub rcx, 16
+    sub LEFT, BLOCK_BYTES
     ja .Lseal_block
 .Lsealed:
     call gcm_finish
-    movdqu [rax], xmm0
+    movdqu [rax], BLOCK
     xor eax, eax
     jmp gcm_return
 
-# gcm_aesni_matches(rdi: gcm_key, rsi: gcm_job) -> eax: 0, or 1 when the source, sealed, would have another tag
+# int gcm_aesni_matches(const struct gcm_key *key, const struct gcm_job *job);
+#
+# rdi, rsi -> eax: GCM_DONE, or GCM_WRONG_TAG when the source, sealed, would have another tag.
 #
 # As sealing, but the ciphertext goes nowhere.
 .balign 16, 0xcc
 .global gcm_aesni_matches
 gcm_aesni_matches:
     call gcm_begin
-    cmp rcx, GCM_STEP_BYTES
+    cmp LEFT, GCM_STEP_BYTES
     jb .Lmatch_rest
     push rbx
     call .Lbegin_sets
@@ -201,20 +229,20 @@ gcm_aesni_matches:
     call .Lset
     call .Lready
     jne .Lmatch_set
-    cmp rcx, GCM_STEP_BYTES
+    cmp LEFT, GCM_STEP_BYTES
     jae .Lmatch_set
     call .Lend_sets
     pop rbx
 .Lmatch_rest:
-    test rcx, rcx
+    test LEFT, LEFT
     jz .Lmatched
 .Lmatch_block:
     call gcm_next_stream
     call gcm_load
     call gcm_encrypt
-    movdqa xmm0, xmm1
+    movdqa BLOCK, STREAM
     call gcm_hash
-    sub rcx, 16
+    sub LEFT, BLOCK_BYTES
     ja .Lmatch_block
 .Lmatched:
     call gcm_finish
