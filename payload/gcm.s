@@ -72,8 +72,7 @@ gcm_key_init:
     movdqa [KEY + gcm_key.check], CHECK
     wipe_xmm
     ret
-.unreg H
-.unreg CHECK
+.unreg H, CHECK
 
 # STREAM = the key stream of the next block. Loses rax, BLOCK.
 .balign 16, 0xcc

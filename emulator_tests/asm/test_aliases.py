@@ -57,8 +57,8 @@ def test_name_goes_through_macros_and_loops() -> None:
 
 
 def test_name_ends_and_begins_again() -> None:
-    source = ".reg A, rbx\npush A\n.unreg A\n.reg A, rcx\npush A"
-    assert code(source) == code("push rbx\npush rcx")
+    source = ".reg A, rbx\n.reg B, rdx\npush A\npush B\n.unreg A, B\n.reg A, rcx\npush A"
+    assert code(source) == code("push rbx\npush rdx\npush rcx")
 
 
 def test_name_may_be_a_symbols_once_it_has_ended() -> None:
@@ -113,7 +113,8 @@ def test_names_of_an_include_need_no_use(tmp_path: Path) -> None:
         (".unreg A", (1, 8, "'A' names no register")),
         (".unreg", (1, 7, "'end of line' names no register")),
         (".reg A, rax\npush A\n.unreg A\n.unreg A", (4, 8, "'A' names no register")),
-        (".reg A, rax\npush A\n.unreg A, B", (3, 9, "expected end of line, found ','")),
+        (".reg A, rax\npush A\n.unreg A, B", (3, 11, "'B' names no register")),
+        (".reg A, rax\npush A\n.unreg A B", (3, 10, "expected end of line, found 'B'")),
         (".reg A, rax", (1, 6, "'.reg A' is never used")),
         (".reg A, rax\n.unreg A\n.reg A, rbx\npush A", (1, 6, "'.reg A' is never used")),
         (".code32\n.reg A, r9\npush A", (3, 6, "'r9' exists in 64-bit code only")),

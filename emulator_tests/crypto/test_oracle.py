@@ -35,7 +35,7 @@ def run(*command: str | Path) -> None:
     subprocess.run(command, check=True, timeout=60)
 
 
-def spoken(text: str) -> str:
+def translated(text: str) -> str:
     """The source as GNU as has it: a name for a register is a symbol there, which may have another value later."""
     return re.sub(r"^\.unreg .*", "", re.sub(r"^\.reg ", ".set ", text, flags=re.MULTILINE), flags=re.MULTILINE)
 
@@ -50,7 +50,7 @@ def test_same_bytes_as_gnu_as(name: str, tmp_path: Path) -> None:
     prelude = [".intel_syntax noprefix", *(f".set {symbol}, {value}" for symbol, value in numbers.items())]
     source, made, linked = tmp_path / "source.s", tmp_path / "made.o", tmp_path / "linked"
     for path in (*PAYLOAD.glob("*.inc"), PAYLOAD / f"{name}.s"):
-        (tmp_path / path.name).write_text(spoken(path.read_text(encoding="ascii")), encoding="ascii")
+        (tmp_path / path.name).write_text(translated(path.read_text(encoding="ascii")), encoding="ascii")
     source.write_text("\n".join([*prelude, f'.include "{name}.s"', ""]), encoding="ascii")
     run("as", "-I", tmp_path, "-o", made, source)
     starts = [f"--section-start={section}={place:#x}" for section, place in PLACES.items()]

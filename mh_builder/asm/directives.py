@@ -126,7 +126,10 @@ def _reg(unit: Unit, statement: Statement, cursor: ex.Cursor) -> None:
 
 
 def _unreg(unit: Unit, _statement: Statement, cursor: ex.Cursor) -> None:
-    unit.table.aliases.end(cursor.take())
+    while True:
+        unit.table.aliases.end(cursor.take())
+        if not cursor.accept(","):
+            return
 
 
 def _set(unit: Unit, _statement: Statement, cursor: ex.Cursor) -> None:
