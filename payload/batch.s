@@ -4,7 +4,7 @@
 # host's view of another. Between two chunks of a batch the urgent lane is served. The first wrong tag ends the session:
 # a forgery costs one, and what a host can learn from it is that.
 #
-# r14d the first status that is not MH_DONE, r15 virtual address of the chunk, ebx its pages, ebp its first slot.
+# README.md has what r14d, r15, ebx and ebp hold.
 
 .include "vcpu.inc"
 

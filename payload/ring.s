@@ -2,8 +2,7 @@
 #
 # The ring: fetch a submission once, serve it, complete it; HLT when there is none.
 #
-# r13 lane, ebx tail as read, ebp number of the submission at work. Handlers find what a submission says in the lane,
-# answer a status in eax, and keep rbx, rbp, r12, r13.
+# Handlers find what a submission says in the lane and answer a status in eax. README.md has who keeps which register.
 
 .include "vcpu.inc"
 

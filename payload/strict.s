@@ -17,7 +17,7 @@
 # authenticator(rax: number of the page in the bitmaps) -> rdi: its authenticator. Keeps all but rax.
 authenticator:
     mov rdi, rax
-    shl rdi, 5
+    shl rdi, AUTHENTICATOR_SHIFT
     add rdi, [rip + linker.params + mh_params.authenticators_va]
     ret
 
@@ -55,13 +55,13 @@ end_authenticator:
 forget_authenticators:
     mov r11, [rip + linker.params + mh_params.authenticators_va]
     mov r10, rdx
-    shl r10, 6 + 5
+    shl r10, 6 + AUTHENTICATOR_SHIFT    # a word is 64 pages
     add r11, r10
 1:  test rax, rax
     jz 2f
     bsf r10, rax
     btr rax, r10
-    shl r10, 5
+    shl r10, AUTHENTICATOR_SHIFT
     mov word ptr [r11 + r10 + authenticator.kind], 0
     jmp 1b
 2:  ret
@@ -77,14 +77,14 @@ unchanged:
     mov rbp, [rip + linker.params + mh_params.ram_limit]
     add rbp, MH_VMSA_BYTES
     shr rbp, 12                 # pages that have bits
-    xor ebx, ebx                # the page
+    xor ebx, ebx                # the first page of the word in r14
 .Lword:
     mov rax, rbx
     shr rax, 6
     mov rdx, [rip + linker.params + mh_params.bitmap_va]
-    mov r14, [rdx + rax * 8]
+    mov r14, [rdx + rax * 8]    # moved in this epoch
     mov rdx, [rip + linker.params + mh_params.moved_va]
-    or r14, [rdx + rax * 8]
+    or r14, [rdx + rax * 8]     # or in an earlier one: every ring's pages
 .Lbit:
     test r14, r14
     jz .Lnext
@@ -127,10 +127,11 @@ page_unchanged:
     push rsi
     push rax
     call describe_again
-    pop rcx
-    pop rdi
+    pop rcx                     # kind
+    pop rdi                     # lane whose key it is
     cmp ecx, MH_KIND_ZERO
     jne .Lsealed
+    # A page of zeros was sealed without contents, so that its tag does not tell: look at the page.
     push rbx
     mov ebx, 1
     call scan

@@ -7,7 +7,8 @@
 # frame and in registers.
 #
 # An element of the field is 4 words of 64 bits, any number below 2^256 for its class modulo p = 2^255 - 19. What leaves at
-# the top comes back times 38, since 2^256 = 38 mod p. Only the result is brought below p.
+# the top comes back times 38, since 2^256 = 38 mod p. Only the result is brought below p. Every operation takes any two
+# such numbers and leaves one: its comment says why nothing gets lost.
 #
 # Registers of the field's operations: rdi result, rsi left operand, rbx right operand, any of which may be the same;
 # r8..r11 the words of the result, also at return; rcx what goes beyond them. Lost: all but rdi and rbp.
@@ -59,7 +60,7 @@
     adc r11, 0
 .endm
 
-# carry:sum = sum + left * right + carry, which is below 2^128 for all operands. Loses rax and rdx.
+# carry:sum = sum + left * right + carry, at most (2^64 - 1)^2 + 2 (2^64 - 1) = 2^128 - 1. Loses rax and rdx.
 .macro accumulate sum, carry, left, right
     mov rax, \left
     mul \right
@@ -87,7 +88,7 @@
     call .L\operation
 .endm
 
-# left + right
+# left + right, below 2^257: rcx is at most 1.
 .balign 16, 0xcc
 .Ladd:
     load_words rsi
@@ -99,7 +100,7 @@
     adc ecx, ecx
     jmp .Lfold
 
-# left + A24 * right
+# left + A24 * right, below (A24 + 1) 2^256: rcx is at most A24.
 .Ladd_scaled:
     load_words rsi
     mov esi, A24
@@ -110,7 +111,7 @@
     accumulate r11, rcx, [rbx+24], rsi
     jmp .Lfold
 
-# left * right
+# left * right, by rows, is below 2^512. Its upper half comes back times 38: the sum is below 39 * 2^256, rcx at most 38.
 .balign 16, 0xcc
 .Lmultiply:
     xor r8d, r8d
@@ -128,7 +129,8 @@
     accumulate r10, rcx, r14, rbx
     accumulate r11, rcx, r15, rbx
 
-# Stores r8..r11 + rcx * 2^256, rcx at most A24. A second carry leaves less than 2^23 in r8: the 38 for it has no carry.
+# Stores r8..r11 + rcx * 2^256, rcx at most A24, so 38 rcx is below 2^23. If adding it carries, less than 2^23 is left: r8 alone,
+# and the 38 for that carry has none.
 .Lfold:
     imul rcx, rcx, 38
     add r8, rcx
@@ -142,7 +144,8 @@
     store_words rdi
     ret
 
-# left - right. A second borrow leaves at least 2^64 - 38 in r8.
+# left - right. A borrow has added 2^256, so 38 is taken away. If that borrows too, at least 2^256 - 38 is left: r8 is at least
+# 2^64 - 38, and the 38 for that borrow has none.
 .balign 16, 0xcc
 .Lsubtract:
     load_words rsi
