@@ -144,7 +144,7 @@ right_fields:
 .Lpages:
     test r10, r10
     ret
-.Lwrong:
+.Lwrong:                         # right_shape's too
     or r10d, 1
     ret
 

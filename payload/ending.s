@@ -41,7 +41,7 @@ end_session:
     test dword ptr [rip + session_generation], 1
     jz .Lnot_alive
     mov dword ptr [r12 + vcpu.ending], ENDING_SURELY
-.Lsurely:
+.Lsurely:                       # resume_ending goes on here, or below
     mov rax, [rip + session_generation]
     test eax, 1
     jz 1f
@@ -66,7 +66,7 @@ attend:
     jb .Lattended
     mov rax, [r12 + vcpu.generation]
     cmp rax, [rip + session_generation]
-    jne .Lover
+    jne .Lforget
     cmp dword ptr [r12 + vcpu.ended], 0
     je .Lattended
     mov eax, [rip + session_epoch]
@@ -94,7 +94,7 @@ resume:
 .global abort
 abort:
     call end_session
-.Lover:
+.Lforget:                       # attend goes on here: another ring has ended the session
     call wipe_session
     xor eax, eax                # MH_DONE
     mov [r12 + vcpu.pages], rax

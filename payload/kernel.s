@@ -45,7 +45,7 @@ gcm_open:
 gcm_matches:
     call .Lcheck_key
     jz gcm_aesni_matches
-.Lno_key:
+.Lno_key:                        # of all three
     mov eax, GCM_NO_KEY
     jmp gcm_return
 

@@ -72,7 +72,7 @@ seal_packet:
     call copy64
     mov eax, MH_DONE
     ret
-.Lno_key:
+.Lno_key:                        # open_packet's too
     mov eax, MH_NO_KEY
     ret
 

@@ -73,7 +73,7 @@ random_derived:
     call derive
     mov eax, MH_DONE
     ret
-.Lnone:
+.Lnone:                          # draw's too
     mov eax, MH_NO_ENTROPY
     ret
 

@@ -40,7 +40,7 @@ end_epoch:
     call attend
 .Lagreed:
     mov eax, MH_DONE
-.Lrefused:
+.Lrefused:                       # finish's too
     ret
 
 .global finish
