@@ -35,13 +35,10 @@ from mh_emulator.cpu.traps import LONGEST_ANSWERED, Trap, Trapped, Traps, classi
 from mh_emulator.dram.bus import Turn
 from mh_emulator.dram.dram import DramFullError
 
-VECTOR_UD, VECTOR_BP, VECTOR_VC = 6, 3, 29
+VECTOR_BP, VECTOR_VC = 3, 29
 
-_VMMCALL = b"\x0f\x01\xd9"
-_REPEAT = (b"\xf2", b"\xf3")
 _INT3 = 0xCC
 _MASK32 = 0xFFFF_FFFF
-_IOPL_SHIFT = 12
 
 _RAX, _RCX, _RDX, _RBX = (GPRS[name] for name in ("rax", "rcx", "rdx", "rbx"))
 _RIP = x86_const.UC_X86_REG_RIP
