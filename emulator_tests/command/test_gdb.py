@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -95,7 +96,9 @@ def ask(stream: socket.socket, sent: bytes) -> bytes:
     stream.sendall(sent)
     answer = b""
     while not re.search(rb"#..$|^-$", answer):
-        answer += stream.recv(4096)
+        more = stream.recv(4096)
+        assert more, f"closed behind {answer!r}"
+        answer += more
     return answer
 
 
@@ -105,13 +108,76 @@ def test_packets_that_are_wrong(tmp_path: Path) -> None:
             stream.settimeout(60)
             assert ask(stream, packet(b"?", 0)) == b"-"
             assert ask(stream, packet(b"?")).endswith(packet(b"S05"))
-            for data in (b"pffff", b"p", b"m12", b"mxyz,4", b"P1", b"P0=zz", b"Z0", b"Z0,q,1"):
+            wrong = "pffff p p-1 m12 mxyz,4 m0,-4 P1 P0=zz P0=11 Z0 Z0,q,1"
+            for data in wrong.encode().split():
                 assert ask(stream, packet(data)).endswith(packet(b"E01")), data
             assert ask(stream, packet(b"m0,4")).endswith(packet(b"E14"))
             for data in (b"X0,1:a", b"vMustReplyEmpty", b"bc", b"Z3,0,1", b"qUnknown"):
                 assert ask(stream, packet(data)).endswith(packet(b"")), data
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (1, "", "build.py: error: gdb has closed the connection\n")
+
+
+def rip(stream: socket.socket) -> int:
+    digits = ask(stream, packet(b"p10"))[-19:-3]
+    return int.from_bytes(bytes.fromhex(digits.decode()), "little")
+
+
+@contextmanager
+def at_idle(image: Image, folder: Path) -> Iterator[tuple[socket.socket, int]]:
+    """A helper that is about to halt, and the address of its HLT."""
+    text = image.section(".text")
+    code = image.data[text.offset : text.offset + text.size]
+    halts = [text.va + at for at, byte in enumerate(code) if byte == 0xF4]
+    with waiting(folder) as (_, port), socket.create_connection(("127.0.0.1", port)) as stream:
+        stream.settimeout(60)
+        for halt in halts:
+            ask(stream, packet(f"Z0,{halt:x},1".encode()))
+        assert ask(stream, packet(b"c")).endswith(packet(b"S05"))
+        for halt in halts:
+            ask(stream, packet(f"z0,{halt:x},1".encode()))
+        yield stream, rip(stream)
+
+
+def test_step_over_halt(images: dict[str, Image], tmp_path: Path) -> None:
+    with at_idle(images[SCHEME], tmp_path) as (stream, halt):
+        assert ask(stream, packet(b"s")).endswith(packet(b"S05"))
+        assert rip(stream) == halt + 1
+
+
+def test_breakpoint_behind_halt(images: dict[str, Image], tmp_path: Path) -> None:
+    with at_idle(images[SCHEME], tmp_path) as (stream, halt):
+        ask(stream, packet(f"Z1,{halt + 1:x},1".encode()))
+        assert ask(stream, packet(b"c")).endswith(packet(b"S05"))
+        assert rip(stream) == halt + 1
+
+
+def test_interrupt_right_behind_continue(tmp_path: Path) -> None:
+    with waiting(tmp_path) as (_, port), socket.create_connection(("127.0.0.1", port)) as stream:
+        stream.settimeout(60)
+        assert ask(stream, packet(b"c") + b"\x03").endswith(packet(b"S02"))
+
+
+def test_triple_fault(tmp_path: Path) -> None:
+    with waiting(tmp_path) as (process, port), socket.create_connection(("127.0.0.1", port)) as stream:
+        stream.settimeout(60)
+        for name in (b"P7=", b"P10="):
+            assert ask(stream, packet(name + b"ff" * 7 + b"0f")).endswith(packet(b"OK"))
+        assert ask(stream, packet(b"c")).endswith(packet(b"S0b"))
+        assert ask(stream, packet(b"p0")).endswith(packet(b"00" * 8))
+        stream.sendall(packet(b"c"))
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "shutdown" in err
+
+
+def test_connection_that_is_reset(tmp_path: Path) -> None:
+    with waiting(tmp_path) as (process, port):
+        with socket.create_connection(("127.0.0.1", port)) as stream:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.startswith("build.py: error: gdb has closed the connection")
 
 
 def test_packet_without_end(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -12,12 +13,14 @@ from mh_emulator.gdb import layout
 from mh_emulator.gdb.packets import INTERRUPT, PACKET_BYTES, Connection
 from mh_emulator.kvm.exits import Exit, Reason
 
-_TRAP, _BY_GDB = "S05", "S02"
+_TRAP, _BY_GDB, _FAULT = "S05", "S02", "S0b"
 _POLL = 1000
-"""Strides between two looks at whether gdb wants to stop."""
+"""Instructions between two looks at whether gdb wants to stop."""
 
 _LONG_STRIDE = 10_000
 """Instructions at once while there is nothing to stop at."""
+
+_NUMBER = re.compile("[0-9a-fA-F]{1,16}")
 
 
 class Vcpu(Protocol):
@@ -49,6 +52,9 @@ class Debugger:
 
     def run(self, vcpu: Vcpu) -> Exit:
         """KVM_RUN under gdb, until the vCPU leaves the guest. Raises `DebuggerGoneError`."""
+        # A step over HLT ends, and a breakpoint behind HLT stops, when the vCPU is entered again.
+        if self._goes_on and self._stops_at(vcpu):
+            self._stopped(_TRAP)
         while self._is_attached:
             if not self._goes_on:
                 self._serve(vcpu)
@@ -67,15 +73,21 @@ class Debugger:
         stride = 1 if self._steps or self._breakpoints else _LONG_STRIDE
         for count in itertools.count(1):
             exit_ = vcpu.run(stride)
+            if exit_.reason is Reason.SHUTDOWN:
+                self._stopped(_FAULT)
+                self._serve(vcpu)
             if exit_.reason is not Reason.LIMIT:
                 return exit_
-            if self._steps or vcpu.get_registers().rip in self._breakpoints:
+            if self._stops_at(vcpu):
                 self._stopped(_TRAP)
                 return None
             if count * stride % _POLL == 0 and self._connection.is_interrupted():
                 self._stopped(_BY_GDB)
                 return None
         raise AssertionError("itertools.count has no end")
+
+    def _stops_at(self, vcpu: Vcpu) -> bool:
+        return self._steps or vcpu.get_registers().rip in self._breakpoints
 
     def _stopped(self, why: str) -> None:
         self._goes_on = False
@@ -114,7 +126,7 @@ class Debugger:
         if kind not in ("0", "1"):
             return ""
         change = self._breakpoints.add if request[0] == "Z" else self._breakpoints.discard
-        change(int(address, 16))
+        change(_number(address))
         return "OK"
 
     def _query(self, request: str, _vcpu: Vcpu) -> str | None:
@@ -124,7 +136,7 @@ class Debugger:
             self._connection.stop_acknowledging()
             return None
         if request.startswith("qXfer:features:read:target.xml:"):
-            start, size = (int(word, 16) for word in request.rsplit(":", 1)[1].split(","))
+            start, size = map(_number, request.rsplit(":", 1)[1].split(","))
             text = layout.description()
             return ("m" if start + size < len(text) else "l") + text[start : start + size]
         return {
@@ -149,18 +161,25 @@ def _registers(_request: str, vcpu: Vcpu) -> str:
 
 
 def _register(request: str, vcpu: Vcpu) -> str:
-    return layout.value(vcpu.get_registers(), layout.NAMES[int(request[1:], 16)])
+    return layout.value(vcpu.get_registers(), layout.NAMES[_number(request[1:])])
 
 
 def _set_register(request: str, vcpu: Vcpu) -> str:
     number, digits = request[1:].split("=")
-    vcpu.set_registers(layout.with_value(vcpu.get_registers(), layout.NAMES[int(number, 16)], digits))
+    vcpu.set_registers(layout.with_value(vcpu.get_registers(), layout.NAMES[_number(number)], digits))
     return "OK"
 
 
 def _memory(request: str, vcpu: Vcpu) -> str:
-    address, size = (int(word, 16) for word in request[1:].split(","))
+    address, size = map(_number, request[1:].split(","))
     return _read(vcpu, address, min(size, PACKET_BYTES // 2)).hex()
+
+
+def _number(digits: str) -> int:
+    """A number of the protocol: hex digits alone, of 64 bits at most. Raises `ValueError`."""
+    if not _NUMBER.fullmatch(digits):
+        raise ValueError(digits)
+    return int(digits, 16)
 
 
 def _read(vcpu: Vcpu, address: int, size: int) -> bytes:

@@ -32,9 +32,10 @@ def value(registers: Registers, name: str) -> str:
 
 def with_value(registers: Registers, name: str, digits: str) -> Registers:
     """The registers with one changed. Raises `ValueError` where that register cannot be."""
-    number = int.from_bytes(bytes.fromhex(digits), "little")
-    if name not in _GENERAL and name != "eflags":
+    data = bytes.fromhex(digits)
+    if len(data) != _SIZES[name] or (name not in _GENERAL and name != "eflags"):
         raise ValueError(name)
+    number = int.from_bytes(data, "little")
     return registers.with_changes(**{_field(name): number})
 
 

@@ -56,11 +56,8 @@ class Connection:
 
     def is_interrupted(self) -> bool:
         """Whether gdb wants a running target to stop. Raises `DebuggerGoneError`."""
-        while select.select([self._stream], [], [], 0)[0]:
-            more = self._stream.recv(1)
-            if not more:
-                raise DebuggerGoneError("gdb has closed the connection")
-            if more == INTERRUPT.encode():
+        while self._read or select.select([self._stream], [], [], 0)[0]:
+            if self._byte() == INTERRUPT.encode():
                 return True
         return False
 
@@ -70,7 +67,10 @@ class Connection:
 
     def _byte(self) -> bytes:
         if not self._read:
-            self._read = self._stream.recv(PACKET_BYTES)
+            try:
+                self._read = self._stream.recv(PACKET_BYTES)
+            except OSError as error:
+                raise DebuggerGoneError(f"gdb has closed the connection: {error.strerror}") from None
         if not self._read:
             raise DebuggerGoneError("gdb has closed the connection")
         byte, self._read = self._read[:1], self._read[1:]
