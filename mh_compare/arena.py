@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
 
 from mh_abi import abi
 from mh_abi.image import HelperImage
@@ -17,18 +16,18 @@ from mh_compare import guest_os
 from mh_compare.candidate import Candidate
 from mh_compare.outcome import INSTRUCTIONS, Ended, by_exit
 from mh_emulator.cpu.registers import Registers
+from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import Request, Ring, Sealed
 from mh_emulator.host.session import Batch, abort, begin, connect, greet
+from mh_emulator.host.site import Site, prepare
 from mh_emulator.kvm import Vm, VmType
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner
 from mh_emulator.peer import Peer, SessionKeys
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
-
-M = TypeVar("M", bound=Machine)
 
 Op = abi.mh_op
 Role = abi.mh_role
@@ -77,7 +76,7 @@ class Side:
 
     def run_on(self) -> None:
         """Let the helper's vCPU run, however it ends; raise `Ended` where that is not HLT in good state."""
-        exit_ = self.machine.helper_vcpu.run(INSTRUCTIONS)
+        exit_ = self.machine.mirror.vcpu.run(INSTRUCTIONS)
         header = self.ring.header()
         fault = header.fault if header.state == abi.mh_ring_state.MH_RING_FAULT else None
         outcome = by_exit(exit_, fault)
@@ -87,8 +86,8 @@ class Side:
     def step_until(self, start: int, end: int, stride: int = 1) -> Exit:
         """Run the helper in strides of instructions until RIP is in `start` to `end`, or something happens."""
         while True:
-            exit_ = self.machine.helper_vcpu.run(stride)
-            if exit_.reason is not Reason.LIMIT or start <= self.machine.helper_vcpu.get_registers().rip < end:
+            exit_ = self.machine.mirror.vcpu.run(stride)
+            if exit_.reason is not Reason.LIMIT or start <= self.machine.mirror.vcpu.get_registers().rip < end:
                 return exit_
 
 
@@ -162,23 +161,22 @@ class Arena:
         """What a machine is made of; another seed is another platform."""
         return Platform(self.part, _DRAM_BYTES + 2 * len(self.contents), seed), self.placement, self.helper
 
-    def machine(self, seed: int = SOURCE) -> Machine:
+    def site(self, seed: int = SOURCE) -> Site:
         """A faithful host's, with nothing launched yet."""
-        return Machine(*self.ground(seed))
+        return prepare(*self.ground(seed))
 
     def launch(
         self,
-        machine: M,
+        site: Site,
         *,
         contents: Iterable[tuple[int, bytes]] | None = None,
         policy: int | None = None,
         secret: Secret | None = None,
-    ) -> M:
+    ) -> Machine:
         """Launch a guest there, by its owner; the helper is not started. Without a choice it is the arena's."""
         owner = GuestOwner(self.policy if policy is None else policy)
         loaded = self.boot_contents() if contents is None else contents
-        machine.launch(owner, loaded, self.secret if secret is None else secret, self.guest)
-        return machine
+        return launch(site, owner, loaded, self.secret if secret is None else secret, self.guest)
 
     @property
     def guest(self) -> Registers | None:
@@ -187,7 +185,7 @@ class Arena:
 
     def launched(self, policy: int | None = None) -> Machine:
         """A guest launched on the source's platform by a faithful host."""
-        return self.launch(self.machine(), policy=policy)
+        return self.launch(self.site(), policy=policy)
 
     def boot_contents(self) -> Iterable[tuple[int, bytes]]:
         """(GPA, bytes) of the contents."""
@@ -209,7 +207,7 @@ class Arena:
 
     def empty(self, seed: int, secret: Secret) -> Side:
         """A guest without contents on a platform of its own, its helper started."""
-        machine = self.launch(self.machine(seed), contents=(), secret=secret)
+        machine = self.launch(self.site(seed), contents=(), secret=secret)
         for page in self.ram:
             machine.memory.spa(page)
         return self.side(machine)

@@ -78,7 +78,7 @@ class Watch:
     def follow(self, side: Side, stride: int) -> Iterator[Blocks]:
         """Let the helper go on, and interrupt it for a look after every `stride` instructions, until it leaves."""
         while True:
-            exit_ = side.machine.helper_vcpu.run(stride)
+            exit_ = side.machine.mirror.vcpu.run(stride)
             yield self.look()
             if exit_.reason is not Reason.LIMIT:
                 return

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
+from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.session import Batch, connect
+from mh_emulator.host.site import prepare
 from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
@@ -87,8 +89,9 @@ def connected_pair(helper: HelperImage, part: Part) -> Pair:
 def _launched(helper: HelperImage, part: Part, seed: int, secret: Secret, contents: bytes) -> Side:
     placement = place(PAGES * PAGE_BYTES, helper)
     frames = PAGES + helper.memory_bytes // PAGE_BYTES
-    machine = Machine(Platform(part, frames * _DRAM_BYTES, seed), placement, helper)
-    machine.launch(GuestOwner(POLICY, helper=helper.digest(part.c_bit)), _placed(placement, contents), secret)
+    site = prepare(Platform(part, frames * _DRAM_BYTES, seed), placement, helper)
+    owner = GuestOwner(POLICY, helper=helper.digest(part.c_bit))
+    machine = launch(site, owner, _placed(placement, contents), secret)
     return Side(machine, machine.start_helper())
 
 

@@ -13,10 +13,12 @@ from mh_abi import abi
 from mh_abi.image import HelperImage, parse_image
 from mh_builder.image.model import Image
 from mh_builder.parts import PARTS, Part
+from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import Request, Ring, Sealed
 from mh_emulator.host.session import Batch, begin, greet
+from mh_emulator.host.site import prepare
 from mh_emulator.kvm import Vcpu
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import POLICY, GuestOwner
@@ -102,9 +104,8 @@ def launched(
     """A launched guest with `contents` in RAM, and `unplugged` bytes of RAM that has no GPA."""
     placement = place(PAGES * abi.MH_PAGE_BYTES, helper)
     placement = replace(placement, topology=replace(placement.topology, unplugged=unplugged))
-    machine = Machine(Platform(part, DRAM_BYTES, seed), placement, helper, base)
-    machine.launch(GuestOwner(POLICY), boot_contents(placement, contents), secret)
-    return machine
+    site = prepare(Platform(part, DRAM_BYTES, seed), placement, helper, base)
+    return launch(site, GuestOwner(POLICY), boot_contents(placement, contents), secret)
 
 
 def boot_contents(placement: Placement, contents: bytes) -> list[tuple[int, bytes]]:
@@ -150,7 +151,7 @@ def is_over(side: Side) -> bool:
 
 def at_work(side: Side, number: int = 0) -> Vcpu:
     """The side's vCPU, stopped in the middle of a refusal: there are handlers only while there is work."""
-    vcpu = side.machine.helper_vcpus[number]
+    vcpu = side.machine.mirror.vcpus[number]
     side.ring.submit(Request(0).dumps(0))
     assert vcpu.run(AT_WORK).reason is Reason.LIMIT
     return vcpu

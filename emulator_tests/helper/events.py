@@ -60,7 +60,7 @@ class Checkpoint:
 
     def __init__(self, machine: Machine, *secrets: bytes) -> None:
         self._machine = machine
-        self._vcpu = machine.helper_vcpu
+        self._vcpu = machine.mirror.vcpu
         self._registers = self._vcpu.get_registers()
         self._ring = machine.helper_offset + machine.helper.ring_offset
         self._populated = machine.memory.populated()
@@ -112,4 +112,4 @@ class Checkpoint:
 
 def restart(machine: Machine) -> None:
     """Put the helper's vCPU to the very start, where it has executed nothing."""
-    machine.helper_vcpu.set_registers(replace(machine.helper_registers(), rdi=abi.MH_START_ANEW))
+    machine.mirror.vcpu.set_registers(replace(machine.mirror.helper.registers(), rdi=abi.MH_START_ANEW))

@@ -38,7 +38,7 @@ def registers(machine: Machine, number: int = 0) -> bytes:
     """General and vector registers of a vCPU; none where they are encrypted."""
     if machine.es:
         return b""
-    state = machine.helper_vcpus[number].get_registers()
+    state = machine.mirror.vcpus[number].get_registers()
     general = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{n}" for n in range(8, 16)))
     words = [getattr(state, name).to_bytes(8, "little") for name in general]
     return b"".join([*words, *(value.to_bytes(16, "little") for value in state.xmm)])

@@ -120,4 +120,4 @@ def block_holds(machine: Machine, number: int, secret: bytes) -> bool:
 def restarted(machine: Machine, number: int, *, anew: bool = False) -> Ring:
     """Start one vCPU again, on a ring that the host has cleared."""
     machine.rings[number].write(0, bytes(abi.MH_PAGE_BYTES))
-    return machine.restart(number, anew=anew)
+    return machine.mirror.restart(number, anew=anew)

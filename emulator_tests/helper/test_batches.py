@@ -86,10 +86,10 @@ def test_two_mebibytes_at_once(pair: Pair, chunk: int) -> None:
 def test_few_exits_in_bulk(pair: Pair) -> None:
     """HLT only when the ring is empty: far fewer than 0.01 exits for a page, on either side."""
     fill(pair, 512, b"x" * PAGE)
-    before = pair.source.machine.exits, pair.target.machine.exits
+    before = pair.source.machine.mirror.exits, pair.target.machine.mirror.exits
     move(pair, Batch(address=FAR, count=512, chunk=16))
-    assert pair.source.machine.exits - before[0] == 1
-    assert pair.target.machine.exits - before[1] == 1
+    assert pair.source.machine.mirror.exits - before[0] == 1
+    assert pair.target.machine.mirror.exits - before[1] == 1
 
 
 # ---- zeros ----
@@ -141,11 +141,11 @@ def test_scan_does_not_tell_where_it_found_something(pair: Pair) -> None:
         machine.platform.dram.write_private(machine.asid, spa + position, b"\1")
     pair.source.export(FAR + 2 * PAGE)
     seen: list[bool] = []
-    machine.helper_vcpu.trace_memory(lambda _spa, _size, is_write: seen.append(is_write))
+    machine.mirror.vcpu.trace_memory(lambda _spa, _size, is_write: seen.append(is_write))
     pair.source.export(FAR)
     first = len(seen)
     pair.source.export(FAR + PAGE)
-    machine.helper_vcpu.trace_memory(None)
+    machine.mirror.vcpu.trace_memory(None)
     assert len(seen) == 2 * first > 0
 
 
@@ -199,7 +199,7 @@ def test_run_over_the_end_of_memory(make_pair: PairMaker, address: int, good: in
     limit = machine.helper.descriptor.ram_limit
     if good:
         memory = machine.platform.memory(2 * PAGE)
-        machine.mirror.set_user_memory_region(9, limit - 2 * PAGE, 2 * PAGE, memory, 0)
+        machine.mirror.vm.set_user_memory_region(9, limit - 2 * PAGE, 2 * PAGE, memory, 0)
     _, results = export_batch(pair.source.ring, Batch(address=address, count=4))
     assert statuses(results) == [Status.MH_DONE] * good + [Status.MH_OUT_OF_RANGE] * (4 - good)
 

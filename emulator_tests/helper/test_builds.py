@@ -28,10 +28,12 @@ from mh_builder.image.model import Image
 from mh_builder.paging import MIB
 from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
+from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused
 from mh_emulator.host.session import Batch, begin, connect_all, end_epoch, export_batch, finish, greet, import_batch
+from mh_emulator.host.site import prepare
 from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.peer import SessionKeys
 from mh_emulator.platform import Platform
@@ -64,12 +66,12 @@ class Two:
         self.contents = contents_of(PAGES)
         helpers = parse_image(source.data), parse_image(target.data)
         placement = common_placement(*helpers)
-        self.source, self.target = (
-            Machine(Platform(PARTS["milan"], DRAM_BYTES, seed), placement, helper)
+        sites = [
+            prepare(Platform(PARTS["milan"], DRAM_BYTES, seed), placement, helper)
             for seed, helper in enumerate(helpers)
-        )
-        self.source.launch(GuestOwner(POLICY), boot_contents(placement, self.contents), secrets[0])
-        self.target.launch(GuestOwner(POLICY), (), secrets[1])
+        ]
+        self.source = launch(sites[0], GuestOwner(POLICY), boot_contents(placement, self.contents), secrets[0])
+        self.target = launch(sites[1], GuestOwner(POLICY), (), secrets[1])
         for machine in (self.source, self.target):
             machine.start_helper()
 

@@ -16,7 +16,7 @@ NMI = EventInjection(Kind.NMI)
 def test_there_and_back(pair: Pair, images: dict[str, Image]) -> None:
     """In an export: an NMI wipes keys and leaves a record; then nothing of that is left, and the page moves."""
     side, page = pair.source, pair.pages[1]
-    vcpu = side.machine.helper_vcpu
+    vcpu = side.machine.mirror.vcpu
     side.ring.submit(Batch(address=page, count=1).request(abi.mh_op.MH_OP_EXPORT).dumps(0))
     reach(vcpu, images["regions"].symbol("gcm_seal").value, 200)
     point = Checkpoint(side.machine, pair.keys.page_key, SECRET.key)

@@ -159,6 +159,6 @@ def test_tails(name: str) -> None:
     """An impossible one breaks the ring; it is a number of 32 bits, and not even that stays."""
     side, _ = side_in(Role.MH_ROLE_SOURCE)
     side.ring.write(abi.mh_ring.fields[name].offset, (0xDEADBEEF).to_bytes(4, "little"))
-    side.machine.run_helper()
+    side.machine.mirror.run()
     assert side.ring.header().state == abi.mh_ring_state.MH_RING_BROKEN
     assert (0xDEADBEEF).to_bytes(4, "little") not in memory_of(side)

@@ -76,7 +76,7 @@ class Scene:
     def at(self, side: Side, lane: Lane, op: int, symbol: str, beyond: int) -> None:
         """Submit a request for the page and stop `beyond` instructions behind `symbol`."""
         lane.submit(Batch(address=self.page, count=1).request(op).dumps(0))
-        reach(side.machine.helper_vcpu, self.image.symbol(symbol).value, beyond)
+        reach(side.machine.mirror.vcpu, self.image.symbol(symbol).value, beyond)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def try_all(scene: Scene, side: Side, events: list[EventInjection], judge: Judge
     """Inject each where the helper has stopped, and leave it there as it was."""
     point = scene.checkpoint(side)
     for event in events:
-        exit_ = inject_at(side.machine.helper_vcpu, event, 0)
+        exit_ = inject_at(side.machine.mirror.vcpu, event, 0)
         outcome = Outcome(event, exit_, point.difference(), not point.is_header_as_it_was())
         wrong = judge(scene, side, outcome)
         assert wrong is None, f"{event}: {wrong}"
@@ -153,7 +153,7 @@ def goes_on(side: Side, lane: Lane) -> None:
 
 def test_before_the_helper_has_an_idt(scene: Scene) -> None:
     restart(scene.source.machine)
-    reach(scene.source.machine.helper_vcpu, scene.image.symbol("entry64").value, 5)
+    reach(scene.source.machine.mirror.vcpu, scene.image.symbol("entry64").value, 5)
 
     try_all(scene, scene.source, EVENTS, only_shutdown)
 
@@ -190,7 +190,7 @@ def test_while_a_session_starts(scene: Scene) -> None:
     side.ring.put_hello(0, Peer(SECRET).hello)
     request = Request(Op.MH_OP_START, role=abi.mh_role.MH_ROLE_SOURCE, count=1)
     side.ring.submit(request.dumps(0))
-    reach(side.machine.helper_vcpu, scene.image.symbol("x25519").value, 100)
+    reach(side.machine.mirror.vcpu, scene.image.symbol("x25519").value, 100)
     try_all(scene, side, EVENTS)
     side.ring.run()
 
@@ -198,7 +198,7 @@ def test_while_a_session_starts(scene: Scene) -> None:
 def test_in_the_handler(scene: Scene) -> None:
     """A second event, at several places behind the first."""
     side = scene.source
-    vcpu = side.machine.helper_vcpu
+    vcpu = side.machine.mirror.vcpu
     scene.at(side, side.ring, Op.MH_OP_EXPORT, "gcm_seal", 300)
     start = scene.checkpoint(side)
     for steps in (0, 1, 3, 10, 60, 400):
@@ -220,7 +220,7 @@ def second(scene: Scene, side: Side, outcome: Outcome) -> str | None:
 def test_after_the_helper_has_stopped(scene: Scene, reason: str) -> None:
     """Nothing but a shutdown, and the ring as it was: a stopped helper touches no block, which may be another's."""
     side = scene.source
-    vcpu = side.machine.helper_vcpu
+    vcpu = side.machine.mirror.vcpu
     if reason == "fault":
         scene.at(side, side.ring, Op.MH_OP_EXPORT, "gcm_seal", 300)
         vcpu.inject_event(EventInjection(Kind.NMI))
@@ -234,7 +234,7 @@ def test_after_the_helper_has_stopped(scene: Scene, reason: str) -> None:
 
 def strides(scene: Scene, side: Side, places: int) -> Iterator[int]:
     """Stop the helper at that many places in the request that was submitted, spread over it."""
-    vcpu = side.machine.helper_vcpu
+    vcpu = side.machine.mirror.vcpu
     start = scene.checkpoint(side)
     length = 0
     while vcpu.run(STRIDE).reason is Reason.LIMIT:
@@ -276,6 +276,6 @@ def test_under_sev_es(es_images: dict[str, Image], event: EventInjection) -> Non
     side = started(launched(parse_image(es_images["regions"].data), PARTS["milan"], 1, contents_of(PAGES)))
     before = [side.machine.read_guest(page) for page in side.machine.guest_pages()]
     side.ring.submit(Request(Op.MH_OP_HELLO).dumps(0))
-    exit_ = inject_at(side.machine.helper_vcpu, event, 40)
+    exit_ = inject_at(side.machine.mirror.vcpu, event, 40)
     assert [side.machine.read_guest(page) for page in side.machine.guest_pages()] == before
     assert exit_ == SHUTDOWN or (exit_ == HLT and side.ring.header().state == State.MH_RING_FAULT)

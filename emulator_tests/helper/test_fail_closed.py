@@ -60,7 +60,7 @@ def test_an_urgent_forgery_ends_the_bulk_batch_at_work(pair: Pair) -> None:
         target.put_sealed(slot, sealed)
     target.put_list(0, batch.listed)
     target.submit(batch.request(Op.MH_OP_IMPORT).dumps(0))
-    vcpu = pair.target.machine.helper_vcpu
+    vcpu = pair.target.machine.mirror.vcpu
     last = pair.target_page(pair.pages[4])
     while pair.target_page(pair.pages[1]) != pair.contents[PAGE : 2 * PAGE]:
         vcpu.run(50)

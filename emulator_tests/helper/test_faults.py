@@ -22,7 +22,7 @@ def fault_of(pair: Pair, **registers: Any) -> abi.mh_fault:
     """Let the host set registers in the middle of work (plain SEV cannot prevent it), and read the fault record."""
     vcpu = at_work(pair.source)
     vcpu.set_registers(replace(vcpu.get_registers(), **registers))
-    pair.source.machine.run_helper()
+    pair.source.machine.mirror.run()
     header = pair.source.ring.header()
     assert header.state == FAULT
     return header.fault
@@ -95,7 +95,7 @@ def code_at(image: Image, va: int, size: int) -> bytes:
 def test_stack_overflow_meets_the_guard_page(pair: Pair, images: dict[str, Image]) -> None:
     """The next call pushes below the stack; the fault is delivered on a stack of its own."""
     bottom = images["regions"].section(".stack").va
-    vcpu = pair.source.machine.helper_vcpu
+    vcpu = pair.source.machine.mirror.vcpu
     vcpu.set_registers(replace(vcpu.get_registers(), rsp=bottom))
     with pytest.raises(HelperStopped, match=f"MH_RING_FAULT, vector 14, error code 0x2, .*CR2 {bottom - 8:#x}$"):
         pair.source.ring.serve([Request(abi.mh_op.MH_OP_ABORT)])
@@ -123,10 +123,10 @@ def test_a_halted_helper_has_no_handler(pair: Pair, halted: str) -> None:
     if halted == "stopped":
         fault_of(pair, rip=0x1000)
     before = private_memory(pair.source), pair.source.ring.read(0, 0x1000)
-    vcpu = machine.helper_vcpu
+    vcpu = machine.mirror.vcpu
     vcpu.set_registers(replace(vcpu.get_registers(), rip=0x1000))
     with pytest.raises(HelperStopped, match=r"^helper left with Exit\(reason=<Reason.SHUTDOWN: 'shutdown'>"):
-        machine.run_helper()
+        machine.mirror.run()
     assert (private_memory(pair.source), pair.source.ring.read(0, 0x1000)) == before
 
 
@@ -138,6 +138,6 @@ def test_after_a_fault_nothing_is_served(pair: Pair) -> None:
 
 def test_fault_record_shows_no_register(pair: Pair) -> None:
     fault_of(pair, rip=0x1000, rbx=0x1122334455667788, r15=0x99AABBCCDDEEFF00)
-    state = pair.source.machine.helper_vcpu.get_registers()
+    state = pair.source.machine.mirror.vcpu.get_registers()
     general = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{n}" for n in range(8, 16)))
     assert {getattr(state, name) for name in general} == {0}

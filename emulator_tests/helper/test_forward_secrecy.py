@@ -136,7 +136,7 @@ def end(machine: Machine, number: int, how: str) -> None:
 def crash(machine: Machine, number: int) -> None:
     vcpu = at_work(sides_of(machine)[number], number)
     vcpu.set_registers(replace(vcpu.get_registers(), rip=0xFFFF_9000_0000_0000))
-    machine.run_helper(number)
+    machine.mirror.run(number)
     assert machine.rings[number].header().state == abi.mh_ring_state.MH_RING_FAULT
 
 

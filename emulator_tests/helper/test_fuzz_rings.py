@@ -98,8 +98,8 @@ class HostileRings(RuleBasedStateMachine):
         machine = self.machines[side]
         offset = machine.helper_offset + machine.helper.ring_offset + number * machine.helper.descriptor.ring_stride
         machine.helper_memory.write_raw(offset, bytes(PAGE))
-        machine.rings[number] = Ring(machine.helper_memory, offset, partial(machine.run_helper, number))
-        machine.start_vcpu(number, anew=True)
+        machine.rings[number] = Ring(machine.helper_memory, offset, partial(machine.mirror.run, number))
+        machine.mirror.begin(number, anew=True)
         machine.rings[number].check()
 
     @rule()

@@ -19,10 +19,12 @@ from mh_builder.schemes.space import Start
 from mh_emulator.guest.worker import Worker
 from mh_emulator.host import handover
 from mh_emulator.host.handover import HandoverError, Region
+from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import run
 from mh_emulator.host.placement import place
 from mh_emulator.host.ring import HelperStopped
+from mh_emulator.host.site import prepare
 from mh_emulator.host.view import MirrorSlot
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner, OwnerRefuses
@@ -35,11 +37,11 @@ def started(image: Image, hand_over: Callable[[Worker], Worker] = lambda worker:
     """A guest that has allowed its migration."""
     helper = loaded(image)
     placement = place(PAGES * PAGE_BYTES, helper)
-    machine = Machine(Platform(PARTS["milan"], DRAM_BYTES, 1), placement, helper)
-    worker = hand_over(placement.worker(1, helper, machine.base))
+    site = prepare(Platform(PARTS["milan"], DRAM_BYTES, 1), placement, helper)
+    worker = hand_over(placement.worker(1, helper, site.base))
     c_mask = 1 << PARTS["milan"].c_bit
-    owner = GuestOwner(POLICY_ES if machine.es else POLICY)
-    machine.launch(owner, worker.contents(c_mask), SECRET, worker.start(c_mask))
+    owner = GuestOwner(POLICY_ES if site.es else POLICY)
+    machine = launch(site, owner, worker.contents(c_mask), SECRET, worker.start(c_mask))
     assert machine.run_guest().reason is Reason.MSR
     return machine
 
@@ -236,11 +238,11 @@ def test_a_helper_that_the_owner_did_not_expect_gets_no_key(images: dict[str, Im
     expected = machine.helper.relocated(machine.base, PARTS["milan"].c_bit).ljust(machine.helper.ring_offset, b"\0")
     changed = bytearray(machine.helper.data)
     changed[-1] ^= 1
-    other = Machine(
+    other = prepare(
         Platform(PARTS["milan"], DRAM_BYTES, 1), machine.placement, replace(machine.helper, data=bytes(changed))
     )
     with pytest.raises(OwnerRefuses, match="helper"):
-        other.launch(GuestOwner(POLICY, helper=hashlib.sha256(expected).digest()), (), SECRET)
+        launch(other, GuestOwner(POLICY, helper=hashlib.sha256(expected).digest()), (), SECRET)
 
 
 def test_ram_mapped_elsewhere_goes_unnoticed(images: dict[str, Image], monkeypatch: pytest.MonkeyPatch) -> None:

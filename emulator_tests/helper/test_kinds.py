@@ -33,10 +33,10 @@ def test_urgent_page_overtakes_the_batch_at_work(pair: Pair, direction: str) -> 
         side.ring.urgent.put_sealed(0, export_batch(pair.source.ring.urgent, urgent)[0][0])
     bulk, before = side.ring.completed, side.ring.urgent.completed
     side.ring.submit(batch.request(op).dumps(0))
-    assert side.machine.helper_vcpu.run(4000).reason.value == "limit"
+    assert side.machine.mirror.vcpu.run(4000).reason.value == "limit"
     side.ring.urgent.submit(urgent.request(op).dumps(0))
     while side.ring.urgent.completed == before:
-        assert side.machine.helper_vcpu.run(20000).reason.value == "limit"
+        assert side.machine.mirror.vcpu.run(20000).reason.value == "limit"
     assert side.ring.completed == bulk, "the batch is still at work"
     assert side.ring.urgent.results(0, 1)[0].status == Status.MH_DONE
     side.ring.run()
@@ -84,7 +84,7 @@ def test_vmsa_is_no_ram_and_ram_no_vmsa(scheme: str, make_pair: PairMaker) -> No
         machine = side.machine
         memory = machine.platform.memory(PAGE)
         gpa = (machine.base + machine.helper.descriptor.vmsa_offset) % (1 << 64)
-        machine.mirror.set_user_memory_region(9, gpa, PAGE, memory, 0)
+        machine.mirror.vm.set_user_memory_region(9, gpa, PAGE, memory, 0)
         machine.platform.dram.write_private(
             machine.asid, memory.spa(0), contents if side is pair.source else bytes(PAGE)
         )

@@ -72,7 +72,7 @@ def begun(machine: Machine) -> Session:
 
 def submitted(machine: Machine, number: int, op: int) -> Vcpu:
     machine.rings[number].submit(Request(op).dumps(0))
-    return machine.helper_vcpus[number]
+    return machine.mirror.vcpus[number]
 
 
 def steps_of(machine: Machine, number: int, op: int) -> int:
@@ -204,7 +204,7 @@ def stop_with_key(machine: Machine) -> Vcpu:
     ring = machine.rings[0]
     assert session_key(IMAGE, machine) == NO_KEY
     ring.submit(START.dumps(0))
-    vcpu = machine.helper_vcpus[0]
+    vcpu = machine.mirror.vcpus[0]
     while session_key(IMAGE, machine) == NO_KEY:
         assert vcpu.run(1000).reason is Reason.LIMIT
     return vcpu
@@ -220,7 +220,7 @@ def test_ring_0_that_is_lost_while_it_begins(machine: Machine, how: str, beyond:
     assert session_key(IMAGE, machine) == session.keys.key
     if how == "fault":
         vcpu.set_registers(replace(vcpu.get_registers(), rip=0xFFFF_9000_0000_0000))
-        machine.run_helper(0)
+        machine.mirror.run(0)
         assert machine.rings[0].header().state == abi.mh_ring_state.MH_RING_FAULT
     else:
         lose(machine, 0)
@@ -240,7 +240,7 @@ def test_no_page_is_lost_with_a_vcpu() -> None:
         side = Side(machine, machine.rings[0])
         connected_alone(side)
         side.ring.submit(Request(Op.MH_OP_EXPORT, count=3, chunk=3, address=0).dumps(0))
-        assert machine.helper_vcpus[0].run(steps).reason is Reason.LIMIT
+        assert machine.mirror.vcpus[0].run(steps).reason is Reason.LIMIT
         side.ring = restarted(machine, 0, anew=True)
         connected_alone(side)
         side.export(0)

@@ -44,7 +44,7 @@ def test_a_dead_generator_makes_no_hello(side: Side, fault: str) -> None:
 def test_a_repeating_generator_makes_no_nonce_twice(side: Side, images: dict[str, Image], tsc: int | None) -> None:
     """The same words again and again, and the same time: there is a number that never comes again."""
     side.machine.platform.generator.fault = FAULTS["repeats"]
-    side.machine.mirror.tsc = tsc
+    side.machine.mirror.vm.tsc = tsc
     seen = set()
     scalars = set()
     for _ in range(12):
@@ -59,10 +59,10 @@ def test_a_repeating_generator_makes_no_nonce_twice(side: Side, images: dict[str
 def test_a_start_sets_nothing_back(side: Side) -> None:
     """A helper that is started anew with a repeating generator makes other hellos than before."""
     side.machine.platform.generator.fault = FAULTS["repeats"]
-    side.machine.mirror.tsc = 1
+    side.machine.mirror.vm.tsc = 1
     before = set(greetings(side, 3))
     side.ring = side.machine.start_helper(anew=True)
-    side.machine.mirror.tsc = 1
+    side.machine.mirror.vm.tsc = 1
     assert before.isdisjoint(greetings(side, 3))
 
 

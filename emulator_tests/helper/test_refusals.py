@@ -261,17 +261,17 @@ def test_impossible_tail_breaks_the_ring(pair: Pair, ahead: int) -> None:
     offset = side.machine.helper_offset + side.machine.helper.ring_offset
     place = offset + abi.mh_ring.fields["tail"].offset
     side.machine.helper_memory.write_raw(place, tail.to_bytes(4, "little"))
-    side.machine.run_helper()
+    side.machine.mirror.run()
     assert side.ring.header().state == abi.mh_ring_state.MH_RING_BROKEN
     with pytest.raises(HelperStopped, match="MH_RING_BROKEN"):
         side.ask(Op.MH_OP_HELLO)
 
 
 def test_full_ring_is_served_at_once(pair: Pair) -> None:
-    before = pair.source.machine.exits
+    before = pair.source.machine.mirror.exits
     requests = [Request(Op.MH_OP_EPOCH, slot=number) for number in range(abi.MH_RING_ENTRIES)]
     assert {completion.status for completion in pair.source.ring.serve(requests)} == {Status.MH_DONE}
-    assert pair.source.machine.exits - before == 1
+    assert pair.source.machine.mirror.exits - before == 1
 
 
 def test_statuses_are_distinct() -> None:

@@ -17,10 +17,11 @@ from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import HELPER_VA, Options, Start
 from mh_emulator.dram.dram import BLOCK_BYTES
-from mh_emulator.host.machine import Machine
+from mh_emulator.host.launch import launch
 from mh_emulator.host.placement import place
 from mh_emulator.host.ring import Lane, Sealed
 from mh_emulator.host.session import Batch, connect, end_epoch, finish
+from mh_emulator.host.site import prepare
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner
 from mh_emulator.platform import Platform
@@ -58,9 +59,9 @@ class Watched:
         part = PARTS["milan"]
         helper = hosted(image, part.c_bit)
         placement = place(PAGES * PAGE, helper)
-        self.machine = Machine(Platform(part, 32 << 20, seed), placement, helper)
+        site = prepare(Platform(part, 32 << 20, seed), placement, helper)
         owner = GuestOwner(POLICY_ES if es else POLICY)
-        self.machine.launch(owner, boot_contents(placement, data), SECRET)
+        self.machine = launch(site, owner, boot_contents(placement, data), SECRET)
         self.ring = self.machine.start_helper()
         self._places = [image.section(name) for name in PRIVATE]
         self.scratch = image.symbol("vcpu_scratch").value - HELPER_VA
@@ -72,7 +73,7 @@ class Watched:
         if batch.listed:
             lane.put_list(0, batch.listed)
         lane.submit(batch.request(op).dumps(0))
-        while self.machine.helper_vcpu.run(STRIDE).reason is Reason.LIMIT:
+        while self.machine.mirror.vcpu.run(STRIDE).reason is Reason.LIMIT:
             self.look()
         self.look()
         assert {result.status.name for result in lane.results(0, batch.pages)} == {"MH_DONE"}

@@ -31,7 +31,7 @@ def holds(side: Side, secret: bytes) -> list[int]:
 
 
 def registers_hold(side: Side, secret: bytes) -> bool:
-    state = side.machine.helper_vcpu.get_registers()
+    state = side.machine.mirror.vcpu.get_registers()
     dump = b"".join(value.to_bytes(16, "little") for value in state.xmm)
     dump += b"".join(getattr(state, name).to_bytes(8, "little") for name in ("rax", "rbx", "rcx", "rdx", "rsi", "rdi"))
     return secret[:8] in dump or secret[8:16] in dump
@@ -51,7 +51,7 @@ def end(side: Side, how: str) -> None:
             offset = side.machine.helper_offset + side.machine.helper.ring_offset
             place = offset + abi.mh_ring.fields["tail"].offset
             side.machine.helper_memory.write_raw(place, b"\xff\xff\xff\x7f")
-            side.machine.run_helper()
+            side.machine.mirror.run()
             with pytest.raises(HelperStopped):
                 side.ring.serve([Request(abi.mh_op.MH_OP_HELLO)])
         case "fault":
@@ -64,7 +64,7 @@ def crash(side: Side) -> None:
     """Send the helper to an address that is not mapped, as a host can that sets registers (plain SEV)."""
     vcpu = at_work(side)
     vcpu.set_registers(replace(vcpu.get_registers(), rip=0xFFFF_9000_0000_0000))
-    side.machine.run_helper()
+    side.machine.mirror.run()
 
 
 def test_page_key_is_there_during_a_session(pair: Pair) -> None:
@@ -110,7 +110,7 @@ def test_no_secret_in_registers_at_a_halt(pair: Pair) -> None:
     sealed = pair.source.export(pair.pages[0])
     pair.target.put(pair.pages[0], sealed)
     for side in (pair.source, pair.target):
-        xmm = side.machine.helper_vcpu.get_registers().xmm
+        xmm = side.machine.mirror.vcpu.get_registers().xmm
         # Completion and packet went to the ring through these registers: the host has read them already.
         seen = shared_memory(side)
         assert all(value == 0 or value.to_bytes(16, "little") in seen for value in xmm)

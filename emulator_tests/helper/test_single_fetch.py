@@ -29,7 +29,7 @@ class SharedTrace:
         self.reads: Counter[int] = Counter()
         self.writes: Counter[int] = Counter()
         self.read_after_write: set[int] = set()
-        machine.helper_vcpus[number].trace_memory(self._note)
+        machine.mirror.vcpus[number].trace_memory(self._note)
 
     def _note(self, spa: int, size: int, is_write: bool) -> None:
         page = self._places.get(spa & -abi.MH_PAGE_BYTES)
@@ -283,7 +283,7 @@ def test_vmsas(pair: Pair) -> None:
         machine = side.machine
         memory = machine.platform.memory(abi.MH_PAGE_BYTES)
         gpa = (machine.base + machine.helper.descriptor.vmsa_offset) % (1 << 64)
-        machine.mirror.set_user_memory_region(9, gpa, abi.MH_PAGE_BYTES, memory, 0)
+        machine.mirror.vm.set_user_memory_region(9, gpa, abi.MH_PAGE_BYTES, memory, 0)
     trace = SharedTrace(pair.source)
     assert batch.submit(pair.source.ring, Op.MH_OP_EXPORT).status == Status.MH_DONE
     fetched_all(trace)

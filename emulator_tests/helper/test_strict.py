@@ -15,6 +15,7 @@ from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options
+from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import place
 from mh_emulator.host.ring import HelperRefused, Request
@@ -30,6 +31,7 @@ from mh_emulator.host.session import (
     import_batch,
     join,
 )
+from mh_emulator.host.site import prepare
 from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
@@ -53,8 +55,8 @@ def image_of(scheme: str, rings: int = 1, *, strict: bool = True) -> Image:
 def launched(image: Image, seed: int, contents: bytes = b"", secret: Secret = SECRET) -> Machine:
     helper = parse_image(image.data)
     placement = place(PAGES * abi.MH_PAGE_BYTES, helper)
-    machine = Machine(Platform(PARTS["milan"], 64 << 20, seed), placement, helper)
-    machine.launch(GuestOwner(POLICY), boot_contents(placement, contents), secret)
+    site = prepare(Platform(PARTS["milan"], 64 << 20, seed), placement, helper)
+    machine = launch(site, GuestOwner(POLICY), boot_contents(placement, contents), secret)
     machine.start_helper()
     return machine
 

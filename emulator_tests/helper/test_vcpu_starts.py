@@ -25,12 +25,12 @@ def rings() -> Rings:
 def test_index_beyond_the_rings_halts_at_once() -> None:
     machine = machine_of(2, 1)
     before = [ring.read(0, 128) for ring in machine.rings]
-    vcpu = machine.helper_vcpus[1]
+    vcpu = machine.mirror.vcpus[1]
     for index in (2, 64, 0x7FFF_FFFF, 2 | abi.MH_START_ANEW):
-        vcpu.set_registers(replace(machine.helper_registers(1), rdi=index))
+        vcpu.set_registers(replace(machine.mirror.helper.registers(1), rdi=index))
         assert vcpu.run().reason.value == "hlt"
         assert [ring.read(0, 128) for ring in machine.rings] == before
-    machine.start_vcpu(1)
+    machine.mirror.begin(1)
 
 
 def test_second_vcpu_on_a_ring_in_work_halts_and_touches_nothing(rings: Rings) -> None:
@@ -38,10 +38,10 @@ def test_second_vcpu_on_a_ring_in_work_halts_and_touches_nothing(rings: Rings) -
     machine = rings.sources[0].machine
     ring = rings.sources[1].ring
     ring.submit(Request(Op.MH_OP_EXPORT, address=rings.pages[0], count=1, chunk=1).dumps(0))
-    assert machine.helper_vcpus[1].run(500).reason.value == "limit"
+    assert machine.mirror.vcpus[1].run(500).reason.value == "limit"
     before = block_of(machine, 1)
-    second = machine.mirror.create_vcpu()
-    second.set_registers(machine.helper_registers(1))
+    second = machine.mirror.vm.create_vcpu()
+    second.set_registers(machine.mirror.helper.registers(1))
     assert second.run().reason.value == "hlt"
     assert ring.header().state == abi.mh_ring_state.MH_RING_CLAIMED
     assert block_of(machine, 1) == before
@@ -65,7 +65,7 @@ def test_start_of_a_ring_with_a_session_ends_it_for_all(rings: Rings, number: in
 def test_vcpu_lost_in_its_work_is_replaced_when_the_host_says_so(rings: Rings) -> None:
     machine = rings.sources[0].machine
     rings.sources[1].ring.submit(Request(Op.MH_OP_EXPORT, address=rings.pages[0], count=1, chunk=1).dumps(0))
-    assert machine.helper_vcpus[1].run(500).reason.value == "limit"
+    assert machine.mirror.vcpus[1].run(500).reason.value == "limit"
     with pytest.raises(HelperStopped, match="MH_RING_CLAIMED"):
         restarted(machine, 1).check()
     restarted(machine, 1, anew=True).check()

@@ -277,7 +277,7 @@ def test_session_ended_on_another_ring_in_the_middle_of_a_batch(rings: Rings) ->
         machine.memory.spa((16 << 20) + page * PAGE)
     ring = rings.sources[1].ring
     ring.submit(Request(Op.MH_OP_EXPORT, address=16 << 20, count=64, chunk=1).dumps(0))
-    step_until(machine.helper_vcpus[1], lambda: ring.results(3, 1)[0].kind != 0)
+    step_until(machine.mirror.vcpus[1], lambda: ring.results(3, 1)[0].kind != 0)
     rings.sources[2].ask(Op.MH_OP_ABORT)
     ring.run()
     statuses = [result.status for result in ring.results(0, 64)]
@@ -304,7 +304,7 @@ def test_no_session_begins_while_a_vcpu_is_at_work_in_the_one_before(rings: Ring
     ring = rings.targets[1].ring
     ring.put_sealed(0, old)
     ring.submit(Request(Op.MH_OP_IMPORT, address=rings.pages[0], count=1, chunk=1).dumps(0))
-    assert target.helper_vcpus[1].run(2000).reason.value == "limit"
+    assert target.mirror.vcpus[1].run(2000).reason.value == "limit"
     assert rings.targets[0].ask(Op.MH_OP_ABORT) == Status.MH_DONE
     greet(rings.targets[0].ring)
     peer = Peer(SECRET)
@@ -318,7 +318,7 @@ def test_no_session_begins_while_a_vcpu_is_at_work_in_the_one_before(rings: Ring
 def test_fault_on_one_vcpu_ends_the_session_for_all(rings: Rings) -> None:
     vcpu = at_work(rings.sources[1], 1)
     vcpu.set_registers(replace(vcpu.get_registers(), rip=0xFFFF_9000_0000_0000))
-    rings.sources[1].machine.run_helper(1)
+    rings.sources[1].machine.mirror.run(1)
     assert rings.sources[1].ring.header().state == abi.mh_ring_state.MH_RING_FAULT
     assert rings.sources[0].ring.header().state == abi.mh_ring_state.MH_RING_READY
     for number in (0, 2):

@@ -51,7 +51,7 @@ def inject_at_rest(arena: Arena) -> Outcome:
 def _trial(arena: Arena, event: EventInjection, instructions: int) -> Outcome:
     source = arena.source
     keys = arena.alone(source)
-    vcpu = source.machine.helper_vcpu
+    vcpu = source.machine.mirror.vcpu
     if instructions:
         source.ring.submit(export_entry(arena.address(1)))
         if vcpu.run(instructions).reason is not Reason.LIMIT:

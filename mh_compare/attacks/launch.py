@@ -12,9 +12,11 @@ from mh_compare.attacks.attack import Attack
 from mh_compare.attacks.mapping import Liar
 from mh_compare.guest_os import DATA, GuestOs
 from mh_compare.outcome import Outcome, by_status, harmless, succeeds
-from mh_emulator.host.machine import Machine
+from mh_emulator.dram.process import Place
+from mh_emulator.host.launch import launch
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.session import greet
+from mh_emulator.host.site import prepare
 from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.psp.launch import Measurement
 from mh_emulator.psp.packet import Packet
@@ -40,18 +42,18 @@ def change_helper(arena: Arena) -> Outcome:
     code = bytearray(helper.data)
     code[arena.offset("check_address")] ^= 1
     platform, placement, _ = arena.ground(SOURCE)
-    machine = Machine(platform, placement, replace(helper, data=bytes(code)))
-    built = helper.launched(machine.base, arena.part.c_bit)
-    machine.launch(Builder(arena.policy, built), arena.boot_contents(), arena.secret, arena.guest)
+    site = prepare(platform, placement, replace(helper, data=bytes(code)))
+    built = helper.launched(site.base, arena.part.c_bit)
+    launch(site, Builder(arena.policy, built), arena.boot_contents(), arena.secret, arena.guest)
     return succeeds("the owner gives the key to a changed helper")
 
 
 def change_policy(arena: Arena) -> Outcome:
     """Launch with a policy that allows debugging and key sharing."""
-    machine = Machine(*arena.ground(SOURCE))
-    arena.init(machine.vm)
-    session = GuestOwner(arena.policy).open_session(machine.platform.credentials())
-    machine.vm.sev_launch_start(arena.policy & ~POLICY, session)
+    site = arena.site(SOURCE)
+    arena.init(site.vm)
+    session = GuestOwner(arena.policy).open_session(site.platform.credentials())
+    site.vm.sev_launch_start(arena.policy & ~POLICY, session)
     return succeeds("the guest starts with the host's policy")
 
 
@@ -65,35 +67,25 @@ class Roomy(Arena):
         return replace(usual, topology=replace(usual.topology, below=2 * _ELSEWHERE))
 
 
-class Elsewhere(Liar):
-    """A host that loads the helper into other RAM of the guest, and shows it to the mirror where it belongs."""
-
-    def _set_helper_memory(self) -> None:
-        self.helper_memory, self.helper_offset = self.memory, _ELSEWHERE
-        self.lie(self.base, self.memory, _ELSEWHERE, self.helper.memory_bytes)
-
-
 def load_elsewhere(arena: Arena) -> Outcome:
     """Load the helper into RAM that its tables do not know as its own, then export its secret."""
     arena = Roomy(arena.candidate)
-    source = arena.side(arena.launch(Elsewhere(*arena.ground(SOURCE))))
+    site = arena.site(SOURCE)
+    helper = replace(site.helper, place=Place(site.memory, _ELSEWHERE))
+    site = replace(site, helper=helper, loaded=((helper.place, helper.code),), secrets=(helper.secret,))
+    machine = Liar.beside(arena.launch(site))
+    # The mirror is to see it where it belongs.
+    machine.lie(machine.base, machine.memory, _ELSEWHERE, machine.helper.memory_bytes)
+    source = arena.side(machine)
     arena.alone(source)
     address = source.machine.request_address(_ELSEWHERE + arena.helper.descriptor.secret_offset)
     return by_status(source.ask(Op.MH_OP_EXPORT, address), "the helper exports its own secret, sealed")
 
 
-class Twice(Machine):
-    """A host that gives the owner's packet to the secure processor again, for RAM of the guest."""
-
-    def give_secret(self, packet: Packet) -> None:
-        """First as it should be."""
-        super().give_secret(packet)
-        self.vm.sev_launch_secret(packet, self.memory, 0)
-
-
 def repeat_secret(arena: Arena) -> Outcome:
     """Have the launch secret put into the guest's first page as well; its kernel looks there."""
-    machine = arena.launch(Twice(*arena.ground(SOURCE)))
+    site = arena.site(SOURCE)
+    machine = arena.launch(replace(site, secrets=(*site.secrets, Place(site.memory, 0))))
     page = GuestOs(machine).run(f"xor esi, esi\n mov rdi, {DATA:#x}\n mov ecx, {PAGE_BYTES // 2}\n rep movsb\n hlt")
     if TRANSPORT_KEY not in page:
         return harmless("the guest's kernel finds no transport key")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import replace
 
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
@@ -24,9 +24,12 @@ from mh_compare.outcome import INSTRUCTIONS, Outcome, by_status, harmless, succe
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.host.consent import MIGRATION_READY, MSR_KVM_MIGRATION_CONTROL
 from mh_emulator.host.machine import Machine
+from mh_emulator.host.mirror import Mirror
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import connect
+from mh_emulator.host.site import Site
 from mh_emulator.host.view import MirrorSlot
+from mh_emulator.kvm import Vcpu
 
 _NO_RMP = "Which page is behind a guest-physical address is up to the host in SEV and SEV-ES; in SNP the RMP decides."
 
@@ -36,9 +39,14 @@ NOP = b"\x90"
 class Liar(Machine):
     """A host whose mirror shows at some guest-physical pages what `lie` says."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - those of a machine
+    def __init__(self, site: Site, vcpu: Vcpu, mirror: Mirror) -> None:
+        super().__init__(site, vcpu, mirror)
         self._lies: list[MirrorSlot] = []
-        super().__init__(*arguments, **named)
+
+    @classmethod
+    def beside(cls, faithful: Machine) -> Liar:
+        """Take a launched guest over from a faithful host."""
+        return cls(faithful.site, faithful.vcpu, faithful.mirror)
 
     def lie(self, gpa: int, memory: UserMemory, offset: int, size: int = PAGE_BYTES) -> None:
         """Show the pages of `memory` from that of `offset` at the mirror's `gpa`."""
@@ -50,11 +58,9 @@ class Liar(Machine):
 
     def lie_now(self, gpa: int, memory: UserMemory, offset: int) -> None:
         """Show one page of `memory` there to a helper that has been started."""
-        for number, slot in enumerate(self.mirror_slots()):
-            self.mirror.set_user_memory_region(number, slot.gpa, 0, slot.memory, slot.offset)
+        self.mirror.show(replace(slot, size=0) for slot in self.mirror_slots())
         self.lie(gpa, memory, offset)
-        for number, slot in enumerate(self.mirror_slots()):
-            self.mirror.set_user_memory_region(number, slot.gpa, slot.size, slot.memory, slot.offset)
+        self.mirror.show(self.mirror_slots())
 
     def mirror_slots(self) -> list[MirrorSlot]:
         """The scheme's slots, cut where there is a lie."""
@@ -76,7 +82,7 @@ def _without(slots: Iterable[MirrorSlot], hole: MirrorSlot) -> Iterator[MirrorSl
 
 def swap_guest_pages(arena: Arena) -> Outcome:
     """Exchange two guest pages in the window of the source's mirror, then migrate the first."""
-    machine = arena.launch(Liar(*arena.ground(SOURCE)))
+    machine = Liar.beside(arena.launch(arena.site(SOURCE)))
     for shown, page in ((0, 1), (1, 0)):
         machine.lie_about_ram(machine.request_address(arena.ram[shown]), machine.memory, arena.ram[page])
     source = arena.side(machine)
@@ -90,7 +96,7 @@ def swap_guest_pages(arena: Arena) -> Outcome:
 
 def replace_helper(arena: Arena) -> Outcome:
     """Show a guest page, which holds what the host sent to the guest, in the place of the helper's code."""
-    machine = arena.launch(Liar(*arena.ground(SOURCE)))
+    machine = Liar.beside(arena.launch(arena.site(SOURCE)))
     entry = arena.offset("entry64")
     _received_by_guest(machine, arena.ram[0], entry, key_thief(arena))
     machine.lie(machine.base + entry, machine.memory, arena.ram[0])
@@ -99,7 +105,7 @@ def replace_helper(arena: Arena) -> Outcome:
 
 def export_helper(arena: Arena) -> Outcome:
     """Show the launch secret at an unprotected address of the RAM window, then migrate that page."""
-    machine = arena.launch(Liar(*arena.ground(SOURCE)))
+    machine = Liar.beside(arena.launch(arena.site(SOURCE)))
     address = machine.request_address(arena.ram[0])
     secret = machine.helper_offset + arena.helper.descriptor.secret_offset
     machine.lie_about_ram(address, machine.helper_memory, secret)
@@ -113,7 +119,7 @@ def export_helper(arena: Arena) -> Outcome:
 
 def import_over_helper(arena: Arena) -> Outcome:
     """Show the target's helper its own code in the RAM window, then have it import what the host sent to the guest."""
-    machine = arena.launch(Liar(*arena.ground(TARGET)))
+    machine = Liar.beside(arena.launch(arena.site(TARGET)))
     address = machine.request_address(arena.ram[0])
     machine.lie_about_ram(address, machine.helper_memory, machine.helper_offset + arena.offset("wipe_session"))
     target = arena.side(machine)
@@ -124,7 +130,7 @@ def import_over_helper(arena: Arena) -> Outcome:
     # The page may also have what the helper runs next.
     for request in (one_page(Op.MH_OP_IMPORT, address), Request(Op.MH_OP_ABORT)):
         target.ring.submit(request.dumps(cookie=0))
-        machine.helper_vcpu.run(INSTRUCTIONS)
+        machine.mirror.vcpu.run(INSTRUCTIONS)
     return stolen(target)
 
 

@@ -21,7 +21,7 @@ _STRIDE = 4
 def launch_into_mirror(arena: Arena) -> Outcome:
     """Have the secure processor encrypt host data through the mirror."""
     machine = arena.source.machine
-    machine.mirror.sev_launch_update_data(machine.platform.memory(PAGE_BYTES), 0, PAGE_BYTES)
+    machine.mirror.vm.sev_launch_update_data(machine.platform.memory(PAGE_BYTES), 0, PAGE_BYTES)
     return succeeds("the host's data is under the guest's key")
 
 
@@ -35,14 +35,14 @@ def launch_late(arena: Arena) -> Outcome:
 def mirror_of_mirror(arena: Arena) -> Outcome:
     """Make a mirror of the mirror."""
     machine = arena.source.machine
-    arena.create_vm(machine.platform).copy_enc_context_from(machine.mirror)
+    arena.create_vm(machine.platform).copy_enc_context_from(machine.mirror.vm)
     return succeeds("a mirror of a mirror")
 
 
 def second_mirror(arena: Arena) -> Outcome:
     """Let two mirrors serve one ring: the second when the first has described its packet, and not spent the number."""
     source = arena.exporting()
-    first = source.machine.helper_vcpu
+    first = source.machine.mirror.vcpu
     second = _another(arena)
     entry = source.ring.header().head % abi.MH_RING_ENTRIES * len(abi.mh_submission)
     source.ring.submit(export_entry(arena.address(0)))
@@ -68,11 +68,11 @@ def _another(arena: Arena) -> Vcpu:
         mirror.set_user_memory_region(number, slot.gpa, slot.size, slot.memory, slot.offset)
     vcpu = mirror.create_vcpu()
     if arena.start is Start.ES:
-        vcpu.set_registers(machine.helper_registers())
+        vcpu.set_registers(machine.mirror.helper.registers())
         mirror.sev_launch_update_vmsa()
         return vcpu
     stack = arena.candidate.image.section(".fault_stack")
-    state = machine.helper_vcpu.get_registers()
+    state = machine.mirror.vcpu.get_registers()
     vcpu.set_registers(state.with_changes(rip=HELPER_VA + arena.offset("serve"), rsp=stack.va + stack.size // 2))
     return vcpu
 

@@ -36,7 +36,7 @@ def guess(arena: Arena) -> Outcome:
 
     What zeros look like at each place the host knows from before the helper began.
     """
-    machine = arena.launch(arena.machine(TARGET), contents=())
+    machine = arena.launch(arena.site(TARGET), contents=())
     zeros = Watch(machine, arena.candidate.image).blocks
     target = arena.side(machine)
     for page in arena.ram:
@@ -152,7 +152,7 @@ def _as_it_stands(stream: bytes, chosen: bytes) -> bytes:
 
 def _plant(arena: Arena, forge: Callable[[bytes, bytes], bytes]) -> Outcome:
     """`forge` makes the second page's data of its key stream and of the page: a slide to code that steals the key."""
-    machine = arena.launch(Liar(*arena.ground(TARGET)), contents=())
+    machine = Liar.beside(arena.launch(arena.site(TARGET), contents=()))
     for page in arena.ram:
         machine.memory.spa(page)
     target = arena.side(machine)
@@ -168,7 +168,7 @@ def _plant(arena: Arena, forge: Callable[[bytes, bytes], bytes]) -> Outcome:
     _expect(target, Status.MH_BAD_TAG)
     written = arena.offset("vcpu_scratch") + PAGE_BYTES
     machine.lie_now(machine.base + _idle(arena) & -PAGE_BYTES, machine.helper_memory, machine.helper_offset + written)
-    machine.helper_vcpu.run(INSTRUCTIONS)
+    machine.mirror.vcpu.run(INSTRUCTIONS)
     outcome = stolen(target)
     if outcome.verdict is Verdict.SUCCEEDS:
         return outcome

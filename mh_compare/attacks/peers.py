@@ -51,7 +51,7 @@ def mix_schemes(arena: Arena) -> Outcome:
 
 def downgrade(arena: Arena) -> Outcome:
     """Give the secret of an owner who takes plain SEV to a target without encrypted registers."""
-    source = arena.side(arena.launch(arena.machine(), secret=SECRET))
+    source = arena.side(arena.launch(arena.site(), secret=SECRET))
     plain = Arena(candidate(arena.candidate.name, arena.part.name, Start.HOST))
     begin(source.ring, Role.MH_ROLE_SOURCE, _greeted(source, plain.target))
     return succeeds("the source seals for a target whose registers the host reads")
@@ -139,7 +139,7 @@ def _pass_for(arena: Arena, other: Side) -> Outcome:
 
 def tenant_kernel(arena: Arena) -> Outcome:
     """Have the kernel of that other guest read the key, and speak for the guest's target without any helper."""
-    machine = arena.launch(arena.machine(_TENANT), secret=replace(arena.secret, guest=_OTHER_GUEST))
+    machine = arena.launch(arena.site(_TENANT), secret=replace(arena.secret, guest=_OTHER_GUEST))
     stolen = replace(arena.secret, key=steal_key(arena, machine))
     own = greet(_idle(arena.source).ring)
     known = abi.mh_hello(own)

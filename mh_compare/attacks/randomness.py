@@ -62,7 +62,7 @@ def _launched_without_chance(arena: Arena) -> Side:
     machine = arena.launched()
     machine.platform.generator.fault = FAULTS["repeats"]
     side = arena.side(machine)
-    machine.mirror.tsc = 0
+    machine.mirror.vm.tsc = 0
     return side
 
 

@@ -26,7 +26,7 @@ def read(arena: Arena) -> Outcome:
     source = arena.exporting()
     blocks = blocks_of(arena.plaintext(0))
     source.ring.submit(export_entry(arena.address(0)))
-    vcpu = source.machine.helper_vcpu
+    vcpu = source.machine.mirror.vcpu
     looks = 0
     while vcpu.run(_STRIDE).reason is Reason.LIMIT:
         looks += 1
@@ -38,9 +38,9 @@ def read(arena: Arena) -> Outcome:
 def start_anywhere(arena: Arena) -> Outcome:
     """Start the helper in a routine that copies 64 bytes, with the addresses of the key and of the ring."""
     source = arena.source
-    vcpu = source.machine.helper_vcpu
+    vcpu = source.machine.mirror.vcpu
     ring = arena.candidate.image.section(".ring").va
-    gadget = source.machine.helper_registers().with_changes(
+    gadget = source.machine.mirror.helper.registers().with_changes(
         rip=HELPER_VA + arena.offset("copy64"),
         rsi=HELPER_VA + arena.key_offset,
         rdi=ring + abi.MH_RING_DATA,
@@ -66,7 +66,7 @@ def start_again(arena: Arena) -> Outcome:
     last = (source.ring.header().head - 1) % abi.MH_RING_ENTRIES
     other = replace(batch, address=arena.address(1)).request(Op.MH_OP_EXPORT, page)
     source.ring.write(abi.MH_RING_SUBMISSIONS + last * len(abi.mh_submission), other.dumps(cookie=0))
-    source.machine.start_vcpu(0)
+    source.machine.mirror.begin(0)
     again = source.ring.take_sealed(page)
     if again == first:
         raise AssertionError("the helper that was started again seals nothing")

@@ -85,7 +85,7 @@ def change_after_check(arena: Arena) -> Outcome:
         source = arena.exporting()
         at = source.ring.header().head % abi.MH_RING_ENTRIES * len(abi.mh_submission)
         source.ring.submit(export_entry(arena.address(0)))
-        machine.helper_vcpu.run(steps)
+        machine.mirror.vcpu.run(steps)
         source.ring.write(abi.MH_RING_SUBMISSIONS + at, forbidden)
         source.run_on()
         status = source.ring.results(0, 1)[0].status

@@ -15,7 +15,8 @@ from mh_builder.schemes.space import Options
 from mh_compare.arena import SECRET, SOURCE, Arena
 from mh_compare.calls import Calls
 from mh_compare.candidate import Candidate
-from mh_emulator.host.machine import Machine
+from mh_emulator.host.launch import launch
+from mh_emulator.host.site import prepare
 from mh_emulator.owner import POLICY, GuestOwner
 
 
@@ -66,9 +67,7 @@ class Subject:
         """What it takes to launch a VM with nothing but the helper, and to start it."""
         platform, placement, helper = Arena(self.as_built).ground(SOURCE)
         calls = Calls(platform)
-        machine = Machine(platform, placement, helper)
-        machine.launch(GuestOwner(POLICY), (), SECRET)
-        machine.start_helper()
+        launch(prepare(platform, placement, helper), GuestOwner(POLICY), (), SECRET).start_helper()
         return calls
 
     def arena(self) -> Arena:

@@ -14,6 +14,7 @@ from mh_compare.arena import SECRET, TARGET, Arena, Side, Status
 from mh_compare.columns.column import Column, Subject, Value
 from mh_compare.guest_os import GuestOs, read_word
 from mh_emulator.host import migration
+from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.session import Batch, export_batch, finish, import_batch, resume
@@ -45,8 +46,7 @@ class Loaded(Arena):
 def exits(subject: Subject) -> Value:
     """KVM_RUN calls of both helpers while they move RAM in bulk, from the first greeting to the agreed totals."""
     arena = Loaded(subject.as_built)
-    source, target = arena.launched(), Machine(*arena.ground(TARGET))
-    target.launch(GuestOwner(POLICY), (), SECRET)
+    source, target = arena.launched(), launch(arena.site(TARGET), GuestOwner(POLICY), (), SECRET)
     pages, count = migration.move(source, target, arena.ram)
     if any(source.read_guest(page) != target.read_guest(page) for page in arena.ram):
         raise AssertionError(f"{subject.scheme}: RAM arrives changed")

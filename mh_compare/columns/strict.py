@@ -62,7 +62,7 @@ def strict_finish(subject: Subject) -> Value:
 def _instructions(source: Side, request: Request) -> int:
     """How many the helper executes for a request that has to succeed, to the stride below."""
     source.ring.submit(request.dumps(0))
-    vcpu = source.machine.helper_vcpu
+    vcpu = source.machine.mirror.vcpu
     total = 0
     while vcpu.run(_STRIDE).reason is Reason.LIMIT:
         total += _STRIDE

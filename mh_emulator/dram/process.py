@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 from mh_builder.paging import PAGE_BYTES
@@ -43,6 +44,22 @@ class UserMemory:
         with self.dram.bus:
             for start, length in pieces(offset, len(data)):
                 self.dram.write_raw(self.spa(start), data[start - offset : start - offset + length])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Memory of the host process, from `offset`."""
+
+    memory: UserMemory
+    offset: int
+
+    def at(self, distance: int) -> Place:
+        """The place `distance` bytes further."""
+        return Place(self.memory, self.offset + distance)
+
+    def spa(self, distance: int) -> int:
+        """System physical address `distance` bytes further; its page is populated."""
+        return self.memory.spa(self.offset + distance)
 
 
 def pieces(offset: int, size: int) -> list[tuple[int, int]]:

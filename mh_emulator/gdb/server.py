@@ -5,20 +5,20 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from mh_abi.errors import MigrationHelperError
 from mh_abi.image import HelperImage
 from mh_emulator.gdb.debugger import Debugger
 from mh_emulator.gdb.packets import Connection
-from mh_emulator.host.machine import Machine
+from mh_emulator.host.mirror import enter
 from mh_emulator.host.placement import Placement
-from mh_emulator.kvm import Vcpu
-from mh_emulator.kvm.exits import Exit
+from mh_emulator.host.site import Site, prepare
 from mh_emulator.platform import Platform
 
 HOST = "127.0.0.1"
 
-MachineMaker = Callable[[Platform, Placement, HelperImage], Machine]
+SiteMaker = Callable[[Platform, Placement, HelperImage], Site]
 
 
 class PortError(MigrationHelperError):
@@ -44,23 +44,11 @@ def attached(port: int, waits: Callable[[int], None]) -> Iterator[Debugger]:
         yield Debugger(Connection(stream))
 
 
-def source_under(debugger: Debugger) -> MachineMaker:
-    """Makes the machines of a migration; the first one's helper, the source's, runs under the debugger."""
-    makers = iter([lambda *ground: _Debugged(debugger, *ground)])
+def source_under(debugger: Debugger) -> SiteMaker:
+    """Lays out the sides of a migration; the first one's helper, the source's, runs as gdb lets it, however long."""
+    first = iter([lambda vcpu, _seconds: debugger.run(vcpu)])
 
-    def make(platform: Platform, placement: Placement, helper: HelperImage) -> Machine:
-        return next(makers, Machine)(platform, placement, helper)
+    def make(platform: Platform, placement: Placement, helper: HelperImage) -> Site:
+        return replace(prepare(platform, placement, helper), enter=next(first, enter))
 
     return make
-
-
-class _Debugged(Machine):
-    """A machine whose helper's vCPU runs as gdb lets it, for as long as that takes."""
-
-    def __init__(self, debugger: Debugger, platform: Platform, placement: Placement, helper: HelperImage) -> None:
-        super().__init__(platform, placement, helper)
-        self._debugger = debugger
-
-    def enter(self, vcpu: Vcpu, seconds: float) -> Exit:  # noqa: ARG002 - a person thinks
-        """KVM_RUN under gdb."""
-        return self._debugger.run(vcpu)

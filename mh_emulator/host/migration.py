@@ -18,10 +18,12 @@ from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import Part
 from mh_emulator.guest.worker import Worker, expected
+from mh_emulator.host.launch import Launcher, launch
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused, Result, Ring
 from mh_emulator.host.session import Batch, connect_all, export_batch, finish_all, import_batch, runs
+from mh_emulator.host.site import Site, prepare
 from mh_emulator.kvm import EsVcpu
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner
@@ -98,8 +100,10 @@ class Scenario:
     helper: HelperImage
     table_bytes: int
     contents: bytes
-    machine: Callable[[Platform, Placement, HelperImage], Machine] = Machine
-    """Makes either side: how its helper gets into memory."""
+    prepare: Callable[[Platform, Placement, HelperImage], Site] = prepare
+    """Lays out either side."""
+    launch: Launcher = launch
+    """Launches either side: how its helper gets into memory."""
     known: bytes | None = None
     """SHA-256 of what is launched first and brings the helper; None where that is the helper itself."""
 
@@ -116,9 +120,9 @@ def run(scenario: Scenario) -> Report:
     """
     began = time.perf_counter()
     placement = place(len(scenario.contents), scenario.helper)
-    source, target = (_machine(scenario, placement, seed) for seed in (1, 2))
-    worker = placement.worker(ROUNDS, scenario.helper, source.base)
-    _launch(scenario, placement, worker, (source, target))
+    sites = _site(scenario, placement, 1), _site(scenario, placement, 2)
+    worker = placement.worker(ROUNDS, scenario.helper, sites[0].base)
+    source, target = _launch(scenario, placement, worker, sites)
     _work_until_stopped(source, worker)
 
     moved, shared = source.guest_pages(), source.shared_pages()
@@ -161,7 +165,7 @@ def move(source: Machine, target: Machine, pages: list[int], chunk: int = CHUNK)
     source.start_helper()
     target.start_helper()
     pairs = list(zip(source.rings, target.rings, strict=False))
-    before = source.exits + target.exits
+    before = source.mirror.exits + target.mirror.exits
     sources, targets = [ring for ring, _ in pairs], [ring for _, ring in pairs]
     connect_all(sources, targets)
     longest = min(abi.MH_RING_SLOTS, -(-len(pages) // (len(pairs) * chunk)) * chunk)
@@ -172,7 +176,7 @@ def move(source: Machine, target: Machine, pages: list[int], chunk: int = CHUNK)
         _move_at_once(source, target, pairs, batches)
     _move_batches(*pairs[0], runs(source.state_requests(), chunk))
     total = finish_all(sources, targets)
-    return total, source.exits + target.exits - before
+    return total, source.mirror.exits + target.mirror.exits - before
 
 
 def copy_shared(source: Machine, target: Machine, pages: list[int]) -> None:
@@ -198,34 +202,36 @@ def count_naive_copies(source: Machine, target: Machine, pages: list[int]) -> in
     return survivors
 
 
-def _machine(scenario: Scenario, placement: Placement, seed: int) -> Machine:
+def _site(scenario: Scenario, placement: Placement, seed: int) -> Site:
     frames = len(scenario.contents) // PAGE_BYTES + scenario.helper.memory_bytes // PAGE_BYTES + 64
     platform = Platform(scenario.part, _SPARE_FRAMES * frames * PAGE_BYTES, seed)
-    return scenario.machine(platform, placement, scenario.helper)
+    return scenario.prepare(platform, placement, scenario.helper)
 
 
-def _launch(scenario: Scenario, placement: Placement, worker: Worker, machines: tuple[Machine, Machine]) -> None:
+def _launch(
+    scenario: Scenario, placement: Placement, worker: Worker, sites: tuple[Site, Site]
+) -> tuple[Machine, Machine]:
     """Launch source and target; under SEV-ES the target's guest begins where it waits for its registers."""
-    source, target = machines
-    secret = Secret.fresh(_protection(source), abi.MH_OWNER_STRICT if scenario.strict else 0)
+    es = sites[0].es
+    secret = Secret.fresh(_protection(sites[0]), abi.MH_OWNER_STRICT if scenario.strict else 0)
     c_mask = 1 << scenario.part.c_bit
     boot = _boot_contents(scenario, placement, worker)
     known = scenario.known or scenario.helper.digest(scenario.part.c_bit)
-    owners = [GuestOwner(POLICY_ES if source.es else POLICY, helper=known) for _ in machines]
-    source.launch(owners[0], boot, secret, worker.start(c_mask))
-    if not source.es:
-        target.launch(owners[1], (), secret)
-    else:
-        target.launch(owners[1], worker.awaiting(c_mask), secret, worker.landing(c_mask))
-        parked = target.run_guest()
-        if parked.reason is not Reason.HLT:
-            raise MigrationError(f"the target's guest does not wait for its registers: it left with {parked}")
+    owners = [GuestOwner(POLICY_ES if es else POLICY, helper=known) for _ in sites]
+    source = scenario.launch(sites[0], owners[0], boot, secret, worker.start(c_mask))
+    if not es:
+        return source, scenario.launch(sites[1], owners[1], (), secret, None)
+    target = scenario.launch(sites[1], owners[1], worker.awaiting(c_mask), secret, worker.landing(c_mask))
+    parked = target.run_guest()
+    if parked.reason is not Reason.HLT:
+        raise MigrationError(f"the target's guest does not wait for its registers: it left with {parked}")
+    return source, target
 
 
-def _protection(machine: Machine) -> int:
+def _protection(site: Site) -> int:
     """What an owner of such a guest demands of both sides."""
     protection = abi.mh_protection
-    return int(protection.MH_PROTECTION_SEV_ES if machine.es else protection.MH_PROTECTION_SEV)
+    return int(protection.MH_PROTECTION_SEV_ES if site.es else protection.MH_PROTECTION_SEV)
 
 
 def _show_states(source: Machine, target: Machine, worker: Worker) -> None:

@@ -1,0 +1,59 @@
+"""The launch of a guest whose firmware loads the helper: no host has put it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from mh_emulator.cpu.registers import Registers
+from mh_emulator.host.launch import launch
+from mh_emulator.host.machine import Machine
+from mh_emulator.host.site import Site
+from mh_emulator.owner import GuestOwner
+from mh_emulator.secret import Secret
+from mh_emulator.uefi.firmware import Firmware, FirmwareStopped, Outcome, Setup
+from mh_emulator.uefi.services import SUCCESS, Files
+
+
+@dataclass(frozen=True)
+class Boot:
+    """For an image with a home: `driver` loads it from `volume` before the guest's program starts."""
+
+    driver: bytes
+    volume: Files
+
+    def launch(
+        self,
+        site: Site,
+        owner: GuestOwner,
+        contents: Iterable[tuple[int, bytes]],
+        secret: Secret,
+        registers: Registers | None = None,
+    ) -> Machine:
+        """Launch with the firmware before `contents`, and let it load the helper; see `booted`."""
+        return self.booted(site, owner, contents, secret, registers)[0]
+
+    def booted(
+        self,
+        site: Site,
+        owner: GuestOwner,
+        contents: Iterable[tuple[int, bytes]],
+        secret: Secret,
+        registers: Registers | None = None,
+    ) -> tuple[Machine, Outcome]:
+        """The guest, and what its driver said. The owner knows the firmware.
+
+        Raises `FirmwareStopped` where it does not load the helper, and `ValueError` under SEV-ES: this firmware
+        handles no #VC.
+        """
+        if site.es:
+            raise ValueError("this firmware runs in plain SEV only")
+        setup = Setup(self.driver, [self.volume], site.placement.topology.below)
+        firmware = Firmware(setup, site.vm, 1 << site.platform.part.c_bit)
+        machine = launch(replace(site, loaded=()), owner, [*firmware.contents(), *contents], secret)
+        outcome = firmware.boot(machine.vcpu, machine.run_guest)
+        if outcome.status != SUCCESS:
+            raise FirmwareStopped(f"the loader failed: {outcome.debug.strip()}")
+        if registers is not None:
+            machine.vcpu.set_registers(registers)
+        return machine, outcome
