@@ -134,9 +134,7 @@ def test_the_proof_notices_a_helper_with_another_key(cast: Cast) -> None:
     peer, scene = Peer(cast), Scene(cast, Log(), 1)
     scene.launch(0x1, scene.in_guest)
     place, alone = scene.private_place(), scene.platform.create_vm()
-    alone.sev_init()
-    scene.launch_contents(alone, 0x1, 0, [(place, cast.code)])
-    alone.sev_launch_finish()
+    scene.launch_helper(alone, 0x1, place)
     with pytest.raises(WrongPlaintext, match="export"):
         prove(scene, alone, place, peer)
 

@@ -13,7 +13,6 @@ from mh_emulator.cpu import vmsa
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.dram.process import Place
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.mirror import Mirror
 from mh_emulator.host.site import Site
 from mh_emulator.kvm import Vm
 from mh_emulator.owner import GuestOwner
@@ -108,7 +107,7 @@ def launch(
     vcpu = site.vm.create_vcpu()
     if registers is not None:
         vcpu.set_registers(registers)
-    mirror = Mirror(site.create_vm(), site.vm, site.helper, site.enter)
+    mirror = site.mirror()
     if site.es:
         begun.protect(mirror.vm, map(site.helper.registers, range(site.helper.vcpus)))
         begun.protect(site.vm, [registers or vcpu.get_registers()])

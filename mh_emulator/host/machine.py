@@ -39,7 +39,8 @@ class Machine(Guest):
         `anew` tells the helper that its vCPUs may have stopped in the middle of their work.
         """
         if self.mirror.exits and not self.es:
-            self.mirror = self.mirror.renewed(self.site.create_vm())
+            self.mirror.vm.close()
+            self.mirror = self.site.mirror()
         return self.mirror.start(self.mirror_slots(), anew=anew)
 
     def at_once(self) -> AbstractContextManager[None]:

@@ -28,17 +28,15 @@ def enter(vcpu: Vcpu, seconds: float) -> Exit:
 
 
 class Mirror:
-    """A new VM with the context of `main`, and the vCPUs of `helper` at their entries; no slot is set yet."""
+    """`vm`, which has the guest's memory key, and in it the vCPUs of `helper` at their entries; no slot is set yet."""
 
-    def __init__(self, vm: Vm, main: Vm, helper: Installed, run: Enter = enter) -> None:
-        vm.copy_enc_context_from(main)
+    def __init__(self, vm: Vm, helper: Installed, run: Enter = enter) -> None:
         self.vm = vm
         self.helper = helper
         self.vcpus = [vm.create_vcpu() for _ in range(helper.vcpus)]
         for number, vcpu in enumerate(self.vcpus):
             vcpu.set_registers(helper.registers(number))
         self.rings = [self._ring(number) for number in range(helper.vcpus)]
-        self._main = main
         self._enter = run
         self._exits = [0] * helper.vcpus
 
@@ -51,11 +49,6 @@ class Mirror:
     def exits(self) -> int:
         """KVM_RUN calls of its vCPUs that a faithful host made."""
         return sum(self._exits)
-
-    def renewed(self, vm: Vm) -> Mirror:
-        """Close this mirror, and make another of the new VM."""
-        self.vm.close()
-        return Mirror(vm, self._main, self.helper, self._enter)
 
     def show(self, slots: Iterable[MirrorSlot]) -> None:
         """Set the memory slots."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mh_abi.image import HelperImage
 from mh_emulator.dram.process import Place, UserMemory
 from mh_emulator.host.installed import Installed
-from mh_emulator.host.mirror import Enter, enter
+from mh_emulator.host.mirror import Enter, Mirror, enter
 from mh_emulator.host.placement import Placement
 from mh_emulator.kvm import Vm, VmType
 from mh_emulator.platform import Platform
@@ -41,9 +41,11 @@ class Site:
         """Whether registers are encrypted."""
         return self.vm.has_protected_state
 
-    def create_vm(self) -> Vm:
-        """KVM_CREATE_VM of the guest's type."""
-        return _create_vm(self.platform, self.helper.image)
+    def mirror(self) -> Mirror:
+        """A new mirror of the VM, whose launch has started."""
+        vm = _create_vm(self.platform, self.helper.image)
+        vm.copy_enc_context_from(self.vm)
+        return Mirror(vm, self.helper, self.enter)
 
 
 def prepare(platform: Platform, placement: Placement, image: HelperImage, base: int | None = None) -> Site:

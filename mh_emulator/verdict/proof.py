@@ -8,11 +8,12 @@ from functools import partial
 from mh_abi import abi
 from mh_abi.errors import MigrationHelperError
 from mh_builder.paging import PAGE_BYTES
+from mh_emulator.dram.process import Place
 from mh_emulator.host.ring import Ring
 from mh_emulator.host.session import Batch, connect, export_batch, finish, import_batch
 from mh_emulator.kvm import Vm
 from mh_emulator.psp.policy import Policy
-from mh_emulator.verdict.scene import Cast, Place, Scene
+from mh_emulator.verdict.scene import Cast, Scene
 from mh_emulator.verdict.steps import Log, Step
 
 PEER_SEED = 99

@@ -7,15 +7,20 @@ the helper, and gives it the transport key, wherever it lies, by LAUNCH_SECRET.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mh_abi.image import HelperImage
 from mh_builder.paging import MIB, PAGE_BYTES
 from mh_builder.parts import Part
-from mh_emulator.cpu.registers import Registers
-from mh_emulator.dram.process import UserMemory
+from mh_emulator.dram.process import Place
 from mh_emulator.guest.copier import Copier
+from mh_emulator.host.installed import Installed
+from mh_emulator.host.launch import Launch
+from mh_emulator.host.mirror import Mirror
 from mh_emulator.host.ring import HelperStopped, Ring
+from mh_emulator.host.site import Piece
+from mh_emulator.host.view import MirrorSlot
 from mh_emulator.kvm import Vcpu, Vm
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import GuestOwner
@@ -28,22 +33,6 @@ INSTALL = MIB
 """`ram_addr` and GPA of the helper where the firmware has put it into the guest's memory."""
 PROGRAM = 0x1_0000
 """GPA of the program that a guest may need."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Memory of the host process, from `offset`."""
-
-    memory: UserMemory
-    offset: int
-
-    def at(self, distance: int) -> Place:
-        """The place `distance` bytes further."""
-        return Place(self.memory, self.offset + distance)
-
-    def spa(self, distance: int) -> int:
-        """System physical address `distance` bytes further."""
-        return self.memory.spa(self.offset + distance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,32 +97,24 @@ class Scene:
 
     def launch(self, policy: int, place: Place, *, program: Copier | None = None) -> None:
         """Launch the main VM with the helper at `place`, and let the owner give it its key."""
-        do, main = self.log.do, self.main
-        pieces = [(place, self.cast.code), (Place(self.ram, 0), b"".join(self.data))]
+        pieces = [(Place(self.ram, 0), b"".join(self.data))]
         if program is not None:
             pieces.append((Place(self.ram, program.base), program.load(self.c_mask)))
-        do("KVM_SEV_INIT", main.sev_init)
-        self.launch_contents(main, policy, 0, pieces)
-        do("KVM_SEV_LAUNCH_FINISH", main.sev_launch_finish)
+        self.launch_helper(self.main, policy, place, pieces)
 
-    def launch_contents(self, vm: Vm, policy: int, handle: int, pieces: list[tuple[Place, bytes]]) -> None:
-        """LAUNCH_START with the key of `handle`, up to the secret that goes into the first of `pieces`."""
-        do, owner = self.log.do, self.cast.owner(policy)
-        session = owner.open_session(self.platform.credentials())
-        do("KVM_SEV_LAUNCH_START", lambda: vm.sev_launch_start(policy, session, handle))
-        for place, data in pieces:
-            place.memory.write_raw(place.offset, data)
-            self.launch_update(vm, place, len(data))
-        measured = do("KVM_SEV_LAUNCH_MEASURE", vm.sev_launch_measure)
-        packet = owner.wrap_secret(measured, [data for _, data in pieces], self.cast.secret.table())
-        place = pieces[0][0]
-        secret = place.offset + self.cast.helper.descriptor.secret_offset
-        do("KVM_SEV_LAUNCH_SECRET", lambda: vm.sev_launch_secret(packet, place.memory, secret))
+    def launch_helper(
+        self, vm: Vm, policy: int, place: Place, others: Iterable[Piece] = (), *, handle: int = 0
+    ) -> None:
+        """Launch `vm` with the helper at `place` and then `others`, under the key of `handle` if there is one."""
+        helper = self.installed(place)
+        launch = Launch(self.platform, vm, self.cast.owner(policy), handle, self.log)
+        for where, data in ((place, helper.code), *others):
+            launch.load(where, data)
+        launch.finish(self.cast.secret.table(), [helper.secret])
 
-    def launch_update(self, vm: Vm, place: Place, size: int) -> None:
-        """LAUNCH_UPDATE_DATA: of whatever memory of the process."""
-        call = lambda: vm.sev_launch_update_data(place.memory, place.offset, size)  # noqa: E731
-        self.log.do("KVM_SEV_LAUNCH_UPDATE_DATA", call)
+    def installed(self, place: Place) -> Installed:
+        """The helper at `place`."""
+        return Installed(self.cast.helper, place, self.cast.base, self.cast.part.c_bit)
 
     def mirror(self) -> Vm:
         """A mirror of the main VM, without slots."""
@@ -143,17 +124,10 @@ class Scene:
 
     def start_helper(self, vm: Vm, place: Place) -> Ring:
         """Map all RAM and the helper at `place` into `vm`, start it there, and return its ring."""
-        helper, base = self.cast.helper, self.cast.base
-        ring = place.offset + helper.ring_offset
-        place.memory.write_raw(ring, bytes(helper.memory_bytes - helper.ring_offset))
-        vm.set_user_memory_region(0, helper.descriptor.window, self.cast.ram_bytes, self.ram, 0)
-        vm.set_user_memory_region(1, base, helper.memory_bytes, place.memory, place.offset)
-        vcpu = vm.create_vcpu()
-        descriptor = helper.descriptor
-        cr3 = base + descriptor.cr3 - descriptor.link_base | self.c_mask
-        vcpu.set_registers(Registers.long_mode(descriptor.entry64, descriptor.stack64, cr3))
-        run_to_halt(vcpu)
-        return Ring(place.memory, ring, lambda: run_to_halt(vcpu))
+        helper = self.cast.helper
+        ram = MirrorSlot(helper.descriptor.window, self.cast.ram_bytes, self.ram, 0)
+        own = MirrorSlot(self.cast.base, helper.memory_bytes, place.memory, place.offset)
+        return Mirror(vm, self.installed(place)).start([ram, own])
 
     def guest_writes(self, page: int) -> None:
         """Let the main VM's vCPU change the data page of that number: caches may be the only place that knows."""

@@ -13,6 +13,7 @@ from functools import partial
 from types import MappingProxyType
 
 from mh_builder.paging import PAGE_BYTES
+from mh_emulator.dram.process import Place
 from mh_emulator.guest.copier import Copier
 from mh_emulator.kvm import Vm
 from mh_emulator.psp.identity import PlatformCertificates
@@ -21,7 +22,7 @@ from mh_emulator.psp.session import Session
 from mh_emulator.psp.transport import Receiver
 from mh_emulator.verdict.impostor import Impostor
 from mh_emulator.verdict.proof import Peer, WrongPlaintext, prove
-from mh_emulator.verdict.scene import DATA_PAGES, PROGRAM, Place, Scene, run_to_halt
+from mh_emulator.verdict.scene import DATA_PAGES, PROGRAM, Scene, run_to_halt
 from mh_emulator.verdict.steps import Log, Stopped
 
 
@@ -92,9 +93,7 @@ def shared_launch(stage: Stage) -> str:
     scene, private = stage.scene, stage.scene.private_place()
     scene.launch(stage.policy, scene.in_guest)
     sharing = scene.platform.create_vm()
-    scene.log.do("KVM_SEV_INIT", sharing.sev_init)
-    scene.launch_contents(sharing, stage.policy, scene.main.handle, [(private, scene.cast.code)])
-    scene.log.do("KVM_SEV_LAUNCH_FINISH", sharing.sev_launch_finish)
+    scene.launch_helper(sharing, stage.policy, private, handle=scene.main.handle)
     prove(scene, sharing, private, stage.peer)
     return _reach(scene, private)
 
