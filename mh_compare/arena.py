@@ -19,8 +19,9 @@ from mh_emulator.cpu.registers import Registers
 from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
-from mh_emulator.host.ring import Request, Ring, Sealed
-from mh_emulator.host.session import Batch, abort, begin, connect, greet
+from mh_emulator.host.session import abort, begin, connect, greet
+from mh_emulator.host.side import Side as HostSide
+from mh_emulator.host.side import one_page
 from mh_emulator.host.site import Site, prepare
 from mh_emulator.kvm import Vm, VmType
 from mh_emulator.kvm.exits import Exit, Reason
@@ -47,32 +48,8 @@ _DRAM_BYTES = 24 << 20
 """Of a platform, beside room for the contents."""
 
 
-@dataclass(frozen=True)
-class Side:
-    """A machine and its helper's ring."""
-
-    machine: Machine
-    ring: Ring
-
-    def ask(self, op: abi.mh_op, address: int = 0, sealed: Sealed | None = None) -> abi.mh_status:
-        """One request, for one page where it moves any, with `sealed` in the first slot; its status."""
-        if sealed is not None:
-            self.ring.put_sealed(0, sealed)
-        return self.ring.serve([one_page(op, address)])[0].status
-
-    def export(self, address: int) -> Sealed:
-        """Export one page. Raises `HelperRefused`."""
-        self.ring.ask("export", one_page(Op.MH_OP_EXPORT, address))
-        return self.ring.take_sealed(0)
-
-    def put(self, address: int, sealed: Sealed) -> abi.mh_status:
-        """Import one packet; its status."""
-        return self.ask(Op.MH_OP_IMPORT, address, sealed)
-
-    def totals(self, op: abi.mh_op) -> Sealed:
-        """The packet that ends an epoch or the session of a source. Raises `HelperRefused`."""
-        self.ring.ask("totals", Request(op))
-        return self.ring.take_sealed(0)
+class Side(HostSide):
+    """A side whose helper an attacker lets run as he likes."""
 
     def run_on(self) -> None:
         """Let the helper's vCPU run, however it ends; raise `Ended` where that is not HLT in good state."""
@@ -89,13 +66,6 @@ class Side:
             exit_ = self.machine.mirror.vcpu.run(stride)
             if exit_.reason is not Reason.LIMIT or start <= self.machine.mirror.vcpu.get_registers().rip < end:
                 return exit_
-
-
-def one_page(op: abi.mh_op, address: int) -> Request:
-    """A request of that kind; export and import name the page at `address`."""
-    if op in (Op.MH_OP_EXPORT, Op.MH_OP_IMPORT):
-        return Batch(address=address, count=1).request(op)
-    return Request(op, address=address)
 
 
 def export_entry(address: int) -> bytes:

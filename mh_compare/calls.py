@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from functools import wraps
-from typing import Any
 
 from mh_emulator.kvm import Vm
 from mh_emulator.platform import Platform
+from mh_emulator.psp.command import Command
+from mh_emulator.psp.status import Status
 
-IOCTLS = {
-    "set_user_memory_region": "KVM_SET_USER_MEMORY_REGION",
-    "create_vcpu": "KVM_CREATE_VCPU",
-    "copy_enc_context_from": "KVM_CAP_VM_COPY_ENC_CONTEXT_FROM",
-    "sev_launch_update_vmsa": "KVM_SEV_LAUNCH_UPDATE_VMSA",
-}
-"""Methods of a VM that are asked of a mirror -> what Linux calls them."""
-
-COMMANDS = {
-    name: name.upper()
-    for name in (
-        *("launch_start", "activate", "launch_update_data", "launch_update_vmsa", "launch_measure", "launch_secret"),
-        *("launch_finish", "receive_start", "receive_update_data", "receive_finish", "copy"),
-    )
-}
-"""Methods of the firmware -> what the SEV API calls them."""
+_ABOUT_PLATFORMS = frozenset({Command.PLATFORM_STATUS, Command.PDH_CERT_EXPORT})
+"""What a host asks for the owner, once for all guests: no part of what a layout costs."""
 
 
 class Calls:
@@ -34,34 +19,20 @@ class Calls:
     def __init__(self, platform: Platform) -> None:
         self.firmware: Counter[str] = Counter()
         self.vms: list[Counter[str]] = []
-        """One for each VM, in the order of KVM_CREATE_VM."""
-        _count(platform.psp, COMMANDS.items(), self.firmware)
-        create = platform.create_vm
+        """Ioctls of each VM, in the order of KVM_CREATE_VM."""
+        platform.psp.watchers.append(self._count_command)
+        platform.watchers.append(self._count_vm)
 
-        def create_vm(*arguments: Any, **named: Any) -> Vm:  # noqa: ANN401 - those of a platform
-            vm = create(*arguments, **named)
-            counter = Counter({"KVM_CREATE_VM": 1})
-            _count(vm, IOCTLS.items(), counter)
-            self.vms.append(counter)
-            return vm
+    def _count_command(self, command: Command, _status: Status) -> None:
+        if command not in _ABOUT_PLATFORMS:
+            self.firmware[command.name] += 1
 
-        setattr(platform, create.__name__, create_vm)
+    def _count_vm(self, vm: Vm) -> None:
+        counter = Counter({"KVM_CREATE_VM": 1})
+        vm.watchers.append(lambda ioctl: counter.update([ioctl]))
+        self.vms.append(counter)
 
 
 def in_words(counts: Counter[str]) -> str:
     """Every call with its number, where that is not 1."""
     return ", ".join(f"{name} x {number}" if number > 1 else name for name, number in counts.items())
-
-
-def _count(thing: object, names: Iterable[tuple[str, str]], counter: Counter[str]) -> None:
-    for method, name in names:
-        setattr(thing, method, _counted(getattr(thing, method), name, counter))
-
-
-def _counted(method: Callable[..., Any], name: str, counter: Counter[str]) -> Callable[..., Any]:
-    @wraps(method)
-    def call(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - those of the method
-        counter[name] += 1
-        return method(*arguments, **named)
-
-    return call

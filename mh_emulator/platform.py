@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from mh_builder.paging import GIB
 from mh_builder.parts import Part
@@ -37,6 +38,8 @@ class Platform:
         self._asids = AsidPool(part, self.psp)
         self.generator = Generator()
         """Behind RDRAND of all its CPUs."""
+        self.watchers: list[Callable[[Vm], None]] = []
+        """Called with every VM, before it is used."""
 
     def credentials(self) -> Credentials:
         """What the host shows a guest owner: certificates, AMD's too, and the version of the firmware."""
@@ -49,4 +52,7 @@ class Platform:
 
     def create_vm(self, vm_type: VmType = VmType.DEFAULT) -> Vm:
         """KVM_CREATE_VM."""
-        return Vm(self.dram, self.psp, self._asids, self.generator, vm_type)
+        vm = Vm(self.dram, self.psp, self._asids, self.generator, vm_type)
+        for watcher in self.watchers:
+            watcher(vm)
+        return vm

@@ -16,8 +16,9 @@ from mh_builder.parts import PARTS, Part
 from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
-from mh_emulator.host.ring import Request, Ring, Sealed
-from mh_emulator.host.session import Batch, begin, greet
+from mh_emulator.host.ring import Request
+from mh_emulator.host.session import begin, greet
+from mh_emulator.host.side import Side
 from mh_emulator.host.site import prepare
 from mh_emulator.kvm import Vcpu
 from mh_emulator.kvm.exits import Reason
@@ -32,36 +33,6 @@ DRAM_BYTES = 16 << 20
 
 Op = abi.mh_op
 Status = abi.mh_status
-
-
-@dataclass
-class Side:
-    """One machine with its helper's ring."""
-
-    machine: Machine
-    ring: Ring
-
-    def ask(self, op: int, address: int = 0, sealed: Sealed | None = None) -> abi.mh_status:
-        """Submit one request, for one page where it moves any; return its status."""
-        if sealed is not None:
-            self.ring.put_sealed(0, sealed)
-        is_batch = op in (Op.MH_OP_EXPORT, Op.MH_OP_IMPORT)
-        request = Batch(address=address, count=1).request(op) if is_batch else Request(op, address=address)
-        return self.ring.serve([request])[0].status
-
-    def export(self, address: int) -> Sealed:
-        """Export a page that must be exportable."""
-        assert self.ask(Op.MH_OP_EXPORT, address) == Status.MH_DONE
-        return self.ring.take_sealed(0)
-
-    def finish(self) -> Sealed:
-        """End the session of a source."""
-        assert self.ask(Op.MH_OP_FINISH) == Status.MH_DONE
-        return self.ring.take_sealed(0)
-
-    def put(self, address: int, sealed: Sealed) -> abi.mh_status:
-        """Import; return the status."""
-        return self.ask(Op.MH_OP_IMPORT, address, sealed)
 
 
 @dataclass

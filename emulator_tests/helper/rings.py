@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from emulator_tests.helper.conftest import PAGES, SECRET, Side, contents_of, launched
+from emulator_tests.helper.conftest import PAGES, SECRET, contents_of, launched
 from emulator_tests.helper.oracle import Helper, overheard
 from mh_abi import abi
 from mh_abi.image import parse_image
@@ -16,6 +16,7 @@ from mh_builder.schemes.space import Options
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.ring import Ring, Sealed
 from mh_emulator.host.session import begin, greet, join
+from mh_emulator.host.side import Side
 from mh_emulator.peer import SessionKeys, StreamKeys
 
 RINGS = 3
@@ -65,8 +66,7 @@ class Rings:
 
     def end(self, op: int, number: int) -> Sealed:
         """The source's packet that ends its epoch or part."""
-        assert self.sources[number].ask(op) == abi.mh_status.MH_DONE
-        return self.sources[number].ring.take_sealed(0)
+        return self.sources[number].totals(op)
 
     def target_page(self, address: int) -> bytes:
         return self.targets[0].machine.read_guest(address)

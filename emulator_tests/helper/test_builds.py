@@ -8,17 +8,7 @@ from typing import Any
 
 import pytest
 
-from emulator_tests.helper.conftest import (
-    DRAM_BYTES,
-    PAGES,
-    SECRET,
-    Op,
-    Side,
-    Status,
-    boot_contents,
-    contents_of,
-    is_over,
-)
+from emulator_tests.helper.conftest import DRAM_BYTES, PAGES, SECRET, Op, Status, boot_contents, contents_of, is_over
 from emulator_tests.helper.oracle import overheard
 from emulator_tests.helper.test_handover import started
 from mh_abi import abi
@@ -33,6 +23,7 @@ from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused
 from mh_emulator.host.session import Batch, begin, connect_all, end_epoch, export_batch, finish, greet, import_batch
+from mh_emulator.host.side import Side
 from mh_emulator.host.site import prepare
 from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.peer import SessionKeys

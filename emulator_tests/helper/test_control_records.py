@@ -11,13 +11,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from emulator_tests.helper.conftest import PAGES, SECRET, Op, Side, Status, contents_of, facing, launched
+from emulator_tests.helper.conftest import PAGES, SECRET, Op, Status, contents_of, facing, launched
 from emulator_tests.helper.memory import registers, working_memory
 from emulator_tests.helper.rings import image_of
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.parts import PARTS
 from mh_emulator.host.ring import Lane, Sealed
+from mh_emulator.host.side import Side
 from mh_emulator.peer import Peer, StreamKeys
 
 IMAGE = image_of(1)

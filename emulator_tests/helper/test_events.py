@@ -11,7 +11,7 @@ from itertools import islice
 
 import pytest
 
-from emulator_tests.helper.conftest import PAGES, SECRET, Pair, Side, Status, contents_of, launched, started
+from emulator_tests.helper.conftest import PAGES, SECRET, Pair, Status, contents_of, launched, started
 from emulator_tests.helper.events import Checkpoint, Difference, inject_at, reach, restart
 from emulator_tests.helper.rings import image_of
 from mh_abi import abi
@@ -21,6 +21,7 @@ from mh_builder.parts import PARTS
 from mh_emulator.cpu.eventinj import EventInjection, Kind
 from mh_emulator.host.ring import Lane, Request
 from mh_emulator.host.session import Batch, greet
+from mh_emulator.host.side import Side
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.peer import Peer, StreamKeys
 

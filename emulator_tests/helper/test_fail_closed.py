@@ -124,6 +124,6 @@ def test_the_host_says_so_in_one_line(pair: Pair) -> None:
     assert str(HelperRefused("import", Status.MH_BAD_TAG)) == (
         "helper refuses import: MH_BAD_TAG, and has ended the session: both sides need new hellos"
     )
-    pair.target.ring.put_sealed(0, forged(pair.source.finish()))
+    pair.target.ring.put_sealed(0, forged(pair.source.totals(Op.MH_OP_FINISH)))
     with pytest.raises(HelperRefused, match="finish: MH_BAD_TAG, and has ended the session"):
         pair.target.ring.ask("finish", Request(Op.MH_OP_FINISH))

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from emulator_tests.helper.conftest import Op, Side, Status, is_over
+from emulator_tests.helper.conftest import Op, Status, is_over
 from emulator_tests.helper.memory import found, session_key
 from emulator_tests.helper.rings import RINGS, Rings, connected, image_of, machine_of, start
 from emulator_tests.helper.test_refusals import flipped
 from mh_abi import abi
 from mh_emulator.host.ring import HelperRefused, Request, Sealed
 from mh_emulator.host.session import Batch, import_batch, join
+from mh_emulator.host.side import Side
 
 IMAGE = image_of(RINGS)
 Kind = abi.mh_kind

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from emulator_tests.helper.conftest import PAGES, SECRET, Op, Side, Status, at_work, contents_of, launched
+from emulator_tests.helper.conftest import PAGES, SECRET, Op, Status, at_work, contents_of, launched
 from emulator_tests.helper.memory import words_of
 from emulator_tests.helper.oracle import exchange, scalar_of
 from emulator_tests.helper.rings import image_of, restarted
@@ -15,6 +15,7 @@ from mh_abi.image import parse_image
 from mh_builder.parts import PARTS
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.session import begin, greet
+from mh_emulator.host.side import Side
 from mh_emulator.peer import Peer
 
 IMAGE = image_of(1)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from emulator_tests.helper.conftest import PAGES, SECRET, Side, contents_of, launched, started
+from emulator_tests.helper.conftest import PAGES, SECRET, contents_of, launched, started
 from emulator_tests.helper.oracle import overheard
 from mh_abi import abi
 from mh_abi.image import parse_image
@@ -18,6 +18,7 @@ from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
 from mh_emulator.host.ring import HelperStopped, Request, Sealed
 from mh_emulator.host.session import begin, greet
+from mh_emulator.host.side import Side
 
 PAGE = abi.MH_PAGE_BYTES
 Op = abi.mh_op

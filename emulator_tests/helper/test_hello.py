@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from emulator_tests.helper.conftest import PAGES, SECRET, Op, Side, Status, contents_of, is_over, launched
+from emulator_tests.helper.conftest import PAGES, SECRET, Op, Status, contents_of, is_over, launched
 from emulator_tests.helper.memory import found
 from emulator_tests.helper.oracle import scalar_of
 from emulator_tests.helper.rings import image_of
@@ -22,6 +22,7 @@ from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Start
 from mh_emulator.host.ring import HelperRefused, Request
 from mh_emulator.host.session import greet
+from mh_emulator.host.side import Side
 from mh_emulator.peer import Peer, hello_tag
 from mh_emulator.secret import Secret
 

@@ -54,7 +54,7 @@ def test_urgent_lane_has_a_stream_of_its_own_that_the_end_counts() -> None:
     assert abi.mh_packet(sealed.packet).stream == abi.MH_STREAM_URGENT
     assert rings.keys(abi.MH_STREAM_URGENT).open(sealed.packet, sealed.data) == rings.page(0)
     assert target.put(rings.pages[0], sealed) == Status.MH_WRONG_STREAM
-    end = source.finish()
+    end = source.totals(Op.MH_OP_FINISH)
     assert target.ask(Op.MH_OP_FINISH, sealed=end) == Status.MH_INCOMPLETE
     assert import_batch(target.ring.urgent, urgent, [sealed])[0].status == Status.MH_DONE
     assert target.ask(Op.MH_OP_FINISH, sealed=end) == Status.MH_DONE

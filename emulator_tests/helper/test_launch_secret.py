@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from emulator_tests.helper.conftest import SECRET, Op, Side, Status, lonely
+from emulator_tests.helper.conftest import SECRET, Op, Status, lonely
 from emulator_tests.helper.test_refusals import put_secret
 from mh_abi import abi
 from mh_builder.image.model import Image
 from mh_emulator.host.ring import Request
+from mh_emulator.host.side import Side
 from mh_emulator.peer import Peer
 from mh_emulator.secret import Secret, guided
 

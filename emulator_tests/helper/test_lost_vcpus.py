@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from emulator_tests.helper.conftest import PAGES, SECRET, Op, Side, Status, contents_of
+from emulator_tests.helper.conftest import PAGES, SECRET, Op, Status, contents_of
 from emulator_tests.helper.memory import session_key
 from emulator_tests.helper.rings import RINGS, image_of, machine_of, restarted, sides_of
 from mh_abi import abi
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import begin, greet, join
+from mh_emulator.host.side import Side
 from mh_emulator.kvm import Vcpu
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.peer import Peer, SessionKeys

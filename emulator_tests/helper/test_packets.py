@@ -45,7 +45,7 @@ def test_packets_made_by_cryptography_are_imported(scheme: str, make_pair: PairM
 def test_end_packet_carries_the_total(pair: Pair) -> None:
     for address in pair.pages:
         pair.source.export(address)
-    end = pair.source.finish()
+    end = pair.source.totals(abi.mh_op.MH_OP_FINISH)
     assert pair.keys.open(end.packet, b"") == b""
     fields = abi.mh_packet(end.packet)
     assert (fields.kind, fields.length, fields.address, fields.sequence) == (

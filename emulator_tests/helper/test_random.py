@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from emulator_tests.helper.conftest import Op, Pair, Side, Status, lonely
+from emulator_tests.helper.conftest import Op, Pair, Status, lonely
 from emulator_tests.helper.oracle import scalar_of
 from mh_abi import abi
 from mh_builder.image.model import Image
 from mh_emulator.cpu.rdrand import FAULTS
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import abort, greet
+from mh_emulator.host.side import Side
 
 DEAD = ["stuck", "zero", "fails"]
 

@@ -6,19 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from emulator_tests.helper.conftest import (
-    SECRET,
-    Pair,
-    Side,
-    Status,
-    facing,
-    is_over,
-    lonely,
-)
+from emulator_tests.helper.conftest import SECRET, Pair, Status, facing, is_over, lonely
 from mh_abi import abi
 from mh_builder.image.model import Image
 from mh_emulator.host.ring import HelperRefused, HelperStopped, Request, Sealed
 from mh_emulator.host.session import begin, greet
+from mh_emulator.host.side import Side
 from mh_emulator.peer import Peer, StreamKeys
 
 Op = abi.mh_op
@@ -137,7 +130,7 @@ def test_data_of_another_packet(pair: Pair) -> None:
 
 
 def test_end_packet_is_no_page(pair: Pair) -> None:
-    end = pair.source.finish()
+    end = pair.source.totals(Op.MH_OP_FINISH)
     assert refused(pair, end, pair.pages[0]) == Status.MH_BAD_PACKET
 
 
@@ -148,7 +141,7 @@ def test_page_is_no_end_packet(pair: Pair) -> None:
 
 def test_dropped_page_is_noticed_at_the_end(pair: Pair) -> None:
     pair.source.export(pair.pages[0])
-    end = pair.source.finish()
+    end = pair.source.totals(Op.MH_OP_FINISH)
     assert pair.target.ask(Op.MH_OP_FINISH, sealed=end) == Status.MH_OUT_OF_ORDER
 
 

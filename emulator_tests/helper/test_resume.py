@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from emulator_tests.helper.conftest import Op, Pair, Side, Status
+from emulator_tests.helper.conftest import Op, Pair, Status
 from emulator_tests.helper.rings import RINGS, Rings, bulk, connected
 from mh_abi import abi
 from mh_emulator.host.ring import Sealed
 from mh_emulator.host.session import Batch, abort, connect, end_epoch, finish_all, resume
+from mh_emulator.host.side import Side
 
 SIDES = ["sources", "targets"]
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from emulator_tests.helper.conftest import SECRET, Pair, Side, Status, at_work
+from emulator_tests.helper.conftest import SECRET, Pair, Status, at_work
 from mh_abi import abi
 from mh_emulator.host.ring import HelperStopped, Request
+from mh_emulator.host.side import Side
 
 PAGE = abi.MH_PAGE_BYTES
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from emulator_tests.helper.conftest import SECRET, Pair, Side, Status, facing
+from emulator_tests.helper.conftest import SECRET, Pair, Status, facing
 from mh_abi import abi
 from mh_emulator.host.ring import HelperRefused
 from mh_emulator.host.session import abort, begin, connect, finish, greet
+from mh_emulator.host.side import Side
 from mh_emulator.peer import Peer
 
 Role = abi.mh_role

@@ -6,11 +6,12 @@ from collections import Counter
 
 import pytest
 
-from emulator_tests.helper.conftest import SECRET, Pair, Side, Status
+from emulator_tests.helper.conftest import SECRET, Pair, Status
 from emulator_tests.helper.rings import connected, start
 from mh_abi import abi
 from mh_emulator.host.ring import Request, Sealed
 from mh_emulator.host.session import Batch, export_batch
+from mh_emulator.host.side import Side
 from mh_emulator.peer import Peer
 
 Op = abi.mh_op

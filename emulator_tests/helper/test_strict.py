@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from emulator_tests.helper.conftest import PAGES, Side, boot_contents, contents_of
+from emulator_tests.helper.conftest import PAGES, boot_contents, contents_of
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
@@ -31,6 +31,7 @@ from mh_emulator.host.session import (
     import_batch,
     join,
 )
+from mh_emulator.host.side import Side
 from mh_emulator.host.site import prepare
 from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.platform import Platform

@@ -11,7 +11,6 @@ from emulator_tests.helper.conftest import (
     PAGES,
     Pair,
     PairMaker,
-    Side,
     Status,
     contents_of,
     facing,
@@ -25,6 +24,7 @@ from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
 from mh_emulator.host.ring import HelperRefused, Request
 from mh_emulator.host.session import abort, begin, export_batch, greet, runs
+from mh_emulator.host.side import Side
 
 Op = abi.mh_op
 Role = abi.mh_role

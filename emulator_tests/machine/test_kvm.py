@@ -60,6 +60,19 @@ def test_a_second_start_dies_in_the_firmware_and_leaves_the_first_alone() -> Non
     assert platform.psp.guest_status(handle + 1).state is GuestState.UNINIT
 
 
+def test_watchers_see_every_ioctl_also_one_that_is_refused() -> None:
+    platform = machine()
+    seen: list[str] = []
+    platform.watchers.append(lambda vm: vm.watchers.append(seen.append))
+    vm, mirror = platform.create_vm(), platform.create_vm()
+    with fails(errno.ENOTTY, "KVM_SEV_LAUNCH_START"):
+        vm.sev_launch_start(0)
+    vm.sev_init()
+    mirror.copy_enc_context_from(vm)
+    mirror.create_vcpu()
+    assert seen == ["KVM_SEV_LAUNCH_START", "KVM_SEV_INIT", "KVM_CAP_VM_COPY_ENC_CONTEXT_FROM", "KVM_CREATE_VCPU"]
+
+
 def test_firmware_statuses_reach_the_caller() -> None:
     platform = machine()
     vm = platform.create_vm()

@@ -16,7 +16,6 @@ from mh_compare.arena import (
     Op,
     Side,
     export_entry,
-    one_page,
 )
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import DATA, GuestOs, assemble
@@ -27,6 +26,7 @@ from mh_emulator.host.machine import Machine
 from mh_emulator.host.mirror import Mirror
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import connect
+from mh_emulator.host.side import one_page
 from mh_emulator.host.site import Site
 from mh_emulator.host.view import MirrorSlot
 from mh_emulator.kvm import Vcpu

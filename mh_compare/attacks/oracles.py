@@ -14,7 +14,7 @@ from capstone import CS_ARCH_X86, CS_MODE_64, Cs
 
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
-from mh_compare.arena import TARGET, Arena, Op, Side, Status, one_page
+from mh_compare.arena import TARGET, Arena, Op, Side, Status
 from mh_compare.attacks.attack import Attack
 from mh_compare.attacks.mapping import NOP, Liar, key_thief, stolen
 from mh_compare.evidence import blocks_of, nonce_reuse, xor
@@ -23,6 +23,7 @@ from mh_compare.stored import Blocks, Watch, peek, poke
 from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.host.ring import Sealed
 from mh_emulator.host.session import Batch, abort, connect, export_batch
+from mh_emulator.host.side import one_page
 
 _STRIDE = 3000
 """Instructions between two looks."""

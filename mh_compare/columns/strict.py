@@ -9,11 +9,12 @@ from mh_abi.image import HelperImage
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB, PAGE_BYTES
 from mh_builder.schemes.space import human
-from mh_compare.arena import Arena, Op, Side, one_page
+from mh_compare.arena import Arena, Op, Side
 from mh_compare.candidate import Candidate
 from mh_compare.columns.column import Column, Subject, Value
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.ring import Request
+from mh_emulator.host.side import one_page
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret

@@ -10,6 +10,7 @@ from typing import TypeVar
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.vcpu import Vcpu
+from mh_emulator.kvm.watched import Watcher
 from mh_emulator.psp.firmware import Firmware
 from mh_emulator.psp.status import CommandError
 
@@ -33,6 +34,8 @@ class SevContext:
 
     def __init__(self, psp: Firmware) -> None:
         self._psp = psp
+        self.watchers: list[Watcher] = []
+        """Called with the name of every ioctl."""
         self._vcpus: list[Vcpu] = []
         self._encryption: Encryption | None = None
         self._is_mirror = False

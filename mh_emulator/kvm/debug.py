@@ -11,15 +11,18 @@ from functools import partial
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.kvm.context import SevContext
+from mh_emulator.kvm.watched import watched
 
 
 class DebugCommands(SevContext):
     """Both commands are allowed on a mirror."""
 
+    @watched("KVM_SEV_DBG_DECRYPT")
     def sev_dbg_decrypt(self, source: tuple[UserMemory, int], target: tuple[UserMemory, int], size: int) -> None:
         """KVM_SEV_DBG_DECRYPT between (memory, offset) pairs."""
         self._debug("KVM_SEV_DBG_DECRYPT", self._psp.dbg_decrypt, source, target, size)
 
+    @watched("KVM_SEV_DBG_ENCRYPT")
     def sev_dbg_encrypt(self, source: tuple[UserMemory, int], target: tuple[UserMemory, int], size: int) -> None:
         """KVM_SEV_DBG_ENCRYPT between (memory, offset) pairs."""
         self._debug("KVM_SEV_DBG_ENCRYPT", self._psp.dbg_encrypt, source, target, size)

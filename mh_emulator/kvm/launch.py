@@ -12,6 +12,7 @@ from mh_emulator.dram.process import UserMemory, pieces
 from mh_emulator.kvm.context import SevContext, check_blob
 from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.es_vcpu import EsVcpu
+from mh_emulator.kvm.watched import watched
 from mh_emulator.psp.launch import Measurement
 from mh_emulator.psp.packet import Packet
 from mh_emulator.psp.platform import GuestStatus
@@ -21,6 +22,7 @@ from mh_emulator.psp.session import Session
 class LaunchCommands(SevContext):
     """Memory is named by (memory, offset) as a process names it by address; slots do not matter."""
 
+    @watched("KVM_SEV_LAUNCH_START")
     def sev_launch_start(self, policy: int, session: Session | None = None, handle: int = 0) -> int:
         """KVM_SEV_LAUNCH_START and the ACTIVATE it implies; return the guest's handle."""
         ioctl = "KVM_SEV_LAUNCH_START"
@@ -30,6 +32,7 @@ class LaunchCommands(SevContext):
         own.handle = new
         return new
 
+    @watched("KVM_SEV_LAUNCH_UPDATE_DATA")
     def sev_launch_update_data(self, memory: UserMemory, offset: int, size: int) -> None:
         """KVM_SEV_LAUNCH_UPDATE_DATA."""
         ioctl = "KVM_SEV_LAUNCH_UPDATE_DATA"
@@ -39,6 +42,7 @@ class LaunchCommands(SevContext):
             spa = memory.spa(start)
             self._firmware(ioctl, partial(self._psp.launch_update_data, own.handle, spa, length))
 
+    @watched("KVM_SEV_LAUNCH_UPDATE_VMSA")
     def sev_launch_update_vmsa(self) -> None:
         """KVM_SEV_LAUNCH_UPDATE_VMSA: measure and encrypt the registers of every vCPU of this VM; a mirror has its own.
 
@@ -54,12 +58,14 @@ class LaunchCommands(SevContext):
                 self._firmware(ioctl, partial(self._psp.launch_update_vmsa, own.handle, spa))
                 vcpu.protected = True
 
+    @watched("KVM_SEV_LAUNCH_MEASURE")
     def sev_launch_measure(self) -> Measurement:
         """KVM_SEV_LAUNCH_MEASURE."""
         ioctl = "KVM_SEV_LAUNCH_MEASURE"
         own = self._on_owner(ioctl)
         return self._firmware(ioctl, lambda: self._psp.launch_measure(own.handle))
 
+    @watched("KVM_SEV_LAUNCH_SECRET")
     def sev_launch_secret(self, packet: Packet, memory: UserMemory, offset: int, size: int | None = None) -> None:
         """KVM_SEV_LAUNCH_SECRET into `size` bytes, without it as many as `packet` has; physically contiguous."""
         ioctl = "KVM_SEV_LAUNCH_SECRET"
@@ -73,12 +79,14 @@ class LaunchCommands(SevContext):
         check_blob(ioctl, packet.header)
         self._firmware(ioctl, lambda: self._psp.launch_secret(own.handle, packet, spa, size))
 
+    @watched("KVM_SEV_LAUNCH_FINISH")
     def sev_launch_finish(self) -> None:
         """KVM_SEV_LAUNCH_FINISH."""
         ioctl = "KVM_SEV_LAUNCH_FINISH"
         own = self._on_owner(ioctl)
         self._firmware(ioctl, lambda: self._psp.launch_finish(own.handle))
 
+    @watched("KVM_SEV_GUEST_STATUS")
     def sev_guest_status(self) -> GuestStatus:
         """KVM_SEV_GUEST_STATUS; allowed on a mirror."""
         ioctl = "KVM_SEV_GUEST_STATUS"

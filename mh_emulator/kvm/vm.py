@@ -25,6 +25,7 @@ from mh_emulator.kvm.slots import Slot, Slots
 from mh_emulator.kvm.transport import TransportCommands
 from mh_emulator.kvm.vcpu import Vcpu
 from mh_emulator.kvm.vmgexit import GHCB_VERSION_MIN
+from mh_emulator.kvm.watched import watched
 from mh_emulator.psp.firmware import Firmware
 from mh_emulator.psp.vmsa import TrustedRegion
 
@@ -98,6 +99,7 @@ class Vm(TransportCommands, DebugCommands):
             return CpuidResult(self.kvm_features, 0, 0, 0)
         return self.part.cpuid(leaf, subleaf, encrypted=self.encrypted)
 
+    @watched("KVM_SET_USER_MEMORY_REGION")
     def set_user_memory_region(self, slot: int, gpa: int, size: int, memory: UserMemory, offset: int) -> None:
         """KVM_SET_USER_MEMORY_REGION: make, move or, with `size` 0, delete a slot."""
         self._slots.set(slot, Slot(gpa, size, memory, offset))
@@ -108,37 +110,44 @@ class Vm(TransportCommands, DebugCommands):
         """System physical address behind `gpa`, or None where no slot is."""
         return self._slots.spa(gpa)
 
+    @watched("KVM_CREATE_VCPU")
     def create_vcpu(self) -> Vcpu:
         """KVM_CREATE_VCPU."""
         vcpu = EsVcpu(self) if self.es else Vcpu(self)
         self._vcpus.append(vcpu)
         return vcpu
 
+    @watched("KVM_CAP_EXIT_HYPERCALL")
     def enable_exit_hypercall(self, mask: int) -> None:
         """KVM_CAP_EXIT_HYPERCALL: let these hypercalls leave; only KVM_HC_MAP_GPA_RANGE can."""
         if mask & ~(1 << MAP_GPA_RANGE):
             raise KvmError(errno.EINVAL, "KVM_CAP_EXIT_HYPERCALL")
         self.hypercall_exits = mask
 
+    @watched("KVM_CAP_X86_USER_SPACE_MSR")
     def enable_user_space_msr(self, reasons: int) -> None:
         """KVM_CAP_X86_USER_SPACE_MSR: let accesses leave that were #GP for one of these reasons."""
         if reasons & ~EXIT_REASONS:
             raise KvmError(errno.EINVAL, "KVM_CAP_X86_USER_SPACE_MSR")
         self.msr_exits.reasons = reasons
 
+    @watched("KVM_X86_SET_MSR_FILTER")
     def set_msr_filter(self, denied: frozenset[int]) -> None:
         """KVM_X86_SET_MSR_FILTER: deny the guest these MSRs."""
         self.msr_exits.denied = denied
 
+    @watched("KVM_SEV_INIT")
     def sev_init(self) -> None:
         """KVM_SEV_INIT: give a VM of the default type an ASID."""
         self._init_old("KVM_SEV_INIT", es=False)
 
+    @watched("KVM_SEV_ES_INIT")
     def sev_es_init(self) -> None:
         """KVM_SEV_ES_INIT: as KVM_SEV_INIT, with encrypted registers."""
         self._init_old("KVM_SEV_ES_INIT", es=True)
         self.ghcb_version = GHCB_VERSION_MIN
 
+    @watched("KVM_SEV_INIT2")
     def sev_init2(self, flags: int = 0, vmsa_features: int = 0, ghcb_version: int = 0) -> None:
         """KVM_SEV_INIT2: give a VM of an SEV type an ASID; without debug-swap there are no VMSA features."""
         ioctl = "KVM_SEV_INIT2"
@@ -148,6 +157,7 @@ class Vm(TransportCommands, DebugCommands):
         self._init(ioctl, es=is_es, bad=bool(flags or vmsa_features) or ghcb_version > GHCB_VERSION_MAX * is_es)
         self.ghcb_version = (ghcb_version or GHCB_VERSION_MAX) * is_es
 
+    @watched("KVM_CAP_VM_COPY_ENC_CONTEXT_FROM")
     def copy_enc_context_from(self, other: Vm) -> None:
         """KVM_CAP_VM_COPY_ENC_CONTEXT_FROM: become a mirror of `other`."""
         ioctl = "KVM_CAP_VM_COPY_ENC_CONTEXT_FROM"
@@ -160,6 +170,7 @@ class Vm(TransportCommands, DebugCommands):
         self._owner, self._is_mirror = other, True
         other._references += 1
 
+    @watched("KVM_MEMORY_ENCRYPT_REG_REGION")
     def memory_encrypt_reg_region(self, memory: UserMemory, offset: int, size: int) -> None:
         """KVM_MEMORY_ENCRYPT_REG_REGION: pin memory that may hold ciphertext."""
         ioctl = "KVM_MEMORY_ENCRYPT_REG_REGION"
@@ -167,6 +178,7 @@ class Vm(TransportCommands, DebugCommands):
         self._pin(ioctl, memory, offset, size)
         self._regions.append((memory, offset, size))
 
+    @watched("KVM_MEMORY_ENCRYPT_UNREG_REGION")
     def memory_encrypt_unreg_region(self, memory: UserMemory, offset: int, size: int) -> None:
         """KVM_MEMORY_ENCRYPT_UNREG_REGION: the reverse, for exactly one range that was registered."""
         ioctl = "KVM_MEMORY_ENCRYPT_UNREG_REGION"
