@@ -16,7 +16,9 @@ def held_back(stop: Callable[[], None]) -> Iterator[None]:
     Python delivers it inside a callback of unicorn, where ctypes would swallow the exception and the
     callback's result with it: the guest would go on with a fault that no CPU has.
     """
-    if threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # What a shell runs in its background ignores Ctrl-C, and goes on doing so.
         yield
         return
     arrived: list[tuple[int, FrameType | None]] = []
