@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -11,6 +10,7 @@ from types import MappingProxyType
 
 from emulator_tests.edk2.emulated_driver import build_driver
 from mh_builder.firmware.driver import build_loader
+from mh_builder.needs import by_name, trouble
 from ovmf_patches import FOLDER
 from ovmf_patches.sources import SUITES
 
@@ -26,14 +26,14 @@ class Unavailable(Exception):
 @cache
 def build_c_driver() -> bytes:
     """`ovmf_patches/driver`, or `Unavailable`."""
-    programs = {name: shutil.which(name) for name in ("cc", "objcopy")}
-    missing = [name for name, path in programs.items() if path is None]
+    compiler, objcopy = (by_name(name) for name in ("cc", "objcopy"))
+    missing = [f"{need.name} {why}" for need in (compiler, objcopy) if (why := trouble(need))]
     if not HEADERS.is_dir():
-        missing.append(str(HEADERS))
+        missing.append(f"{HEADERS} is not there: run `make sources`")
     if missing:
-        raise Unavailable(f"{', '.join(missing)}: not there, see the Makefile")
+        raise Unavailable("; ".join(missing))
     with tempfile.TemporaryDirectory() as folder:
-        return build_driver(str(programs["cc"]), str(programs["objcopy"]), HEADERS, Path(folder))
+        return build_driver(str(compiler.path), str(objcopy.path), HEADERS, Path(folder))
 
 
 LOADERS: Mapping[str, Callable[[], bytes]] = MappingProxyType(
