@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def scheme(request: pytest.FixtureRequest) -> str:
 def program() -> Callable[[str], str]:
     """Path of a program that serves as an oracle: in CI it must be there, elsewhere its absence is a skip."""
 
+    @cache
     def find(name: str) -> str:
         need = by_name(name)
         why = trouble(need)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 
 from mh_abi import abi
 from mh_abi.errors import MigrationHelperError
@@ -42,12 +43,12 @@ class HelperImage:
         home = self.descriptor.home
         return None if home == abi.MH_NO_HOME else home
 
-    @property
+    @cached_property
     def params(self) -> abi.mh_params:
         """The parameters of the code."""
         return abi.mh_params(self.data[len(abi.mh_descriptor) :])
 
-    @property
+    @cached_property
     def by_gpa(self) -> bool:
         """Whether requests name main GPAs; else they name `ram_addr`."""
         return self.params.addresses == abi.mh_address_kind.MH_ADDRESS_GPA

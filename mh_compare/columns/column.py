@@ -9,8 +9,8 @@ from functools import cached_property
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
 from mh_builder.parts import Part
-from mh_builder.report.image import image_layout
 from mh_builder.report.layout import Layout
+from mh_builder.report.open import layout_of
 from mh_builder.schemes.space import Options
 from mh_compare.arena import SECRET, SOURCE, Arena
 from mh_compare.calls import Calls
@@ -54,8 +54,7 @@ class Subject:
     @cached_property
     def layout(self) -> Layout:
         """What the page tables of that image map, read back from its bytes."""
-        data = self.as_built.helper.relocated(self.image.space.base, self.part.c_bit)
-        return image_layout(data, self.image.space.base, self.part.geometry(encrypted=True), self.image.sections)
+        return layout_of(self.image, self.part.geometry(encrypted=True))
 
     @property
     def as_built(self) -> Candidate:
