@@ -25,7 +25,9 @@ enum mh_scheme {
     MH_SCHEME_REGIONS = 3,
     MH_SCHEME_ISOLATED = 4
 };
-#define MH_SCHEMES 4 /* all of them: their numbers go from 1 to this */
+/* Schemes that firmware loads, by kind: bit n stands for scheme n. */
+#define MH_SCHEMES_AT_HOME 0x6     /* the image lies at its home; it has no region tuples */
+#define MH_SCHEMES_WITH_TUPLES 0x8 /* the mirror sees it elsewhere, as its region tuples say */
 
 /* What an address in requests and packets means. */
 enum mh_address_kind {

@@ -20,9 +20,7 @@ from mh_emulator.psp.build import BUILDS
 
 
 def test_every_number_has_a_record() -> None:
-    numbers = list(range(1, abi.MH_SCHEMES + 1))
-    assert sorted({int(scheme.number) for scheme in SCHEMES.values()}) == numbers
-    assert sorted(abi.mh_scheme) == numbers
+    assert sorted({int(scheme.number) for scheme in SCHEMES.values()}) == sorted(map(int, abi.mh_scheme))
     assert [scheme.name for scheme in SCHEMES.values()] == list(SCHEMES)
 
 
@@ -30,6 +28,15 @@ def test_every_number_has_a_record() -> None:
 def test_image_tells_its_scheme(scheme: str) -> None:
     descriptor = parse_image(build_helper(scheme, Options()).data).descriptor
     assert name_of(descriptor.scheme, descriptor.window) == scheme
+
+
+def test_loaders_know_the_kind_of_every_scheme() -> None:
+    """What the ABI says of a number is what images of that scheme are."""
+    images = [parse_image(build_helper(scheme, Options()).data) for scheme in SCHEMES]
+    loaded = [image for image in images if image.home is not None]
+    at_home = {1 << image.descriptor.scheme for image in loaded if not image.hands_over}
+    with_tuples = {1 << image.descriptor.scheme for image in loaded if image.hands_over}
+    assert (sum(at_home), sum(with_tuples)) == (abi.MH_SCHEMES_AT_HOME, abi.MH_SCHEMES_WITH_TUPLES)
 
 
 def test_unknown_number_is_named_as_such() -> None:

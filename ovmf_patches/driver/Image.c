@@ -141,6 +141,17 @@ IsSpaceSound (
            Descriptor->entry32 < FOUR_GIB));
 }
 
+/** Whether bit Scheme of Schemes is set. **/
+STATIC
+BOOLEAN
+IsOneOf (
+  IN UINT32  Schemes,
+  IN UINT16  Scheme
+  )
+{
+  return Scheme < 32 && ((Schemes >> Scheme) & 1) != 0;
+}
+
 /** Tuples show the helper at one distance from its home, the first from byte 0 on; without any it lies at its home. **/
 STATIC
 BOOLEAN
@@ -153,15 +164,11 @@ AreRegionsSound (
   UINT64        Offset;
   UINTN         Index;
 
-  if ((Descriptor->scheme == 0) || (Descriptor->scheme > MH_SCHEMES)) {
-    return FALSE;
-  }
-
   if (Descriptor->region_count == 0) {
-    return Descriptor->link_base == Descriptor->home;
+    return IsOneOf (MH_SCHEMES_AT_HOME, Descriptor->scheme) && Descriptor->link_base == Descriptor->home;
   }
 
-  if (Descriptor->region_count > MH_HANDOVER_REGIONS) {
+  if (!IsOneOf (MH_SCHEMES_WITH_TUPLES, Descriptor->scheme) || (Descriptor->region_count > MH_HANDOVER_REGIONS)) {
     return FALSE;
   }
 

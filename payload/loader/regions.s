@@ -14,18 +14,23 @@
 # As the checks of descriptor.s: r12 is the image, r14 the end of guest-physical space; carry where something is wrong.
 .global check_regions
 check_regions:
-    movzx eax, word ptr [r12 + mh_descriptor.scheme]
-    dec eax
-    cmp eax, MH_SCHEMES
+    movzx ecx, word ptr [r12 + mh_descriptor.scheme]
+    cmp ecx, 32
     jae .Lbad
     mov r9d, [r12 + mh_descriptor.region_count]
     test r9d, r9d
     jnz .Ltuples
+    mov eax, MH_SCHEMES_AT_HOME
+    bt eax, ecx
+    jnc .Lbad
     mov rax, [r12 + mh_descriptor.home]
     cmp [r12 + mh_descriptor.link_base], rax
     jne .Lbad
     ret
 .Ltuples:
+    mov eax, MH_SCHEMES_WITH_TUPLES
+    bt eax, ecx
+    jnc .Lbad
     cmp r9d, MH_HANDOVER_REGIONS
     ja .Lbad
     mov r8d, [r12 + mh_descriptor.region_offset]
