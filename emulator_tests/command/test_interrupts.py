@@ -75,3 +75,4 @@ def test_a_command_in_the_background_goes_on(tmp_path: Path, words: list[str]) -
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "isolated" in out
+    assert (tmp_path / "isolated.bin").exists() == (words[0] == "build")
