@@ -8,18 +8,23 @@ from pathlib import Path
 from mh_builder.firmware.changes import changes
 from mh_builder.firmware.inject import firmware_entry, inject
 from mh_builder.helper import build_helper
+from mh_builder.igvm.launch import wrong_id_block
 from mh_builder.schemes import SCHEMES
 from mh_cli import options
 from mh_cli.errors import GOOD
 from mh_cli.output import print_json
-from mh_cli.ovmf_files import about, check_output, read_file, write_file
+from mh_cli.ovmf_files import about, check_output, read_image, write_file
 from mh_cli.ovmf_measure import add_vcpus, as_json, measure_all, vcpus_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("image", type=Path, metavar="IN", help="a flash image of OVMF; an earlier helper is replaced")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the new flash image")
+    parser.add_argument(
+        "image", type=Path, metavar="IN", help="a flash image of OVMF or an IGVM file; an earlier helper is replaced"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="the new image, of the same kind"
+    )
     parser.add_argument("--scheme", choices=list(SCHEMES), metavar="SCHEME", required=True, help="of the helper")
     options.add_layout(parser)
     options.add_helper_vcpus(parser, "--helper-vcpus")
@@ -32,25 +37,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Inject, write, and report what changed."""
     check_output(arguments.output, arguments.image, *arguments.vmsa)
-    flash = read_file(arguments.image)
-    vcpus = vcpus_of(arguments)
+    image = read_image(arguments.image)
+    vcpus = vcpus_of(arguments, image)
     blob = build_helper(arguments.scheme, options.layout(arguments)).data
     with about(arguments.image):
         entry = firmware_entry(blob)
-        injected = inject(flash, blob)
-        before = measure_all(flash, vcpus)
+        injected = image.changed(inject(image.flash, blob))
+        before = measure_all(image, vcpus)
         after = measure_all(injected, vcpus)
-    write_file(arguments.output, injected)
-    changed = changes(flash, injected)
+        wrong = None if injected.igvm is None else wrong_id_block(injected.igvm)
+    write_file(arguments.output, injected.data)
+    changed = changes(image.flash, injected.flash)
     if arguments.json:
         ranges = [{"offset": change.offset, "size": change.size, "what": change.what} for change in changed]
         place = {"base": entry.base, "memory_bytes": entry.memory_bytes, "ring_offset": entry.ring_offset}
         digests = {"before": as_json(before), "after": as_json(after)}
-        print_json("ovmf-inject/1", {"scheme": arguments.scheme} | place | {"changes": ranges, "digests": digests})
+        rest = {"changes": ranges, "digests": digests, "id_block": None if wrong is None else wrong.as_json()}
+        print_json("ovmf-inject/1", {"scheme": arguments.scheme} | place | rest)
         return GOOD
     print(f"{arguments.output}: {arguments.scheme} at {entry.base:#x} to {entry.base + entry.memory_bytes - 1:#x}")
     for change in changed:
         print(f"changed {change.offset:#10x} to {change.offset + change.size - 1:#10x}  {change.what}")
     for mode, digest in after.items():
         print(f"{mode.value:6} before {before[mode].hex()}\n{'':6} after  {digest.hex()}")
+    if wrong is not None:
+        print(wrong)
     return GOOD
