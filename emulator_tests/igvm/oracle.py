@@ -69,15 +69,21 @@ def sev_digest(found: Parsed, platform: int) -> bytes:
 def snp_digest(found: Parsed) -> bytes:
     """PAGE_INFO: digest so far, digest of the contents, length 0x70, type of page, then the GPA at 0x68."""
     bit, digest = found.masks[SEV_SNP], bytes(48)
-    steps = [
-        ({0: 1 if contents else 3, 1: 5, 2: 6}[data_type], gpa, contents if data_type == 0 else None)
-        for gpa, mask, _, data_type, contents in found.pages
-        if mask & bit
-    ] + [(2, gpa, contents) for gpa, mask, _, contents in found.contexts if mask & bit]
+    steps = [(snp_type(flags, kind, data), gpa, data) for gpa, mask, flags, kind, data in found.pages if mask & bit]
+    steps += [(2, gpa, contents) for gpa, mask, _, contents in found.contexts if mask & bit]
     for kind, gpa, contents in steps:
-        measured = hashlib.sha384(contents).digest() if contents else bytes(48)
+        measured = hashlib.sha384(contents or b"").digest() if kind in {1, 2} else bytes(48)
         digest = hashlib.sha384(digest + measured + struct.pack("<HBBIQ", 0x70, kind, 0, 0, gpa)).digest()
     return digest
+
+
+def snp_type(flags: int, kind: int, contents: bytes | None) -> int:
+    """NORMAL 1, ZERO 3, UNMEASURED 4, SECRETS 5, CPUID 6."""
+    if kind:
+        return {1: 5, 2: 6}[kind]
+    if flags & 2:
+        return 4
+    return 3 if contents is None else 1
 
 
 def header(kind: int, body: bytes) -> bytes:

@@ -10,7 +10,8 @@ import pytest
 from emulator_tests.command.conftest import Command
 from emulator_tests.igvm import oracle
 from mh_abi.image import parse_image
-from mh_builder.igvm.wrap import POLICIES, Platform
+from mh_builder.igvm.layout import Platform
+from mh_builder.igvm.wrap import POLICIES
 from mh_builder.schemes.space import HIGH_BASE
 from mh_emulator.owner import POLICY, POLICY_ES
 
@@ -66,8 +67,8 @@ def test_no_policy(command: Command) -> None:
 
 
 def test_a_helper_that_no_reader_would_take(command: Command, tmp_path: Path) -> None:
-    """What a strict finish needs for 128 GiB of RAM is 1 GiB."""
-    layout = ("--scheme", "isolated", "--ram-limit", "128G", "--strict", "--c-bit", 51)
+    """What a strict finish needs for 64 GiB of RAM is 512 MiB."""
+    layout = ("--scheme", "isolated", "--strict", "--c-bit", 51)
     outcome = command("build", *layout, "--igvm")
     assert outcome.code == 1
     assert outcome.err.endswith("bytes of private memory, an IGVM file is read up to 0x20000000\n")

@@ -42,6 +42,7 @@ def with_flash(igvm: Igvm, flash: bytes) -> Igvm:
             continue
         offset = body.file_offset
         if not offset or any(uses[block] > 1 for block in _blocks(igvm, offset, len(page))):
+            data += bytes(-(len(data) - igvm.headers_end) % PAGE_BYTES)
             offset = len(data)
             struct.pack_into("<I", data, header.body_offset + _FILE_OFFSET, offset)
         data[offset : offset + len(page)] = page
