@@ -7,7 +7,6 @@ import hashlib
 from pathlib import Path
 
 from mh_abi.image import parse_image
-from mh_builder.firmware.inject import extract
 from mh_builder.schemes import name_of
 from mh_cli import options
 from mh_cli.errors import GOOD
@@ -28,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.output, arguments.image)
     image = read_image(arguments.image)
     with about(arguments.image):
-        found = extract(image.flash)
+        found = image.carried()
     write_file(arguments.output, found.blob)
     digest = hashlib.sha256(found.blob).hexdigest()
     descriptor = parse_image(found.blob).descriptor

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.flash import LARGEST_FLASH
+from mh_builder.firmware.inject import Carried, extract, firmware_entry
+from mh_builder.igvm.announced import announced
 from mh_builder.igvm.file import LARGEST_IGVM, Igvm, is_igvm
 from mh_builder.igvm.firmware import flash_of, with_flash
 from mh_builder.igvm.layout import MAGIC
@@ -49,6 +51,11 @@ class Firmware:
     def flash(self) -> bytes:
         """The flash image. Raises `FirmwareError` where an IGVM file has none."""
         return self.data if self.igvm is None else flash_of(self.igvm)
+
+    def carried(self) -> Carried:
+        """The helper that it carries, in its volume or as data of an IGVM file. Raises `FirmwareError`."""
+        blob = None if self.igvm is None else announced(self.igvm)
+        return extract(self.flash) if blob is None else Carried(blob, firmware_entry(blob))
 
     def changed(self, flash: bytes) -> Firmware:
         """An image of this kind with `flash` in it. Raises `FirmwareError`."""

@@ -52,6 +52,21 @@ def with_flash(igvm: Igvm, flash: bytes) -> Igvm:
     return read_igvm(sealed(data))
 
 
+def memory_of(igvm: Igvm) -> list[tuple[int, bytes]]:
+    """(GPA, bytes) of all other pages that have data, what follows each other as one."""
+    flash = {body.gpa for _, body in _flash_pages(igvm)}
+    runs: list[tuple[int, bytearray]] = []
+    for body in sorted(igvm.bodies(PageData), key=lambda body: body.gpa):
+        contents = igvm.contents(body)
+        if contents is None or body.gpa in flash:
+            continue
+        if runs and runs[-1][0] + len(runs[-1][1]) == body.gpa:
+            runs[-1][1].extend(contents)
+        else:
+            runs.append((body.gpa, bytearray(contents)))
+    return [(gpa, bytes(data)) for gpa, data in runs]
+
+
 def _flash_pages(igvm: Igvm) -> Iterator[tuple[Header, PageData]]:
     """From 4 GiB downwards."""
     pages: dict[int, tuple[Header, PageData]] = {}

@@ -45,7 +45,7 @@ def write_igvm(parts: Iterable[Part]) -> bytes:
                 places[page] = headers_end + len(data)
                 data += page
             body = body._replace(file_offset=places[page])
-        headers += _packed(part.kind, body)
+        headers += packed(part.kind, body)
     total = headers_end + len(data)
     fixed = FIXED_HEADER.pack(MAGIC, 1, FIXED_HEADER.size, len(headers), total, 0)
     return sealed(fixed + headers + data)
@@ -59,7 +59,8 @@ def sealed(data: bytes | bytearray) -> bytes:
     return b"".join((data[:CHECKSUM_OFFSET], struct.pack("<I", checksum), data[CHECKSUM_OFFSET + 4 :]))
 
 
-def _packed(kind: Kind, body: Body) -> bytes:
+def packed(kind: Kind, body: Body) -> bytes:
+    """A header of the file."""
     layout = STRUCTURES[kind][0]
     packed = layout.pack(*body)
     return VARIABLE_HEADER.pack(kind, len(packed)) + packed.ljust(_aligned(len(packed)), b"\0")
