@@ -58,7 +58,7 @@ def announce(igvm: Igvm, blob: bytes) -> Igvm:
         DataHob(second, len(image), abi.MH_IGVM_DATA_IMAGE),
     ]
     page = write_hobs(hobs, size)
-    return with_pages(igvm, [*_pages(page, gpa), *_pages(loader, start), *_pages(image, second)])
+    return with_pages(igvm, [*_pages(page, gpa), *_pages(loader, start), *_pages(image, second)], replaced=gpa)
 
 
 def announced(igvm: Igvm) -> bytes | None:
