@@ -25,9 +25,8 @@ from mh_builder.paging import MIB, PAGE_BYTES
 _FIRMWARE_END = 32 * MIB
 """OVMF's own memory, until it has found RAM, ends at 0x1780000 (edk2, OvmfPkg/Include/Fdf/MemFd.fdf.inc)."""
 _SHA256_BYTES = 32
-_SHIM = 0x200
-_PROGRAMS = (abi.MH_IGVM_DATA_KERNEL, _SHIM)
-"""Types that the firmware starts; it starts one of them."""
+_SHIM, _KERNEL = 0x200, 0x201
+"""Types that the firmware starts; it starts one of them (edk2, OvmfPkg/Include/IndustryStandard/IgvmData.h)."""
 
 
 def announce(igvm: Igvm, blob: bytes) -> Igvm:
@@ -41,7 +40,7 @@ def announce(igvm: Igvm, blob: bytes) -> Igvm:
         raise FirmwareError("GUIDed table: an image of the migration helper is in the firmware already")
     present = read_hobs(_memory(igvm, gpa, size))
     for hob in present:
-        if hob.data_type in (*_PROGRAMS, abi.MH_IGVM_DATA_IMAGE):
+        if hob.data_type in (_SHIM, _KERNEL, abi.MH_IGVM_DATA_IMAGE):
             raise FirmwareError(
                 f"IGVM: a data HOB of type {hob.data_type:#x} for {hob.address:#x} is there already, "
                 "and the firmware starts one program"
@@ -54,7 +53,7 @@ def announce(igvm: Igvm, blob: bytes) -> Igvm:
     second = start + len(_pages(loader, start)) * PAGE_BYTES
     hobs = [
         *present,
-        DataHob(start, len(loader), abi.MH_IGVM_DATA_KERNEL),
+        DataHob(start, len(loader), _KERNEL),
         DataHob(second, len(image), abi.MH_IGVM_DATA_IMAGE),
     ]
     page = write_hobs(hobs, size)
