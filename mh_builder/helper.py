@@ -25,8 +25,24 @@ def helper_objects(switches: frozenset[str] = frozenset(), sources: Path = PAYLO
         own = sources / header.name
         if not own.is_file() or own.read_bytes() != header.read_bytes():
             raise LayoutError(f"{sources} has another ABI: its {header.name} is not that of {header.parent}")
+    return tuple(_object(path, switches) for path in sorted(sources.glob("*.s")))
+
+
+def _object(path: Path, switches: frozenset[str]) -> ObjectFile:
+    """The file, assembled; once for all switches that it does not ask for."""
+    known = _objects(path)
+    for others, unit in known.items():
+        if not (others ^ switches) & unit.asked:
+            return unit
     symbols = abi.assembler_symbols() | dict.fromkeys(switches, 1)
-    return tuple(assemble(path, symbols=symbols, name=f"payload/{path.name}") for path in sorted(sources.glob("*.s")))
+    known[switches] = assemble(path, symbols=symbols, name=f"payload/{path.name}")
+    return known[switches]
+
+
+@cache
+def _objects(_path: Path) -> dict[frozenset[str], ObjectFile]:
+    """What the file has become so far, by its switches."""
+    return {}
 
 
 def build_helper(scheme: str, options: Options, sources: Path = PAYLOAD) -> Image:
