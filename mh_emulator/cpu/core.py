@@ -28,7 +28,7 @@ from mh_emulator.cpu.mmu import (
 )
 from mh_emulator.cpu.msr import MsrOwner, Msrs
 from mh_emulator.cpu.rdrand import Generator
-from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, Registers
+from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, Registers, levels
 from mh_emulator.cpu.stop import Invalid, Raised, Stop, first
 from mh_emulator.cpu.tlb import Missed, StaleCodeError, Tlb
 from mh_emulator.cpu.traps import LONGEST_ANSWERED, Trap, Trapped, Traps, classify, classify_answered
@@ -89,9 +89,11 @@ class Core:
         return self._engine.get_registers()
 
     def set_registers(self, registers: Registers) -> None:
-        """Write the whole state; raise `ValueError` outside of long mode with paging."""
+        """Write the whole state; raise `ValueError` outside of long mode with paging that the part has."""
         if not (registers.cr0 & CR0_PG and registers.efer & EFER_LMA):
             raise ValueError(f"CR0 {registers.cr0:#x}, EFER {registers.efer:#x}: the CPU runs in long mode only")
+        if levels(registers.cr4) > self._vm.part.levels:
+            raise ValueError(f"CR4 {registers.cr4:#x}: {self._vm.part.name} has page tables of 4 levels only")
         self._engine.set_registers(registers)
         self._tlb.efer = registers.efer
         self._tlb.flush_translations()
