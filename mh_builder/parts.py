@@ -1,8 +1,7 @@
 """The AMD parts the machine can be: the figures that software sees through CPUID.
 
 Source: CPUID dumps of real parts for 8000_0008 and 8000_001F (AMD64 APM volume 3, appendix E.4); QEMU,
-target/i386/cpu.c (EPYC-Genoa) for LA57;
-Naples' cipher mode from Du et al., arXiv:1712.05090.
+target/i386/cpu.c (EPYC-Genoa) for LA57; Naples' cipher mode from Du et al., arXiv:1712.05090.
 """
 
 from __future__ import annotations

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from emulator_tests.firmware import liars, wrong
 from emulator_tests.firmware.loaders import LOADERS
-from emulator_tests.firmware.machine import OTHER_VOLUME, Booted, small_image, volume
+from emulator_tests.firmware.machine import OTHER_VOLUME, PLAIN, Booted, small_image, volume
 from mh_abi import abi
 from mh_abi.image import HelperImage
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
 from mh_emulator.kvm.vm import Vm
-from mh_emulator.uefi.firmware import FREE_MEMORY
+from mh_emulator.uefi.layout import FREE_MEMORY
 
 PAGE = abi.HEADER.parents[1] / "docs" / "security.md"
 BEGIN, END = "<!-- what each loader checks: begin -->", "<!-- what each loader checks: end -->"
@@ -189,7 +189,7 @@ def describing() -> list[Check]:
         Check("descriptor: the starts", BAD, fields("entry64", "stack64", "entry32")),
         Check("descriptor: tuples and relocations lie in the file", BAD, fields(*tables)),
         Check("the image is fixed to another C-bit", BAD,
-              [*fields("c_bit"), *map(fixed_to, (0, 47, 63)), fixed_to(51, sev=False)]),
+              [*fields("c_bit"), *map(fixed_to, (0, 47, 63)), fixed_to(51, ground=PLAIN)]),
         Check("each region tuple: place, length, kind, one distance for all", BAD, [*map(carrying, tuples)]),
         Check("each relocation: kind, place in the file, of the header CR3 only", BAD, [*map(carrying, relocations)]),
     ]  # fmt: skip
@@ -218,7 +218,7 @@ def announcing() -> list[Check]:
         Check("hand-over: the host is no KVM, or without migration control", IS_SILENT,
               [*lying(liars.IsNoKvm, liars.IsNoHypervisor), boot(kvm_features=0)]),
         Check("hand-over: KVM, also behind another interface of the hypervisor", TELLS,
-              [*lying(Vm, liars.ShowsAnotherFirst), boot(sev=False)]),
+              [*lying(Vm, liars.ShowsAnotherFirst), boot(ground=PLAIN)]),
     ]  # fmt: skip
 
 

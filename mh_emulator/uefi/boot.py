@@ -43,15 +43,15 @@ class Boot:
     ) -> tuple[Machine, Outcome]:
         """The guest, and what its driver said. The owner knows the firmware.
 
-        Raises `FirmwareStopped` where it does not load the helper, and `ValueError` under SEV-ES: this firmware
-        handles no #VC.
+        `registers` are those of the program that the firmware starts in the end. Raises `FirmwareStopped` where it does
+        not load the helper, and `ValueError` for a program under SEV-ES: nobody gives a vCPU registers there.
         """
-        if site.es:
-            raise ValueError("this firmware runs in plain SEV only")
+        if site.es and registers is not None:
+            raise ValueError("under SEV-ES this firmware starts no program")
         setup = Setup(self.driver, [self.volume], site.placement.topology.below)
         firmware = Firmware(setup, site.vm, 1 << site.platform.part.c_bit)
-        machine = launch(replace(site, loaded=()), owner, [*firmware.contents(), *contents], secret)
-        outcome = firmware.boot(machine.vcpu, machine.run_guest)
+        machine = launch(replace(site, loaded=()), owner, [*firmware.contents(), *contents], secret, firmware.start)
+        outcome = firmware.boot(machine.run_guest)
         if outcome.status != SUCCESS:
             raise FirmwareStopped(f"the loader failed: {outcome.debug.strip()}")
         if registers is not None:
