@@ -79,6 +79,8 @@ class Core:
         """What has stopped the engine since it was last started."""
         self._kicked = False
         self._counts = False
+        self.held: bytes | None = None
+        """The VMSA in which the registers are as they are here, if there is one."""
         self.begun = 0
         """Instructions begun in the last `run` that had a limit."""
         self._trace_hook: int | None = None
@@ -94,6 +96,7 @@ class Core:
             raise ValueError(f"CR0 {registers.cr0:#x}, EFER {registers.efer:#x}: the CPU runs in long mode only")
         if levels(registers.cr4) > self._vm.part.levels:
             raise ValueError(f"CR4 {registers.cr4:#x}: {self._vm.part.name} has page tables of 4 levels only")
+        self.held = None
         self._engine.set_registers(registers)
         self._tlb.efer = registers.efer
         self._tlb.flush_translations()
@@ -142,6 +145,7 @@ class Core:
         self._kicked = False
         if event is not None and not event.is_accepted:
             return Intercept(Code.INVALID)
+        self.held = None
         with self._turn.running():
             self._look_for_answered()
             return self._run(max_instructions, event)
@@ -182,6 +186,7 @@ class Core:
 
     def write(self, name: str, value: int) -> None:
         """Set a general-purpose register by name."""
+        self.held = None
         self._engine.write_gpr(name, value)
 
     @property
@@ -191,6 +196,7 @@ class Core:
 
     def skip(self, length: int) -> None:
         """Move RIP behind an instruction of `length` bytes, which the hypervisor has executed."""
+        self.held = None
         self._instructions.skip(length)
 
     def _start(self, limit: int | None) -> int:

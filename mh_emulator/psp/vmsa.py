@@ -7,6 +7,7 @@ VMRUN and of every exit computes the same checksum.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from mh_builder.paging import MIB, PAGE_BYTES
 from mh_emulator.psp.status import Status, require
@@ -75,7 +76,12 @@ class TrustedRegion:
 
 def checksum(vmsa: bytes | bytearray) -> int:
     """CRC-64 of a VMSA: three CRC-32C over every third quadword, XORed, above the CRC-32C of the three."""
-    words = [bytes(vmsa[at : at + _WORD]) for at in range(0, CHECKED_BYTES, _WORD)]
+    return _checksum(bytes(vmsa[:CHECKED_BYTES]))
+
+
+@lru_cache(maxsize=16)
+def _checksum(vmsa: bytes) -> int:
+    words = [vmsa[at : at + _WORD] for at in range(0, CHECKED_BYTES, _WORD)]
     lanes = [_crc32c(b"".join(words[lane::_LANES])) for lane in range(_LANES)]
     return (lanes[0] ^ lanes[1] ^ lanes[2]) << 32 | _crc32c(struct.pack("<3I", *lanes))
 
