@@ -101,6 +101,8 @@ class Booted:
     shares: tuple[str, int] | None = None
     """As in `Careless`."""
     vm_type: type[Vm] = Vm
+    svsm_bytes: int | None = None
+    """As in `Setup`."""
     kvm_features: int = FEATURE_MIGRATION_CONTROL
 
     def __post_init__(self) -> None:
@@ -117,7 +119,15 @@ class Booted:
         self.sev = kind is not VmType.DEFAULT
         self.c_bit = part.c_bit if self.sev else None
         volumes = [OTHER_VOLUME, volume(self.image.data)] if self.volumes is None else self.volumes
-        setup = Setup(self.driver, volumes, end, self.ground.levels, self.largest_page, shared=self.shared)
+        setup = Setup(
+            self.driver,
+            volumes,
+            end,
+            self.ground.levels,
+            self.largest_page,
+            shared=self.shared,
+            svsm_bytes=self.svsm_bytes,
+        )
         self.firmware = Careless(setup, self.vm, 1 << part.c_bit if self.sev else 0)
         self._launch()
         _, entry, value = self.leaf(home + self.image.ring_offset).path[-1]

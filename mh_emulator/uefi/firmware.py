@@ -18,7 +18,7 @@ from mh_builder.paging import GIB, MIB, PAGE_BYTES, Span, Tables
 from mh_emulator.cpu.registers import CR4_LA57, Registers, Table
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.vm import Vm
-from mh_emulator.uefi import gates, layout
+from mh_emulator.uefi import configuration, gates, layout
 from mh_emulator.uefi.driver import load_driver
 from mh_emulator.uefi.gates import SERVICES, gate
 from mh_emulator.uefi.memory import GuestMemory
@@ -52,6 +52,8 @@ class Setup:
     """Map the page tables read-only, as OVMF does; not with 1 GiB pages, which are larger than they."""
     shared: Sequence[int] = ()
     """Pages that it maps shared, as a careless driver might have left them."""
+    svsm_bytes: int | None = None
+    """Under SNP, of its SVSM: 0 without one."""
 
     def placed(self) -> list[Placed]:
         """Where in memory the sections of the volumes lie."""
@@ -77,7 +79,9 @@ class Setup:
 
     def _system_tables(self) -> bytes:
         page = bytearray(gate(gates.MISSING).to_bytes(8, "little") * (PAGE_BYTES // 8))
-        struct.pack_into("<QQ", page, _RUNTIME_SERVICES, layout.RUNTIME_SERVICES, layout.BOOT_SERVICES)
+        count, _ = configuration.tables(self.svsm_bytes)
+        found = (layout.RUNTIME_SERVICES, layout.BOOT_SERVICES, count, layout.CONFIGURATION)
+        struct.pack_into("<4Q", page, _RUNTIME_SERVICES, *found)
         tables = [(layout.BOOT_SERVICES, gates.BOOT_OFFSETS), (layout.RUNTIME_SERVICES, gates.RUNTIME_OFFSETS)]
         tables += [
             (layout.VOLUMES + number * INTERFACE_BYTES, gates.VOLUME_OFFSETS) for number in range(len(self.volumes))
@@ -139,6 +143,7 @@ class Firmware:
         return [
             (layout.ARENA, self.setup.flash()),
             (layout.CALL, gates.idle() + gates.descriptors()),
+            (layout.CONFIGURATION, configuration.tables(self.setup.svsm_bytes)[1]),
             (layout.STACK_TOP - layout.STACK_BYTES, bytes(layout.STACK_BYTES)),
             (layout.TABLES, self._page_tables()),
         ]

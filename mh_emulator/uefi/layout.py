@@ -17,6 +17,9 @@ DESCRIPTORS = CALL + PAGE_BYTES
 GHCB = DESCRIPTORS + PAGE_BYTES
 GHCB_VIEW = 256 * GIB + GHCB
 """Virtual address of the GHCB, which is shared there. Everything else is private, and mapped 1:1."""
+CONFIGURATION = GHCB + PAGE_BYTES
+"""The list of configuration tables, and OVMF's for SNP."""
+SECRETS = CONFIGURATION + PAGE_BYTES
 STACK_TOP = ARENA + 0x18_0000
 STACK_BYTES = 8 * PAGE_BYTES
 TABLES = ARENA + 2 * MIB
