@@ -21,6 +21,8 @@ class Boot:
 
     driver: bytes
     volume: Files
+    levels: int = 4
+    """Of the firmware's page tables."""
 
     def launch(
         self,
@@ -48,7 +50,7 @@ class Boot:
         """
         if site.es and registers is not None:
             raise ValueError("under SEV-ES this firmware starts no program")
-        setup = Setup(self.driver, [self.volume], site.placement.topology.below)
+        setup = Setup(self.driver, [self.volume], site.placement.topology.below, self.levels)
         firmware = Firmware(setup, site.vm, 1 << site.platform.part.c_bit)
         machine = launch(replace(site, loaded=()), owner, [*firmware.contents(), *contents], secret, firmware.start)
         outcome = firmware.boot(machine.run_guest)
