@@ -7,10 +7,14 @@ import errno
 import pytest
 
 from emulator_tests.firmware.machine import ES, SEV, Booted, Ground, small_image
+from mh_builder.save_area import OFFSETS
 from mh_emulator.kvm import EsVcpu, KvmError, Vcpu, Vm
 from mh_emulator.kvm.exits import Exit
 from mh_emulator.kvm.ghcb import Ghcb, Response
 from mh_emulator.uefi.firmware import FirmwareStopped
+
+BITMAP = 0x3F0
+"""Of the GHCB: a bit for each 8 bytes that are valid."""
 
 
 class _Counting(EsVcpu):
@@ -38,6 +42,20 @@ class _Silent(EsVcpu):
 
     def _event(self, _code: int, _ghcb: Ghcb) -> Exit | None:
         return None
+
+
+def omitting(register: str) -> type[EsVcpu]:
+    """Answers, but does not say that this register is part of the answer."""
+
+    class Omitting(EsVcpu):
+        def _event(self, code: int, ghcb: Ghcb) -> Exit | None:
+            exit_ = super()._event(code, ghcb)
+            place = ghcb._spa + BITMAP
+            bitmap = int.from_bytes(self._vm.dram.read_raw(place, 16), "little") & ~(1 << OFFSETS[register] // 8)
+            self._vm.dram.write_raw(place, bitmap.to_bytes(16, "little"))
+            return exit_
+
+    return Omitting
 
 
 def having(kind: type[EsVcpu]) -> type[Vm]:
@@ -71,7 +89,7 @@ def test_everything_is_asked_in_the_page(driver: bytes) -> None:
         booted.vcpu.get_registers()
 
 
-@pytest.mark.parametrize("kind", [_Refusing, _Silent])
+@pytest.mark.parametrize("kind", [_Refusing, _Silent, *map(omitting, ("rax", "rbx", "rcx", "rdx"))])
 def test_a_host_that_does_not_answer_ends_the_guest(driver: bytes, kind: type[EsVcpu]) -> None:
     """Before the loader has done anything: CPUID is the first that it asks for."""
     with pytest.raises(FirmwareStopped, match=r"reason=<Reason\.SYSTEM_EVENT: 'system-event'>"):
