@@ -45,6 +45,7 @@ GPRS: Mapping[str, int] = MappingProxyType(
 """Unicorn's numbers of the general-purpose registers."""
 _XMMS = tuple(getattr(x86_const, f"UC_X86_REG_XMM{n}") for n in range(XMM_COUNT))
 _X87 = tuple(getattr(x86_const, f"UC_X86_REG_FP{n}") for n in range(X87_COUNT))
+_X87_CONTROL = (x86_const.UC_X86_REG_FPCW, x86_const.UC_X86_REG_FPSW, x86_const.UC_X86_REG_FPTAG)
 _CONTROL = (
     *(x86_const.UC_X86_REG_CR0, x86_const.UC_X86_REG_CR3, x86_const.UC_X86_REG_CR4),
     *(x86_const.UC_X86_REG_CS, x86_const.UC_X86_REG_RFLAGS),
@@ -104,6 +105,7 @@ class Engine:
         self._counter = ctypes.c_size_t.from_address(_address_of(self.uc) + self._layout.counter)
         self._control, self._general = Batch(handle, _CONTROL), Batch(handle, tuple(_GENERAL.values()))
         self._xmm = Batch(handle, _XMMS, quadwords=2)
+        self._x87, self._x87_control = Batch(handle, _X87, quadwords=2), Batch(handle, _X87_CONTROL)
 
     def control(self) -> Control:
         """Read the translation state."""
@@ -243,11 +245,11 @@ class Engine:
         self.flush_translations()
 
     def _get_x87(self) -> X87:
-        tags = self.read(x86_const.UC_X86_REG_FPTAG)
+        control, status, tags = self._x87_control.read()
         used = sum(1 << n for n in range(X87_COUNT) if tags >> 2 * n & _TAG_EMPTY != _TAG_EMPTY)
-        values = (self.read(number) for number in _X87)
-        registers = tuple(exponent << _MANTISSA_BITS | mantissa for mantissa, exponent in values)
-        return X87(self.read(x86_const.UC_X86_REG_FPCW), self.read(x86_const.UC_X86_REG_FPSW), used, registers)
+        values = self._x87.read()
+        registers = tuple(low | high << _MANTISSA_BITS for low, high in zip(values[::2], values[1::2], strict=True))
+        return X87(control, status, used, registers)
 
     def _set_x87(self, state: X87) -> None:
         tags = sum(_TAG_EMPTY << 2 * n for n in range(X87_COUNT) if not state.used >> n & 1)
