@@ -11,7 +11,7 @@ from mh_builder.save_area import OFFSETS
 from mh_emulator.kvm import EsVcpu, KvmError, Vcpu, Vm
 from mh_emulator.kvm.exits import Exit
 from mh_emulator.kvm.ghcb import Ghcb, Response
-from mh_emulator.uefi.firmware import FirmwareStopped
+from mh_emulator.uefi.errors import FirmwareStopped
 
 BITMAP = 0x3F0
 """Of the GHCB: a bit for each 8 bytes that are valid."""

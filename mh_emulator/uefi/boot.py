@@ -11,7 +11,8 @@ from mh_emulator.host.machine import Machine
 from mh_emulator.host.site import Site
 from mh_emulator.owner import GuestOwner
 from mh_emulator.secret import Secret
-from mh_emulator.uefi.firmware import Firmware, FirmwareStopped, Outcome, Setup
+from mh_emulator.uefi.errors import FirmwareStopped
+from mh_emulator.uefi.firmware import Firmware, Outcome, Setup
 from mh_emulator.uefi.services import SUCCESS, Files
 
 

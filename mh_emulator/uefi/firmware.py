@@ -20,6 +20,7 @@ from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.vm import Vm
 from mh_emulator.uefi import configuration, gates, layout
 from mh_emulator.uefi.driver import load_driver
+from mh_emulator.uefi.errors import FirmwareStopped
 from mh_emulator.uefi.gates import SERVICES, gate
 from mh_emulator.uefi.memory import GuestMemory
 from mh_emulator.uefi.pool import MemoryMap
@@ -32,10 +33,6 @@ _NOISE = 0xDEAD_BEEF_DEAD_BEEF
 _RUNTIME_SERVICES = layout.SYSTEM_TABLE - layout.ARENA + 88
 _KEPT = ("rbx", "rbp", "rsi", "rdi", "r12", "r13", "r14", "r15")
 _STACK = layout.STACK_TOP - 0x100
-
-
-class FirmwareStopped(Exception):
-    """The driver did what firmware cannot go on after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +167,10 @@ class Firmware:
         call = gates.read_call(self.memory.read(layout.CALL, PAGE_BYTES))
         if exit_.reason is not Reason.HLT or call is None:
             raise FirmwareStopped(f"the driver left with {exit_}")
-        if call.number == gates.MISSING:
-            raise FirmwareStopped("the driver called a service that is not here")
         if call.number == gates.RETURNED:
             return call.registers
+        if not 0 <= call.number < gates.MISSING:
+            raise FirmwareStopped("the driver called a service that is not here")
         status = self._call(SERVICES[call.number], call.registers, outcome)
         self.memory.write(layout.CALL, call.returning(status, _NOISE).dumps())
         return None

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from mh_emulator.dram.process import pieces
 from mh_emulator.kvm.vm import Vm
-
-
-class NoRamError(Exception):
-    """A guest-physical address without memory."""
+from mh_emulator.uefi.errors import FirmwareStopped
 
 
 class GuestMemory:
-    """RAM of `vm` by GPA, seen as its guest sees it through a private mapping; raises `NoRamError`."""
+    """RAM of `vm` by GPA, as its guest sees it through a private mapping; raises `FirmwareStopped` where none is."""
 
     def __init__(self, vm: Vm) -> None:
         self._vm = vm
@@ -36,5 +33,5 @@ class GuestMemory:
     def _spa(self, gpa: int) -> int:
         spa = self._vm.spa(gpa)
         if spa is None:
-            raise NoRamError(f"no RAM at {gpa:#x}")
+            raise FirmwareStopped(f"no RAM at {gpa:#x}")
         return spa
