@@ -100,6 +100,8 @@ class Booted:
     """Set in the entry that maps the hand-over page."""
     shares: tuple[str, int] | None = None
     """As in `Careless`."""
+    open_level: int | None = None
+    """Of the table entry on the way to the home that lacks the C-bit: the root's where there are fewer levels."""
     vm_type: type[Vm] = Vm
     svsm_bytes: int | None = None
     """As in `Setup`."""
@@ -132,12 +134,19 @@ class Booted:
         self._launch()
         _, entry, value = self.leaf(home + self.image.ring_offset).path[-1]
         self.firmware.memory.write(entry, (value | self.entry_bits).to_bytes(8, "little"))
+        if self.open_level is not None:
+            self._open(min(self.open_level, self.ground.levels))
         if self.taken is not None:
             self.firmware.map.take(MemoryType.LOADER_DATA, self.taken, 1)
         self.before = self.firmware.map.used()
         self.firmware.failures = self.failures
         self.firmware.shares = self.shares
         self.outcome = self.firmware.boot(self._run)
+
+    def _open(self, level: int) -> None:
+        path = {step[0]: step for step in self.leaf(self.home).path}
+        _, entry, value = path[level]
+        self.firmware.memory.write(entry, (value & ~(1 << self.vm.part.c_bit)).to_bytes(8, "little"))
 
     def _launch(self) -> None:
         if self.sev:
