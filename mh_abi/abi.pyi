@@ -144,6 +144,8 @@ class mh_load_step(IntEnum):
     MH_LOAD_PUBLISH = 5
     MH_LOAD_VARIABLE = 6
     MH_LOAD_HANDOVER = 7
+    MH_LOAD_SNP = 8
+    MH_LOAD_SVSM = 9
 
 class mh_ring_state(IntEnum):
     MH_RING_OFFLINE = 0

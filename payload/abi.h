@@ -188,7 +188,9 @@ enum mh_load_step {
     MH_LOAD_RESERVE = 4,    /* its pages are taken, or not mapped private */
     MH_LOAD_PUBLISH = 5,    /* the configuration table was refused */
     MH_LOAD_VARIABLE = 6,   /* the variable was refused */
-    MH_LOAD_HANDOVER = 7    /* a page could not be made shared */
+    MH_LOAD_HANDOVER = 7,   /* a page could not be made shared */
+    MH_LOAD_SNP = 8,        /* SNP: the RMP has each page's state, which no scheme changes; nothing was begun */
+    MH_LOAD_SVSM = 9        /* the same, and only the SVSM may change it: the guest runs at another VMPL than 0 */
 };
 
 /* Linux Documentation/virt/kvm/x86/msr.rst and cpuid.rst */

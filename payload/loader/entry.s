@@ -8,6 +8,8 @@
 
 .extern check_descriptor
 .extern check_digest
+.extern check_snp
+.extern check_svsm
 .extern detect_sev
 .extern find_image
 .extern hand_over
@@ -47,12 +49,15 @@ loader_entry:
     xor eax, eax
     mov ecx, state.bytes / 8
     rep stosq
+    mov [rbx + state.system], rdx
     mov rax, [rdx + EFI_SYSTEM_TABLE.BootServices]
     mov [rbx + state.boot], rax
     mov rax, [rdx + EFI_SYSTEM_TABLE.RuntimeServices]
     mov [rbx + state.runtime], rax
 
     call detect_sev
+    step MH_LOAD_SVSM, check_svsm
+    step MH_LOAD_SNP, check_snp
     step MH_LOAD_FIND, find_image
     step MH_LOAD_DIGEST, check_digest
     step MH_LOAD_DESCRIPTOR, check_descriptor
