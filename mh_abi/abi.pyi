@@ -84,6 +84,7 @@ MH_URGENT_DATA: Final = 2187264
 MH_RING_BYTES: Final = 2220032
 MH_FEATURE_AESNI: Final = 1
 MH_FEATURE_VAES: Final = 2
+MH_FEATURE_ZMM: Final = 4
 MH_BATCH_LIST: Final = 1
 MH_BATCH_VMSA: Final = 2
 MH_BATCH_PRIVATE: Final = 4
@@ -145,6 +146,8 @@ class mh_load_step(IntEnum):
     MH_LOAD_PUBLISH = 5
     MH_LOAD_VARIABLE = 6
     MH_LOAD_HANDOVER = 7
+    MH_LOAD_SNP = 8
+    MH_LOAD_SVSM = 9
 
 class mh_ring_state(IntEnum):
     MH_RING_OFFLINE = 0

@@ -190,7 +190,9 @@ enum mh_load_step {
     MH_LOAD_RESERVE = 4,    /* its pages are taken, or not mapped private */
     MH_LOAD_PUBLISH = 5,    /* the configuration table was refused */
     MH_LOAD_VARIABLE = 6,   /* the variable was refused */
-    MH_LOAD_HANDOVER = 7    /* a page could not be made shared */
+    MH_LOAD_HANDOVER = 7,   /* a page could not be made shared */
+    MH_LOAD_SNP = 8,        /* SNP: the RMP has each page's state, which no scheme changes; nothing was begun */
+    MH_LOAD_SVSM = 9        /* the same, and only the SVSM may change it: the guest runs at another VMPL than 0 */
 };
 
 /* Linux Documentation/virt/kvm/x86/msr.rst and cpuid.rst */
@@ -252,6 +254,7 @@ struct mh_params {
 /* mh_ring.features */
 #define MH_FEATURE_AESNI 0x1 /* AES-NI and PCLMULQDQ kernel */
 #define MH_FEATURE_VAES 0x2  /* VAES and VPCLMULQDQ kernel on 256-bit vectors, used in its place */
+#define MH_FEATURE_ZMM 0x4   /* the same on 512-bit vectors, used in the place of both */
 
 enum mh_ring_state {
     MH_RING_OFFLINE = 0,

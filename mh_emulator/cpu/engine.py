@@ -12,12 +12,13 @@ import functools
 import struct
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import unicorn
 from unicorn import unicorn_const, x86_const
 from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback, uclib
 
+from mh_emulator.cpu.batch import Batch
 from mh_emulator.cpu.registers import GPR_NAMES, X87, X87_COUNT, XMM_COUNT, Registers, SystemSegment, Table
 
 CODELESS = 1 << 51
@@ -44,6 +45,7 @@ GPRS: Mapping[str, int] = MappingProxyType(
 """Unicorn's numbers of the general-purpose registers."""
 _XMMS = tuple(getattr(x86_const, f"UC_X86_REG_XMM{n}") for n in range(XMM_COUNT))
 _X87 = tuple(getattr(x86_const, f"UC_X86_REG_FP{n}") for n in range(X87_COUNT))
+_X87_CONTROL = (x86_const.UC_X86_REG_FPCW, x86_const.UC_X86_REG_FPSW, x86_const.UC_X86_REG_FPTAG)
 _CONTROL = (
     *(x86_const.UC_X86_REG_CR0, x86_const.UC_X86_REG_CR3, x86_const.UC_X86_REG_CR4),
     *(x86_const.UC_X86_REG_CS, x86_const.UC_X86_REG_RFLAGS),
@@ -51,6 +53,9 @@ _CONTROL = (
 # Index in the CPU's array of segments, in the order of qemu's enum X86Seg.
 _SEGMENTS = {"es": 0, "cs": 1, "ss": 2, "ds": 3, "fs": 4, "gs": 5}
 _SEGMENT_BYTES = 24
+_GENERAL = {
+    name: getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in (*GPR_NAMES, *_SEGMENTS, "rip", "cr2", "mxcsr")
+}
 _MANTISSA_BITS = 64
 _TAG_EMPTY = 0b11
 _NO_EXCEPTION = 0xFFFF_FFFF
@@ -70,8 +75,15 @@ class Control(NamedTuple):
     rflags: int
 
 
-class Raised(NamedTuple):
-    """What the CPU says of the exception that it stopped for."""
+class TlbEntry(Protocol):
+    """What unicorn asks to be filled."""
+
+    paddr: int
+    perms: int
+
+
+class Undelivered(NamedTuple):
+    """What the CPU keeps of the exception that it stopped for."""
 
     error_code: int
     is_software: bool
@@ -93,21 +105,20 @@ class Engine:
 
     def __init__(self, base: int, size: int, host_address: int) -> None:
         self._layout = unicorn_layout()
+        self.efer = 0
+        """EFER, which every translation depends on; the engine's own answer is slow."""
         self.uc: Foreign = _new_engine()
         for address in (base, base | CODELESS):
             self.uc.mem_map_ptr(address, size, unicorn_const.UC_PROT_ALL, host_address)
-        count = len(_CONTROL)
-        self._handle = self.uc._uch  # noqa: SLF001
+        self._handle = handle = self.uc._uch  # noqa: SLF001
         self._counter = ctypes.c_size_t.from_address(_address_of(self.uc) + self._layout.counter)
-        self._control = (ctypes.c_uint64 * count)()
-        start = ctypes.addressof(self._control)
-        self._control_ids = (ctypes.c_int * count)(*_CONTROL)
-        self._control_pointers = (ctypes.c_void_p * count)(*(start + 8 * n for n in range(count)))
+        self._control, self._general = Batch(handle, _CONTROL), Batch(handle, tuple(_GENERAL.values()))
+        self._xmm = Batch(handle, _XMMS, quadwords=2)
+        self._x87, self._x87_control = Batch(handle, _X87, quadwords=2), Batch(handle, _X87_CONTROL)
 
     def control(self) -> Control:
-        """Read the translation state; a tenth of the time of unicorn's own batch read."""
-        uclib.uc_reg_read_batch(self._handle, self._control_ids, self._control_pointers, len(_CONTROL))
-        return Control(*self._control)
+        """Read the translation state."""
+        return Control(*self._control.read())
 
     def read(self, register: int) -> Foreign:
         """Read one register by unicorn's number."""
@@ -159,7 +170,7 @@ class Engine:
         """Instructions begun since the last start with a limit."""
         return self._counter.value
 
-    def take_exception(self) -> Raised:
+    def take_exception(self) -> Undelivered:
         """Read what was raised last, and make the CPU forget it as delivery does."""
         context = self.uc.context_save()
         address = _context_address(context)
@@ -167,7 +178,7 @@ class Engine:
         # Left in place, the next exception would count as raised during delivery: #DF, then shutdown.
         ctypes.c_uint32.from_address(address + self._layout.old_exception).value = _NO_EXCEPTION
         self.uc.context_restore(context)
-        return Raised(error_code, bool(is_software))
+        return Undelivered(error_code, bool(is_software))
 
     def set_selectors(self, selectors: Mapping[str, int], privilege: int) -> None:
         """Set segment selectors without a look into descriptor tables, and the privilege level."""
@@ -180,9 +191,10 @@ class Engine:
         flags.value = flags.value & ~3 | privilege
         self.uc.context_restore(context)
 
-    def efer(self) -> int:
-        """Read EFER."""
-        return int(self.uc.msr_read(MSR_EFER))
+    def write_efer(self, value: int) -> None:
+        """Write EFER, for the guest or for its host; the CPU takes the bits that it has."""
+        self.uc.msr_write(MSR_EFER, value)
+        self.efer = self.uc.msr_read(MSR_EFER)
 
     def enter_handler(self, registers: Registers) -> None:
         """Write what the delivery of an exception changes."""
@@ -192,18 +204,15 @@ class Engine:
 
     def get_registers(self) -> Registers:
         """Read the whole state."""
-        gprs = {name: self.read(number) for name, number in GPRS.items()}
-        control = self.control()
+        general = dict(zip(_GENERAL, self._general.read(), strict=True))
+        control, xmm = self.control(), self._xmm.read()
         gdtr, idtr = self.read(x86_const.UC_X86_REG_GDTR), self.read(x86_const.UC_X86_REG_IDTR)
         return Registers(
-            **gprs,
-            rip=self.read(x86_const.UC_X86_REG_RIP),
+            **general,
             rflags=control.rflags,
             cr0=control.cr0,
-            cr2=self.read(x86_const.UC_X86_REG_CR2),
             cr3=control.cr3,
             cr4=control.cr4,
-            **{name: self.read(getattr(x86_const, f"UC_X86_REG_{name.upper()}")) for name in _SEGMENTS},
             fs_base=self.uc.msr_read(MSR_FS_BASE),
             gs_base=self.uc.msr_read(MSR_GS_BASE),
             kernel_gs_base=self.uc.msr_read(MSR_KERNEL_GS_BASE),
@@ -211,12 +220,11 @@ class Engine:
             idtr=Table(idtr[1], idtr[2]),
             tr=SystemSegment(*self.read(x86_const.UC_X86_REG_TR)),
             ldtr=SystemSegment(*self.read(x86_const.UC_X86_REG_LDTR)),
-            efer=self.uc.msr_read(MSR_EFER),
+            efer=self.efer,
             star=self.uc.msr_read(MSR_STAR),
             lstar=self.uc.msr_read(MSR_LSTAR),
             sfmask=self.uc.msr_read(MSR_SFMASK),
-            mxcsr=self.read(x86_const.UC_X86_REG_MXCSR),
-            xmm=tuple(self.read(number) for number in _XMMS),
+            xmm=tuple(low | high << 64 for low, high in zip(xmm[::2], xmm[1::2], strict=True)),
             x87=self._get_x87(),
         )
 
@@ -231,8 +239,8 @@ class Engine:
         self.write(x86_const.UC_X86_REG_IDTR, (0, *registers.idtr, 0))
         self.write(x86_const.UC_X86_REG_TR, tuple(registers.tr))
         self.write(x86_const.UC_X86_REG_LDTR, tuple(registers.ldtr))
+        self.write_efer(registers.efer)
         for index, value in (
-            (MSR_EFER, registers.efer),
             (MSR_FS_BASE, registers.fs_base),
             (MSR_GS_BASE, registers.gs_base),
             (MSR_KERNEL_GS_BASE, registers.kernel_gs_base),
@@ -247,11 +255,11 @@ class Engine:
         self.flush_translations()
 
     def _get_x87(self) -> X87:
-        tags = self.read(x86_const.UC_X86_REG_FPTAG)
+        control, status, tags = self._x87_control.read()
         used = sum(1 << n for n in range(X87_COUNT) if tags >> 2 * n & _TAG_EMPTY != _TAG_EMPTY)
-        values = (self.read(number) for number in _X87)
-        registers = tuple(exponent << _MANTISSA_BITS | mantissa for mantissa, exponent in values)
-        return X87(self.read(x86_const.UC_X86_REG_FPCW), self.read(x86_const.UC_X86_REG_FPSW), used, registers)
+        values = self._x87.read()
+        registers = tuple(low | high << _MANTISSA_BITS for low, high in zip(values[::2], values[1::2], strict=True))
+        return X87(control, status, used, registers)
 
     def _set_x87(self, state: X87) -> None:
         tags = sum(_TAG_EMPTY << 2 * n for n in range(X87_COUNT) if not state.used >> n & 1)
@@ -324,7 +332,7 @@ def _find_counter(engine: Foreign) -> int:
     return _only("instruction counter", state, struct.pack("<QQ", limit + 1, limit))
 
 
-def _identity(_uc: Foreign, address: int, _access: int, entry: Foreign, _data: object) -> bool:
+def _identity(_uc: object, address: int, _access: int, entry: TlbEntry, _data: object) -> bool:
     entry.paddr, entry.perms = address, unicorn_const.UC_PROT_ALL
     return True
 

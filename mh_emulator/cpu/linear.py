@@ -5,20 +5,19 @@ from __future__ import annotations
 from mh_builder.paging import PAGE_BYTES, is_canonical
 from mh_emulator.cpu.engine import Engine
 from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError
-from mh_emulator.cpu.tlb import Tlb
+from mh_emulator.cpu.registers import CR4_LA57, levels
 
 
 class Linear:
     """Linear memory of one CPU."""
 
-    def __init__(self, engine: Engine, mmu: Mmu, tlb: Tlb) -> None:
+    def __init__(self, engine: Engine, mmu: Mmu) -> None:
         self._engine = engine
         self._mmu = mmu
-        self._tlb = tlb
 
     def mode(self) -> Mode:
         """What the rights depend on."""
-        return Mode.of(self._engine.control(), self._tlb.efer)
+        return Mode.of(self._engine.control(), self._engine.efer)
 
     def read(self, va: int, size: int) -> bytes:
         """Return memory as the supervisor sees it; raise `GuestFault` or `NoSlotError`."""
@@ -26,9 +25,10 @@ class Linear:
 
     def code(self, va: int, size: int) -> bytes:
         """Return up to `size` bytes of instructions at `va`, fewer where the next page is missing."""
-        mode = self.mode().supervisor()._replace(cr4=0)
+        mode = self.mode().supervisor()
+        mode = mode._replace(cr4=mode.cr4 & CR4_LA57)
         code = b""
-        while len(code) < size and is_canonical(va + len(code)):
+        while len(code) < size and is_canonical(va + len(code), levels(mode.cr4)):
             start = va + len(code)
             length = min(size - len(code), PAGE_BYTES - start % PAGE_BYTES)
             try:
