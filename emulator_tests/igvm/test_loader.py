@@ -9,11 +9,11 @@ from uuid import UUID
 
 import pytest
 
-from emulator_tests.firmware.machine import Booted, small_image
+from emulator_tests.firmware.machine import ES, PLAIN, SEV, Booted, Ground, small_image
 from mh_abi import abi
 from mh_builder.firmware.driver import Finds, build_loader
 from mh_builder.paging import MIB, PAGE_BYTES
-from mh_emulator.kvm.exits import Exit
+from mh_emulator.uefi import layout
 from mh_emulator.uefi.loaded import loaded
 from mh_emulator.uefi.pool import Descriptor, MemoryType
 
@@ -48,15 +48,9 @@ class Announced(Booted):
     hobs: tuple[bytes, ...] | None = None
     """Without them, what a good file brings; empty, there is no list."""
     data: bytes | None = None
-    started: bool = False
 
-    def _run(self) -> Exit:
-        if not self.started:
-            self.started = True
-            self._bring(self.vcpu.get_registers().rdx)
-        return super()._run()
-
-    def _bring(self, system_table: int) -> None:
+    def _launch(self) -> None:
+        super()._launch()
         blob = self.image.data
         data = blob + hashlib.sha256(blob).digest() if self.data is None else self.data
         hobs = (*OTHERS, data_hob(len(data)), END) if self.hobs is None else self.hobs
@@ -65,14 +59,15 @@ class Announced(Booted):
         memory.write(DATA, data)
         memory.write(LIST, tables)
         memory.write(LIST + PAGE_BYTES, PHASE + b"".join(hobs))
-        memory.write(system_table + 104, struct.pack("<QQ", 2 if hobs else 1, LIST))
+        memory.write(layout.SYSTEM_TABLE + 104, struct.pack("<QQ", 2 if hobs else 1, LIST))
 
 
-@pytest.mark.parametrize("sev", [True, False])
-@pytest.mark.parametrize("scheme", ["alias-gpa", "regions"])
-def test_it_loads_what_is_announced(scheme: str, sev: bool) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "ground"), [("alias-gpa", PLAIN), ("alias-gpa", SEV), ("regions", SEV), ("alias-gpa", ES)]
+)
+def test_it_loads_what_is_announced(scheme: str, ground: Ground) -> None:
     image = small_image(scheme)
-    booted = Announced(image, sev=sev)
+    booted = Announced(image, ground)
     assert booted.outcome.debug == f"SEV-MH {booted.home:016x} {image.memory_bytes:016x}\n"
     assert booted.outcome.status == 0
     assert booted.loaded() == loaded(image, booted.c_bit)
