@@ -98,6 +98,10 @@ def test_in_and_out(command: Command, wrapped: bytes, tmp_path: Path) -> None:
     assert (tmp_path / "again.bin").read_bytes() == (tmp_path / "alias-gpa.bin").read_bytes()
     text = command("ovmf", "inject", "in.igvm", "-o", "text.igvm", "--scheme", "alias-gpa", "--by", "hob").out
     assert f"data HOB {start:#x} to " in text
+    hobs = [line for line in text.splitlines() if line.startswith("data HOB")]
+    assert [line for line in command("ovmf", "igvm", "text.igvm").out.splitlines() if "HOB" in line] == hobs
+    assert json.loads(command("ovmf", "igvm", "text.igvm", "--json").out)["data_hobs"] == report["data_hobs"]
+    assert len(hobs) == 2
     assert (tmp_path / "text.igvm").read_bytes() == (tmp_path / "out.igvm").read_bytes()
 
 
@@ -128,7 +132,8 @@ def test_one_helper_alone(
 def test_a_flash_image_brings_nothing(command: Command, small: bytes, tmp_path: Path) -> None:
     (tmp_path / "OVMF.fd").write_bytes(newer(small))
     outcome = command("ovmf", "inject", "OVMF.fd", "-o", "x", "--scheme", "regions", "--by", "hob")
-    assert outcome == (2, "", "build.py: error: --by hob: OVMF.fd is no IGVM file: make one with `ovmf wrap`\n")
+    message = "no IGVM file, and nothing else brings data HOBs: make one with `ovmf wrap`"
+    assert outcome == (1, "", f"build.py: error: OVMF.fd: {message}\n")
 
 
 def test_a_home_in_the_firmwares_memory(wrapped: bytes) -> None:
