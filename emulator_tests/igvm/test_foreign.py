@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from dataclasses import dataclass
@@ -79,6 +80,17 @@ def test_snp_digest_with_parameters(small: bytes) -> None:
     unmeasured = [(0x812000, 2, 2, 0, None), (0x813000, 2, 2, 0, None)]
     found.pages = unmeasured + [entry for entry in found.pages if not entry[2] & 4]
     assert launch_digest(igvm, Mode.SNP) == oracle.snp_digest(found)
+
+
+def test_registers_are_measured_by_vcpu() -> None:
+    """KVM launches them so, wherever the file has them."""
+    heading = [platform(oracle.SEV_ES, 1)]
+    first = oracle.data_offset([*heading, *[context(VMSA_GPA, 1, 0)] * 3, page(0x1000)])
+    places = [(2, first + 2 * PAGE), (0, first), (1, first + PAGE)]
+    headers = [*heading, *(context(VMSA_GPA, 1, offset, number) for number, offset in places), page(0x1000)]
+    data = b"".join(bytes([number]) * PAGE for number in range(1, 4))
+    igvm = read_igvm(oracle.assemble(headers, data))
+    assert launch_digest(igvm, Mode.SEV_ES) == hashlib.sha256(bytes(PAGE) + data).digest()
 
 
 def test_a_helper_put_in_changes_its_pages_alone(small: bytes, injected: bytes) -> None:

@@ -36,8 +36,9 @@ OTHERS = (
     data_hob(4096, name=UUID(int=7).bytes_le),
     data_hob(4096, name=IGVM_DATA[:8] + bytes(8)),
     struct.pack("<HHI16s", 4, 24, 0, IGVM_DATA),
+    struct.pack("<HHI8sI4x", 4, 24, 0, bytes(8), 0x4D48_0001),
 )
-"""Of another type, of other makers, and one that is too short to be ours."""
+"""Of another type, of other makers, and one that is too short to be ours, before what looks like the rest of it."""
 
 
 @dataclass
