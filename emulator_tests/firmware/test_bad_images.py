@@ -42,11 +42,6 @@ def without_pad(small: Small) -> bytes:
     return patched(small.data, small.pad, bytes(header))
 
 
-def unknown_entry(small: Small) -> bytes:
-    entry = read_table(small.data).entries[1]
-    return patched(small.data, entry.end - 16, FOREIGN.bytes_le)
-
-
 def used_pad(small: Small) -> bytes:
     return patched(small.data, small.top - 4, b"used")
 
@@ -89,7 +84,6 @@ BAD: dict[str, tuple[Callable[[Small], bytes], str]] = {
     ),
     "no-pad": (without_pad, r"no pad file right below the volume-top file at 0x[0-9a-f]+"),
     "used-pad": (used_pad, r"pad file at 0x[0-9a-f]+: its last 0x30 bytes are not all 0xff"),
-    "unknown-entry": (unknown_entry, f"GUIDed table: unknown entry {FOREIGN} of 0x1a bytes at 0x[0-9a-f]+"),
 }
 
 

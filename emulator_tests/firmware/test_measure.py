@@ -17,7 +17,8 @@ from sevsnpmeasure.vmsa import VMSA
 from emulator_tests.command.conftest import Command
 from emulator_tests.firmware.conftest import Find
 from mh_builder.firmware import guids
-from mh_builder.firmware.table import read_metadata, read_table
+from mh_builder.firmware.metadata import read_metadata
+from mh_builder.firmware.table import read_table
 from mh_builder.helper import build_helper
 from mh_builder.image.vmsa import write_vmsa
 from mh_builder.parts import PARTS

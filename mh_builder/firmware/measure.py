@@ -19,7 +19,8 @@ from sevsnpmeasure.vmsa import VMSA
 from mh_builder.firmware import guids
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.flash import check_size
-from mh_builder.firmware.table import Table, read_metadata, read_table
+from mh_builder.firmware.metadata import metadata_findings, read_metadata
+from mh_builder.firmware.table import Table, read_table
 from mh_builder.paging import PAGE_BYTES
 
 MAX_VCPUS = 4096
@@ -64,8 +65,11 @@ def _firmware_vmsas(flash: bytes, table: Table, vcpus: Vcpus) -> Sequence[bytes]
 
 
 def _snp_digest(flash: bytes, table: Table, vcpus: Vcpus) -> bytes:
-    if not read_metadata(flash, table):
+    areas = read_metadata(flash, table)
+    if not areas:
         raise FirmwareError("no SEV metadata in the GUIDed table: it cannot be launched as an SNP guest")
+    for finding in metadata_findings(areas, len(flash)):
+        raise FirmwareError(finding)
     _reset_address(flash, table)
     with tempfile.NamedTemporaryFile() as file:
         file.write(flash)
