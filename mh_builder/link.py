@@ -15,7 +15,7 @@ from enum import Flag, auto
 from mh_abi import abi
 from mh_builder.asm import SECTION_NAMES, ObjectFile, Relocation, RelocationKind
 from mh_builder.header import header_bytes, write_header
-from mh_builder.image.model import Image, ImageRelocation, PlacedSection, PlacedSymbol, vcpu_section
+from mh_builder.image.model import MAX_RUN, Image, ImageRelocation, PlacedSection, PlacedSymbol, vcpu_section
 from mh_builder.paging import PAGE_BYTES, Tables
 from mh_builder.schemes.space import HELPER_VA, AddressSpace, Options, Scheme
 from mh_builder.symbols import LinkError, MergedSection, SymbolTable, merge
@@ -74,11 +74,11 @@ def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sch
         words = [
             *_table_words(tables, space),
             *(
-                (offset, _kinds(space, moves=True, private=True))
+                (offset, 1, _kinds(space, moves=True, private=True))
                 for _, relocation, offset in _fields(objects, merged, sections)
                 if relocation.kind is RelocationKind.PRIVATE64
             ),
-            (abi.mh_descriptor.fields["cr3"].offset, _kinds(space, moves=True, private=True)),
+            (abi.mh_descriptor.fields["cr3"].offset, 1, _kinds(space, moves=True, private=True)),
         ]
         relocations = _runs(words)
         needed = _pages(header_bytes(space, len(relocations)))
@@ -190,9 +190,9 @@ def _kinds(space: AddressSpace, *, moves: bool, private: bool) -> int:
     return int(base | c_bit)
 
 
-def _table_words(tables: Tables, space: AddressSpace) -> Iterator[tuple[int, int]]:
-    for offset, entry in tables.entries():
-        yield tables.first_table + offset, _kinds(space, moves=entry.moves, private=entry.private)
+def _table_words(tables: Tables, space: AddressSpace) -> Iterator[tuple[int, int, int]]:
+    for offset, run in tables.runs():
+        yield tables.first_table + offset, run.count, _kinds(space, moves=run.moves, private=run.private)
 
 
 def _fields(
@@ -206,17 +206,19 @@ def _fields(
                 yield unit, relocation, start + relocation.offset
 
 
-def _runs(relocations: Iterable[tuple[int, int]]) -> tuple[ImageRelocation, ...]:
-    """Join relocations of neighbouring words that are of the same kinds."""
+def _runs(words: Iterable[tuple[int, int, int]]) -> tuple[ImageRelocation, ...]:
+    """Join neighbouring words, (offset, count, kinds), that are of the same kinds."""
     runs: list[ImageRelocation] = []
-    for offset, kinds in sorted(relocations):
-        last = runs[-1] if runs else None
+    for offset, count, kinds in sorted(words):
         if not kinds:
             continue
-        if last and last.kinds == kinds and last.offset + 8 * last.count == offset and last.count < 0xFFFF:
-            runs[-1] = ImageRelocation(last.offset, last.count + 1, kinds)
-        else:
-            runs.append(ImageRelocation(offset, 1, kinds))
+        start, total = offset, count
+        if runs and (runs[-1].end, runs[-1].kinds) == (offset, kinds):
+            last = runs.pop()
+            start, total = last.offset, last.count + count
+        runs += (
+            ImageRelocation(start + 8 * done, min(MAX_RUN, total - done), kinds) for done in range(0, total, MAX_RUN)
+        )
     return tuple(runs)
 
 

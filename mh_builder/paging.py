@@ -78,16 +78,42 @@ class Span:
         return self.va + self.size
 
 
-class TableEntry(NamedTuple):
-    """One present entry as built: its value without base and C-bit, and which of the two it takes."""
+@dataclass(frozen=True, slots=True)
+class EntryRun:
+    """`count` present entries side by side, as built: without base and C-bit, and which of the two they take.
 
+    The first is entry `index` of its table and has that `value`; each of the others is `step` more than the one before.
+    """
+
+    index: int
+    count: int
     value: int
+    step: int
     moves: bool
     private: bool
 
 
 class PagingError(MigrationHelperError, ValueError):
     """Spans that cannot become page tables."""
+
+
+class _Table:
+    """One table: its entries, a bit for each that is taken, and the tables that some of them point to."""
+
+    def __init__(self) -> None:
+        self.runs: list[EntryRun] = []
+        self.below: dict[int, _Table] = {}
+        self._taken = 0
+
+    def add(self, run: EntryRun) -> int | None:
+        """Add entries; or return the lowest index that is taken already, and change nothing."""
+        wanted = ((1 << run.count) - 1) << run.index
+        doubled = self._taken & wanted
+        if doubled:
+            return (doubled & -doubled).bit_length() - 1
+        self._taken |= wanted
+        self.runs.append(run)
+        return None
 
 
 class Tables:
@@ -102,7 +128,7 @@ class Tables:
         self.first_table = first_table
         self.levels = levels
         self._leaf_levels = tuple(level for level in (3, 2, 1) if LEAF_BYTES[level] <= largest_page)
-        self._tables: list[dict[int, TableEntry]] = [{}]
+        self._tables = [_Table()]
 
     @property
     def size(self) -> int:
@@ -115,24 +141,25 @@ class Tables:
             raise PagingError(f"span {span.va:#x} -> {span.gpa:#x} of {span.size:#x} bytes is not made of 4 KiB pages")
         if not (is_canonical(span.va, self.levels) and is_canonical(span.end - 1, self.levels)):
             raise PagingError(f"virtual addresses {span.va:#x} to {span.end - 1:#x} are not canonical")
-        for offset, level, count in self._runs(span):
-            self._map_run(span, offset, level, count)
+        for offset, level, count in self._pieces(span):
+            self._map_piece(span, offset, level, count)
 
-    def entries(self) -> Iterator[tuple[int, TableEntry]]:
-        """(byte offset from the first table, entry) in address order."""
+    def runs(self) -> Iterator[tuple[int, EntryRun]]:
+        """(byte offset of the first entry from the first table, entries), table by table."""
         for number, table in enumerate(self._tables):
-            for index in sorted(table):
-                yield number * PAGE_BYTES + index * ENTRY_BYTES, table[index]
+            for run in table.runs:
+                yield number * PAGE_BYTES + run.index * ENTRY_BYTES, run
 
     def dumps(self, base: int, c_mask: int) -> bytes:
         """The tables as bytes, for an image at guest-physical `base`; `c_mask` is ORed into private entries."""
         data = bytearray(self.size)
-        for offset, entry in self.entries():
-            value = entry.value + (base if entry.moves else 0) | (c_mask if entry.private else 0)
-            struct.pack_into("<Q", data, offset, value)
+        for offset, run in self.runs():
+            first = run.value + (base if run.moves else 0) | (c_mask if run.private else 0)
+            values = range(first, first + run.count * run.step, run.step)
+            struct.pack_into(f"<{run.count}Q", data, offset, *values)
         return bytes(data)
 
-    def _runs(self, span: Span) -> Iterator[tuple[int, int, int]]:
+    def _pieces(self, span: Span) -> Iterator[tuple[int, int, int]]:
         """(offset in the span, level, number of leaves) within a table, large pages where both addresses allow them."""
         # An image may be loaded at any page, so a page of it never becomes part of a larger one.
         levels = (1,) if span.origin is Origin.IMAGE else self._leaf_levels
@@ -145,32 +172,30 @@ class Tables:
             yield offset, level, count
             offset += count * LEAF_BYTES[level]
 
-    def _map_run(self, span: Span, offset: int, leaf_level: int, count: int) -> None:
+    def _map_piece(self, span: Span, offset: int, leaf_level: int, count: int) -> None:
         va, step = span.va + offset, LEAF_BYTES[leaf_level]
         table = self._tables[0]
         for level in range(self.levels, leaf_level, -1):
             table = self._descend(table, table_index(va, level), va)
-        first = table_index(va, leaf_level)
-        for index in range(first, first + count):
-            if index in table:
-                raise PagingError(f"virtual address {va + (index - first) * step:#x} is mapped twice")
+        index = table_index(va, leaf_level)
         value = span.gpa + offset | PRESENT | ACCESSED | DIRTY
         value |= WRITABLE if span.writable else 0
         value |= 0 if span.executable else NO_EXECUTE
         value |= LARGE if leaf_level > 1 else 0
-        moves = span.origin is Origin.IMAGE
-        table.update({first + n: TableEntry(value + n * step, moves, span.private) for n in range(count)})
+        doubled = table.add(EntryRun(index, count, value, step, span.origin is Origin.IMAGE, span.private))
+        if doubled is not None:
+            raise PagingError(f"virtual address {va + (doubled - index) * step:#x} is mapped twice")
 
-    def _descend(self, table: dict[int, TableEntry], index: int, va: int) -> dict[int, TableEntry]:
-        if index not in table:
+    def _descend(self, table: _Table, index: int, va: int) -> _Table:
+        if index not in table.below:
             # Rights are decided in the leaf alone: upper entries allow writing and execution.
             pointer = self.first_table + len(self._tables) * PAGE_BYTES
-            table[index] = TableEntry(pointer | PRESENT | WRITABLE | ACCESSED, moves=True, private=True)
-            self._tables.append({})
-        entry = table[index]
-        if entry.value & LARGE:
-            raise PagingError(f"virtual address {va:#x} is mapped twice")
-        return self._tables[((entry.value & ADDRESS_FIELD) - self.first_table) // PAGE_BYTES]
+            value = pointer | PRESENT | WRITABLE | ACCESSED
+            if table.add(EntryRun(index, 1, value, PAGE_BYTES, moves=True, private=True)) is not None:
+                raise PagingError(f"virtual address {va:#x} is mapped twice")
+            table.below[index] = _Table()
+            self._tables.append(table.below[index])
+        return table.below[index]
 
 
 @dataclass(frozen=True, slots=True)

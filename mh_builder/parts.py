@@ -70,6 +70,8 @@ class Part:
     coherent: bool
     """Caches are coherent between encryption domains."""
     tweak_mode: TweakMode
+    vector_bits: int
+    """Of the widest vectors on which it has AES and carry-less multiplication, as EVEX takes them or as VEX does."""
     firmware: str
     """Version of the secure processor's firmware, one of `mh_emulator.psp.build.BUILDS`."""
 
@@ -127,11 +129,19 @@ def _vendor(name: bytes) -> tuple[int, int, int]:
 _XE, _XEX = TweakMode.XE, TweakMode.XEX
 
 _ALL = (
-    Part("naples", 0x0080_0F12, 47, 5, 48, 15, 5, coherent=False, tweak_mode=_XE, firmware="0.17.48"),
-    Part("rome", 0x0083_0F10, 47, 5, 48, 509, 100, coherent=False, tweak_mode=_XEX, firmware="0.24.14"),
-    Part("milan", 0x00A0_0F11, 51, 5, 48, 509, 100, coherent=True, tweak_mode=_XEX, firmware="1.55.29"),
-    Part("genoa", 0x00A1_0F11, 51, 6, 52, 1006, 100, coherent=True, tweak_mode=_XEX, firmware="1.55.25"),
-    Part("turin", 0x00B0_0F21, 51, 6, 52, 1006, 100, coherent=True, tweak_mode=_XEX, firmware="1.55.25"),
+    Part("naples", 0x0080_0F12, 47, 5, 48, 15, 5, coherent=False, tweak_mode=_XE, vector_bits=128, firmware="0.17.48"),
+    Part(
+        "rome", 0x0083_0F10, 47, 5, 48, 509, 100, coherent=False, tweak_mode=_XEX, vector_bits=128, firmware="0.24.14"
+    ),
+    Part(
+        "milan", 0x00A0_0F11, 51, 5, 48, 509, 100, coherent=True, tweak_mode=_XEX, vector_bits=256, firmware="1.55.29"
+    ),
+    Part(
+        "genoa", 0x00A1_0F11, 51, 6, 52, 1006, 100, coherent=True, tweak_mode=_XEX, vector_bits=512, firmware="1.55.25"
+    ),
+    Part(
+        "turin", 0x00B0_0F21, 51, 6, 52, 1006, 100, coherent=True, tweak_mode=_XEX, vector_bits=512, firmware="1.55.25"
+    ),
 )
 
 PARTS: Mapping[str, Part] = MappingProxyType({part.name: part for part in _ALL})

@@ -250,6 +250,7 @@ struct mh_params {
 /* mh_ring.features */
 #define MH_FEATURE_AESNI 0x1 /* AES-NI and PCLMULQDQ kernel */
 #define MH_FEATURE_VAES 0x2  /* VAES and VPCLMULQDQ kernel on 256-bit vectors, used in its place */
+#define MH_FEATURE_ZMM 0x4   /* the same on 512-bit vectors, used in the place of both */
 
 enum mh_ring_state {
     MH_RING_OFFLINE = 0,

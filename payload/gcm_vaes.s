@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
 # AES-256-GCM with VAES and VPCLMULQDQ on 256-bit vectors: 16 blocks in a step. Everything that gcm.s and ghash.inc say holds
-# here; gcm.s takes what is shorter than a step and what is left behind the last. The only file with VEX instructions.
-# One that writes an xmm register clears the half above it.
+# here; gcm.s takes what is shorter than a step and what is left behind the last. Only this file and gcm_zmm.s have VEX
+# instructions. One that writes an xmm register clears all that is above it.
 #
 # The counter of a step's first block is 16 n + 2, so the blocks of the first seven vectors differ from that of
 # 16 n in the lowest four bits only: one exclusive-or each. The eighth vector has 16 n + 16 and 17.

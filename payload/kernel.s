@@ -6,6 +6,9 @@
 .include "vcpu.inc"
 
 .extern aes256_block
+.ifdef MH_VECTORS_512
+.extern avx512_is_on
+.endif
 .extern avx_is_on
 .extern gcm_aesni_matches
 .extern gcm_aesni_open
@@ -14,6 +17,11 @@
 .extern gcm_vaes_open
 .extern gcm_vaes_seal
 .extern gcm_vaes_wipe
+.ifdef MH_VECTORS_512
+.extern gcm_zmm_open
+.extern gcm_zmm_seal
+.extern gcm_zmm_wipe
+.endif
 
 .text
 
@@ -24,6 +32,10 @@ gcm_seal:
     jnz .Lno_key
     test dword ptr [rdi + gcm_key.features], MH_FEATURE_VAES
     jz gcm_aesni_seal
+.ifdef MH_VECTORS_512
+    test dword ptr [rdi + gcm_key.features], MH_FEATURE_ZMM
+    jnz gcm_zmm_seal
+.endif
     jmp gcm_vaes_seal
 
 # gcm_open(rdi: gcm_key, rsi: gcm_job, xmm0: mask) -> eax: GCM_DONE, GCM_WRONG_TAG, GCM_NO_KEY
@@ -37,6 +49,10 @@ gcm_open:
     jnz .Lno_key
     test dword ptr [rdi + gcm_key.features], MH_FEATURE_VAES
     jz gcm_aesni_open
+.ifdef MH_VECTORS_512
+    test dword ptr [rdi + gcm_key.features], MH_FEATURE_ZMM
+    jnz gcm_zmm_open
+.endif
     jmp gcm_vaes_open
 
 # gcm_matches(rdi: gcm_key, rsi: gcm_job) -> eax: GCM_DONE when the source, sealed, has the tag of the job, else
@@ -63,5 +79,10 @@ gcm_matches:
 wipe_vectors:
     wipe_xmm
     call avx_is_on
-    je gcm_vaes_wipe
-    ret
+    jne 1f
+.ifdef MH_VECTORS_512
+    call avx512_is_on
+    je gcm_zmm_wipe
+.endif
+    jmp gcm_vaes_wipe
+1:  ret

@@ -104,7 +104,7 @@ class _Run:
 
 def measure() -> Report:
     """Measure everything that is here. Raises `harness.NoCompilerError`."""
-    image = native.NativeImage(build_helper("regions", Options()))
+    image = native.NativeImage(build_helper("regions", Options(vector_bits=512)))
     limits = native.Limits()
     driver = harness.make(KEY)
     kernels = [kernel for kernel in native.NEEDS if not native.missing(kernel)]

@@ -11,16 +11,23 @@
 .section .rodata
 .balign 64
 .Lswap:
-.rept 2
+.rept 4
     .byte 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0
 .endr
 .Lpoly:
-.rept 2
+.rept 4
     .quad 1, 0xc200000000000000
 .endr
 .Lcounters: # little-endian
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
     .quad \i, 0
+.endr
+.irp i, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+    .quad \i, 0
+.endr
+.Lthirty_two:
+.rept 4
+    .quad 32, 0
 .endr
 .Leight:
     .quad 8, 0
@@ -100,6 +107,40 @@ aes_vaes:
     vzeroupper
     ret
 
+# Eight zmm vectors in a round.
+.balign 64, 0xcc
+.global aes_zmm
+aes_zmm:
+    mov ecx, MH_PAGE_BYTES
+    vpxor xmm10, xmm10, xmm10
+    vmovdqa64 zmm11, [rip + .Lswap]
+    vbroadcasti32x4 zmm12, [rdi]
+1:
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    vpaddd zmm\i, zmm10, [rip + .Lcounters + \i * 64]
+    vpshufb zmm\i, zmm\i, zmm11
+    vpxorq zmm\i, zmm\i, zmm12
+.endr
+    vpaddd zmm10, zmm10, [rip + .Lthirty_two]
+.irp offset, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208
+    vbroadcasti32x4 zmm8, [rdi + \offset]
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    vaesenc zmm\i, zmm\i, zmm8
+.endr
+.endr
+    vbroadcasti32x4 zmm8, [rdi + 224]
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    vpxorq zmm9, zmm8, [rsi + \i * 64]
+    vaesenclast zmm\i, zmm\i, zmm9
+    vmovdqu64 [rdx + \i * 64], zmm\i
+.endr
+    add rsi, 512
+    add rdx, 512
+    sub ecx, 512
+    jnz 1b
+    vzeroupper
+    ret
+
 # Eight blocks to a reduction.
 .balign 64, 0xcc
 .global ghash_aesni
@@ -170,6 +211,51 @@ ghash_vaes:
     vpxor xmm15, xmm15, xmm2
     add rsi, 256
     sub ecx, 256
+    jnz 1b
+    vmovdqu [rdx], xmm15
+    vzeroupper
+    ret
+
+# Thirty-two blocks to a reduction.
+.balign 64, 0xcc
+.global ghash_zmm
+ghash_zmm:
+    mov ecx, MH_PAGE_BYTES
+    vpxor xmm15, xmm15, xmm15
+    vmovdqa64 zmm8, [rip + .Lswap]
+    vmovdqa64 zmm7, [rip + .Lpoly]
+1:
+    vpxor xmm12, xmm12, xmm12
+    vpxor xmm13, xmm13, xmm13
+    vpxor xmm14, xmm14, xmm14
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    vmovdqu64 zmm0, [rsi + \i * 64]
+    vpshufb zmm0, zmm0, zmm8
+.if \i == 0
+    vpxorq zmm0, zmm0, zmm15
+.endif
+    vpshufd zmm1, zmm0, 0x4e
+    vpxorq zmm1, zmm1, zmm0
+    vpclmulqdq zmm2, zmm0, [rdi + gcm_key.first_power - 496 + \i * 64], 0x00
+    vpclmulqdq zmm3, zmm0, [rdi + gcm_key.first_power - 496 + \i * 64], 0x11
+    vpclmulqdq zmm1, zmm1, [rdi + gcm_key.first_sum - 496 + \i * 64], 0x00
+    vpxorq zmm12, zmm12, zmm2
+    vpxorq zmm13, zmm13, zmm3
+    vpxorq zmm14, zmm14, zmm1
+.endr
+    vpternlogq zmm14, zmm12, zmm13, 0x96
+    vpclmulqdq zmm2, zmm12, zmm7, 0x10
+    vpshufd zmm12, zmm12, 0x4e
+    vpternlogq zmm14, zmm12, zmm2, 0x96
+    vpclmulqdq zmm2, zmm14, zmm7, 0x10
+    vpshufd zmm15, zmm14, 0x4e
+    vpternlogq zmm15, zmm13, zmm2, 0x96
+    vextracti64x4 ymm2, zmm15, 1
+    vpxor ymm15, ymm15, ymm2
+    vextracti128 xmm2, ymm15, 1
+    vpxor xmm15, xmm15, xmm2
+    add rsi, 512
+    sub ecx, 512
     jnz 1b
     vmovdqu [rdx], xmm15
     vzeroupper

@@ -17,10 +17,17 @@ from mh_builder.paging import PAGE_BYTES
 NEEDS = {
     "aesni": frozenset({"aes", "pclmulqdq", "ssse3", "sse4_1"}),
     "vaes": frozenset({"aes", "pclmulqdq", "ssse3", "sse4_1", "avx2", "vaes", "vpclmulqdq"}),
+    "zmm": frozenset(
+        {"aes", "pclmulqdq", "ssse3", "sse4_1", "avx2", "vaes", "vpclmulqdq", "avx512f", "avx512bw", "avx512vl"}
+    ),
 }
 """What /proc/cpuinfo must list for a kernel."""
 
-FEATURES = {"aesni": abi.MH_FEATURE_AESNI, "vaes": abi.MH_FEATURE_AESNI | abi.MH_FEATURE_VAES}
+FEATURES = {
+    "aesni": abi.MH_FEATURE_AESNI,
+    "vaes": abi.MH_FEATURE_AESNI | abi.MH_FEATURE_VAES,
+    "zmm": abi.MH_FEATURE_AESNI | abi.MH_FEATURE_VAES | abi.MH_FEATURE_ZMM,
+}
 
 
 def missing(kernel: str) -> list[str]:

@@ -84,7 +84,7 @@ def test_names_of_an_include_need_no_use(tmp_path: Path) -> None:
         (".reg A", (1, 7, "expected ',', found end of line")),
         (".reg A,", (1, 8, "expected a register, found 'end of line'")),
         (".reg A, rip", (1, 9, "expected a register, found 'rip'")),
-        (".reg A, zmm1", (1, 9, "expected a register, found 'zmm1'")),
+        (".reg A, zmm32", (1, 9, "expected a register, found 'zmm32'")),
         (".reg A, 5", (1, 9, "expected a register, found '5'")),
         (".reg A, [rax]", (1, 10, "expected end of line, found 'rax'")),
         (".reg A, rax, rbx", (1, 12, "expected end of line, found ','")),

@@ -45,7 +45,7 @@ def test_addresses(address: str, expected: str) -> None:
         (".code16\nmov ax, [bx + si*2]", "a 16-bit address is bx or bp, plus si or di, without a scale"),
         (".code16\ncall fword ptr [bx]", "far branches through memory are for 32-bit and 64-bit code"),
         ("mov ymm0, rax", "'mov' takes no ymm register"),
-        ("mov zmm0, rax", "'zmm0' cannot be an operand"),
+        ("mov zmm0, rax", "'mov' cannot take zmm0"),
         ("mov rax, -0x8000000000000001", "number does not fit in 64 bits"),
         ("mov " + ", ".join(["rax"] * 60), "instruction is too long"),
         ("mov rax, qword [rbx]", "expected end of line, found '['"),

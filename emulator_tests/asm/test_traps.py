@@ -125,7 +125,7 @@ def test_right_bytes(source: str, expected: str | None) -> None:
         pytest.param("mov [rax], [rbx]", "cannot encode 'mov' with two memory operands", id="memory-to-memory"),
         pytest.param("movzx eax, [rbx]", "the memory operand needs a size", id="movzx-without-size"),
         pytest.param("mov eax, qword ptr [rbx]", "", id="wrong-size"),
-        pytest.param("vaddps xmm0, xmm1, xmm2", "'vaddps' is none of the VEX instructions", id="vex"),
+        pytest.param("vaddps xmm0, xmm1, xmm2", "'vaddps' is none of the VEX and EVEX instructions", id="vex"),
         pytest.param("bzhi eax, ebx, ecx", "unicorn executes 'bzhi' wrongly", id="bzhi"),
         pytest.param("movl eax, ebx", "", id="suffixed-mnemonic"),
         pytest.param("sysret", "write 'sysretq'", id="sysret"),

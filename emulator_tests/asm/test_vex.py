@@ -1,21 +1,24 @@
-"""VEX instructions: the same bytes as GNU `as`, read back by `objdump`, and what is refused."""
+"""VEX and EVEX instructions: the same bytes as GNU `as`, read back by `objdump`, and what is refused."""
 
 from __future__ import annotations
 
 import random
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from mh_builder.asm import AssemblyError, assemble_text, vex
+from mh_builder.asm import AssemblyError, assemble_text, evex, vex
+from mh_builder.asm.forms import Form
 
 from .test_oracle import SLOT, ours, reference
 
 GENERAL = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{number}" for number in range(8, 16)))
-DISPLACEMENTS = (0, 1, -1, 127, 128, -128, -129, 0x12345678, -0x80000000, 0x7FFFFFFF)
+DISPLACEMENTS: tuple[int, ...] = (0, 1, -1, 127, 128, -128, -129, 0x12345678, -0x80000000, 0x7FFFFFFF)
+DISPLACEMENTS += (64, -64, 32, -2048, 2032, 4064, -4096, 8128, 8192, -8192, -8256)  # units of EVEX, and their ends
+BANKS = {128: "xmm", 256: "ymm", 512: "zmm"}
 
 
 def address(chance: random.Random) -> str:
@@ -31,11 +34,11 @@ def address(chance: random.Random) -> str:
     ))  # fmt: skip
 
 
-def statement(mnemonic: str, form: vex._Form, chance: random.Random) -> str:
-    wide = "xmm" if chance.choice(form.widths) == 128 else "ymm"
+def statement(mnemonic: str, form: Form, chance: random.Random, registers: int = 16) -> str:
+    bits = chance.choice(form.widths)
     operands = []
     for letter in form.operands:
-        name = "xmm" if letter in form.narrow else wide
+        name = BANKS[form.narrow_bits if letter in form.narrow else bits]
         if letter == "M" or (letter == "m" and chance.random() < 0.5):
             size = chance.choice(("", f"{name}word ptr "))
             operands.append(size + address(chance))
@@ -44,19 +47,29 @@ def statement(mnemonic: str, form: vex._Form, chance: random.Random) -> str:
         elif letter == "i":
             operands.append(str(chance.choice((0, 1, 0x10, 0x11, 0x80, 255))))
         else:
-            operands.append(f"{name}{chance.randrange(16)}")
+            operands.append(f"{name}{chance.randrange(registers)}")
     return f"{mnemonic} {', '.join(operands)}".rstrip()
 
 
-def corpus() -> list[str]:
+def corpus(table: Mapping[str, tuple[Form, ...]] = vex.TABLE, registers: int = 16) -> list[str]:
     chance = random.Random(1)
-    forms = [(mnemonic, form) for mnemonic, items in vex.TABLE.items() for form in items]
-    return [statement(mnemonic, form, chance) for mnemonic, form in forms for _ in range(40 if form.operands else 1)]
+    forms = [(mnemonic, form) for mnemonic, items in table.items() for form in items]
+    return [
+        statement(mnemonic, form, chance, registers)
+        for mnemonic, form in forms
+        for _ in range(40 * len(form.widths) if form.operands else 1)
+    ]
 
 
-def test_same_bytes_as_gnu_as(program: Callable[[str], str], tmp_path: Path) -> None:
+TABLES = pytest.mark.parametrize(("table", "registers"), [(vex.TABLE, 16), (evex.TABLE, 32)], ids=["VEX", "EVEX"])
+
+
+@TABLES
+def test_same_bytes_as_gnu_as(
+    program: Callable[[str], str], tmp_path: Path, table: dict[str, tuple[Form, ...]], registers: int
+) -> None:
     program("objcopy")
-    statements = corpus()
+    statements = corpus(table, registers)
     assert len(statements) > 1000
     source = "".join(f"{text}\n.balign {SLOT}, 0xcc\n" for text in statements)
     expected, actual = reference(program("as"), source, 64, ".text", tmp_path), ours(source, ".text")
@@ -69,9 +82,12 @@ def test_same_bytes_as_gnu_as(program: Callable[[str], str], tmp_path: Path) -> 
     assert different == {}
 
 
-def test_objdump_reads_the_same_operands(program: Callable[[str], str], tmp_path: Path) -> None:
+@TABLES
+def test_objdump_reads_the_same_operands(
+    program: Callable[[str], str], tmp_path: Path, table: dict[str, tuple[Form, ...]], registers: int
+) -> None:
     """The registers and numbers of the source, in its order; addresses differ in spelling."""
-    statements = [text for text in corpus() if "[" not in text]
+    statements = [text for text in corpus(table, registers) if "[" not in text]
     path = tmp_path / "code"
     path.write_bytes(ours("\n".join(statements), ".text"))
     options = ("-b", "binary", "-m", "i386:x86-64", "-M", "intel", "--no-show-raw-insn", "-D")
@@ -106,20 +122,21 @@ def test_addresses_and_constants(program: Callable[[str], str], tmp_path: Path) 
 def test_a_number_that_depends_on_the_layout_takes_the_widest_form() -> None:
     assert ours("a: vpxor ymm1, ymm2, [rax + b - a]\nb:", ".text").hex() == "c5edef8808000000"
     assert ours("a: vpshufd ymm1, ymm2, b - a\nb:", ".text").hex() == "c5fd70ca05"
+    assert ours("a: vpxorq zmm1, zmm2, [rax + b - a]\nb:", ".text").hex() == "62f1ed48ef880a000000"
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("vaddps ymm0, ymm1, ymm2", "'vaddps' is none of the VEX instructions that are encoded here"),
+        ("vaddps ymm0, ymm1, ymm2", "'vaddps' is none of the VEX and EVEX instructions that are encoded here"),
         ("vpxor ymm0, ymm1", "'vpxor' does not take these operands; its forms are: xmm or ymm, xmm or ymm"),
         ("vpxor ymm0, ymm1, xmm2", "'vpxor' does not take these operands"),
         ("vpxor ymm0, ymm1, xmmword ptr [rax]", "'vpxor' does not take these operands"),
         ("vpxor ymm0, ymm1, rax", "'vpxor' does not take these operands"),
         ("vpxor rax, rax, rax", "'vpxor' does not take these operands"),
         ("vpxor ymm0, [rax], ymm1", "'vpxor' does not take these operands"),
-        ("vpxor ymm0, ymm16, ymm1", "'ymm16' cannot be an operand"),
-        ("vpxor ymm0, ymm1, zmm2", "'zmm2' cannot be an operand"),
+        ("vpxor ymm0, ymm16, ymm1", "'vpxor' cannot take ymm16"),
+        ("vpxor ymm0, ymm1, zmm2", "'vpxor' cannot take zmm2"),
         ("vbroadcasti128 ymm0, xmm1", "its forms are: ymm, memory"),
         ("vbroadcasti128 xmm0, [rax]", "'vbroadcasti128' does not take these operands"),
         ("vperm2i128 xmm0, xmm1, xmm2, 1", "'vperm2i128' does not take these operands"),
@@ -132,6 +149,11 @@ def test_a_number_that_depends_on_the_layout_takes_the_widest_form() -> None:
         ("vmovdqu ymm0, fs:[rax]", "takes no segment register here"),
         ("vmovdqu ymm0, [eax]", "takes 64-bit addresses here"),
         ("vmovdqu ymm0, [rax + 0x80000000]", "displacement 0x80000000 does not fit in 32 bits"),
+        ("pxor xmm0, xmm16", "'pxor' cannot take xmm16"),
+        ("vpxorq zmm0, zmm1, ymm2", "its forms are: xmm or ymm or zmm, xmm or ymm or zmm, xmm or ymm or zmm or memory"),
+        ("vaesenc zmm32, zmm0, zmm0", "'vaesenc' does not take these operands"),
+        ("vextracti64x4 xmm0, zmm1, 1", "its forms are: ymm or memory, zmm, number"),
+        ("vbroadcasti32x4 zmm0, ymmword ptr [rax]", "its forms are: ymm or zmm, memory"),
         ("pxor ymm0, ymm1", "'pxor' takes no ymm register"),
         (".code32\nvzeroall", "'vzeroall' is for 64-bit code only"),
         ("rep vzeroall", "'rep' cannot stand before this 'vzeroall'"),

@@ -155,11 +155,18 @@ def test_large_bit_in_the_root_is_reserved() -> None:
     assert hole.reserved
 
 
-def test_entries_are_in_address_order() -> None:
+def test_runs_are_the_entries_of_the_tables() -> None:
     tables = Tables(FIRST)
-    tables.map(span(MIB, MIB, PAGE_BYTES))
+    tables.map(span(MIB, MIB, 3 * PAGE_BYTES))
     tables.map(span(0, 0, PAGE_BYTES))
-    offsets = [offset for offset, _ in tables.entries()]
-    assert offsets == sorted(offsets)
+    tables.map(span(2 * MIB, 2 * MIB, 6 * MIB))
+    offsets = [offset + 8 * n for offset, run in tables.runs() for n in range(run.count)]
     words = struct.unpack(f"<{tables.size // 8}Q", tables.dumps(0, 0))
-    assert sum(word != 0 for word in words) == len(offsets)
+    assert sorted(offsets) == [8 * n for n, word in enumerate(words) if word]
+
+
+def test_doubled_address_is_the_first_of_several() -> None:
+    tables = Tables(FIRST)
+    tables.map(span(6 * PAGE_BYTES, 0, 2 * PAGE_BYTES))
+    with pytest.raises(PagingError, match="virtual address 0x6000 is mapped twice"):
+        tables.map(span(3 * PAGE_BYTES, 0, 9 * PAGE_BYTES))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .kernels import Emulated, Engine, Native, NativeWide, Traced
+from .kernels import Emulated, Engine, Native, NativeWide, NativeWidest, Traced
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +27,21 @@ def wide_engine() -> NativeWide:
 
 
 @pytest.fixture(scope="session")
+def widest_engine() -> NativeWidest:
+    if missing := NativeWidest.missing():
+        pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}: the zmm kernel cannot run")
+    return NativeWidest()
+
+
+@pytest.fixture(scope="session")
 def traced_engine() -> Traced:
     return Traced()
 
 
-@pytest.fixture(params=["emulated_engine", "native_engine", "wide_engine"], ids=["unicorn", "native", "vaes"])
+@pytest.fixture(
+    params=["emulated_engine", "native_engine", "wide_engine", "widest_engine"],
+    ids=["unicorn", "native", "vaes", "zmm"],
+)
 def engine(request: pytest.FixtureRequest) -> Engine:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Engine)

@@ -24,7 +24,7 @@ from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import Options
 
-KERNELS = ("aes", "gcm", "gcm_seal", "gcm_vaes", "kdf", "x25519")
+KERNELS = ("aes", "gcm", "gcm_seal", "gcm_vaes", "gcm_zmm", "kdf", "x25519")
 MASK = bytes.fromhex("8f5c2ae1037bd94660b7f21c9ed5483a")
 """The mask of gcm_open where a test gives no other."""
 
@@ -48,14 +48,18 @@ PRESERVED = {
 GENERAL = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{number}" for number in range(8, 16)))
 
 
+SYMBOLS = abi.assembler_symbols() | {"MH_VECTORS_512": 1}
+"""With all kernels."""
+
+
 @cache
 def assembled(name: str) -> ObjectFile:
-    return assemble(PAYLOAD / f"{name}.s", symbols=abi.assembler_symbols())
+    return assemble(PAYLOAD / f"{name}.s", symbols=SYMBOLS)
 
 
 @cache
-def _probe(*, wide: bool) -> ObjectFile:
-    return assemble(Path(__file__).with_name("probe.s"), symbols={"WIDE": 1} if wide else {})
+def _probe(vector_bytes: int) -> ObjectFile:
+    return assemble(Path(__file__).with_name("probe.s"), symbols={"VECTOR_BYTES": vector_bytes})
 
 
 @cache
@@ -92,14 +96,14 @@ def relocated(source: ObjectFile, places: dict[str, int], outside: dict[str, int
 
 
 @cache
-def helper() -> Image:
+def helper(vector_bits: int = 256) -> Image:
     """The linked helper, whose kernels these are."""
-    return build_helper("regions", Options())
+    return build_helper("regions", Options(vector_bits=vector_bits))
 
 
-def loaded(base: int, *, wide: bool) -> tuple[bytes, dict[str, int]]:
+def loaded(base: int, vector_bytes: int) -> tuple[bytes, dict[str, int]]:
     """The helper's file at `base` and the probe behind it, and where the global names of both are."""
-    image = helper()
+    image = helper(max(256, 8 * vector_bytes))
     sections = {section.name: section for section in image.sections}
     names = {
         symbol.name: base + symbol.value - sections[symbol.section].va + sections[symbol.section].offset
@@ -107,7 +111,7 @@ def loaded(base: int, *, wide: bool) -> tuple[bytes, dict[str, int]]:
         if symbol.is_global and symbol.section
     }
     start = -(-len(image.data) // PAGE_BYTES) * PAGE_BYTES
-    source = _probe(wide=wide)
+    source = _probe(vector_bytes)
     places = {".text": base + start}
     probe = relocated(source, places, {})[".text"]
     return image.data.ljust(start, b"\xcc") + probe, names | addresses(source, places)
@@ -122,6 +126,10 @@ class Outcome:
     flags: int
     stack: bytes
 
+    def vectors(self, size: int) -> list[bytes]:
+        """Every vector register, of `size` bytes."""
+        return [self.vector[at : at + size] for at in range(0, len(self.vector), size)]
+
     @property
     def eax(self) -> int:
         return self.general["rax"] & 0xFFFFFFFF
@@ -132,11 +140,12 @@ class Engine(ABC):
 
     FEATURES = abi.MH_FEATURE_AESNI
     VECTOR_BYTES = 16
+    VECTORS = 16
     PAINT = STACK_PAINT  # what a kernel finds on its stack
 
     def __init__(self, code: int, data: int) -> None:
         self.code, self.data = code, data
-        self.image, self.symbols = loaded(code, wide=self.VECTOR_BYTES > 16)
+        self.image, self.symbols = loaded(code, self.VECTOR_BYTES)
         assert len(self.image) < CODE_BYTES
         self.reset()
 
@@ -175,7 +184,7 @@ class Engine(ABC):
         self.write(record + RECORD_VECTOR, vector)
         self.run(self.symbols["probe"], record)
 
-        out = self.read(record, RECORD_VECTOR + 16 * self.VECTOR_BYTES)
+        out = self.read(record, RECORD_VECTOR + self.VECTORS * self.VECTOR_BYTES)
         general = dict(zip(GENERAL, struct.unpack_from("<16Q", out, 64), strict=True))
         flags = int.from_bytes(out[56:64], "little")
         assert {register: general[register] for register in PRESERVED} == PRESERVED
@@ -275,6 +284,15 @@ class NativeWide(Native):
     FEATURES = abi.MH_FEATURE_AESNI | abi.MH_FEATURE_VAES
     VECTOR_BYTES = 32
     NEEDS = Native.NEEDS | {"avx2", "vaes", "vpclmulqdq"}
+
+
+class NativeWidest(NativeWide):
+    """This CPU with the kernel on zmm registers, of which there are 32."""
+
+    FEATURES = NativeWide.FEATURES | abi.MH_FEATURE_ZMM
+    VECTOR_BYTES = 64
+    VECTORS = 32
+    NEEDS = NativeWide.NEEDS | {"avx512f", "avx512bw", "avx512vl"}
 
 
 @dataclass(frozen=True, slots=True)

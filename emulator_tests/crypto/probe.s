@@ -12,15 +12,22 @@
 .equ record.fifth, 96           # r8, in the place of rsp
 .equ record.vector, 192         # at the call that of xmm0, at the return all
 
-# With ymm registers where WIDE is defined.
+# Of VECTOR_BYTES each; those of 64 bytes are twice as many.
 .macro record_vectors
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-.ifdef WIDE
+.if VECTOR_BYTES == 64
+    vmovdqu64 [rdi + record.vector + \i * 64], zmm\i
+.elseif VECTOR_BYTES == 32
     vmovdqu [rdi + record.vector + \i * 32], ymm\i
 .else
     movdqu [rdi + record.vector + \i * 16], xmm\i
 .endif
 .endr
+.if VECTOR_BYTES == 64
+.irp i, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+    vmovdqu64 [rdi + record.vector + \i * 64], zmm\i
+.endr
+.endif
 .endm
 
 .text
@@ -36,12 +43,19 @@ probe:
     mov rsp, [rdi + record.stack]
     push rdi
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-.ifdef WIDE
+.if VECTOR_BYTES == 64
+    vpternlogq zmm\i, zmm\i, zmm\i, 0xff
+.elseif VECTOR_BYTES == 32
     vpcmpeqd ymm\i, ymm\i, ymm\i
 .else
     pcmpeqd xmm\i, xmm\i
 .endif
 .endr
+.if VECTOR_BYTES == 64
+.irp i, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+    vpternlogq zmm\i, zmm\i, zmm\i, 0xff
+.endr
+.endif
     movdqu xmm0, [rdi + record.vector]  # keeps the upper half
     mov rax, [rdi + record.target]
     mov rsi, [rdi + record.arguments + 8]

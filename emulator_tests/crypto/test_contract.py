@@ -21,6 +21,7 @@ from .kernels import (
     Engine,
     Job,
     NativeWide,
+    NativeWidest,
     Outcome,
     Traced,
     constants,
@@ -159,9 +160,7 @@ def test_a_key_that_is_not_whole_is_refused(engine: Engine, name: str, length: i
         scratch = job.read("scratch", length)
         outcome = engine.call(name, address, job.address)
         assert outcome.eax == 2
-        assert all(
-            outcome.vector[at : at + 16] == bytes(16) for at in range(0, len(outcome.vector), engine.VECTOR_BYTES)
-        )
+        assert {vector[:16] for vector in outcome.vectors(engine.VECTOR_BYTES)[:16]} == {bytes(16)}
         assert {field: job.read(field, len(data)) for field, data in contents.items()} == contents
         assert job.read("scratch", length) == scratch
 
@@ -279,10 +278,11 @@ def test_no_secret_is_left_behind(engine: Engine, name: str, length: int) -> Non
         outcomes = [secret_run(engine, name, seed, length, wrong=wrong) for seed in range(3)]
         remains = set()
         for outcome in outcomes:
-            halves = [outcome.vector[at : at + 16] for at in range(0, len(outcome.vector), 16)]
-            assert set(halves[:: engine.VECTOR_BYTES // 16]) == {bytes(16)}
-            # Upper halves: all ones before the call, and kernels without VEX instructions cannot touch them.
-            assert len(set(halves[1::2])) == 1
+            vectors = outcome.vectors(engine.VECTOR_BYTES)
+            assert {vector[:16] for vector in vectors[:16]} == {bytes(16)}
+            # All ones before the call, and kernels without VEX or EVEX instructions cannot touch them.
+            assert len({vector[16:] for vector in vectors[:16]}) == 1
+            assert len(set(vectors[16:])) <= 1
             remains.add((outcome.stack, *outcome.general.values()))
         assert len(remains) == 1
         if name in {"gcm_open", "gcm_matches"}:
@@ -293,3 +293,17 @@ def test_wipe_takes_the_upper_halves(wide_engine: NativeWide) -> None:
     """The probe fills all vector registers with ones before the call."""
     wide_engine.reset()
     assert wide_engine.call("gcm_vaes_wipe").vector == bytes(16 * wide_engine.VECTOR_BYTES)
+
+
+def test_wipe_takes_the_upper_registers(widest_engine: NativeWidest) -> None:
+    widest_engine.reset()
+    assert widest_engine.call("gcm_zmm_wipe").vector == bytes(32 * widest_engine.VECTOR_BYTES)
+
+
+@pytest.mark.parametrize("name", ["gcm_seal", "gcm_open"])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_zmm_kernel_leaves_nothing_in_the_upper_registers(
+    widest_engine: NativeWidest, name: str, *, wrong: bool
+) -> None:
+    vectors = secret_run(widest_engine, name, 1, 4096, wrong=wrong).vectors(64)
+    assert set(vectors) == {bytes(64)}

@@ -38,7 +38,7 @@ def vectors(name: str) -> list[Vector]:
     return found
 
 
-@pytest.fixture(params=["native_engine", "wide_engine"], ids=["native", "vaes"])
+@pytest.fixture(params=["native_engine", "wide_engine", "widest_engine"], ids=["native", "vaes", "zmm"])
 def native(request: pytest.FixtureRequest) -> Engine:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Engine)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mh_abi import abi
 from mh_abi.sources import PAYLOAD
 
-from .kernels import KERNELS, assembled, relocated
+from .kernels import KERNELS, SYMBOLS, assembled, relocated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +41,7 @@ def test_same_bytes_as_gnu_as(name: str, tmp_path: Path) -> None:
     ours = assembled(name)
     outside = dict.fromkeys(ours.undefined, OUTSIDE)
 
-    numbers = {symbol: value for symbol, value in abi.assembler_symbols().items() if isinstance(value, int)}
+    numbers = {symbol: value for symbol, value in SYMBOLS.items() if isinstance(value, int)}
     prelude = [".intel_syntax noprefix", *(f".set {symbol}, {value}" for symbol, value in numbers.items())]
     source, made, linked = tmp_path / "source.s", tmp_path / "made.o", tmp_path / "linked"
     for path in (*PAYLOAD.glob("*.inc"), PAYLOAD / f"{name}.s"):

@@ -8,7 +8,7 @@ parsed, so that neither the parser nor the encoder knows of them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mh_builder.asm.diagnostics import StatementError
@@ -72,7 +72,7 @@ class Aliases:
         if alias is None:
             return token
         alias.used = True
-        return replace(token, text=alias.register)
+        return token._replace(text=alias.register)
 
     def unused(self) -> Iterator[tuple[str, Line, int]]:
         """Give name, line and column of those that the file itself defines and no instruction uses."""

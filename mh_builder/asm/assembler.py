@@ -178,7 +178,7 @@ class Assembly:
         used = dict.fromkeys(item.symbol for section in sections for item in section.relocations)
         symbols = self._symbols(layout, used)
         undefined = tuple(symbol for symbol in used if symbol not in self.table.labels)
-        return ObjectFile(name, sections, symbols, undefined)
+        return ObjectFile(name, sections, symbols, undefined, frozenset(self.table.asked))
 
     def _symbols(self, layout: SectionLayout, used: Mapping[str, None]) -> tuple[Symbol, ...]:
         symbols = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mh_builder.asm import opcodes, registers, vex
+from mh_builder.asm import evex, opcodes, registers, vex
 from mh_builder.asm.diagnostics import StatementError
 from mh_builder.asm.operands import Memory, Operand, Register
 
@@ -47,8 +47,8 @@ def check_mnemonic(mnemonic: str, column: int, mode: int) -> None:
 
 
 def _check_vex(mnemonic: str, column: int, mode: int) -> None:
-    if mnemonic not in vex.TABLE:
-        raise StatementError(column, f"'{mnemonic}' is none of the VEX instructions that are encoded here")
+    if mnemonic not in vex.TABLE and mnemonic not in evex.TABLE:
+        raise StatementError(column, f"'{mnemonic}' is none of the VEX and EVEX instructions that are encoded here")
     if mode != 64:
         raise StatementError(column, f"'{mnemonic}' is for 64-bit code only")
 
@@ -78,8 +78,7 @@ def _check_registers(mnemonic: str, operands: tuple[Operand, ...], mode: int) ->
     for operand in operands:
         if isinstance(operand, Register):
             used.append((operand.name, operand.column))
-            if operand.name in registers.YMM and mnemonic not in vex.TABLE:
-                raise StatementError(operand.column, f"'{mnemonic}' takes no ymm register")
+            _check_vector(mnemonic, operand)
         elif isinstance(operand, Memory):
             _check_address(operand, mode)
             used += [(name, operand.column) for name in (operand.base, operand.index) if name]
@@ -93,6 +92,13 @@ def _check_registers(mnemonic: str, operands: tuple[Operand, ...], mode: int) ->
     ]
     if high and extended:
         raise StatementError(high[0][1], f"'{high[0][0]}' cannot be used together with '{extended[0]}'")
+
+
+def _check_vector(mnemonic: str, operand: Register) -> None:
+    if operand.name in registers.EXTENDED and mnemonic not in evex.TABLE:
+        raise StatementError(operand.column, f"'{mnemonic}' cannot take {operand.name}")
+    if operand.name in registers.YMM and mnemonic not in vex.TABLE and mnemonic not in evex.TABLE:
+        raise StatementError(operand.column, f"'{mnemonic}' takes no ymm register")
 
 
 def _is_extended(name: str) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from mh_builder.asm import evex, guard, opcodes, registers, vex
 from mh_builder.asm import expression as ex
-from mh_builder.asm import guard, opcodes, registers, vex
 from mh_builder.asm.diagnostics import StatementError
 from mh_builder.asm.encoder import Request
 from mh_builder.asm.fragments import Branch, Bytes, Field, FieldKind, signed, signed_or_unsigned
@@ -185,6 +185,8 @@ def _branch(parsed: _Instruction) -> Branch | None:
 
 
 def _vex(parsed: _Instruction) -> Bytes | None:
+    if parsed.mnemonic in evex.TABLE and (parsed.mnemonic not in vex.TABLE or evex.is_needed(parsed.operands)):
+        return evex.encode(parsed.line, parsed.mnemonic, parsed.column, parsed.operands)
     return vex.encode(parsed.line, parsed.mnemonic, parsed.column, parsed.operands)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mh_builder.asm.diagnostics import StatementError
 
@@ -14,10 +14,9 @@ STRING = r'"(?:[^"\\\n]|\\[^\n])*"'
 CHARACTER = r"'(?:[^'\\\n]|\\[^x\n]|\\x[0-9A-Fa-f]{2})'"
 
 _TOKEN = re.compile(
-    rf"(?P<name>{NAME})|(?P<word>[0-9][A-Za-z0-9_.]*)|(?P<string>{STRING})|(?P<character>{CHARACTER})"
-    r"|(?P<op><<|>>|<=|>=|==|!=|&&|\|\||[-+*/%~!<>&^|()\[\],:=])"
+    rf"[ \t]*(?:(?P<name>{NAME})|(?P<word>[0-9][A-Za-z0-9_.]*)|(?P<string>{STRING})|(?P<character>{CHARACTER})"
+    r"|(?P<op><<|>>|<=|>=|==|!=|&&|\|\||[-+*/%~!<>&^|()\[\],:=]))"
 )
-_BLANK = re.compile(r"[ \t]*")
 _LOCAL = re.compile(r"[0-9]+[bf]")
 _NUMBERS = (
     (re.compile(r"0x([0-9A-Fa-f]+)"), 16),
@@ -29,8 +28,7 @@ _ESCAPE = re.compile(r"\\(?:x(?P<hex>[0-9A-Fa-f]{2})|(?P<plain>.))")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", '"': '"', "'": "'"}
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A token; `kind` is name, local (`1b`), number, string, op or end. Columns count from 1."""
 
     kind: str
@@ -42,13 +40,14 @@ class Token:
 def tokenize(text: str, start: int) -> list[Token]:
     """Cut `text` from index `start` into tokens and a final end token."""
     tokens: list[Token] = []
-    index = _skip(text, start)
-    while index < len(text):
+    index, end = start, len(text.rstrip(" \t"))
+    while index < end:
         match = _TOKEN.match(text, index)
         if match is None:
-            raise StatementError(index + 1, _complaint(text[index]))
-        tokens.append(_token(match, index + 1))
-        index = _skip(text, match.end())
+            wrong = len(text) - len(text[index:].lstrip(" \t"))
+            raise StatementError(wrong + 1, _complaint(text[wrong]))
+        tokens.append(_token(match))
+        index = match.end()
     tokens.append(Token("end", "end of line", len(text.rstrip()) + 1))
     return tokens
 
@@ -66,11 +65,6 @@ def unescape(body: str, column: int) -> str:
     return _ESCAPE.sub(replace, body)
 
 
-def _skip(text: str, index: int) -> int:
-    match = _BLANK.match(text, index)
-    return match.end() if match else index
-
-
 def _complaint(character: str) -> str:
     match character:
         case '"':
@@ -83,8 +77,9 @@ def _complaint(character: str) -> str:
             return f"unexpected character {character!r}"
 
 
-def _token(match: re.Match[str], column: int) -> Token:
-    kind, text = match.lastgroup or "", match.group()
+def _token(match: re.Match[str]) -> Token:
+    kind = match.lastgroup or ""
+    text, column = match[kind], match.start(kind) + 1
     if kind == "word":
         return _word(text, column)
     if kind == "character":

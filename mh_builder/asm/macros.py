@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mh_builder.asm.diagnostics import Line, StatementError
@@ -60,7 +60,7 @@ class Macro:
         """Give the lines that a use of the macro stands for; `serial` replaces `\\@`."""
         values = self.bind(statement)
         for line in expand(self.body, values, str(serial), statement.column):
-            yield replace(line, origin=statement.line, reason=f"macro '{self.name}' used")
+            yield Line(line.file, line.number, line.text, statement.line, f"macro '{self.name}' used")
 
     def _argument(self, statement: Statement, bound: Mapping[str, str], name: str, default: str | None) -> str:
         given = bound.get(name, "")
@@ -110,7 +110,7 @@ def expand(body: tuple[Line, ...], values: Mapping[str, str], serial: str | None
         text = _USE.sub(substitute, line.text) if "\\" in line.text else line.text
         if len(text) > MAX_LINE:
             raise StatementError(column, f"a line of the expansion is longer than {MAX_LINE} characters")
-        yield replace(line, text=text)
+        yield Line(line.file, line.number, text, line.origin, line.reason)
 
 
 def _split(text: str, offset: int) -> list[Argument]:

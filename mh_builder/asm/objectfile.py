@@ -65,9 +65,11 @@ class ObjectFile:
 
     `sections` holds the sections the source entered, in the order of `SECTION_NAMES`. Names of symbols are unique
     in the file; those that are not global (`.Lname`, and `1@2` for the second `1:`) mean nothing outside it.
+    Other predefined symbols make no difference to it than those that are `asked` for.
     """
 
     name: str
     sections: tuple[Section, ...]
     symbols: tuple[Symbol, ...]
     undefined: tuple[str, ...]
+    asked: frozenset[str]

@@ -11,6 +11,7 @@ from mh_builder.asm.diagnostics import StatementError
 
 SIZES = {
     "byte": 8, "word": 16, "dword": 32, "fword": 48, "qword": 64, "tbyte": 80, "xmmword": 128, "ymmword": 256,
+    "zmmword": 512,
 }  # fmt: skip
 """Bits of a memory operand by the word before `ptr`."""
 

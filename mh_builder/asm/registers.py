@@ -21,11 +21,12 @@ CONTROL = frozenset(f"cr{n}" for n in range(16))
 DEBUG = frozenset(f"dr{n}" for n in range(16))
 XMM = frozenset(f"xmm{n}" for n in range(16))
 YMM = frozenset(f"ymm{n}" for n in range(16))
-VECTOR = XMM | YMM
+EXTENDED = frozenset(f"{bank}mm{n}" for bank in "xyz" for n in range(32)) - XMM - YMM
+"""Vector registers that only EVEX instructions have."""
+VECTOR = XMM | YMM | EXTENDED
 MMX = frozenset(f"mm{n}" for n in range(8))
 X87 = frozenset(f"st{n}" for n in range(8)) | {"st"}
 POINTER = frozenset({"ip", "eip", "rip"})
-WIDE_VECTOR = frozenset({f"ymm{n}" for n in range(32)} | {f"zmm{n}" for n in range(32)})
 
 BITS: dict[str, int] = {
     **dict.fromkeys(HIGH_BYTE | LOW_BYTE | REX_BYTE, 8),
@@ -34,13 +35,12 @@ BITS: dict[str, int] = {
     **dict.fromkeys(QUAD, 64),
     **dict.fromkeys(MMX, 64),
     **dict.fromkeys(X87, 80),
-    **dict.fromkeys(XMM, 128),
-    **dict.fromkeys(YMM, 256),
+    **{name: {"x": 128, "y": 256, "z": 512}[name[0]] for name in VECTOR},
     **dict.fromkeys(CONTROL | DEBUG, 0),
 }
 """Width of every register that may be an operand; 0 where it is that of the mode."""
 
-RESERVED = frozenset(BITS) | POINTER | WIDE_VECTOR
+RESERVED = frozenset(BITS) | POINTER
 """Names that no symbol may have."""
 
 NEEDS_64 = frozenset(

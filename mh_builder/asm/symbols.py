@@ -40,6 +40,8 @@ class SymbolTable:
     externs: dict[str, Mention] = field(default_factory=dict)
     globals: dict[str, Mention] = field(default_factory=dict)
     aliases: Aliases = field(default_factory=Aliases)
+    asked: set[str] = field(default_factory=set)
+    """Names that something depended on."""
     _changing: set[str] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
     _rounds: dict[str, int] = field(default_factory=dict)
@@ -60,6 +62,7 @@ class SymbolTable:
         return self._is_taken(name) or name in self.externs
 
     def _is_taken(self, name: str) -> bool:
+        self.asked.add(name)
         return any(name in names for names in (self.numbers, self.strings, self.labels, self.deferred, self._failed))
 
     def _check_free(self, name: str, column: int) -> None:
@@ -111,6 +114,7 @@ class SymbolTable:
     def lookup(self, name: ex.Name, here: Place) -> ex.Expression:
         """Bind a name in a statement at `here`."""
         text = name.name
+        self.asked.add(text)
         if text == ".":
             return ex.Name(self.place_name(here), name.column)
         if text[0].isdecimal():

@@ -65,6 +65,10 @@ class PlacedSymbol:
     """The object that defines it, or `linker`."""
 
 
+MAX_RUN = 0xFFFF
+"""Words that one relocation may name (struct mh_relocation)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRelocation:
     """`count` consecutive 64-bit words at `offset`, to be changed by a loader as `kinds` says (abi.h)."""
@@ -72,6 +76,11 @@ class ImageRelocation:
     offset: int
     count: int
     kinds: int
+
+    @property
+    def end(self) -> int:
+        """Offset behind the last of them."""
+        return self.offset + 8 * self.count
 
 
 @dataclass(frozen=True)

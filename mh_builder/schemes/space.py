@@ -82,6 +82,8 @@ class Options:
     start: Start = Start.HOST
     largest_page: int = GIB
     """Bytes of the largest page that the part translates: 1 GiB or 2 MiB (CPUID 8000_0001 EDX[26])."""
+    vector_bits: int = 256
+    """Of the widest vectors that a kernel is linked for; which kernel is taken is decided when the helper runs."""
     vcpus: int = 1
     """vCPUs that may work at once, each with a ring of its own."""
     strict: bool = False
@@ -92,7 +94,7 @@ class Options:
     @staticmethod
     def for_part(part: Part) -> Options:
         """What a build for that part takes of it, and the defaults."""
-        return Options(window_bit=part.window_bit, largest_page=part.largest_page)
+        return Options(window_bit=part.window_bit, largest_page=part.largest_page, vector_bits=part.vector_bits)
 
 
 @dataclass(frozen=True, slots=True)

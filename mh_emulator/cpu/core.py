@@ -6,16 +6,16 @@ What KVM makes of an intercept is in `mh_emulator.kvm`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from unicorn import unicorn_const, x86_const
 
 from mh_builder.parts import OSXSAVE, CpuidResult, Part
 from mh_emulator.cpu.ctrl_c import held_back
-from mh_emulator.cpu.engine import CODELESS, GPRS, Engine, Foreign, UnicornError
+from mh_emulator.cpu.engine import CODELESS, GPRS, Engine, UnicornError
 from mh_emulator.cpu.eventinj import EventInjection
 from mh_emulator.cpu.exceptions import WITH_ERROR_CODE, Event, Origin, TripleFault, deliver
-from mh_emulator.cpu.instructions import Instructions
+from mh_emulator.cpu.instructions import Instructions, Interpreted
 from mh_emulator.cpu.intercepts import NON_AUTOMATIC, Code, Intercept
 from mh_emulator.cpu.linear import Linear
 from mh_emulator.cpu.microcode import Microcode
@@ -27,7 +27,6 @@ from mh_emulator.cpu.mmu import (
     NoSlotError,
 )
 from mh_emulator.cpu.msr import MsrOwner, Msrs
-from mh_emulator.cpu.rdrand import Generator
 from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, Registers
 from mh_emulator.cpu.stop import Invalid, Raised, Stop, first
 from mh_emulator.cpu.tlb import Missed, StaleCodeError, Tlb
@@ -47,11 +46,10 @@ MemoryTrace = Callable[[int, int, bool], None]
 """(system physical address, bytes, whether it is a write)."""
 
 
-class Guest(GuestPhysical, MsrOwner, Protocol):
+class Executed(GuestPhysical, Interpreted, MsrOwner, Protocol):
     """The VM whose code runs."""
 
     part: Part
-    generator: Generator
     tsc: int | None
     """What the hypervisor, which intercepts RDTSC then, answers."""
 
@@ -62,21 +60,21 @@ class Guest(GuestPhysical, MsrOwner, Protocol):
 class Core:
     """A CPU that executes `vm`; give it registers, then `run` it again and again."""
 
-    def __init__(self, vm: Guest) -> None:
+    def __init__(self, vm: Executed) -> None:
         self._vm = vm
         dram = vm.dram
         self._engine = Engine(dram.base_spa, dram.size, dram.host_address)
         self.msrs = Msrs(self._engine, vm)
         self._mmu = Mmu(vm)
         self._turn = Turn(dram.bus)
+        self._stops: list[Stop] = []
+        """What has stopped the engine since it was last started."""
         self._traps = Traps(self._engine, self._on_trap, self._on_lock, self._on_answered)
-        self._tlb = Tlb(self._engine, self._mmu, dram, self._traps, self._turn)
-        self._linear = Linear(self._engine, self._mmu, self._tlb)
+        self._tlb = Tlb(self._engine, self._mmu, dram, self._traps, self._turn, self._stops.append)
+        self._linear = Linear(self._engine, self._mmu)
         self._microcode = Microcode(self._engine, self._mmu, self._linear, self.msrs, self._tlb)
         self._instructions = Instructions(vm, self._engine, self._linear, self._microcode)
         self._misses = Misses(self._engine, self._linear)
-        self._stop: Stop | None = None
-        """What has stopped the engine since it was last started."""
         self._kicked = False
         self._counts = False
         self.begun = 0
@@ -93,7 +91,6 @@ class Core:
         if not (registers.cr0 & CR0_PG and registers.efer & EFER_LMA):
             raise ValueError(f"CR0 {registers.cr0:#x}, EFER {registers.efer:#x}: the CPU runs in long mode only")
         self._engine.set_registers(registers)
-        self._tlb.efer = registers.efer
         self._tlb.flush_translations()
 
     def flush_translations(self) -> None:
@@ -198,20 +195,20 @@ class Core:
             self._counts = limit is not None
             self._tlb.flush_code()
         self._tlb.before_start()
-        self._stop = self._tlb.missed = None
+        self._stops.clear()
         try:
             start = self._engine.read(_RIP)
             with held_back(self._engine.uc.emu_stop), self._turn.executing():
                 self._engine.uc.emu_start(start, 0, count=limit or 0)
         except UnicornError:
-            if self._tlb.missed is None:
+            if not any(isinstance(stop, Missed) for stop in self._stops):
                 raise
         return min(self._engine.executed(), limit) if limit is not None else 0
 
     def _handle(self) -> Intercept | None:
         """Handle what has stopped the engine; return the intercept that comes of it, if one does."""
         try:
-            match first(self._stop, self._tlb.missed):
+            match first(self._stops):
                 case None:
                     return None
                 case Raised(vector):
@@ -223,6 +220,8 @@ class Core:
                     return self._instructions.trapped(trapped)
                 case Missed() as missed:
                     return self._miss(missed)
+                case other:
+                    assert_never(other)
         except GuestFault as fault:
             error_code = fault.error_code if fault.vector in WITH_ERROR_CODE else None
             self._deliver(Event(fault.vector, error_code, fault.address))
@@ -239,6 +238,8 @@ class Core:
             case GuestFault() as fault:
                 self._deliver(self._misses.fault(missed, fault))
                 return None
+            case other:
+                assert_never(other)
 
     def _write_into_code(self) -> Intercept | None:
         """Let one instruction write where instructions are cached, maybe itself; then forget them all."""
@@ -271,7 +272,7 @@ class Core:
 
     def _note(self, stop: Stop) -> None:
         """Have the engine stop for this; called in its hooks."""
-        self._stop = first(self._stop, stop)
+        self._stops.append(stop)
         self._engine.uc.emu_stop()
 
     def _on_interrupt(self, _uc: object, vector: int, _data: object) -> None:
@@ -305,11 +306,11 @@ class Core:
         # The exception of CR4.TSD comes before the intercept: the engine has it.
         return self._vm.tsc is not None and not (control.cr4 & CR4_TSD and control.cs & 3)
 
-    def _on_cpuid(self, uc: Foreign, _data: object) -> int:
-        leaf, subleaf = uc.reg_read(_RAX) & _MASK32, uc.reg_read(_RCX) & _MASK32
+    def _on_cpuid(self, _uc: object, _data: object) -> int:
+        leaf, subleaf = self._engine.read(_RAX) & _MASK32, self._engine.read(_RCX) & _MASK32
         eax, ebx, ecx, edx = self._vm.cpuid(leaf, subleaf)
         if leaf == 1 and self._engine.control().cr4 & CR4_OSXSAVE:
             ecx |= OSXSAVE
         for register, value in ((_RAX, eax), (_RBX, ebx), (_RCX, ecx), (_RDX, edx)):
-            uc.reg_write(register, value)
+            self._engine.write(register, value)
         return 1

@@ -12,7 +12,7 @@ import functools
 import struct
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import unicorn
 from unicorn import unicorn_const, x86_const
@@ -70,8 +70,15 @@ class Control(NamedTuple):
     rflags: int
 
 
-class Raised(NamedTuple):
-    """What the CPU says of the exception that it stopped for."""
+class TlbEntry(Protocol):
+    """What unicorn asks to be filled."""
+
+    paddr: int
+    perms: int
+
+
+class Undelivered(NamedTuple):
+    """What the CPU keeps of the exception that it stopped for."""
 
     error_code: int
     is_software: bool
@@ -93,6 +100,8 @@ class Engine:
 
     def __init__(self, base: int, size: int, host_address: int) -> None:
         self._layout = unicorn_layout()
+        self.efer = 0
+        """EFER, which every translation depends on; the engine's own answer is slow."""
         self.uc: Foreign = _new_engine()
         for address in (base, base | CODELESS):
             self.uc.mem_map_ptr(address, size, unicorn_const.UC_PROT_ALL, host_address)
@@ -159,7 +168,7 @@ class Engine:
         """Instructions begun since the last start with a limit."""
         return self._counter.value
 
-    def take_exception(self) -> Raised:
+    def take_exception(self) -> Undelivered:
         """Read what was raised last, and make the CPU forget it as delivery does."""
         context = self.uc.context_save()
         address = _context_address(context)
@@ -167,7 +176,7 @@ class Engine:
         # Left in place, the next exception would count as raised during delivery: #DF, then shutdown.
         ctypes.c_uint32.from_address(address + self._layout.old_exception).value = _NO_EXCEPTION
         self.uc.context_restore(context)
-        return Raised(error_code, bool(is_software))
+        return Undelivered(error_code, bool(is_software))
 
     def set_selectors(self, selectors: Mapping[str, int], privilege: int) -> None:
         """Set segment selectors without a look into descriptor tables, and the privilege level."""
@@ -180,9 +189,10 @@ class Engine:
         flags.value = flags.value & ~3 | privilege
         self.uc.context_restore(context)
 
-    def efer(self) -> int:
-        """Read EFER."""
-        return int(self.uc.msr_read(MSR_EFER))
+    def write_efer(self, value: int) -> None:
+        """Write EFER, for the guest or for its host; the CPU takes the bits that it has."""
+        self.uc.msr_write(MSR_EFER, value)
+        self.efer = self.uc.msr_read(MSR_EFER)
 
     def enter_handler(self, registers: Registers) -> None:
         """Write what the delivery of an exception changes."""
@@ -211,7 +221,7 @@ class Engine:
             idtr=Table(idtr[1], idtr[2]),
             tr=SystemSegment(*self.read(x86_const.UC_X86_REG_TR)),
             ldtr=SystemSegment(*self.read(x86_const.UC_X86_REG_LDTR)),
-            efer=self.uc.msr_read(MSR_EFER),
+            efer=self.efer,
             star=self.uc.msr_read(MSR_STAR),
             lstar=self.uc.msr_read(MSR_LSTAR),
             sfmask=self.uc.msr_read(MSR_SFMASK),
@@ -231,8 +241,8 @@ class Engine:
         self.write(x86_const.UC_X86_REG_IDTR, (0, *registers.idtr, 0))
         self.write(x86_const.UC_X86_REG_TR, tuple(registers.tr))
         self.write(x86_const.UC_X86_REG_LDTR, tuple(registers.ldtr))
+        self.write_efer(registers.efer)
         for index, value in (
-            (MSR_EFER, registers.efer),
             (MSR_FS_BASE, registers.fs_base),
             (MSR_GS_BASE, registers.gs_base),
             (MSR_KERNEL_GS_BASE, registers.kernel_gs_base),
@@ -324,7 +334,7 @@ def _find_counter(engine: Foreign) -> int:
     return _only("instruction counter", state, struct.pack("<QQ", limit + 1, limit))
 
 
-def _identity(_uc: Foreign, address: int, _access: int, entry: Foreign, _data: object) -> bool:
+def _identity(_uc: object, address: int, _access: int, entry: TlbEntry, _data: object) -> bool:
     entry.paddr, entry.perms = address, unicorn_const.UC_PROT_ALL
     return True
 

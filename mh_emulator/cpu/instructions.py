@@ -25,7 +25,7 @@ _LOWEST_PRIVILEGE = 3
 _MASK32 = 0xFFFF_FFFF
 
 
-class Guest(Protocol):
+class Interpreted(Protocol):
     """What of the VM its instructions depend on."""
 
     @property
@@ -40,7 +40,7 @@ class Guest(Protocol):
 class Instructions:
     """Executes instructions of one CPU, at which its engine stands; raises `GuestFault` for what the guest gets."""
 
-    def __init__(self, guest: Guest, engine: Engine, linear: Linear, microcode: Microcode) -> None:
+    def __init__(self, guest: Interpreted, engine: Engine, linear: Linear, microcode: Microcode) -> None:
         self._guest = guest
         self._engine = engine
         self._linear = linear

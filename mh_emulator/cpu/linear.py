@@ -5,20 +5,18 @@ from __future__ import annotations
 from mh_builder.paging import PAGE_BYTES, is_canonical
 from mh_emulator.cpu.engine import Engine
 from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError
-from mh_emulator.cpu.tlb import Tlb
 
 
 class Linear:
     """Linear memory of one CPU."""
 
-    def __init__(self, engine: Engine, mmu: Mmu, tlb: Tlb) -> None:
+    def __init__(self, engine: Engine, mmu: Mmu) -> None:
         self._engine = engine
         self._mmu = mmu
-        self._tlb = tlb
 
     def mode(self) -> Mode:
         """What the rights depend on."""
-        return Mode.of(self._engine.control(), self._tlb.efer)
+        return Mode.of(self._engine.control(), self._engine.efer)
 
     def read(self, va: int, size: int) -> bytes:
         """Return memory as the supervisor sees it; raise `GuestFault` or `NoSlotError`."""

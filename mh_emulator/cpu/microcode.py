@@ -69,7 +69,6 @@ class Microcode:
             self._msrs.write(index, value)
         except BadMsrError:
             raise GuestFault(VECTOR_GP, 0) from None
-        self._tlb.efer = self._engine.efer()
         self._tlb.flush_translations()
 
     def _compare_exchange(self, found: CompareExchange, before: int, mode: Mode) -> None:

@@ -1,4 +1,4 @@
-"""Model-specific registers that a guest touches without an exit; every other one is the hypervisor's business.
+"""Model-specific registers that a guest reads and writes without an exit; the hypervisor answers for all others.
 
 Source: AMD64 APM volume 2, sections 3.1.7 (EFER) and 15.34.10 (SEV_STATUS); Linux, arch/x86/kvm/svm/svm.c
 (direct access).
@@ -76,7 +76,7 @@ class Msrs:
 
     def _write_efer(self, index: int, value: int) -> None:
         # LME cannot change while paging is on, and LMA is the CPU's.
-        changed = value ^ self._cpu.uc.msr_read(engine.MSR_EFER)
+        changed = value ^ self._cpu.efer
         if index != engine.MSR_EFER or changed & ~(_EFER_WRITABLE | EFER_LMA) or not value & EFER_LME:
             raise BadMsrError
-        self._cpu.uc.msr_write(index, value | EFER_LMA)
+        self._cpu.write_efer(value | EFER_LMA)

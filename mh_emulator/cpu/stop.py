@@ -12,11 +12,19 @@ still. They are handled by rank, and only the first is; the others come again wh
 
 Of two of one kind the later is handled.
 
-A further kind of stop, such as a fault of the RMP, is a class here, a place in the order and a case of `Core._handle`.
+Where more goes: a further reason for which an access is not let through, such as a fault of the RMP, is an exception of
+`Mmu.translate` and one more `Missed.reason`. A further instruction that stops is a member of `Trap` with its opcode in
+`traps.py` and its case in `Instructions`. Another mode of the CPU changes what `Mode` and `deliver` know, and no stop.
+Only what is none of these is a class here, a place in the order, and a case of `Core._handle`: mypy finds the case that
+is missing.
+
+A `kick` and the end of a limit of instructions are no stops: nothing has happened in the guest, so there is nothing to
+handle, and `Core.run` sees both itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mh_emulator.cpu.tlb import Missed
@@ -40,8 +48,10 @@ Stop = Raised | Invalid | Trapped | Missed
 _RANKS: tuple[type[Stop], ...] = (Raised, Invalid, Trapped, Missed)
 
 
-def first(noted: Stop | None, other: Stop | None) -> Stop | None:
-    """Which of two stops is handled; `other` is the later."""
-    if noted is None or other is None:
-        return noted or other
-    return other if _RANKS.index(type(other)) <= _RANKS.index(type(noted)) else noted
+def first(stops: Sequence[Stop]) -> Stop | None:
+    """Which of `stops`, in the order in which they were noted, is handled; None without any."""
+    return min(reversed(stops), key=_rank, default=None)
+
+
+def _rank(stop: Stop) -> int:
+    return _RANKS.index(type(stop))

@@ -6,12 +6,12 @@ then can instructions that lie in several caches be forgotten in all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
-from mh_emulator.cpu.engine import CODELESS, Engine, Foreign
+from mh_emulator.cpu.engine import CODELESS, Engine, TlbEntry
 from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError, Translation, page_of
 from mh_emulator.cpu.traps import Traps
 from mh_emulator.dram.bus import Turn
@@ -34,36 +34,39 @@ class Missed:
 
 
 class Tlb:
-    """The cache of one engine, filled on demand; an observer of DRAM."""
+    """The cache of one engine, filled on demand; an observer of DRAM.
 
-    def __init__(self, engine: Engine, mmu: Mmu, dram: Dram, traps: Traps, turn: Turn) -> None:
+    `on_miss` is told of every access that cannot be let through, in the hook that makes the engine stop for it.
+    """
+
+    def __init__(  # noqa: PLR0917 - what it stands between
+        self, engine: Engine, mmu: Mmu, dram: Dram, traps: Traps, turn: Turn, on_miss: Callable[[Missed], None]
+    ) -> None:
         self._engine = engine
         self._turn = turn
         self._stale_code = False
         self._mmu = mmu
         self._dram = dram
         self._traps = traps
+        self._on_miss = on_miss
         self.frames: set[int] = set()
         self.code: set[int] = set()
         self.writable: set[int] = set()
         self._code_writable = False
-        self.efer = 0
-        self.missed: Missed | None = None
-        """The last miss that could not be filled."""
         dram.observers.append(self)
 
-    def fill(self, _uc: object, va: int, access: int, entry: Foreign, _data: object) -> bool:
+    def fill(self, _uc: object, va: int, access: int, entry: TlbEntry, _data: object) -> bool:
         """Answer unicorn's question for the page at `va`."""
         with self._turn.hooked():
             return self._fill(va, Access(access), entry)
 
-    def _fill(self, va: int, wanted: Access, entry: Foreign) -> bool:
+    def _fill(self, va: int, wanted: Access, entry: TlbEntry) -> bool:
         try:
-            found = self._mmu.translate(va, wanted, Mode.of(self._engine.control(), self.efer))
+            found = self._mmu.translate(va, wanted, Mode.of(self._engine.control(), self._engine.efer))
             self._dram.own(found.spa, found.key)
             entry.perms = self._fetch(va, found) if wanted is Access.FETCH else self._data(found, wanted)
         except (GuestFault, NoSlotError, StaleCodeError, DramFullError) as reason:
-            self.missed = Missed(reason, wanted, va)
+            self._on_miss(Missed(reason, wanted, va))
             return False
         entry.paddr = page_of(found.spa) | (CODELESS if self._code_writable and wanted is Access.WRITE else 0)
         self.frames.add(found.spa >> PAGE_SHIFT)

@@ -127,7 +127,7 @@ def _locked(page: bytes) -> set[int]:
 
 
 def _answered(page: bytes) -> set[int]:
-    """Where they may begin, be it that prefixes belong to the instruction before, or that they end on the next page."""
+    """Offsets at which RDRAND or RDTSC may begin; a candidate may lack its prefixes, or end on the next page."""
     starts = {start for match in _ANSWERED.finditer(page) for start in range(match.start(), match.end() - 1)}
     return starts | set(range(PAGE_BYTES - LONGEST_ANSWERED + 1, PAGE_BYTES))
 

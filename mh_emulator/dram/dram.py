@@ -160,7 +160,7 @@ class Dram:
             self.view[start : start + len(data)] = data
 
     def _replace(self, frame: int, key: bytes | None) -> None:
-        """As `own`, for a page that is about to be overwritten: its old contents are not converted."""
+        """Make `frame` a page of `key` that is about to be overwritten whole: its old contents are not converted."""
         if self._views.get(frame) == key:
             return
         self._forget_translations(frame)

@@ -62,12 +62,12 @@ class EsVcpu(Vcpu):
         self._core.msrs.ghcb = vmgexit.sev_info(vm.ghcb_version, vm.part.c_bit)
 
     def get_registers(self) -> Registers:
-        """As for any vCPU, but EINVAL once they are protected; an older kind of VM shows what the host set last."""
+        """KVM_GET_REGS: EINVAL once registers are protected; an older kind of VM shows what the host set last."""
         self._refuse_if_protected("KVM_GET_REGS")
         return self._core.get_registers() if self._registers is None else self._registers
 
     def set_registers(self, registers: Registers) -> None:
-        """As for any vCPU, but EINVAL once they are protected; an older kind of VM takes them for nothing."""
+        """KVM_SET_REGS: EINVAL once registers are protected; an older kind of VM takes them, without effect."""
         self._refuse_if_protected("KVM_SET_REGS")
         if not self.protected:
             super().set_registers(registers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from mh_emulator.cpu.core import Core, Guest, MemoryTrace
+from mh_emulator.cpu.core import Core, Executed, MemoryTrace
 from mh_emulator.cpu.eventinj import EventInjection
 from mh_emulator.cpu.intercepts import Code, Intercept
 from mh_emulator.cpu.registers import Registers
@@ -15,7 +15,7 @@ from mh_emulator.kvm.frame import Frame, PlainFrame
 from mh_emulator.kvm.msrs import MsrExits
 
 
-class Machine(Guest, Protocol):
+class Machine(Executed, Protocol):
     """The VM around a vCPU."""
 
     hypercall_exits: int

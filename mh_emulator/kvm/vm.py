@@ -65,7 +65,7 @@ class Vm(TransportCommands, DebugCommands):
         self.ghcb_version = 0
         """Of SEV-ES; a mirror has none, for it is not copied."""
         self.ap_jump_table = 0
-        """Where the guest says that its parked vCPUs wait."""
+        """GPA at which the guest says that its parked vCPUs wait; 0 before it says so."""
         self._type = vm_type
         self._asids = asids
         self._slots = Slots(self.part.physical_bits)

@@ -27,7 +27,7 @@ _REPORT = struct.Struct("<16s32sIII4x144s")
 REPORT_BYTES = _REPORT.size
 assert REPORT_BYTES == 0xD0  # noqa: S101
 _SIGNED_BYTES = 52
-"""Of the report: what lies before SIG_USAGE."""
+"""Bytes of the report that its signature covers: those before SIG_USAGE."""
 
 
 class Measurement(NamedTuple):

@@ -32,7 +32,7 @@ class Channel:
     tek: bytes = field(default=bytes(KEY_BYTES), repr=False)
     tik: bytes = field(default=bytes(KEY_BYTES), repr=False)
     measurement: bytes = bytes(MAC_BYTES)
-    """Of LAUNCH_MEASURE: part of what the MAC of a secret covers."""
+    """What LAUNCH_MEASURE returned; the MAC of a secret covers it."""
 
 
 def wrap_session(z: bytes, policy: int, channel: Channel, nonce: bytes, iv: bytes) -> bytes:
