@@ -13,22 +13,25 @@ from mh_builder.firmware.table import Entry, read_table
 from mh_cli import options
 from mh_cli.errors import BAD, GOOD
 from mh_cli.output import print_json
-from mh_cli.ovmf_files import about, read_file
+from mh_cli.ovmf_files import about, read_image
 
 _SHOWN_BYTES = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="a flash image, of OVMF or with such a table")
+    parser.add_argument(
+        "image", type=Path, metavar="IMAGE", help="a flash image, of OVMF or with such a table, or IGVM"
+    )
     options.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the entries from the footer down, as QEMU reads them, then the findings; bad where there is one."""
-    flash = read_file(arguments.image)
+    image = read_image(arguments.image)
     with about(arguments.image):
+        flash = image.flash
         table = read_table(flash)
     metadata = inspect_metadata(flash, table)
     findings = [*filter(None, (finding(entry, flash) for entry in table.entries)), *metadata.findings]

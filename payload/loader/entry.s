@@ -47,6 +47,7 @@ loader_entry:
     xor eax, eax
     mov ecx, state.bytes / 8
     rep stosq
+    mov [rbx + state.system], rdx
     mov rax, [rdx + EFI_SYSTEM_TABLE.BootServices]
     mov [rbx + state.boot], rax
     mov rax, [rdx + EFI_SYSTEM_TABLE.RuntimeServices]
