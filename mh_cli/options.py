@@ -39,6 +39,17 @@ def bit(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not the number of a bit (examples: 51, 0x33)") from None
 
 
+def policy(text: str) -> int:
+    """A guest policy of SEV: 32 bits."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a guest policy of 32 bits (examples: 15, 0xf)")
+    return value
+
+
 def add_layout(parser: argparse.ArgumentParser) -> None:
     """Options that change the address space."""
     group = parser.add_argument_group("address space")

@@ -11,6 +11,8 @@ VERBS = {
     "inject": "put the helper into a prebuilt image",
     "extract": "get the helper back out of an image",
     "measure": "compute launch digests",
+    "wrap": "make an IGVM file of a flash image",
+    "igvm": "show what an IGVM file launches",
     "patch": "put the helper and its loader into an edk2 tree",
     "boot": "boot an image under QEMU, compare what is loaded",
 }

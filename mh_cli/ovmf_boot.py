@@ -13,12 +13,12 @@ from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.flash import LARGEST_FLASH, read_flash
-from mh_builder.firmware.inject import extract
 from mh_builder.firmware.volume import find_volumes
+from mh_builder.igvm.firmware import memory_of
 from mh_cli import options
 from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.output import print_json
-from mh_cli.ovmf_files import about, read_file
+from mh_cli.ovmf_files import about, read_file, read_image
 from mh_emulator.uefi.loaded import loaded
 from mh_qemu.machine import QemuMachine
 
@@ -55,7 +55,7 @@ class Report:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="a flash image with the helper in it")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a flash image or IGVM file with the helper in it")
     parser.add_argument("--vars", type=Path, metavar="FILE", help="variable store; a copy is used")
     parser.add_argument("--kernel", type=Path, metavar="VMLINUZ", help="a Linux kernel, whose memory map is checked")
     parser.add_argument("--ram", type=options.size, default=512 * _MIB, metavar="BYTES", help="default 512M")
@@ -66,9 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Boot, compare, print; bad where anything is not as it has to be."""
-    flash = read_file(arguments.image)
+    image = read_image(arguments.image)
     with about(arguments.image):
-        blob = extract(flash).blob
+        blob = image.carried().blob
+        flash = image.flash
+        memory = [] if image.igvm is None else memory_of(image.igvm)
         wiring = _wiring(flash, arguments.vars is not None)
     variables = None if arguments.vars is None else read_file(arguments.vars, LARGEST_FLASH)
     kernel = None if arguments.kernel is None else read_file(arguments.kernel, LARGEST_KERNEL)
@@ -82,6 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
             if data is not None:
                 (Path(folder) / name).write_bytes(data)
         command = [part.format(folder=folder) for part in wiring]
+        for gpa, data in memory:
+            (Path(folder) / f"{gpa:x}").write_bytes(data)
+            command += ["-device", f"loader,file={folder}/{gpa:x},addr={gpa:#x},force-raw=on"]
         if kernel is not None:
             command += ["-kernel", f"{folder}/kernel", "-append", "console=ttyS0 panic=-1"]
         report = _boot(command, blob, arguments, with_kernel=kernel is not None)

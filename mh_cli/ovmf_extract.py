@@ -7,17 +7,16 @@ import hashlib
 from pathlib import Path
 
 from mh_abi.image import parse_image
-from mh_builder.firmware.inject import extract
 from mh_builder.schemes import name_of
 from mh_cli import options
 from mh_cli.errors import GOOD
 from mh_cli.output import print_json
-from mh_cli.ovmf_files import about, check_output, read_file, write_file
+from mh_cli.ovmf_files import about, check_output, read_image, write_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="a flash image with the helper in it")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a flash image or IGVM file with the helper in it")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the flat binary")
     options.add_json(parser)
     parser.set_defaults(run=run)
@@ -26,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the flat binary, and say where firmware puts it."""
     check_output(arguments.output, arguments.image)
-    flash = read_file(arguments.image)
+    image = read_image(arguments.image)
     with about(arguments.image):
-        found = extract(flash)
+        found = image.carried()
     write_file(arguments.output, found.blob)
     digest = hashlib.sha256(found.blob).hexdigest()
     descriptor = parse_image(found.blob).descriptor

@@ -6,21 +6,34 @@ import argparse
 from pathlib import Path
 
 from mh_builder.firmware.changes import changes
+from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.inject import firmware_entry, inject
+from mh_builder.firmware.table import read_table
 from mh_builder.helper import build_helper
+from mh_builder.igvm.announced import announce, announced, check_room, data_hobs
+from mh_builder.igvm.file import Igvm
+from mh_builder.igvm.launch import wrong_id_block
 from mh_builder.schemes import SCHEMES
 from mh_cli import options
 from mh_cli.errors import GOOD
 from mh_cli.output import print_json
-from mh_cli.ovmf_files import about, check_output, read_file, write_file
+from mh_cli.ovmf_files import Firmware, about, check_output, read_image, write_file
 from mh_cli.ovmf_measure import add_vcpus, as_json, measure_all, vcpus_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("image", type=Path, metavar="IN", help="a flash image of OVMF; an earlier helper is replaced")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="the new flash image")
+    parser.add_argument(
+        "image", type=Path, metavar="IN", help="a flash image of OVMF or an IGVM file; an earlier helper is replaced"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="the new image, of the same kind"
+    )
     parser.add_argument("--scheme", choices=list(SCHEMES), metavar="SCHEME", required=True, help="of the helper")
+    parser.add_argument(
+        "--by", choices=["volume", "hob"], default="volume",
+        help="how the firmware gets it: files of its volume, or data HOBs, of an IGVM file alone (default volume)",
+    )  # fmt: skip
     options.add_layout(parser)
     options.add_helper_vcpus(parser, "--helper-vcpus")
     add_vcpus(parser)
@@ -32,25 +45,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Inject, write, and report what changed."""
     check_output(arguments.output, arguments.image, *arguments.vmsa)
-    flash = read_file(arguments.image)
-    vcpus = vcpus_of(arguments)
+    image = read_image(arguments.image)
+    vcpus = vcpus_of(arguments, image)
+    with about(arguments.image):
+        _CHECKS[arguments.by](image)
     blob = build_helper(arguments.scheme, options.layout(arguments)).data
     with about(arguments.image):
         entry = firmware_entry(blob)
-        injected = inject(flash, blob)
-        before = measure_all(flash, vcpus)
+        injected = _BY[arguments.by](image, blob)
+        before = measure_all(image, vcpus)
         after = measure_all(injected, vcpus)
-    write_file(arguments.output, injected)
-    changed = changes(flash, injected)
+        wrong = None if injected.igvm is None else wrong_id_block(injected.igvm)
+        hobs = [] if injected.igvm is None else data_hobs(injected.igvm)
+    write_file(arguments.output, injected.data)
+    changed = changes(image.flash, injected.flash)
     if arguments.json:
         ranges = [{"offset": change.offset, "size": change.size, "what": change.what} for change in changed]
         place = {"base": entry.base, "memory_bytes": entry.memory_bytes, "ring_offset": entry.ring_offset}
         digests = {"before": as_json(before), "after": as_json(after)}
-        print_json("ovmf-inject/1", {"scheme": arguments.scheme} | place | {"changes": ranges, "digests": digests})
+        rest = {"changes": ranges, "digests": digests, "id_block": None if wrong is None else wrong.as_json()}
+        rest["data_hobs"] = [hob._asdict() for hob in hobs]
+        print_json("ovmf-inject/1", {"scheme": arguments.scheme} | place | rest)
         return GOOD
     print(f"{arguments.output}: {arguments.scheme} at {entry.base:#x} to {entry.base + entry.memory_bytes - 1:#x}")
     for change in changed:
         print(f"changed {change.offset:#10x} to {change.offset + change.size - 1:#10x}  {change.what}")
+    for hob in hobs:
+        print(f"data HOB {hob.address:#x} to {hob.address + hob.length - 1:#x}  type {hob.data_type:#x}")
     for mode, digest in after.items():
         print(f"{mode.value:6} before {before[mode].hex()}\n{'':6} after  {digest.hex()}")
+    if wrong is not None:
+        print(wrong)
     return GOOD
+
+
+def _check_volume(image: Firmware) -> None:
+    read_table(image.flash)
+    if image.igvm is not None and announced(image.igvm) is not None:
+        raise FirmwareError("IGVM: a data HOB announces an image of the migration helper already")
+
+
+def _check_hob(image: Firmware) -> None:
+    check_room(_carrier(image))
+
+
+def _into_volume(image: Firmware, blob: bytes) -> Firmware:
+    return image.changed(inject(image.flash, blob))
+
+
+def _by_hob(image: Firmware, blob: bytes) -> Firmware:
+    igvm = announce(_carrier(image), blob)
+    return Firmware(igvm.data, igvm)
+
+
+def _carrier(image: Firmware) -> Igvm:
+    if image.igvm is None:
+        raise FirmwareError("no IGVM file, and nothing else brings data HOBs: make one with `ovmf wrap`")
+    return image.igvm
+
+
+_CHECKS = {"volume": _check_volume, "hob": _check_hob}
+_BY = {"volume": _into_volume, "hob": _by_hob}

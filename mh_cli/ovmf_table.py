@@ -11,22 +11,25 @@ from mh_builder.firmware.table import METADATA_KINDS, Area, Entry, read_metadata
 from mh_cli import options
 from mh_cli.errors import GOOD
 from mh_cli.output import print_json
-from mh_cli.ovmf_files import about, read_file
+from mh_cli.ovmf_files import about, read_image
 
 _SHOWN_BYTES = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="a flash image, of OVMF or with such a table")
+    parser.add_argument(
+        "image", type=Path, metavar="IMAGE", help="a flash image, of OVMF or with such a table, or IGVM"
+    )
     options.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the entries from the footer down, as QEMU reads them."""
-    flash = read_file(arguments.image)
+    image = read_image(arguments.image)
     with about(arguments.image):
+        flash = image.flash
         table = read_table(flash)
         areas = read_metadata(flash, table)
     if arguments.json:

@@ -143,6 +143,8 @@ struct mh_handover {
 /* FFS files: the image is FREEFORM with two RAW sections, first the flat binary, then its SHA-256. */
 #define MH_IMAGE_FILE_GUID "aba6653f-b6ed-4918-9e2f-4c5378844a38"
 #define MH_LOADER_FILE_GUID "e07b7889-9780-46a5-8c98-84c88bb3ca1a"
+#define MH_IGVM_DATA_GUID "3dd177ff-b632-4e25-bef3-065063d55fc4" /* or a data HOB (edk2, IndustryStandard/IgvmData.h) */
+#define MH_IGVM_DATA_IMAGE 0x4d480001 /* of this type: flat binary, SHA-256 */
 
 /* Entry of OVMF's GUIDed table: struct mh_firmware_entry, and possibly more bytes, which mean nothing. */
 #define MH_FIRMWARE_ENTRY_GUID "bc669de2-84fd-4937-a87e-874a5138df0b"

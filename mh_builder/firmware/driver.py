@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from enum import Enum
 from functools import cache
 
 from mh_abi import abi
@@ -27,18 +28,28 @@ _SECTIONS = ((".text", 0x6000_0020), (".rodata", 0x4000_0040))
 _NAMES = {".rodata": ".rdata"}
 
 
+class Finds(Enum):
+    """Where a loader finds the image: the source that only such a loader has."""
+
+    VOLUME = "find.s"
+    """In a firmware volume, from which DXE dispatches the loader too."""
+    HOB = "hob.s"
+    """In pages of an IGVM file, which a HOB announces."""
+
+
 @cache
-def loader_objects() -> tuple[ObjectFile, ...]:
+def loader_objects(finds: Finds = Finds.VOLUME) -> tuple[ObjectFile, ...]:
     """All sources of the loader, assembled. Raises `AssemblyError`."""
     symbols = abi.assembler_symbols()
-    paths = sorted(SOURCES.glob("*.s"))
+    others = {other.value for other in Finds if other is not finds}
+    paths = sorted(path for path in SOURCES.glob("*.s") if path.name not in others)
     return tuple(assemble(path, symbols=symbols, name=f"payload/loader/{path.name}") for path in paths)
 
 
 @cache
-def build_loader() -> bytes:
+def build_loader(finds: Finds = Finds.VOLUME) -> bytes:
     """The PE32+ file. Raises `AssemblyError`, `LinkError`."""
-    objects = loader_objects()
+    objects = loader_objects(finds)
     merged = {name: merge(objects, name) for name, _ in _SECTIONS}
     addresses = _place(merged)
     symbols = _symbols(objects, merged, addresses)

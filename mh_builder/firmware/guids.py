@@ -27,6 +27,7 @@ FIRMWARE_VOLUME2 = UUID("220e73b6-6bdb-4413-8405-b974b108619a")
 
 TABLE_FOOTER = UUID("96b582de-1fb2-45f7-baea-a366c55a082d")
 SEV_METADATA = UUID("dc886566-984a-4798-a75e-5585a7bf67cc")
+IGVM_METADATA = UUID("784fa70e-3176-4677-8a20-04b68699e374")
 SEV_ES_RESET = UUID("00f771de-1a7e-4fcb-890e-68c77e2fb44e")
 
 IMAGE_FILE = UUID(abi.MH_IMAGE_FILE_GUID)
@@ -40,6 +41,7 @@ TABLE_ENTRIES: Mapping[UUID, str] = MappingProxyType(
         UUID("7255371f-3a3b-4b04-927b-1da6efa8d454"): "kernel hashes",
         SEV_METADATA: "SEV metadata",
         UUID("e47a6535-984a-4798-865e-4685a7bf8ec2"): "TDX metadata",
+        IGVM_METADATA: "IGVM metadata",
         FIRMWARE_ENTRY: "migration helper",
     }
 )

@@ -1,0 +1,79 @@
+"""Data HOBs: how an IGVM file tells OVMF of pages that it brings, without a change of the firmware.
+
+Source: edk2-stable202511 and later: OvmfPkg/ResetVector/X64/IgvmMetadata.nasm.inc (where the page of the HOBs is),
+OvmfPkg/Library/PlatformInitLib/Igvm.c (who reads it), OvmfPkg/Include/IndustryStandard/IgvmData.h; UEFI PI 1.8
+volume 3, chapter 5.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+from uuid import UUID
+
+from mh_abi import abi
+from mh_builder.firmware import guids
+from mh_builder.firmware.errors import FirmwareError
+from mh_builder.firmware.table import read_table
+from mh_builder.paging import PAGE_BYTES
+
+_GUID = UUID(abi.MH_IGVM_DATA_GUID)
+_HOB = struct.Struct("<HHI16sQQII")
+_HEADER = struct.Struct("<HHI")
+_GUID_EXTENSION, _END = 4, 0xFFFF
+
+_METADATA = struct.Struct("<4sIII")
+_SECTION = struct.Struct("<III")
+_HOB_AREA = 0x200
+
+
+class DataHob(NamedTuple):
+    """`length` bytes at GPA `address`, of a type that says for whom."""
+
+    address: int
+    length: int
+    data_type: int
+    flags: int = 0
+
+
+def hob_area(flash: bytes) -> tuple[int, int]:
+    """(GPA, bytes) of the page from which the firmware reads data HOBs. Raises `FirmwareError` without one."""
+    entry = read_table(flash).find(guids.IGVM_METADATA)
+    if entry is None:
+        raise FirmwareError(f"GUIDed table: no {guids.IGVM_METADATA} (IGVM metadata): the firmware knows no data HOBs")
+    distance = int.from_bytes(entry.data(flash)[:4], "little")
+    start = len(flash) - distance
+    if start < 0 or distance < _METADATA.size:
+        raise FirmwareError(f"IGVM metadata: {distance:#x} bytes below the end of {len(flash):#x}")
+    signature, size, version, count = _METADATA.unpack_from(flash, start)
+    if (signature, version) != (b"IGVM", 1) or size > distance or _METADATA.size + count * _SECTION.size > size:
+        raise FirmwareError(
+            f"IGVM metadata at {start:#x}: {signature.hex()}, version {version:#x}, {count:#x} areas in {size:#x} bytes"
+        )
+    for number in range(count):
+        gpa, length, kind = _SECTION.unpack_from(flash, start + _METADATA.size + number * _SECTION.size)
+        if kind == _HOB_AREA and length and not (gpa | length) % PAGE_BYTES:
+            return gpa, length
+    raise FirmwareError(f"IGVM metadata at {start:#x}: none of {count:#x} areas is for data HOBs")
+
+
+def read_hobs(page: bytes) -> list[DataHob]:
+    """The HOBs that OVMF finds in its page: up to the first that is none of these."""
+    found, at = [], 0
+    while at + _HOB.size <= len(page):
+        kind, length, _, guid, *data = _HOB.unpack_from(page, at)
+        if kind != _GUID_EXTENSION or UUID(bytes_le=guid) != _GUID or length < _HOB.size or at + length > len(page):
+            break
+        found.append(DataHob(*data))
+        at += length
+    return found
+
+
+def write_hobs(hobs: Iterable[DataHob], size: int) -> bytes:
+    """The page of these HOBs, with the mark of their end. Raises `FirmwareError` where they do not fit."""
+    records = b"".join(_HOB.pack(_GUID_EXTENSION, _HOB.size, 0, _GUID.bytes_le, *hob) for hob in hobs)
+    page = records + _HEADER.pack(_END, _HEADER.size, 0)
+    if len(page) > size:
+        raise FirmwareError(f"data HOBs of {len(page):#x} bytes, the firmware reads {size:#x}")
+    return page.ljust(size, b"\0")

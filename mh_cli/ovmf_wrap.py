@@ -1,0 +1,45 @@
+"""`ovmf wrap`: a flash image as an IGVM file, which is launched to the digests of the flash image."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mh_builder.igvm.read import read_igvm
+from mh_builder.igvm.wrap import wrap
+from mh_cli import options
+from mh_cli.errors import GOOD, UsageError
+from mh_cli.output import print_json
+from mh_cli.ovmf_files import Firmware, about, check_output, read_image, write_file
+from mh_cli.ovmf_measure import add_snp_features, add_vcpus, as_json, measure_all, vcpus_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a flash image of OVMF")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the IGVM file")
+    add_vcpus(parser)
+    add_snp_features(parser)
+    options.add_part(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Wrap, write, and print what the file will measure."""
+    check_output(arguments.output, arguments.image, *arguments.vmsa)
+    image = read_image(arguments.image)
+    if image.igvm is not None:
+        raise UsageError(f"{arguments.image} is an IGVM file already")
+    vcpus = vcpus_of(arguments, image, arguments.snp_features)
+    with about(arguments.image):
+        data = wrap(image.data, vcpus)
+        digests = measure_all(Firmware(data, read_igvm(data)), vcpus)
+    write_file(arguments.output, data)
+    if arguments.json:
+        print_json("ovmf-wrap/1", {"bytes": len(data), "vcpus": vcpus.count, "digests": as_json(digests)})
+        return GOOD
+    print(f"{arguments.output}: {len(data):#x} bytes, vCPUs: {vcpus.count}")
+    for mode, digest in digests.items():
+        print(f"{mode.value:6} {digest.hex()}")
+    return GOOD
