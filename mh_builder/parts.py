@@ -1,7 +1,7 @@
 """The AMD parts the machine can be: the figures that software sees through CPUID.
 
-Source: CPUID dumps of real parts for 8000_0008 and 8000_001F (AMD64 APM volume 3, appendix E.4);
-Naples' cipher mode from Du et al., arXiv:1712.05090.
+Source: CPUID dumps of real parts for 8000_0008 and 8000_001F (AMD64 APM volume 3, appendix E.4); QEMU,
+target/i386/cpu.c (EPYC-Genoa) for LA57; Naples' cipher mode from Du et al., arXiv:1712.05090.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ _LEAF1_ECX = 1 << 0 | 1 << 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 22 | 
 _LEAF1_ECX_HYPERVISOR = 1 << 31
 _LEAF1_EDX = 0x0789_FBFF
 _LEAF7_EBX = 1 << 0 | 1 << 3 | 1 << 7 | 1 << 8 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 23 | 1 << 24
+_LA57 = 1 << 16
 _EXTENDED1_ECX = 1 << 0 | 1 << 5
 _PAGE_1G = 1 << 26
 _EXTENDED1_EDX = 0x0183_FBFF | 1 << 11 | 1 << 20 | _PAGE_1G | 1 << 27 | 1 << 29
@@ -74,6 +75,8 @@ class Part:
     """Of the widest vectors on which it has AES and carry-less multiplication, as EVEX takes them or as VEX does."""
     firmware: str
     """Version of the secure processor's firmware, one of `mh_emulator.psp.build.BUILDS`."""
+    levels: int = 4
+    """Most levels of page tables that it walks: 5 with CPUID 0000_0007 ECX[16], LA57."""
 
     @property
     def window_bit(self) -> int:
@@ -97,7 +100,7 @@ class Part:
     def cpuid(self, leaf: int, subleaf: int, *, encrypted: bool) -> CpuidResult:
         """Return what KVM shows a guest; leaves that it does not show are zero."""
         if leaf == 7:
-            return CpuidResult(0, _LEAF7_EBX, 0, 0) if subleaf == 0 else NO_LEAF
+            return CpuidResult(0, _LEAF7_EBX, _LA57 * (self.levels == 5), 0) if subleaf == 0 else NO_LEAF
         return self._leaves(encrypted).get(leaf, NO_LEAF)
 
     def _leaves(self, encrypted: bool) -> dict[int, CpuidResult]:  # noqa: FBT001
@@ -130,19 +133,15 @@ _XE, _XEX = TweakMode.XE, TweakMode.XEX
 
 _ALL = (
     Part("naples", 0x0080_0F12, 47, 5, 48, 15, 5, coherent=False, tweak_mode=_XE, vector_bits=128, firmware="0.17.48"),
-    Part(
-        "rome", 0x0083_0F10, 47, 5, 48, 509, 100, coherent=False, tweak_mode=_XEX, vector_bits=128, firmware="0.24.14"
-    ),
-    Part(
-        "milan", 0x00A0_0F11, 51, 5, 48, 509, 100, coherent=True, tweak_mode=_XEX, vector_bits=256, firmware="1.55.29"
-    ),
-    Part(
-        "genoa", 0x00A1_0F11, 51, 6, 52, 1006, 100, coherent=True, tweak_mode=_XEX, vector_bits=512, firmware="1.55.25"
-    ),
-    Part(
-        "turin", 0x00B0_0F21, 51, 6, 52, 1006, 100, coherent=True, tweak_mode=_XEX, vector_bits=512, firmware="1.55.25"
-    ),
-)
+    Part("rome", 0x0083_0F10, 47, 5, 48, 509, 100, coherent=False, tweak_mode=_XEX, vector_bits=128,
+         firmware="0.24.14"),
+    Part("milan", 0x00A0_0F11, 51, 5, 48, 509, 100, coherent=True, tweak_mode=_XEX, vector_bits=256,
+         firmware="1.55.29"),
+    Part("genoa", 0x00A1_0F11, 51, 6, 52, 1006, 100, coherent=True, tweak_mode=_XEX, vector_bits=512,
+         firmware="1.55.25", levels=5),
+    Part("turin", 0x00B0_0F21, 51, 6, 52, 1006, 100, coherent=True, tweak_mode=_XEX, vector_bits=512,
+         firmware="1.55.25", levels=5),
+)  # fmt: skip
 
 PARTS: Mapping[str, Part] = MappingProxyType({part.name: part for part in _ALL})
 """The parts by name."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mh_builder.firmware.digests import Mode
 from mh_builder.firmware.errors import FirmwareError
+from mh_builder.igvm.announced import data_hobs
 from mh_builder.igvm.file import LARGEST_IGVM, Igvm
 from mh_builder.igvm.launch import launch_digest, modes, wrong_id_block
 from mh_builder.igvm.layout import SupportedPlatform
@@ -42,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
             "version": igvm.version, "platforms": platforms, "headers": [asdict(line) for line in listing(igvm)],
             "digests": {mode.value: digest for mode, digest in digests.items()},
             "reasons": {mode.value: reason for mode, reason in reasons.items()},
+            "data_hobs": [hob._asdict() for hob in data_hobs(igvm)],
             "id_block": None if wrong is None else wrong.as_json(),
         })  # fmt: skip
         return GOOD
@@ -50,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"platform {platform.name}, mask {mask:#x}")
     for line in listing(igvm):
         print(_text(igvm, line))
+    for hob in data_hobs(igvm):
+        print(f"data HOB {hob.address:#x} to {hob.address + hob.length - 1:#x}  type {hob.data_type:#x}")
     for mode, shown in (digests | reasons).items():
         print(f"{mode.value:6} {shown}")
     if wrong is not None:

@@ -9,12 +9,14 @@ from mh_builder.firmware.changes import changes
 from mh_builder.firmware.digests import digests_of
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.inject import firmware_entry, inject
+from mh_builder.firmware.table import read_table
 from mh_builder.helper import build_helper
-from mh_builder.igvm.announced import announce, announced, data_hobs
+from mh_builder.igvm.announced import announce, announced, check_room, data_hobs
+from mh_builder.igvm.file import Igvm
 from mh_builder.igvm.launch import wrong_id_block
 from mh_builder.schemes import SCHEMES
 from mh_cli import options
-from mh_cli.errors import GOOD, UsageError
+from mh_cli.errors import GOOD
 from mh_cli.output import print_json
 from mh_cli.ovmf_files import Firmware, about, check_output, read_image, write_file
 from mh_cli.ovmf_launch import add_vcpus, as_json, in_hex, launch_of, say_why_not
@@ -46,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.output, arguments.image, *arguments.vmsa)
     image = read_image(arguments.image)
     launch = launch_of(arguments, image)
-    if arguments.by == "hob" and image.igvm is None:
-        raise UsageError(f"--by hob: {arguments.image} is no IGVM file: make one with `ovmf wrap`")
+    with about(arguments.image):
+        _CHECKS[arguments.by](image)
     blob = build_helper(arguments.scheme, options.layout(arguments)).data
     with about(arguments.image):
         entry = firmware_entry(blob)
@@ -80,17 +82,30 @@ def run(arguments: argparse.Namespace) -> int:
     return GOOD
 
 
-def _into_volume(image: Firmware, blob: bytes) -> Firmware:
+def _check_volume(image: Firmware) -> None:
+    read_table(image.flash)
     if image.igvm is not None and announced(image.igvm) is not None:
         raise FirmwareError("IGVM: a data HOB announces an image of the migration helper already")
+
+
+def _check_hob(image: Firmware) -> None:
+    check_room(_carrier(image))
+
+
+def _into_volume(image: Firmware, blob: bytes) -> Firmware:
     return image.changed(inject(image.flash, blob))
 
 
 def _by_hob(image: Firmware, blob: bytes) -> Firmware:
-    if image.igvm is None:
-        raise FirmwareError("no IGVM file")
-    igvm = announce(image.igvm, blob)
+    igvm = announce(_carrier(image), blob)
     return Firmware(igvm.data, igvm)
 
 
+def _carrier(image: Firmware) -> Igvm:
+    if image.igvm is None:
+        raise FirmwareError("no IGVM file, and nothing else brings data HOBs: make one with `ovmf wrap`")
+    return image.igvm
+
+
+_CHECKS = {"volume": _check_volume, "hob": _check_hob}
 _BY = {"volume": _into_volume, "hob": _by_hob}

@@ -143,14 +143,8 @@ struct mh_handover {
 /* FFS files: the image is FREEFORM with two RAW sections, first the flat binary, then its SHA-256. */
 #define MH_IMAGE_FILE_GUID "aba6653f-b6ed-4918-9e2f-4c5378844a38"
 #define MH_LOADER_FILE_GUID "e07b7889-9780-46a5-8c98-84c88bb3ca1a"
-
-/*
- * In an IGVM file: pages that a HOB announces to the firmware (edk2, OvmfPkg/Include/IndustryStandard/IgvmData.h), the
- * image and behind it its SHA-256. The firmware starts a program of the type below, without a look at who made it.
- */
-#define MH_IGVM_DATA_IMAGE 0x4d480001
-#define MH_IGVM_DATA_KERNEL 0x201
-#define MH_IGVM_DATA_GUID "3dd177ff-b632-4e25-bef3-065063d55fc4"
+#define MH_IGVM_DATA_GUID "3dd177ff-b632-4e25-bef3-065063d55fc4" /* or a data HOB (edk2, IndustryStandard/IgvmData.h) */
+#define MH_IGVM_DATA_IMAGE 0x4d480001 /* of this type: flat binary, SHA-256 */
 
 /* Entry of OVMF's GUIDed table: struct mh_firmware_entry, and possibly more bytes, which mean nothing. */
 #define MH_FIRMWARE_ENTRY_GUID "bc669de2-84fd-4937-a87e-874a5138df0b"
@@ -196,7 +190,9 @@ enum mh_load_step {
     MH_LOAD_RESERVE = 4,    /* its pages are taken, or not mapped private */
     MH_LOAD_PUBLISH = 5,    /* the configuration table was refused */
     MH_LOAD_VARIABLE = 6,   /* the variable was refused */
-    MH_LOAD_HANDOVER = 7    /* a page could not be made shared */
+    MH_LOAD_HANDOVER = 7,   /* a page could not be made shared */
+    MH_LOAD_SNP = 8,        /* SNP: the RMP has each page's state, which no scheme changes; nothing was begun */
+    MH_LOAD_SVSM = 9        /* the same, and only the SVSM may change it: the guest runs at another VMPL than 0 */
 };
 
 /* Linux Documentation/virt/kvm/x86/msr.rst and cpuid.rst */

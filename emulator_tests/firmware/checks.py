@@ -5,18 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
 from emulator_tests.firmware import liars, wrong
 from emulator_tests.firmware.loaders import LOADERS
-from emulator_tests.firmware.machine import OTHER_VOLUME, Booted, small_image, volume
+from emulator_tests.firmware.machine import ES, GROUNDS, OTHER_VOLUME, PLAIN, Booted, Ground, small_image, volume
 from mh_abi import abi
 from mh_abi.image import HelperImage
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
 from mh_emulator.kvm.vm import Vm
-from mh_emulator.uefi.firmware import FREE_MEMORY
+from mh_emulator.uefi.layout import FREE_MEMORY
 
 PAGE = abi.HEADER.parents[1] / "docs" / "security.md"
 BEGIN, END = "<!-- what each loader checks: begin -->", "<!-- what each loader checks: end -->"
@@ -30,16 +30,20 @@ STATUSES = {
 
 TELLS, IS_SILENT = "loads, tells the host", "loads, tells nobody"
 
-Boot = Callable[[bytes], Booted]
-"""What becomes of a driver."""
+SNP = {"SNP": ES}
+"""A guest of SEV-ES whose CPU says that SNP is active: pages have no state in an RMP here, and no check gets to it."""
+
+Boot = Callable[[bytes, Ground], Booted]
+"""What becomes of a driver in a guest."""
 
 
 class Check(NamedTuple):
-    """One row: every one of `boots` ends as `verdict` says."""
+    """One row: every one of `boots` ends as `verdict` says, on each of `grounds`."""
 
     what: str
     verdict: str
     boots: Sequence[Boot]
+    grounds: Mapping[str, Ground] = GROUNDS
 
 
 def verdict(booted: Booted) -> str:
@@ -59,8 +63,8 @@ def regions() -> HelperImage:
 
 
 def boot(**options: object) -> Boot:
-    """One of `regions`."""
-    return lambda driver: Booted(regions(), driver=driver, **options)  # type: ignore[arg-type]
+    """One of `regions`; a ground among the options is in place of the check's."""
+    return lambda driver, ground: Booted(regions(), **{"ground": ground, "driver": driver, **options})  # type: ignore[arg-type]
 
 
 def failing(service: str, number: int, **options: object) -> Boot:
@@ -69,7 +73,7 @@ def failing(service: str, number: int, **options: object) -> Boot:
 
 def carrying(make: Callable[[bytes], bytes]) -> Boot:
     """Another image, with its right digest."""
-    return lambda driver: Booted(regions(), driver=driver, volumes=[volume(make(regions().data))])
+    return lambda driver, ground: Booted(regions(), ground, driver, [volume(make(regions().data))])
 
 
 def lying(*kinds: type[Vm]) -> list[Boot]:
@@ -89,11 +93,11 @@ def fixed_to(c_bit: int, **options: object) -> Boot:
 def spoiled(bit: int) -> Boot:
     """One bit of the image is not what the digest was made of."""
 
-    def run(driver: bytes) -> Booted:
+    def run(driver: bytes, ground: Ground) -> Booted:
         data = bytearray(regions().data)
         good = next(iter(volume(bytes(data)).values()))[1]
         data[bit // 8] ^= 1 << bit % 8
-        return Booted(regions(), driver=driver, volumes=[volume(bytes(data), good)])
+        return Booted(regions(), ground, driver, [volume(bytes(data), good)])
 
     return run
 
@@ -104,14 +108,14 @@ def without_file() -> Iterator[Boot]:
 
 
 def without_digest() -> Iterator[Boot]:
-    def run(driver: bytes, digest: bytes | None) -> Booted:
+    def run(driver: bytes, ground: Ground, digest: bytes | None) -> Booted:
         data = regions().data
         name = next(iter(volume(data)))
         sections = [data] if digest is None else [data, digest]
-        return Booted(regions(), driver=driver, volumes=[{name: sections}, volume(data)])
+        return Booted(regions(), ground, driver, [{name: sections}, volume(data)])
 
     for digest in (None, b"short", bytes(33)):
-        yield lambda driver, digest=digest: run(driver, digest)  # type: ignore[misc]
+        yield partial(run, digest=digest)
 
 
 def taken_pages() -> Iterator[Boot]:
@@ -138,18 +142,37 @@ def shared_image() -> Iterator[Boot]:
         yield boot(shared=[FREE_MEMORY + page * PAGE_BYTES])
 
 
-def elsewhere(driver: bytes) -> Booted:
+def elsewhere(driver: bytes, ground: Ground) -> Booted:
     """An image that is fixed to its place, and is to go to another."""
     image = small_image("alias-gpa")
     data = wrong.with_field(image.data, "link_base", wrong.more("link_base", PAGE_BYTES))
-    return Booted(image, driver=driver, volumes=[volume(data)])
+    return Booted(image, ground, driver, [volume(data)])
 
 
-def homeless(driver: bytes) -> Booted:
-    return Booted(regions(), driver=driver, volumes=[volume(small_image("isolated").data)])
+def homeless(driver: bytes, ground: Ground) -> Booted:
+    return Booted(regions(), ground, driver, [volume(small_image("isolated").data)])
 
 
 BAD, SHARED = "DESCRIPTOR: LOAD_ERROR", "SECURITY_VIOLATION"
+
+
+def under_snp(svsm_bytes: int | None) -> Iterator[Boot]:
+    """Whether the scheme hands pages over or not: the rings of all would have to be shared."""
+
+    def run(driver: bytes, ground: Ground, scheme: str) -> Booted:
+        return Booted(small_image(scheme), ground, driver, vm_type=liars.HasSnp, svsm_bytes=svsm_bytes)
+
+    for scheme in ("regions", "alias-gpa"):
+        yield partial(run, scheme=scheme)
+
+
+def refusing() -> list[Check]:
+    return [
+        Check("SNP, also where no table names the secrets page", "SNP: UNSUPPORTED",
+              [*under_snp(0), *under_snp(None)], SNP),
+        Check("SNP below an SVSM", "SVSM: UNSUPPORTED",
+              [*under_snp(1 << 23), *under_snp(1 << 63)], SNP),
+    ]  # fmt: skip
 
 
 def finding() -> list[Check]:
@@ -164,6 +187,8 @@ def finding() -> list[Check]:
               lying(*map(liars.names_c_bit, (0, 1, 31, 33, 47, 50, 52, 63)))),
         Check("the list of volumes, the image or its digest is mapped shared", f"FIND: {SHARED}",
               [giving_shared("LocateHandleBuffer", 0), *shared_image(), giving_shared("ReadSection", 2)]),
+        Check("a page table of a higher level is named without the C-bit", f"FIND: {SHARED}",
+              [boot(open_level=level, largest_page=PAGE_BYTES) for level in (3, 4, 5)]),
         Check("the SHA-256 of the image", "DIGEST: COMPROMISED_DATA",
               [spoiled(bit) for bit in (0, 8 * 0x1000 + 3, -1)]),
     ]  # fmt: skip
@@ -189,7 +214,7 @@ def describing() -> list[Check]:
         Check("descriptor: the starts", BAD, fields("entry64", "stack64", "entry32")),
         Check("descriptor: tuples and relocations lie in the file", BAD, fields(*tables)),
         Check("the image is fixed to another C-bit", BAD,
-              [*fields("c_bit"), *map(fixed_to, (0, 47, 63)), fixed_to(51, sev=False)]),
+              [*fields("c_bit"), *map(fixed_to, (0, 47, 63)), fixed_to(51, ground=PLAIN)]),
         Check("each region tuple: place, length, kind, one distance for all", BAD, [*map(carrying, tuples)]),
         Check("each relocation: kind, place in the file, of the header CR3 only", BAD, [*map(carrying, relocations)]),
     ]  # fmt: skip
@@ -200,6 +225,8 @@ def placing() -> list[Check]:
         Check("a page of the home is taken", "RESERVE: NOT_FOUND", list(taken_pages())),
         Check("a page of the home is mapped shared: image, secret, ring or other", f"RESERVE: {SHARED}",
               list(shared_pages())),
+        Check("the page table of the home's pages is named without the C-bit", f"RESERVE: {SHARED}",
+              [boot(open_level=2, largest_page=PAGE_BYTES)]),
     ]  # fmt: skip
 
 
@@ -210,7 +237,6 @@ def announcing() -> list[Check]:
         Check("the memory of the configuration table is mapped shared", f"PUBLISH: {SHARED}",
               [giving_shared("AllocatePool", 0)]),
         Check("the variable is refused", "VARIABLE: DEVICE_ERROR", [failing("SetVariable", 0)]),
-        Check("hand-over: SNP is active", "HANDOVER: UNSUPPORTED", lying(liars.HasSnp)),
         Check("hand-over: no memory for page tables", "HANDOVER: DEVICE_ERROR",
               [failing("AllocatePages", 1), failing("AllocatePages", 1, largest_page=GIB)]),
         Check("hand-over: the memory for page tables is mapped shared", f"HANDOVER: {SHARED}",
@@ -218,29 +244,31 @@ def announcing() -> list[Check]:
         Check("hand-over: the host is no KVM, or without migration control", IS_SILENT,
               [*lying(liars.IsNoKvm, liars.IsNoHypervisor), boot(kvm_features=0)]),
         Check("hand-over: KVM, also behind another interface of the hypervisor", TELLS,
-              [*lying(Vm, liars.ShowsAnotherFirst), boot(sev=False)]),
+              [*lying(Vm, liars.ShowsAnotherFirst), boot(ground=PLAIN)]),
     ]  # fmt: skip
 
 
 def checks() -> list[Check]:
     """All rows of the table."""
-    return [*finding(), *describing(), *placing(), *announcing()]
+    return [*refusing(), *finding(), *describing(), *placing(), *announcing()]
 
 
 def cell(check: Check, driver: bytes) -> str:
     """What a loader makes of a check; several verdicts where its cases differ."""
-    return " / ".join(sorted({verdict(boot(driver)) for boot in check.boots}))
+    return " / ".join(
+        sorted({verdict(boot(driver, ground)) for ground in check.grounds.values() for boot in check.boots})
+    )
 
 
 def row(check: Check, cells: Sequence[str]) -> str:
     """A line of the table."""
-    return f"| {check.what} | {len(check.boots)} | {' | '.join(cells)} |"
+    return f"| {check.what} | {len(check.boots)} | {'; '.join(check.grounds)} | {' | '.join(cells)} |"
 
 
 def table(rows: Sequence[str]) -> str:
     """What stands between the markers."""
-    head = f"| checked | cases | {' | '.join(LOADERS)} |"
-    return "\n".join((BEGIN, head, "|---" * (2 + len(LOADERS)) + "|", *rows, END))
+    head = f"| checked | cases | run under | {' | '.join(LOADERS)} |"
+    return "\n".join((BEGIN, head, "|---" * (3 + len(LOADERS)) + "|", *rows, END))
 
 
 def documented() -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import NamedTuple
 from uuid import UUID
 
 from mh_abi import abi
@@ -14,11 +16,11 @@ from mh_builder.helper import build_helper
 from mh_builder.paging import MIB, PAGE_BYTES, Geometry, Leaf, walk
 from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
-from mh_emulator.cpu.registers import Registers
 from mh_emulator.kvm import msrs
 from mh_emulator.kvm.exits import Exit, Reason
-from mh_emulator.kvm.vm import Vm
+from mh_emulator.kvm.vm import Vm, VmType
 from mh_emulator.platform import Platform
+from mh_emulator.psp.policy import Policy
 from mh_emulator.uefi.firmware import Firmware, Outcome, Setup
 from mh_emulator.uefi.pool import MemoryType
 from mh_emulator.uefi.services import Files
@@ -38,24 +40,43 @@ def volume(blob: bytes, digest: bytes | None = None) -> Files:
     return {IMAGE_FILE: [blob, hashlib.sha256(blob).digest() if digest is None else digest]}
 
 
+class Ground(NamedTuple):
+    """What a guest runs on."""
+
+    kind: VmType
+    part: str
+    levels: int
+    """Of the firmware's page tables."""
+
+
+PLAIN = Ground(VmType.DEFAULT, "milan", 4)
+GROUNDS: Mapping[str, Ground] = MappingProxyType(
+    {"SEV, 4 levels": Ground(VmType.SEV, "milan", 4), "SEV-ES, 5 levels": Ground(VmType.SEV_ES, "genoa", 5)}
+)
+"""By their names in the documentation. Genoa is the first part that has 5 levels."""
+SEV, ES = GROUNDS.values()
+
+
 class Careless(Firmware):
     """Maps what one call of a service gives, (service, how often it was called before), without the C-bit."""
 
     shares: tuple[str, int] | None = None
 
-    def _call(self, name: str, registers: Registers, outcome: Outcome) -> Registers:
+    def _call(self, name: str, registers: Mapping[str, int], outcome: Outcome) -> int:
         is_shared = (name, outcome.calls.count(name)) == self.shares
-        stacked = int.from_bytes(self.memory.read(registers.rsp + 40, 8), "little")
-        place = {"AllocatePool": registers.r8, "AllocatePages": registers.r9}.get(name, stacked)
-        after = super()._call(name, registers, outcome)
+        stacked = int.from_bytes(self.memory.read(registers["rsp"] + 40, 8), "little")
+        place = {"AllocatePool": registers["r8"], "AllocatePages": registers["r9"]}.get(name, stacked)
+        status = super()._call(name, registers, outcome)
         if is_shared:
             address = int.from_bytes(self.memory.read(place, 8), "little")
             self.map_shared(address & -PAGE_BYTES)
-        return after
+        return status
 
     def map_shared(self, address: int) -> None:
         """Clear the C-bit of a page that is mapped by an entry of its own."""
-        leaf = walk(self.services._number, self.cr3, address, Geometry(48, self._c_mask.bit_length() - 1))
+        leaf = walk(
+            self.services._number, self.cr3, address, Geometry(52, self._c_mask.bit_length() - 1, self.setup.levels)
+        )
         assert isinstance(leaf, Leaf)
         assert leaf.page_bytes == PAGE_BYTES
         _, entry, value = leaf.path[-1]
@@ -67,10 +88,9 @@ class Booted:
     """One boot. `failures` as in `Firmware`; `taken` are pages that somebody else has."""
 
     image: HelperImage
-    sev: bool = True
+    ground: Ground = SEV
     driver: bytes = field(default_factory=build_loader)
     """The loader."""
-    part: str = "milan"
     volumes: Sequence[Files] | None = None
     failures: Mapping[tuple[str, int], int] = field(default_factory=dict)
     taken: int | None = None
@@ -80,43 +100,66 @@ class Booted:
     """Set in the entry that maps the hand-over page."""
     shares: tuple[str, int] | None = None
     """As in `Careless`."""
+    open_level: int | None = None
+    """Of the table entry on the way to the home that lacks the C-bit: the root's where there are fewer levels."""
     vm_type: type[Vm] = Vm
+    svsm_bytes: int | None = None
+    """As in `Setup`."""
     kvm_features: int = FEATURE_MIGRATION_CONTROL
 
     def __post_init__(self) -> None:
-        part = PARTS[self.part]
+        kind, part = self.ground.kind, PARTS[self.ground.part]
         home = self.image.home or 0
         end = home + self.image.memory_bytes + 16 * PAGE_BYTES
         platform = Platform(part, 64 * MIB, seed=1)
-        self.vm = self.vm_type(platform.dram, platform.psp, platform._asids, platform.generator)
+        self.vm = self.vm_type(platform.dram, platform.psp, platform._asids, platform.generator, kind)
         self.vm.kvm_features = self.kvm_features
         self.memory = platform.memory(end)
         self.vm.set_user_memory_region(0, 0, end, self.memory, 0)
         self.vm.enable_user_space_msr(msrs.EXIT_FILTER)
         self.vm.set_msr_filter(frozenset({abi.MH_MSR_MIGRATION_CONTROL}))
+        self.sev = kind is not VmType.DEFAULT
         self.c_bit = part.c_bit if self.sev else None
         volumes = [OTHER_VOLUME, volume(self.image.data)] if self.volumes is None else self.volumes
-        setup = Setup(self.driver, volumes, end, largest_page=self.largest_page, shared=self.shared)
+        setup = Setup(
+            self.driver,
+            volumes,
+            end,
+            self.ground.levels,
+            self.largest_page,
+            shared=self.shared,
+            svsm_bytes=self.svsm_bytes,
+        )
         self.firmware = Careless(setup, self.vm, 1 << part.c_bit if self.sev else 0)
         self._launch()
         _, entry, value = self.leaf(home + self.image.ring_offset).path[-1]
         self.firmware.memory.write(entry, (value | self.entry_bits).to_bytes(8, "little"))
+        if self.open_level is not None:
+            self._open(min(self.open_level, self.ground.levels))
         if self.taken is not None:
             self.firmware.map.take(MemoryType.LOADER_DATA, self.taken, 1)
         self.before = self.firmware.map.used()
         self.firmware.failures = self.failures
         self.firmware.shares = self.shares
-        self.vcpu = self.vm.create_vcpu()
-        self.outcome = self.firmware.boot(self.vcpu, self._run)
+        self.outcome = self.firmware.boot(self._run)
+
+    def _open(self, level: int) -> None:
+        path = {step[0]: step for step in self.leaf(self.home).path}
+        _, entry, value = path[level]
+        self.firmware.memory.write(entry, (value & ~(1 << self.vm.part.c_bit)).to_bytes(8, "little"))
 
     def _launch(self) -> None:
         if self.sev:
-            self.vm.sev_init()
-            self.vm.sev_launch_start(0)
+            self.vm.sev_init2()
+            self.vm.sev_launch_start(Policy.ES if self.vm.es else 0)
+        self.vcpu = self.vm.create_vcpu()
+        self.vcpu.set_registers(self.firmware.start)
         for gpa, data in self.firmware.contents():
             self.memory.write_raw(gpa, data)
             if self.sev:
                 self.vm.sev_launch_update_data(self.memory, gpa, len(data))
+        if self.vm.es:
+            self.vm.sev_launch_update_vmsa()
         if self.sev:
             self.vm.sev_launch_measure()
             self.vm.sev_launch_finish()
@@ -155,7 +198,7 @@ class Booted:
 
     def leaf(self, address: int) -> Leaf:
         """How the firmware's live tables map an address."""
-        geometry = PARTS[self.part].geometry(encrypted=self.sev)
+        geometry = replace(self.vm.part.geometry(encrypted=self.sev), levels=self.ground.levels)
         found = walk(self.firmware.services._number, self.firmware.cr3, address, geometry)
         assert isinstance(found, Leaf)
         return found

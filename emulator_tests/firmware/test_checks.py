@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from emulator_tests.firmware.checks import Check, carrying, checks, documented, regions, row, table, verdict
 from emulator_tests.firmware.loaders import LOADERS
+from emulator_tests.firmware.machine import SEV
 from mh_abi import abi
 
 CHECKS = checks()
@@ -17,8 +18,9 @@ CHECKS = checks()
 
 @pytest.mark.parametrize("check", CHECKS, ids=[check.what for check in CHECKS])
 def test_a_loader_checks(driver: bytes, check: Check) -> None:
-    assert check.boots
-    assert [verdict(boot(driver)) for boot in check.boots] == [check.verdict] * len(check.boots)
+    verdicts = [verdict(boot(driver, ground)) for ground in check.grounds.values() for boot in check.boots]
+    assert verdicts
+    assert verdicts == [check.verdict] * len(verdicts)
 
 
 def test_the_table_says_what_the_runs_above_do() -> None:
@@ -37,7 +39,7 @@ def test_both_loaders_take_the_same_images(drivers: list[bytes]) -> None:
     def check(place: int, word: int) -> None:
         data = bytearray(regions().data)
         struct.pack_into("<I", data, 4 * place, word)
-        first, *others = (verdict(carrying(lambda _: bytes(data))(driver)) for driver in drivers)
+        first, *others = (verdict(carrying(lambda _: bytes(data))(driver, SEV)) for driver in drivers)
         assert others == [first] * (len(drivers) - 1)
 
     check()

@@ -7,21 +7,24 @@ from uuid import UUID
 
 import pytest
 
-from emulator_tests.firmware.machine import Booted, small_image
+from emulator_tests.firmware.machine import ES, GROUNDS, PLAIN, SEV, Booted, Ground, small_image
 from mh_abi import abi
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
 from mh_emulator.uefi.loaded import loaded
 from mh_emulator.uefi.pool import Descriptor, MemoryType
 
 SCHEMES = ["alias-gpa", "alias-window", "regions"]
+GOOD = {
+    "no SEV": PLAIN, "SEV": SEV, "SEV, 5 levels": ES._replace(kind=SEV.kind), "SEV-ES": SEV._replace(kind=ES.kind),
+}  # fmt: skip
 PUBLISHED = UUID(abi.MH_PUBLISHED_GUID)
 
 
-@pytest.mark.parametrize("sev", [True, False])
+@pytest.mark.parametrize("ground", GOOD.values(), ids=GOOD)
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_what_a_good_boot_leaves(driver: bytes, scheme: str, sev: bool) -> None:
+def test_what_a_good_boot_leaves(driver: bytes, scheme: str, ground: Ground) -> None:
     image = small_image(scheme)
-    booted = Booted(image, driver=driver, sev=sev)
+    booted = Booted(image, ground, driver)
     assert booted.outcome.status == 0
     assert booted.outcome.debug == f"SEV-MH {booted.home:016x} {image.memory_bytes:016x}\n"
     assert booted.loaded() == loaded(image, booted.c_bit)
@@ -46,15 +49,16 @@ def test_what_a_good_boot_leaves(driver: bytes, scheme: str, sev: bool) -> None:
 @pytest.mark.parametrize("part", ["rome", "genoa"])
 def test_another_part_has_another_c_bit(driver: bytes, part: str) -> None:
     image = small_image("alias-gpa")
-    booted = Booted(image, driver=driver, part=part)
+    booted = Booted(image, SEV._replace(part=part), driver)
     assert booted.loaded() == loaded(image, booted.c_bit)
 
 
+@pytest.mark.parametrize("ground", GROUNDS.values(), ids=GROUNDS)
 @pytest.mark.parametrize("largest_page", [PAGE_BYTES, 2 * MIB, GIB])
-def test_exactly_the_hand_over_page_becomes_shared(driver: bytes, largest_page: int) -> None:
+def test_exactly_the_hand_over_page_becomes_shared(driver: bytes, largest_page: int, ground: Ground) -> None:
     """Whatever page it was part of; its neighbours stay as they were mapped, and all tables are private."""
     image = small_image("regions")
-    booted = Booted(image, driver=driver, largest_page=largest_page)
+    booted = Booted(image, ground, driver, largest_page=largest_page)
     page = booted.home + image.ring_offset
     assert not booted.leaf(page).private
     start = page & -2 * MIB
@@ -106,7 +110,8 @@ def test_the_secret_stays(driver: bytes) -> None:
     for address in around:
         first.firmware.memory.write(address, b"\xff")
     first.firmware.map.free(first.home, image.memory_bytes // PAGE_BYTES)
-    again = first.firmware.boot(first.vcpu)
+    first.vcpu.set_registers(first.firmware.start)
+    again = first.firmware.boot(first.vcpu.run)
     assert again.status == 0
     assert first.firmware.memory.read(secret, PAGE_BYTES) == b"\x5a" * PAGE_BYTES
     assert [first.firmware.memory.read(address, 1) for address in around] == [b"\0", b"\0"]

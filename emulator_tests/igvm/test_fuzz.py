@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import tracemalloc
 from collections.abc import Callable
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -12,10 +13,14 @@ from hypothesis import strategies as st
 
 from emulator_tests.igvm import oracle
 from emulator_tests.igvm.conftest import VCPUS
+from emulator_tests.igvm.test_announced import HOBS, newer
+from mh_abi import abi
 from mh_builder.firmware.digests import Mode
 from mh_builder.firmware.errors import FirmwareError
+from mh_builder.igvm.announced import announced
 from mh_builder.igvm.file import Igvm
-from mh_builder.igvm.firmware import flash_of, with_flash
+from mh_builder.igvm.firmware import flash_of, memory_of, with_flash
+from mh_builder.igvm.insert import with_pages
 from mh_builder.igvm.launch import launch_digest, wrong_id_block
 from mh_builder.igvm.layout import STRUCTURES, Kind
 from mh_builder.igvm.listing import listing, mask_names
@@ -31,6 +36,12 @@ def wrapped(small: bytes) -> bytes:
     return wrap(small, VCPUS)
 
 
+@pytest.fixture(scope="session")
+def announcing(small: bytes) -> Igvm:
+    """A file whose firmware reads data HOBs, from the page at `HOBS`."""
+    return read_igvm(wrap(newer(small), VCPUS))
+
+
 def exercise(data: bytes) -> Igvm | None:
     """Read a file and do with it all that can be done; what is refused is refused in one line."""
     tracemalloc.start()
@@ -40,6 +51,8 @@ def exercise(data: bytes) -> Igvm | None:
             lambda: [mask_names(igvm, line.mask) for line in listing(igvm)],
             lambda: flash_of(with_flash(igvm, bytes(len(flash_of(igvm))))),
             lambda: wrong_id_block(igvm),
+            lambda: announced(igvm),
+            lambda: memory_of(with_pages(igvm, [(0x100_0000, b"n" * 4096)])),
             *(lambda mode=mode: launch_digest(igvm, mode) for mode in Mode),
         ]
         for use in uses:
@@ -98,6 +111,20 @@ def test_structures(bodies: list[bytes], size: int, version: int) -> None:
     platforms = [oracle.platform(oracle.SEV, 1), oracle.platform(oracle.SEV_SNP, 2), oracle.platform(oracle.SEV_ES, 4)]
     ordered = sorted(bodies, key=lambda body: body[:4][::-1])
     exercise(oracle.assemble([*platforms, *ordered], bytes(size), version))
+
+
+RECORDS = st.builds(
+    lambda length, data: struct.pack("<HHI16sQQII", 4, length, 0, UUID(abi.MH_IGVM_DATA_GUID).bytes_le, *data),
+    st.sampled_from([48, 48, 48, 0, 24, 64, 0xFFFF]),
+    st.tuples(EVEN_MORE, EVEN_MORE, st.sampled_from([0x201, 0x4D480001]), st.just(0)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(records=st.lists(RECORDS | st.binary(max_size=48), max_size=4))
+def test_data_hobs(announcing: Igvm, records: list[bytes]) -> None:
+    page = b"".join(records).ljust(4096, b"\0")
+    exercise(with_pages(announcing, [(HOBS, page)]).data)
 
 
 PAGES = st.builds(

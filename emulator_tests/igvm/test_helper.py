@@ -45,6 +45,14 @@ def test_plain_sev(command: Command, scheme: str, tmp_path: Path) -> None:
     assert command("ovmf", "measure", f"{scheme}.igvm", "--mode", "sev").out == f"sev    {digest.hex()}\n"
 
 
+def test_no_firmware_to_put_it_into(command: Command) -> None:
+    command("build", "--scheme", "regions", "--c-bit", 51, "--igvm", "-o", ".")
+    for by in ("volume", "hob"):
+        outcome = command("ovmf", "inject", "regions.igvm", "-o", "x", "--scheme", "regions", "--by", by)
+        message = "IGVM: no firmware: no measured page ends at 0x100000000"
+        assert outcome == (1, "", f"build.py: error: regions.igvm: {message}\n")
+
+
 def test_policies_are_what_a_careful_owner_demands() -> None:
     assert (POLICIES[Platform.SEV], POLICIES[Platform.SEV_ES]) == (POLICY, POLICY_ES)
 

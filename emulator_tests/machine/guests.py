@@ -13,7 +13,7 @@ import pytest
 from mh_builder.asm import assemble_text
 from mh_builder.parts import PARTS
 from mh_emulator.cpu import vmsa
-from mh_emulator.cpu.registers import Registers, SystemSegment, Table
+from mh_emulator.cpu.registers import CR4_LA57, Registers, SystemSegment, Table
 from mh_emulator.dram.process import UserMemory, pieces
 from mh_emulator.kvm import EsVcpu, KvmError, Vcpu, Vm, VmType
 from mh_emulator.kvm.exits import Exit, Reason
@@ -55,10 +55,11 @@ class Fault:
 
 
 class PageTables:
-    """Four-level tables in a dictionary of quadwords by guest-physical address."""
+    """Tables in a dictionary of quadwords by guest-physical address."""
 
-    def __init__(self, c_mask: int) -> None:
+    def __init__(self, c_mask: int, levels: int = 4) -> None:
         self.c_mask = c_mask
+        self.levels = levels
         self.entries: dict[int, int] = {}
         self._next = TABLES + PAGE
 
@@ -69,7 +70,7 @@ class PageTables:
     def entry_address(self, va: int, upper: int = P | RW | US | A) -> int:
         """GPA of the lowest entry for `va`; tables are made on the way."""
         table = TABLES
-        for shift in (39, 30, 21):
+        for shift in (48, 39, 30, 21)[5 - self.levels :]:
             slot = table + 8 * (va >> shift & 511)
             if slot not in self.entries:
                 self.entries[slot] = self._next | upper | self.c_mask
@@ -85,6 +86,7 @@ class Guest:
     part: str = "milan"
     encrypted: bool = True
     es: bool = False
+    levels: int = 4
     policy: int = 0
     seed: int = 1
     platform: Platform = field(init=False)
@@ -98,7 +100,7 @@ class Guest:
         self.vm = self.platform.create_vm(VmType.SEV_ES if self.es else VmType.DEFAULT)
         self.memory = self.platform.memory(MEMORY)
         self.vm.set_user_memory_region(0, 0, MEMORY, self.memory, 0)
-        self.tables = PageTables(1 << PARTS[self.part].c_bit if self.encrypted else 0)
+        self.tables = PageTables(1 << PARTS[self.part].c_bit if self.encrypted else 0, self.levels)
         for page in (STACK - PAGE, HEAP, HEAP + PAGE, IDT, GDT, TSS, RSP0 - PAGE, IST1 - PAGE):
             self.tables.map(page, page, DATA)
         for page in (TEXT, TEXT + PAGE, HANDLERS):
@@ -164,6 +166,7 @@ class Guest:
             gdtr=Table(GDT, 0x3F),
             idtr=Table(IDT, 0xFFF),
             tr=SystemSegment(TSS_SELECTOR, TSS, 0x67, 0x8B00),
+            cr4=Registers.long_mode(0, 0, 0).cr4 | (CR4_LA57 if self.levels == 5 else 0),
         )
         return state.with_changes(**changes)
 

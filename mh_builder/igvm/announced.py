@@ -25,27 +25,31 @@ from mh_builder.paging import MIB, PAGE_BYTES
 _FIRMWARE_END = 32 * MIB
 """OVMF's own memory, until it has found RAM, ends at 0x1780000 (edk2, OvmfPkg/Include/Fdf/MemFd.fdf.inc)."""
 _SHA256_BYTES = 32
-_SHIM = 0x200
-_PROGRAMS = (abi.MH_IGVM_DATA_KERNEL, _SHIM)
-"""Types that the firmware starts; it starts one of them."""
+_SHIM, _KERNEL = 0x200, 0x201
+"""Types that the firmware starts; it starts one of them (edk2, OvmfPkg/Include/IndustryStandard/IgvmData.h)."""
+
+
+def check_room(igvm: Igvm) -> None:
+    """Raise `FirmwareError` where the firmware knows no data HOBs, or has a helper or another program already."""
+    flash = flash_of(igvm)
+    hob_area(flash)
+    if read_table(flash).find(guids.FIRMWARE_ENTRY) is not None:
+        raise FirmwareError("GUIDed table: an image of the migration helper is in the firmware already")
+    for hob in data_hobs(igvm):
+        if hob.data_type in (_SHIM, _KERNEL, abi.MH_IGVM_DATA_IMAGE):
+            raise FirmwareError(
+                f"IGVM: a data HOB of type {hob.data_type:#x} for {hob.address:#x} is there already, "
+                "and the firmware starts one program"
+            )
 
 
 def announce(igvm: Igvm, blob: bytes) -> Igvm:
     """The file with the flat binary `blob` and its loader behind the memory that the helper will have.
 
-    Raises `FirmwareError` where the firmware knows no data HOBs, has a program already, or nothing is to be loaded.
+    Raises `FirmwareError` as `check_room` does, and where nothing is to be loaded in the guest.
     """
-    flash = flash_of(igvm)
-    gpa, size = hob_area(flash)
-    if read_table(flash).find(guids.FIRMWARE_ENTRY) is not None:
-        raise FirmwareError("GUIDed table: an image of the migration helper is in the firmware already")
-    present = read_hobs(_memory(igvm, gpa, size))
-    for hob in present:
-        if hob.data_type in (*_PROGRAMS, abi.MH_IGVM_DATA_IMAGE):
-            raise FirmwareError(
-                f"IGVM: a data HOB of type {hob.data_type:#x} for {hob.address:#x} is there already, "
-                "and the firmware starts one program"
-            )
+    check_room(igvm)
+    gpa, size = hob_area(flash_of(igvm))
     entry = firmware_entry(blob)
     start = entry.base + entry.memory_bytes
     if start < _FIRMWARE_END:
@@ -53,12 +57,12 @@ def announce(igvm: Igvm, blob: bytes) -> Igvm:
     loader, image = build_loader(Finds.HOB), blob + hashlib.sha256(blob).digest()
     second = start + len(_pages(loader, start)) * PAGE_BYTES
     hobs = [
-        *present,
-        DataHob(start, len(loader), abi.MH_IGVM_DATA_KERNEL),
+        *data_hobs(igvm),
+        DataHob(start, len(loader), _KERNEL),
         DataHob(second, len(image), abi.MH_IGVM_DATA_IMAGE),
     ]
     page = write_hobs(hobs, size)
-    return with_pages(igvm, [*_pages(page, gpa), *_pages(loader, start), *_pages(image, second)])
+    return with_pages(igvm, [*_pages(page, gpa), *_pages(loader, start), *_pages(image, second)], replaced=gpa)
 
 
 def announced(igvm: Igvm) -> bytes | None:

@@ -32,17 +32,17 @@ _HEADERS_SIZE_OFFSET = 12
 _TOTAL_OFFSET = 16
 
 
-def with_pages(igvm: Igvm, pages: Sequence[tuple[int, bytes]]) -> Igvm:
+def with_pages(igvm: Igvm, pages: Sequence[tuple[int, bytes]], replaced: int | None = None) -> Igvm:
     """The file with these pages, (GPA, contents), measured on all of its platforms behind all that is there.
 
-    They take the place of zero pages, and of pages of earlier calls. Raises `FirmwareError` where other memory is
-    there, and for a header that cannot be moved, because what it says of the file is unknown.
+    They take the place of zero pages, and the one at GPA `replaced` that of any page. Raises `FirmwareError` where
+    other memory is there, and for a header that cannot be moved, because what it says of the file is unknown.
     """
     wanted = {gpa for gpa, _ in pages}
     for header in igvm.headers:
         if isinstance(header.body, Opaque) and header.kind not in KNOWN:
             raise FirmwareError(f"IGVM: {header.name} at {header.offset:#x} is unknown: its data cannot be moved")
-    kept = [header for header in igvm.headers if not _gives_way(header, wanted)]
+    kept = [header for header in igvm.headers if not _gives_way(header, wanted, replaced)]
     mask = sum(igvm.platforms.values())
     first = igvm.headers[0].offset if igvm.headers else 0
     headers_size = sum(_bytes(header) for header in kept) + len(pages) * _bytes_of(Kind.PAGE_DATA)
@@ -61,14 +61,11 @@ def with_pages(igvm: Igvm, pages: Sequence[tuple[int, bytes]]) -> Igvm:
     return read_igvm(sealed(bytes(head) + headers + data))
 
 
-def _gives_way(header: Header, wanted: set[int]) -> bool:
+def _gives_way(header: Header, wanted: set[int], replaced: int | None) -> bool:
     body = header.body
-    return (
-        isinstance(body, PageData)
-        and body.gpa in wanted
-        and page_bytes(body) == PAGE_BYTES
-        and (body.data_type, body.flags, body.file_offset) == (DataType.NORMAL, 0, 0)
-    )
+    if not isinstance(body, PageData) or body.gpa not in wanted or page_bytes(body) != PAGE_BYTES:
+        return False
+    return body.gpa == replaced or (body.data_type, body.flags, body.file_offset) == (DataType.NORMAL, 0, 0)
 
 
 def _moved(igvm: Igvm, header: Header, shift: int) -> bytes:

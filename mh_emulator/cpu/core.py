@@ -27,7 +27,7 @@ from mh_emulator.cpu.mmu import (
     NoSlotError,
 )
 from mh_emulator.cpu.msr import MsrOwner, Msrs
-from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, Registers
+from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, Registers, levels
 from mh_emulator.cpu.stop import Invalid, Raised, Stop, first
 from mh_emulator.cpu.tlb import Missed, StaleCodeError, Tlb
 from mh_emulator.cpu.traps import LONGEST_ANSWERED, Trap, Trapped, Traps, classify, classify_answered
@@ -77,6 +77,8 @@ class Core:
         self._misses = Misses(self._engine, self._linear)
         self._kicked = False
         self._counts = False
+        self.held: bytes | None = None
+        """The VMSA in which the registers are as they are here, if there is one."""
         self.begun = 0
         """Instructions begun in the last `run` that had a limit."""
         self._trace_hook: int | None = None
@@ -87,9 +89,12 @@ class Core:
         return self._engine.get_registers()
 
     def set_registers(self, registers: Registers) -> None:
-        """Write the whole state; raise `ValueError` outside of long mode with paging."""
+        """Write the whole state; raise `ValueError` outside of long mode with paging that the part has."""
         if not (registers.cr0 & CR0_PG and registers.efer & EFER_LMA):
             raise ValueError(f"CR0 {registers.cr0:#x}, EFER {registers.efer:#x}: the CPU runs in long mode only")
+        if levels(registers.cr4) > self._vm.part.levels:
+            raise ValueError(f"CR4 {registers.cr4:#x}: {self._vm.part.name} has page tables of 4 levels only")
+        self.held = None
         self._engine.set_registers(registers)
         self._tlb.flush_translations()
 
@@ -137,6 +142,7 @@ class Core:
         self._kicked = False
         if event is not None and not event.is_accepted:
             return Intercept(Code.INVALID)
+        self.held = None
         with self._turn.running():
             self._look_for_answered()
             return self._run(max_instructions, event)
@@ -177,6 +183,7 @@ class Core:
 
     def write(self, name: str, value: int) -> None:
         """Set a general-purpose register by name."""
+        self.held = None
         self._engine.write_gpr(name, value)
 
     @property
@@ -186,6 +193,7 @@ class Core:
 
     def skip(self, length: int) -> None:
         """Move RIP behind an instruction of `length` bytes, which the hypervisor has executed."""
+        self.held = None
         self._instructions.skip(length)
 
     def _start(self, limit: int | None) -> int:

@@ -18,6 +18,7 @@ import unicorn
 from unicorn import unicorn_const, x86_const
 from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback, uclib
 
+from mh_emulator.cpu.batch import Batch
 from mh_emulator.cpu.registers import GPR_NAMES, X87, X87_COUNT, XMM_COUNT, Registers, SystemSegment, Table
 
 CODELESS = 1 << 51
@@ -44,6 +45,7 @@ GPRS: Mapping[str, int] = MappingProxyType(
 """Unicorn's numbers of the general-purpose registers."""
 _XMMS = tuple(getattr(x86_const, f"UC_X86_REG_XMM{n}") for n in range(XMM_COUNT))
 _X87 = tuple(getattr(x86_const, f"UC_X86_REG_FP{n}") for n in range(X87_COUNT))
+_X87_CONTROL = (x86_const.UC_X86_REG_FPCW, x86_const.UC_X86_REG_FPSW, x86_const.UC_X86_REG_FPTAG)
 _CONTROL = (
     *(x86_const.UC_X86_REG_CR0, x86_const.UC_X86_REG_CR3, x86_const.UC_X86_REG_CR4),
     *(x86_const.UC_X86_REG_CS, x86_const.UC_X86_REG_RFLAGS),
@@ -51,6 +53,9 @@ _CONTROL = (
 # Index in the CPU's array of segments, in the order of qemu's enum X86Seg.
 _SEGMENTS = {"es": 0, "cs": 1, "ss": 2, "ds": 3, "fs": 4, "gs": 5}
 _SEGMENT_BYTES = 24
+_GENERAL = {
+    name: getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in (*GPR_NAMES, *_SEGMENTS, "rip", "cr2", "mxcsr")
+}
 _MANTISSA_BITS = 64
 _TAG_EMPTY = 0b11
 _NO_EXCEPTION = 0xFFFF_FFFF
@@ -105,18 +110,15 @@ class Engine:
         self.uc: Foreign = _new_engine()
         for address in (base, base | CODELESS):
             self.uc.mem_map_ptr(address, size, unicorn_const.UC_PROT_ALL, host_address)
-        count = len(_CONTROL)
-        self._handle = self.uc._uch  # noqa: SLF001
+        self._handle = handle = self.uc._uch  # noqa: SLF001
         self._counter = ctypes.c_size_t.from_address(_address_of(self.uc) + self._layout.counter)
-        self._control = (ctypes.c_uint64 * count)()
-        start = ctypes.addressof(self._control)
-        self._control_ids = (ctypes.c_int * count)(*_CONTROL)
-        self._control_pointers = (ctypes.c_void_p * count)(*(start + 8 * n for n in range(count)))
+        self._control, self._general = Batch(handle, _CONTROL), Batch(handle, tuple(_GENERAL.values()))
+        self._xmm = Batch(handle, _XMMS, quadwords=2)
+        self._x87, self._x87_control = Batch(handle, _X87, quadwords=2), Batch(handle, _X87_CONTROL)
 
     def control(self) -> Control:
-        """Read the translation state; a tenth of the time of unicorn's own batch read."""
-        uclib.uc_reg_read_batch(self._handle, self._control_ids, self._control_pointers, len(_CONTROL))
-        return Control(*self._control)
+        """Read the translation state."""
+        return Control(*self._control.read())
 
     def read(self, register: int) -> Foreign:
         """Read one register by unicorn's number."""
@@ -202,18 +204,15 @@ class Engine:
 
     def get_registers(self) -> Registers:
         """Read the whole state."""
-        gprs = {name: self.read(number) for name, number in GPRS.items()}
-        control = self.control()
+        general = dict(zip(_GENERAL, self._general.read(), strict=True))
+        control, xmm = self.control(), self._xmm.read()
         gdtr, idtr = self.read(x86_const.UC_X86_REG_GDTR), self.read(x86_const.UC_X86_REG_IDTR)
         return Registers(
-            **gprs,
-            rip=self.read(x86_const.UC_X86_REG_RIP),
+            **general,
             rflags=control.rflags,
             cr0=control.cr0,
-            cr2=self.read(x86_const.UC_X86_REG_CR2),
             cr3=control.cr3,
             cr4=control.cr4,
-            **{name: self.read(getattr(x86_const, f"UC_X86_REG_{name.upper()}")) for name in _SEGMENTS},
             fs_base=self.uc.msr_read(MSR_FS_BASE),
             gs_base=self.uc.msr_read(MSR_GS_BASE),
             kernel_gs_base=self.uc.msr_read(MSR_KERNEL_GS_BASE),
@@ -225,8 +224,7 @@ class Engine:
             star=self.uc.msr_read(MSR_STAR),
             lstar=self.uc.msr_read(MSR_LSTAR),
             sfmask=self.uc.msr_read(MSR_SFMASK),
-            mxcsr=self.read(x86_const.UC_X86_REG_MXCSR),
-            xmm=tuple(self.read(number) for number in _XMMS),
+            xmm=tuple(low | high << 64 for low, high in zip(xmm[::2], xmm[1::2], strict=True)),
             x87=self._get_x87(),
         )
 
@@ -257,11 +255,11 @@ class Engine:
         self.flush_translations()
 
     def _get_x87(self) -> X87:
-        tags = self.read(x86_const.UC_X86_REG_FPTAG)
+        control, status, tags = self._x87_control.read()
         used = sum(1 << n for n in range(X87_COUNT) if tags >> 2 * n & _TAG_EMPTY != _TAG_EMPTY)
-        values = (self.read(number) for number in _X87)
-        registers = tuple(exponent << _MANTISSA_BITS | mantissa for mantissa, exponent in values)
-        return X87(self.read(x86_const.UC_X86_REG_FPCW), self.read(x86_const.UC_X86_REG_FPSW), used, registers)
+        values = self._x87.read()
+        registers = tuple(low | high << _MANTISSA_BITS for low, high in zip(values[::2], values[1::2], strict=True))
+        return X87(control, status, used, registers)
 
     def _set_x87(self, state: X87) -> None:
         tags = sum(_TAG_EMPTY << 2 * n for n in range(X87_COUNT) if not state.used >> n & 1)

@@ -24,7 +24,16 @@ from mh_emulator.cpu.mmu import (
     Mmu,
     Mode,
 )
-from mh_emulator.cpu.registers import RFLAGS_IF, RFLAGS_NT, RFLAGS_RF, RFLAGS_TF, Registers, SystemSegment, Table
+from mh_emulator.cpu.registers import (
+    RFLAGS_IF,
+    RFLAGS_NT,
+    RFLAGS_RF,
+    RFLAGS_TF,
+    Registers,
+    SystemSegment,
+    Table,
+    levels,
+)
 
 WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})
 """Exceptions that push an error code when the CPU itself raises them: #HV, 28, has none.
@@ -124,7 +133,7 @@ def _enter(event: Event, registers: Registers, mmu: Mmu) -> Registers:
         frame.append(event.error_code)
     image = struct.pack(f"<{len(frame)}Q", *reversed(frame))
     stack = ((stack & ~0xF) - len(image)) & (1 << 64) - 1
-    if not is_canonical(stack):
+    if not is_canonical(stack, levels(registers.cr4)):
         raise GuestFault(VECTOR_SS, external)
     mmu.write(stack, image, mode._replace(user=level == 3))
     rflags = registers.rflags & ~(RFLAGS_TF | RFLAGS_NT | RFLAGS_RF)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mh_builder.paging import PAGE_BYTES, is_canonical
 from mh_emulator.cpu.engine import Engine
 from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError
+from mh_emulator.cpu.registers import CR4_LA57, levels
 
 
 class Linear:
@@ -24,9 +25,10 @@ class Linear:
 
     def code(self, va: int, size: int) -> bytes:
         """Return up to `size` bytes of instructions at `va`, fewer where the next page is missing."""
-        mode = self.mode().supervisor()._replace(cr4=0)
+        mode = self.mode().supervisor()
+        mode = mode._replace(cr4=mode.cr4 & CR4_LA57)
         code = b""
-        while len(code) < size and is_canonical(va + len(code)):
+        while len(code) < size and is_canonical(va + len(code), levels(mode.cr4)):
             start = va + len(code)
             length = min(size - len(code), PAGE_BYTES - start % PAGE_BYTES)
             try:

@@ -6,6 +6,7 @@ Source: AMD64 APM volume 2, sections 5.6 (page protection), 8.4.2 (page-fault er
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -25,7 +26,7 @@ from mh_builder.paging import (
     walk,
 )
 from mh_emulator.cpu.engine import Control
-from mh_emulator.cpu.registers import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE, RFLAGS_AC
+from mh_emulator.cpu.registers import CR0_WP, CR4_LA57, CR4_SMAP, CR4_SMEP, EFER_NXE, RFLAGS_AC, levels
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import pieces
 
@@ -116,9 +117,9 @@ class Mmu:
 
     def translate(self, va: int, access: Access, mode: Mode) -> Translation:
         """Translate `va` and set accessed and dirty bits; raise `GuestFault` or `NoSlotError`."""
-        if not is_canonical(va):
+        if not is_canonical(va, levels(mode.cr4)):
             raise GuestFault(VECTOR_GP, 0)
-        found = walk(self._read_entry, mode.cr3, va, self._guest.geometry)
+        found = walk(self._read_entry, mode.cr3, va, self._geometry(mode))
         leaf, writable = self._check(found, va, access, mode)
         self._mark(leaf, access)
         spa = self._guest.spa(leaf.gpa)
@@ -149,6 +150,10 @@ class Mmu:
             found = self.translate(start, access, mode)
             self._dram.own(found.spa, found.key)
             yield found.spa - self._dram.base_spa, length
+
+    def _geometry(self, mode: Mode) -> Geometry:
+        found = self._guest.geometry
+        return replace(found, levels=5) if mode.cr4 & CR4_LA57 else found
 
     def _read_entry(self, gpa: int) -> int:
         return self._dram.quadwords[self._entry(gpa)]

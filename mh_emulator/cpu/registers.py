@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 CR0_PE, CR0_MP, CR0_ET, CR0_NE, CR0_WP, CR0_PG = 1 << 0, 1 << 1, 1 << 4, 1 << 5, 1 << 16, 1 << 31
 CR4_TSD, CR4_PAE, CR4_OSFXSR, CR4_OSXMMEXCPT = 1 << 2, 1 << 5, 1 << 9, 1 << 10
-CR4_OSXSAVE, CR4_SMEP, CR4_SMAP = 1 << 18, 1 << 20, 1 << 21
+CR4_LA57, CR4_OSXSAVE, CR4_SMEP, CR4_SMAP = 1 << 12, 1 << 18, 1 << 20, 1 << 21
 EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = 1 << 0, 1 << 8, 1 << 10, 1 << 11
 RFLAGS_FIXED, RFLAGS_TF, RFLAGS_IF, RFLAGS_NT, RFLAGS_RF, RFLAGS_AC = 1 << 1, 1 << 8, 1 << 9, 1 << 14, 1 << 16, 1 << 18
 
@@ -19,6 +19,11 @@ GPR_NAMES = (
     *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
     *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
 )
+
+
+def levels(cr4: int) -> int:
+    """Levels of the page tables in long mode (AMD64 APM volume 2, section 5.3)."""
+    return 5 if cr4 & CR4_LA57 else 4
 
 
 class Table(NamedTuple):

@@ -35,11 +35,13 @@ class Vmsa:
             self._region.validate(page)
         except BadVmsaError:
             return Intercept(Code.INVALID)
-        core.set_registers(vmsa.load(page))
+        if core.held != page:
+            core.set_registers(vmsa.load(page))
         stop = core.run(max_instructions, event)
         if stop.code is Code.INVALID:
             return stop
         page = vmsa.store(page, core.get_registers())
         self._dram.write_private(self._asid, self._spa, page)
         self._region.update(page)
+        core.held = page
         return stop

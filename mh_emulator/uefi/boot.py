@@ -11,7 +11,8 @@ from mh_emulator.host.machine import Machine
 from mh_emulator.host.site import Site
 from mh_emulator.owner import GuestOwner
 from mh_emulator.secret import Secret
-from mh_emulator.uefi.firmware import Firmware, FirmwareStopped, Outcome, Setup
+from mh_emulator.uefi.errors import FirmwareStopped
+from mh_emulator.uefi.firmware import Firmware, Outcome, Setup
 from mh_emulator.uefi.services import SUCCESS, Files
 
 
@@ -21,6 +22,8 @@ class Boot:
 
     driver: bytes
     volume: Files
+    levels: int = 4
+    """Of the firmware's page tables."""
 
     def launch(
         self,
@@ -43,15 +46,15 @@ class Boot:
     ) -> tuple[Machine, Outcome]:
         """The guest, and what its driver said. The owner knows the firmware.
 
-        Raises `FirmwareStopped` where it does not load the helper, and `ValueError` under SEV-ES: this firmware
-        handles no #VC.
+        `registers` are those of the program that the firmware starts in the end. Raises `FirmwareStopped` where it does
+        not load the helper, and `ValueError` for a program under SEV-ES: nobody gives a vCPU registers there.
         """
-        if site.es:
-            raise ValueError("this firmware runs in plain SEV only")
-        setup = Setup(self.driver, [self.volume], site.placement.topology.below)
+        if site.es and registers is not None:
+            raise ValueError("under SEV-ES this firmware starts no program")
+        setup = Setup(self.driver, [self.volume], site.placement.topology.below, self.levels)
         firmware = Firmware(setup, site.vm, 1 << site.platform.part.c_bit)
-        machine = launch(replace(site, loaded=()), owner, [*firmware.contents(), *contents], secret)
-        outcome = firmware.boot(machine.vcpu, machine.run_guest)
+        machine = launch(replace(site, loaded=()), owner, [*firmware.contents(), *contents], secret, firmware.start)
+        outcome = firmware.boot(machine.run_guest)
         if outcome.status != SUCCESS:
             raise FirmwareStopped(f"the loader failed: {outcome.debug.strip()}")
         if registers is not None:

@@ -1,60 +1,38 @@
 """A firmware that has come to the point where it starts one driver: page tables, system table, services.
 
-Every service is a gate in guest memory, HLT and RET; the vCPU leaves there, the service is carried out, and the vCPU
-goes on. What the calling convention lets a service destroy (UEFI 2.10, section 2.3.4.2), it destroys.
+Every service is a gate in guest memory (`gates.s`); the vCPU leaves there, the service is carried out, and the vCPU
+goes on. What the calling convention lets a service destroy (UEFI 2.10, section 2.3.4.2), it destroys. Under SEV-ES the
+firmware has a handler of #VC, as OVMF has by then, so a driver need not know of it.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from uuid import UUID
 
 from mh_abi import abi
 from mh_builder.paging import GIB, MIB, PAGE_BYTES, Span, Tables
-from mh_emulator.cpu.registers import Registers
-from mh_emulator.dram.process import pieces
+from mh_emulator.cpu.registers import CR4_LA57, Registers, Table
 from mh_emulator.kvm.exits import Exit, Reason
-from mh_emulator.kvm.vcpu import Vcpu
 from mh_emulator.kvm.vm import Vm
+from mh_emulator.uefi import configuration, gates, layout
 from mh_emulator.uefi.driver import load_driver
+from mh_emulator.uefi.errors import FirmwareStopped
+from mh_emulator.uefi.gates import SERVICES, gate
+from mh_emulator.uefi.memory import GuestMemory
 from mh_emulator.uefi.pool import MemoryMap
 from mh_emulator.uefi.services import INTERFACE_BYTES, SUCCESS, Files, Placed, Services
 
-ARENA = 16 * MIB
-"""GPA of what the firmware itself uses; what lies below is not its own."""
-FREE_MEMORY = 32 * MIB
-
-_SYSTEM_TABLE, _BOOT_SERVICES, _RUNTIME_SERVICES, _VOLUMES = (ARENA + offset for offset in (0, 0x200, 0x400, 0x800))
-_GATES = ARENA + PAGE_BYTES
-_DRIVER = ARENA + 2 * PAGE_BYTES
-_SECTIONS = ARENA + 0x10000
-_STACK_TOP = ARENA + 0x180000
-_TABLES = ARENA + 2 * MIB
-TABLES_BYTES = 2 * MIB
-"""The page tables have a region of their own, which can be mapped read-only."""
-
-_GATE = b"\xf4\xc3".ljust(16, b"\xcc")
-_GATE_BYTES = len(_GATE)
-_IMAGE_HANDLE = 0x1234
-
-_BOOT_OFFSETS = {
-    "AllocatePages": 40, "FreePages": 48, "AllocatePool": 64, "FreePool": 72, "HandleProtocol": 152,
-    "InstallConfigurationTable": 192, "LocateHandleBuffer": 312,
-}  # fmt: skip
-_RUNTIME_OFFSETS = {"SetVariable": 88}
-_VOLUME_OFFSETS = {"ReadSection": 24}
-_SERVICES = (*_BOOT_OFFSETS, *_RUNTIME_OFFSETS, *_VOLUME_OFFSETS)
 _ARGUMENTS = {"InstallConfigurationTable": 2, "FreePages": 2, "FreePool": 1, "AllocatePool": 3, "HandleProtocol": 3,
               "AllocatePages": 4, "LocateHandleBuffer": 5, "SetVariable": 5, "ReadSection": 7}  # fmt: skip
 
 _NOISE = 0xDEAD_BEEF_DEAD_BEEF
-
-
-class FirmwareStopped(Exception):
-    """The driver did what firmware cannot go on after."""
+_RUNTIME_SERVICES = layout.SYSTEM_TABLE - layout.ARENA + 88
+_KEPT = ("rbx", "rbp", "rsi", "rdi", "r12", "r13", "r14", "r15")
+_STACK = layout.STACK_TOP - 0x100
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +42,19 @@ class Setup:
     driver: bytes
     volumes: Sequence[Files]
     ram_end: int
+    levels: int = 4
+    """Of its page tables."""
     largest_page: int = 2 * MIB
     protects_tables: bool = True
     """Map the page tables read-only, as OVMF does; not with 1 GiB pages, which are larger than they."""
     shared: Sequence[int] = ()
     """Pages that it maps shared, as a careless driver might have left them."""
+    svsm_bytes: int | None = None
+    """Under SNP, of its SVSM: 0 without one."""
 
     def placed(self) -> list[Placed]:
         """Where in memory the sections of the volumes lie."""
-        place = _SECTIONS
+        place = layout.SECTIONS
         volumes: list[Placed] = []
         for volume in self.volumes:
             found: dict[UUID, list[tuple[int, int]]] = {}
@@ -85,21 +67,25 @@ class Setup:
 
     def flash(self) -> bytes:
         """All of the firmware that does not depend on the machine: tables of services, gates, driver, volumes."""
-        gates = _GATE * (len(_SERVICES) + 2)
-        data = self._system_tables() + gates.ljust(PAGE_BYTES, b"\xcc")
-        data = (data + load_driver(self.driver).image).ljust(_SECTIONS - ARENA, b"\0")
+        data = self._system_tables() + gates.code()
+        data = (data + load_driver(self.driver).image).ljust(layout.SECTIONS - layout.ARENA, b"\0")
         for volume in self.volumes:
             for sections in volume.values():
                 data += b"".join(section.ljust(-(-len(section) // 16) * 16, b"\0") for section in sections)
         return data.ljust(-(-len(data) // PAGE_BYTES) * PAGE_BYTES, b"\0")
 
     def _system_tables(self) -> bytes:
-        page = bytearray(_gate(len(_SERVICES) + 1).to_bytes(8, "little") * (PAGE_BYTES // 8))
-        struct.pack_into("<QQ", page, _SYSTEM_TABLE - ARENA + 88, _RUNTIME_SERVICES, _BOOT_SERVICES)
-        volumes = [(_VOLUMES + number * INTERFACE_BYTES, _VOLUME_OFFSETS) for number in range(len(self.volumes))]
-        for start, offsets in ((_BOOT_SERVICES, _BOOT_OFFSETS), (_RUNTIME_SERVICES, _RUNTIME_OFFSETS), *volumes):
+        page = bytearray(gate(gates.MISSING).to_bytes(8, "little") * (PAGE_BYTES // 8))
+        count, _ = configuration.tables(self.svsm_bytes)
+        found = (layout.RUNTIME_SERVICES, layout.BOOT_SERVICES, count, layout.CONFIGURATION)
+        struct.pack_into("<4Q", page, _RUNTIME_SERVICES, *found)
+        tables = [(layout.BOOT_SERVICES, gates.BOOT_OFFSETS), (layout.RUNTIME_SERVICES, gates.RUNTIME_OFFSETS)]
+        tables += [
+            (layout.VOLUMES + number * INTERFACE_BYTES, gates.VOLUME_OFFSETS) for number in range(len(self.volumes))
+        ]
+        for start, offsets in tables:
             for name, offset in offsets.items():
-                struct.pack_into("<Q", page, start - ARENA + offset, _gate(_SERVICES.index(name)))
+                struct.pack_into("<Q", page, start - layout.ARENA + offset, gate(SERVICES.index(name)))
         return bytes(page)
 
 
@@ -113,131 +99,111 @@ class Outcome:
     msr_writes: list[tuple[int, int]] = field(default_factory=list)
 
 
-class GuestMemory:
-    """RAM of `vm` by GPA, seen as its guest sees it through a private mapping."""
-
-    def __init__(self, vm: Vm) -> None:
-        self._vm = vm
-
-    def read(self, gpa: int, size: int) -> bytes:
-        """Return `size` bytes."""
-        dram = self._vm.dram
-        parts = [(self._spa(start), length) for start, length in pieces(gpa, size)]
-        if self._vm.encrypted:
-            return b"".join(dram.read_private(self._vm.asid, spa, length) for spa, length in parts)
-        return b"".join(dram.read_raw(spa, length) for spa, length in parts)
-
-    def write(self, gpa: int, data: bytes) -> None:
-        """Store `data`."""
-        for start, length in pieces(gpa, len(data)):
-            part = data[start - gpa : start - gpa + length]
-            if self._vm.encrypted:
-                self._vm.dram.write_private(self._vm.asid, self._spa(start), part)
-            else:
-                self._vm.dram.write_raw(self._spa(start), part)
-
-    def _spa(self, gpa: int) -> int:
-        spa = self._vm.spa(gpa)
-        if spa is None:
-            raise FirmwareStopped(f"no RAM at {gpa:#x}")
-        return spa
-
-
 class Firmware:
     """One firmware of `setup` in `vm`, whose C-bit is `c_mask`, 0 without SEV.
 
-    First its `contents` have to be put into memory, then `boot` runs the driver.
+    First its `contents` have to be put into memory and the vCPU has to begin at `start`, then `boot` runs the driver.
     `failures` maps (service, how often it was called before) to the status with which it then fails.
     """
 
     def __init__(self, setup: Setup, vm: Vm, c_mask: int) -> None:
         self.setup = setup
         self.memory = GuestMemory(vm)
-        self.map = MemoryMap(FREE_MEMORY, setup.ram_end)
-        self.services = Services(self.memory, self.map, setup.placed(), _VOLUMES)
+        self.map = MemoryMap(layout.FREE_MEMORY, setup.ram_end)
+        self.services = Services(self.memory, self.map, setup.placed(), layout.VOLUMES)
         self.failures: Mapping[tuple[str, int], int] = {}
-        self._entry = _DRIVER + load_driver(setup.driver).entry
+        self._entry = layout.DRIVER + load_driver(setup.driver).entry
+        self._start = gates.symbol("start_es" if vm.has_protected_state else "start")
         self._c_mask = c_mask
 
     @property
     def cr3(self) -> int:
         """The root table, with the C-bit."""
-        return _TABLES | self._c_mask
+        return layout.TABLES | self._c_mask
+
+    @property
+    def start(self) -> Registers:
+        """How the vCPU begins."""
+        state = Registers.long_mode(self._start, _STACK, self.cr3)
+        return state.with_changes(
+            **dict.fromkeys(_KEPT, _NOISE),
+            rax=self._entry,
+            cs=gates.CODE_SELECTOR,
+            ss=gates.DATA_SELECTOR,
+            gdtr=Table(layout.DESCRIPTORS, gates.GDT_LIMIT),
+            idtr=Table(gates.IDT, gates.IDT_LIMIT),
+            cr4=state.cr4 | (CR4_LA57 if self.setup.levels == 5 else 0),
+        )
 
     def contents(self) -> list[tuple[int, bytes]]:
         """(GPA, bytes) of all that is there before the driver starts; first what is the firmware's own."""
         return [
-            (ARENA, self.setup.flash()),
-            (_STACK_TOP - 8 * PAGE_BYTES, bytes(8 * PAGE_BYTES)),
-            (_TABLES, self._page_tables()),
+            (layout.ARENA, self.setup.flash()),
+            (layout.CALL, gates.idle() + gates.descriptors()),
+            (layout.CONFIGURATION, configuration.tables(self.setup.svsm_bytes)[1]),
+            (layout.STACK_TOP - layout.STACK_BYTES, bytes(layout.STACK_BYTES)),
+            (layout.TABLES, self._page_tables()),
         ]
 
-    def boot(self, vcpu: Vcpu, run: Callable[[], Exit] | None = None) -> Outcome:
-        """Start the driver and serve it until it returns; `run` is KVM_RUN as a watcher of the vCPU does it."""
-        stack = _STACK_TOP - 0x108
-        self.memory.write(stack, _gate(len(_SERVICES)).to_bytes(8, "little"))
-        state = Registers.long_mode(self._entry, stack, self.cr3)
-        vcpu.set_registers(replace(state, rcx=_IMAGE_HANDLE, rdx=_SYSTEM_TABLE, rbx=_NOISE, rsi=_NOISE, r15=_NOISE))
+    def boot(self, run: Callable[[], Exit]) -> Outcome:
+        """Let the driver run, which begins at `start`, and serve it until it returns; `run` is KVM_RUN of its vCPU."""
+        self.memory.write(layout.CALL, gates.idle())
         outcome = Outcome()
-        while self._serve((run or vcpu.run)(), vcpu, outcome):
+        while (after := self._serve(run(), outcome)) is None:
             pass
-        after = vcpu.get_registers()
-        if (after.rsp, after.rbx, after.rsi, after.r15) != (stack + 8, _NOISE, _NOISE, _NOISE):
+        if after["rsp"] != _STACK or any(after[name] != _NOISE for name in _KEPT):
             raise FirmwareStopped(f"the driver returned with other registers than it must keep: {after}")
-        outcome.status = after.rax
+        outcome.status = after["rax"]
         return outcome
 
-    def _serve(self, exit_: Exit, vcpu: Vcpu, outcome: Outcome) -> bool:
-        """Do what the guest left for; return whether it goes on."""
+    def _serve(self, exit_: Exit, outcome: Outcome) -> Mapping[str, int] | None:
+        """Do what the guest left for; return the registers with which the driver has returned, if that is it."""
         if exit_.reason is Reason.IO and exit_.is_write and (exit_.port, exit_.size) == (abi.MH_DEBUG_PORT, 1):
             outcome.debug += chr(exit_.value)
-            return True
+            return None
         if exit_.reason is Reason.MSR and exit_.is_write:
             outcome.msr_writes.append((exit_.msr, exit_.value))
-            return True
-        registers = vcpu.get_registers()
-        if exit_.reason is not Reason.HLT or not _GATES < registers.rip < _GATES + PAGE_BYTES:
-            raise FirmwareStopped(f"the driver left with {exit_} at {registers.rip:#x}")
-        number = (registers.rip - _GATES) // _GATE_BYTES
-        if number == len(_SERVICES):
-            return False
-        if number > len(_SERVICES):
+            return None
+        call = gates.read_call(self.memory.read(layout.CALL, PAGE_BYTES))
+        if exit_.reason is not Reason.HLT or call is None:
+            raise FirmwareStopped(f"the driver left with {exit_}")
+        if call.number == gates.RETURNED:
+            return call.registers
+        if not 0 <= call.number < gates.MISSING:
             raise FirmwareStopped("the driver called a service that is not here")
-        vcpu.set_registers(self._call(_SERVICES[number], registers, outcome))
-        return True
+        status = self._call(SERVICES[call.number], call.registers, outcome)
+        self.memory.write(layout.CALL, call.returning(status, _NOISE).dumps())
+        return None
 
-    def _call(self, name: str, registers: Registers, outcome: Outcome) -> Registers:
-        if registers.rsp % 16 != 8:
-            raise FirmwareStopped(f"{name}: stack {registers.rsp:#x} is not aligned")
-        stacked = struct.unpack("<3Q", self.memory.read(registers.rsp + 40, 24))
-        arguments = (registers.rcx, registers.rdx, registers.r8, registers.r9, *stacked)[: _ARGUMENTS[name]]
+    def _call(self, name: str, registers: Mapping[str, int], outcome: Outcome) -> int:
+        """Carry a service out; return its status."""
+        stack = registers["rsp"]
+        if stack % 16 != 8:
+            raise FirmwareStopped(f"{name}: stack {stack:#x} is not aligned")
+        stacked = struct.unpack("<3Q", self.memory.read(stack + 40, 24))
+        arguments = (*(registers[which] for which in ("rcx", "rdx", "r8", "r9")), *stacked)[: _ARGUMENTS[name]]
         status = self.failures.get((name, outcome.calls.count(name)), SUCCESS)
         outcome.calls.append(name)
         if status == SUCCESS:
             status = self.services.by_name()[name](*arguments)
-        self.memory.write(registers.rsp + 8, _NOISE.to_bytes(8, "little") * 4)
-        noise = dict.fromkeys(("rcx", "rdx", "r8", "r9", "r10", "r11"), _NOISE)
-        return replace(registers, rax=status, xmm=(_NOISE,) * 6 + registers.xmm[6:], **noise)  # type: ignore[arg-type]
+        self.memory.write(stack + 8, _NOISE.to_bytes(8, "little") * 4)
+        return status
 
     def _page_tables(self) -> bytes:
-        """RAM 1:1, all rights, private; up to 1 GiB where pages are that large."""
-        tables = Tables(0, largest_page=self.setup.largest_page)
+        """RAM 1:1, all rights, private; up to 1 GiB where pages are that large. Then the GHCB."""
+        tables = Tables(0, self.setup.levels, self.setup.largest_page)
         end = -(-self.setup.ram_end // self.setup.largest_page) * self.setup.largest_page
         cuts = {0, end, *(edge for page in self.setup.shared for edge in (page, page + PAGE_BYTES))}
         if self.setup.protects_tables and self.setup.largest_page < GIB:
-            cuts |= {_TABLES, _TABLES + TABLES_BYTES}
-        edges = sorted(cuts)
-        for start, stop in pairwise(edges):
-            writable = start != _TABLES
+            cuts |= {layout.TABLES, layout.TABLES + layout.TABLES_BYTES}
+        for start, stop in pairwise(sorted(cuts)):
+            writable = start != layout.TABLES
             span = Span(
                 start, start, stop - start, writable=writable, executable=True, private=start not in self.setup.shared
             )
             tables.map(span)
-        data = tables.dumps(_TABLES, self._c_mask)
-        if len(data) > TABLES_BYTES:
-            raise AssertionError(f"page tables of {len(data):#x} bytes in {TABLES_BYTES:#x}")
+        tables.map(Span(layout.GHCB_VIEW, layout.GHCB, PAGE_BYTES, writable=True, executable=False, private=False))
+        data = tables.dumps(layout.TABLES, self._c_mask)
+        if len(data) > layout.TABLES_BYTES:
+            raise AssertionError(f"page tables of {len(data):#x} bytes in {layout.TABLES_BYTES:#x}")
         return data
-
-
-def _gate(number: int) -> int:
-    return _GATES + number * _GATE_BYTES

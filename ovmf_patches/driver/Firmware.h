@@ -41,6 +41,17 @@ DetectSev (
   );
 
 /**
+  Ask whether an SNP guest has an SVSM, which alone may then change the state of pages in the RMP.
+
+  @retval TRUE   OVMF's table for SNP names a secrets page, and that an SVSM.
+  @retval FALSE  It does not, or there is no such table.
+**/
+BOOLEAN
+HasSvsm (
+  VOID
+  );
+
+/**
   The page tables on which the firmware runs.
 
   @param[in]  Sev  What the CPU says.
@@ -133,7 +144,6 @@ SetMigrationVariable (
   @param[in]  Sev         What the CPU says.
 
   @retval EFI_SUCCESS             The host may read them.
-  @retval EFI_UNSUPPORTED         SNP: a page's state is in the RMP as well.
   @retval EFI_SECURITY_VIOLATION  The page, or one for a new table, was not private.
   @retval other                   What the boot services return.
 **/

@@ -83,10 +83,6 @@ MakeShared (
   PAGE_TABLES           Tables;
   UINTN                 Level;
 
-  if (Sev->IsSnp) {
-    return EFI_UNSUPPORTED;
-  }
-
   Tables = LiveTables (Sev);
   if (FindLeaf (&Tables, (UINT64)(UINTN)Page, &Level) == NULL) {
     return EFI_SECURITY_VIOLATION;

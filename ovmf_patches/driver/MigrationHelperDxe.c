@@ -146,6 +146,41 @@ Load (
 }
 
 /**
+  Find the image and load it.
+
+  Not under SNP: there the RMP has the state of each page, which no scheme changes, and KVM has no mirrors.
+**/
+STATIC
+LOAD_RESULT
+FindAndLoad (
+  IN CONST SEV  *Sev
+  )
+{
+  EFI_STATUS   Status;
+  LOAD_RESULT  Result;
+  VOID         *Image;
+  UINTN        Bytes;
+  UINT8        Digest[SHA256_BYTES];
+
+  if (Sev->IsSnp) {
+    return Failed (HasSvsm () ? MH_LOAD_SVSM : MH_LOAD_SNP, EFI_UNSUPPORTED);
+  }
+
+  Status = FindImage (Sev, &Image, &Bytes, Digest);
+  if (EFI_ERROR (Status)) {
+    return Failed (MH_LOAD_FIND, Status);
+  }
+
+  Result = Load (Sev, Image, Bytes, Digest);
+  if (!EFI_ERROR (Result.Status)) {
+    ReportHome (((struct mh_descriptor *)Image)->home, ((struct mh_descriptor *)Image)->memory_bytes);
+  }
+
+  gBS->FreePool (Image);
+  return Result;
+}
+
+/**
   Load the helper and report.
 
   @param[in]  ImageHandle  Of the driver.
@@ -163,22 +198,9 @@ MigrationHelperEntry (
 {
   LOAD_RESULT  Result;
   SEV          Sev;
-  VOID         *Image;
-  UINTN        Bytes;
-  UINT8        Digest[SHA256_BYTES];
 
   DetectSev (&Sev);
-  Result.Step   = MH_LOAD_FIND;
-  Result.Status = FindImage (&Sev, &Image, &Bytes, Digest);
-  if (!EFI_ERROR (Result.Status)) {
-    Result = Load (&Sev, Image, Bytes, Digest);
-    if (!EFI_ERROR (Result.Status)) {
-      ReportHome (((struct mh_descriptor *)Image)->home, ((struct mh_descriptor *)Image)->memory_bytes);
-    }
-
-    gBS->FreePool (Image);
-  }
-
+  Result = FindAndLoad (&Sev);
   if (EFI_ERROR (Result.Status)) {
     ReportFailure (Result);
   }

@@ -18,6 +18,11 @@
 #define SEV_STATUS_ENABLED  BIT0
 #define SEV_STATUS_SNP      BIT2
 
+/// OvmfPkg/Include/Guid/ConfidentialComputingSevSnpBlob.h and MdePkg/Include/Register/Amd/Svsm.h, which old releases
+/// have not: where the table names the secrets page, and where that has the size of the SVSM, 0 without one.
+#define SNP_TABLE_SECRETS   8
+#define SECRETS_SVSM_BYTES  0x148
+
 #define CR3_TABLE  0x000FFFFFFFFFF000ULL
 #define CR4_LA57   BIT12
 
@@ -30,6 +35,8 @@
 #define CPUID_HYPERVISOR_STEP    0x100
 #define KVM_FEATURES             1
 #define KVM_MIGRATION_CONTROL    BIT17
+
+STATIC CONST EFI_GUID  mSnpTable = { 0x067b1f5f, 0xcf26, 0x44c5, { 0x85, 0x54, 0x93, 0xd7, 0x77, 0x91, 0x2d, 0x42 }};
 
 /** MSR_SEV_STATUS, 0 where CPUID says that there is none: reading it would be #GP. **/
 STATIC
@@ -50,6 +57,26 @@ SevStatus (
   AsmCpuid (CPUID_ENCRYPTION, &Eax, &Ebx, NULL, NULL);
   *CBit = Ebx & ENCRYPTION_C_BIT;
   return (Eax & ENCRYPTION_SEV) != 0 ? AsmReadMsr64 (MSR_SEV_STATUS) : 0;
+}
+
+BOOLEAN
+HasSvsm (
+  VOID
+  )
+{
+  CONST EFI_CONFIGURATION_TABLE  *Table;
+  UINTN                          Index;
+  CONST UINT8                    *Secrets;
+
+  for (Index = 0; Index < gST->NumberOfTableEntries; Index++) {
+    Table = &gST->ConfigurationTable[Index];
+    if (CompareMem (&Table->VendorGuid, &mSnpTable, sizeof (mSnpTable)) == 0) {
+      Secrets = *(CONST UINT8 **)((CONST UINT8 *)Table->VendorTable + SNP_TABLE_SECRETS);
+      return *(CONST UINT64 *)(Secrets + SECRETS_SVSM_BYTES) != 0;
+    }
+  }
+
+  return FALSE;
 }
 
 VOID

@@ -8,6 +8,8 @@
 
 .extern check_descriptor
 .extern check_digest
+.extern check_snp
+.extern check_svsm
 .extern detect_sev
 .extern find_image
 .extern hand_over
@@ -54,6 +56,8 @@ loader_entry:
     mov [rbx + state.runtime], rax
 
     call detect_sev
+    step MH_LOAD_SVSM, check_svsm
+    step MH_LOAD_SNP, check_snp
     step MH_LOAD_FIND, find_image
     step MH_LOAD_DIGEST, check_digest
     step MH_LOAD_DESCRIPTOR, check_descriptor

@@ -7,7 +7,6 @@
 
 .extern make_shared
 
-.equ SEV_STATUS_SNP, 1 << 2
 .equ LEAF_FEATURES, 1
 .equ FEATURE_HYPERVISOR, 1 << 31
 .equ LEAF_HYPERVISOR, 0x40000000                # other interfaces of the hypervisor may come before KVM's
@@ -28,10 +27,6 @@ hand_over:
     mov [rbx + state.handover], rsi
     cmp qword ptr [rbx + state.c_mask], 0
     je .Lshared
-    # Nobody has mirrors under SNP, where a page's state is in the RMP as well.
-    mov rax, EFI_UNSUPPORTED
-    test dword ptr [rbx + state.sev_status], SEV_STATUS_SNP
-    jnz .Lleave
     call make_shared
     test rax, rax
     jnz .Lleave

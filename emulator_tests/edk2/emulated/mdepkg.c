@@ -13,6 +13,7 @@
 
 #define FLAGS_INTERRUPTS 0x200
 
+EFI_SYSTEM_TABLE *gST;
 EFI_BOOT_SERVICES *gBS;
 EFI_RUNTIME_SERVICES *gRT;
 EFI_GUID gEfiFirmwareVolume2ProtocolGuid = EFI_FIRMWARE_VOLUME2_PROTOCOL_GUID;
@@ -21,6 +22,7 @@ EFI_STATUS EFIAPI MigrationHelperEntry (EFI_HANDLE, EFI_SYSTEM_TABLE *);
 
 EFI_STATUS EFIAPI _ModuleEntryPoint (EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
 {
+    gST = system;
     gBS = system->BootServices;
     gRT = system->RuntimeServices;
     return MigrationHelperEntry (image, system);
