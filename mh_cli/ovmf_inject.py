@@ -8,8 +8,7 @@ from pathlib import Path
 from mh_builder.firmware.changes import changes
 from mh_builder.firmware.digests import digests_of
 from mh_builder.firmware.errors import FirmwareError
-from mh_builder.firmware.inject import firmware_entry, inject
-from mh_builder.firmware.table import read_table
+from mh_builder.firmware.inject import check_target, firmware_entry, inject
 from mh_builder.helper import build_helper
 from mh_builder.igvm.announced import announce, announced, check_room, data_hobs
 from mh_builder.igvm.file import Igvm
@@ -83,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_volume(image: Firmware) -> None:
-    read_table(image.flash)
+    check_target(image.flash)
     if image.igvm is not None and announced(image.igvm) is not None:
         raise FirmwareError("IGVM: a data HOB announces an image of the migration helper already")
 

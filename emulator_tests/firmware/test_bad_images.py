@@ -51,7 +51,11 @@ BAD: dict[str, tuple[Callable[[Small], bytes], str]] = {
     "zeros": (lambda _: bytes(0x10000), "not an OVMF image: no GUIDed table ends at 0xffe0"),
     "no-compressed-volume": (
         lambda small: b"\xff" * CARRIER_BYTES + small.data[CARRIER_BYTES:],
-        r"no compressed volume 7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1 \(DXEFV\) in the firmware volumes \(at 0x20000\)",
+        (
+            r"no compressed volume 7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1 \(DXEFV\) in the firmware volumes "
+            r"\(at 0x20000\); "
+            r"0x20000 bytes come before them: is the head of the image missing\?"
+        ),
     ),
     "truncated": (lambda small: small.data[:-0x1000], "not an OVMF image: no GUIDed table ends at 0x52fe0"),
     "volume-too-long": (

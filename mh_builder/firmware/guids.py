@@ -1,8 +1,8 @@
 """GUIDs of edk2 and of OVMF's GUIDed table, by what they name.
 
-Source: edk2, MdePkg/Include/Guid/FirmwareFileSystem{2,3}.h, OvmfPkg/OvmfPkgX64.fdf,
-OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm, MdeModulePkg/MdeModulePkg.dec (LzmaCustomDecompress); COCONUT-SVSM,
-stage1 (SVSM info).
+Source: edk2, MdePkg/Include/Guid/FirmwareFileSystem{2,3}.h, MdePkg/MdePkg.dec (capsules), OvmfPkg/OvmfPkgX64.fdf,
+OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm, MdeModulePkg/MdeModulePkg.dec (LzmaCustomDecompress, SystemNvDataFv);
+COCONUT-SVSM, stage1 (SVSM info).
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ FFS2 = UUID("8c8ce578-8a3d-4f1c-9935-896185c32dd3")
 FFS3 = UUID("5473c07a-3dcb-4dca-bd6f-1e9689e7349a")
 LZMA = UUID("ee4e5898-3914-4259-9d6e-dc7bd79403cf")
 PAD_FILE = UUID(int=(1 << 128) - 1)
+VARIABLES = UUID("fff12b8d-7696-4c8b-a985-2747075b4f50")
+"""The file system of a volume that is a variable store."""
+
+CAPSULES = (UUID("3b6686bd-0d76-4030-b70e-b5519e2fc5a0"), UUID("6dcbd5ed-e82d-4c44-bda1-7194199ad92a"))
+"""What capsules begin with: EFI 1.10's, and UEFI's of firmware management."""
 
 DXEFV = UUID("7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1")
 """Name of the volume that OVMF's DXE phase dispatches drivers from."""

@@ -60,14 +60,14 @@ def read_table(flash: bytes) -> Table:
     start = end - total
     if not 0 <= start <= top:
         raise FirmwareError(f"GUIDed table at {end:#x}: its length is {total:#x}, of {end:#x} bytes below")
-    entries: list[Entry] = []
+    entries: dict[UUID, Entry] = {}
     while top - start >= ENTRY_HEADER.size:
         length, guid = ENTRY_HEADER.unpack_from(flash, top - ENTRY_HEADER.size)
         if not ENTRY_HEADER.size <= length <= top - start:
             raise FirmwareError(f"GUIDed table: entry at {top:#x} has {length:#x} bytes, {top - start:#x} are left")
         entry = Entry(UUID(bytes_le=guid), top, length)
-        if any(entry.guid == other.guid for other in entries):
+        if entry.guid in entries:
             raise FirmwareError(f"GUIDed table: second entry {entry.guid} at {top:#x}")
-        entries.append(entry)
+        entries[entry.guid] = entry
         top -= length
-    return Table(start, end, tuple(entries))
+    return Table(start, end, tuple(entries.values()))
