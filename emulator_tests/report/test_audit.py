@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from emulator_tests.command.conftest import docs_program
 from emulator_tests.report.build import LARGE, NX, PAGE, Memory, P, U, W
 from emulator_tests.report.faults import C_BIT, FAULTS, Patient
 from emulator_tests.report.layouts import layout_of
@@ -171,3 +172,9 @@ def test_findings_are_bounded_and_it_is_said(monkeypatch: pytest.MonkeyPatch) ->
     assert len(named(found, "w^x")) == MAX_FINDINGS
     (bound,) = named(found, "bounded")
     assert "too large" in bound.what
+
+
+def test_page_lists_the_rules() -> None:
+    rules = docs_program("rules")
+    text = rules.PAGE.read_text()
+    assert text == rules.page(text), "run `python docs/rules.py`"
