@@ -96,6 +96,7 @@ generated: $(INSTALLED)
 	$(VENV)/bin/python -m mh_abi.stub
 	$(VENV)/bin/python docs/rooms.py
 	$(VENV)/bin/python docs/calls.py
+	$(VENV)/bin/python docs/rules.py
 
 clean:
 	rm -rf $(VENV) .cache out build *.egg-info *.whl

@@ -22,10 +22,18 @@ ENTRY_BYTES = 8
 PRESENT = 1 << 0
 WRITABLE = 1 << 1
 USER = 1 << 2
+WRITE_THROUGH = 1 << 3
+CACHE_DISABLE = 1 << 4
 ACCESSED = 1 << 5
 DIRTY = 1 << 6
 LARGE = 1 << 7
+GLOBAL = 1 << 8
 NO_EXECUTE = 1 << 63
+
+SMALL_PAT, LARGE_PAT = 1 << 7, 1 << 12
+"""PAT in a leaf of 4 KiB, and in a larger one."""
+KEY_SHIFT, KEY_MASK = 59, 0xF
+"""Protection key of a leaf (CR4.PKE)."""
 
 ADDRESS_FIELD = 0x000F_FFFF_FFFF_F000
 """Bits 51:12 of an entry, before MAXPHYADDR and the C-bit are considered."""

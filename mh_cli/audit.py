@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mh_builder.helper import build_helper
 from mh_builder.image.output import write_files
 from mh_builder.parts import PARTS
-from mh_builder.report.audit import MAX_FINDINGS, RULES, Audit, audit
+from mh_builder.report.audit import MAX_FINDINGS, RULES, Audit, Rule, audit
+from mh_builder.report.diff import diff
 from mh_builder.report.layout import Layout
 from mh_builder.report.mapping import Mapping
 from mh_builder.report.open import DEFAULT_PART, layout_of
@@ -29,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{source.WHAT} (default: every scheme, built now)",
     )  # fmt: skip
     source.add_memory(parser)
+    parser.add_argument("--all-cpus", action="store_true", help="the tables of every CPU of a dump")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--only", action="append", choices=list(RULES), metavar="RULE", help="check this rule alone")
+    chosen.add_argument("--ignore", action="append", choices=list(RULES), metavar="RULE", help="do not check this rule")
+    parser.add_argument("--rules", action="store_true", help="list all rules, and why they are there; stop")
     parser.add_argument("--sarif", type=Path, metavar="FILE", help="write the findings as SARIF 2.1.0 too")
     options.add_json(parser)
     parser.set_defaults(run=run)
@@ -36,10 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Audit all; bad where anything is found."""
-    paths: list[Path | None] = [*arguments.images] or [None] * len(SCHEMES)
-    audits = [(layout, audit(layout)) for layout in _layouts(arguments)]
+    if arguments.rules:
+        return _list(arguments)
+    names = arguments.only or [name for name in RULES if name not in (arguments.ignore or ())]
+    audits: list[tuple[Layout, Audit]] = []
+    audited: list[Audited] = []
+    for path, layout in _layouts(arguments):
+        found = audit(layout, names)
+        audits.append((layout, found))
+        audited.append(Audited(layout.name, path, found))
     if arguments.sarif:
-        audited = [Audited(layout.name, path, found) for path, (layout, found) in zip(paths, audits, strict=True)]
         write_files({arguments.sarif.name: sarif(audited, __version__).encode()}, arguments.sarif.parent)
     if arguments.json:
         print_json("audit/1", {"audits": [_as_json(layout, found) for layout, found in audits]})
@@ -47,18 +59,58 @@ def run(arguments: argparse.Namespace) -> int:
         for layout, found in audits:
             for line in _lines(layout, found):
                 print(line)
+        for line in _differences([layout for layout, _ in audits] if arguments.all_cpus else []):
+            print(line)
     return BAD if any(found.findings for _, found in audits) else GOOD
 
 
-def _layouts(arguments: argparse.Namespace) -> Iterator[Layout]:
+def _list(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        rows = [
+            {
+                "rule": name,
+                "holds": rule.holds,
+                "why": rule.why,
+                "needs": [what for what, needed in _needs(rule).items() if needed],
+            }
+            for name, rule in RULES.items()
+        ]
+        print_json("audit-rules/1", {"rules": rows})
+        return GOOD
+    for name, rule in RULES.items():
+        needs = ", ".join(what for what, needed in _needs(rule).items() if needed)
+        print(f"{name:16} {rule.holds}: {rule.why}{f' (for {needs})' if needs else ''}")
+    return GOOD
+
+
+def _needs(rule: Rule) -> dict[str, bool]:
+    return {
+        "images of ours": rule.needs_plan,
+        "memory with a C-bit": rule.needs_c_bit,
+        "dumps with registers": rule.needs_cpu,
+    }
+
+
+def _layouts(arguments: argparse.Namespace) -> Iterator[tuple[Path | None, Layout]]:
+    for path in arguments.images:
+        if arguments.all_cpus:
+            yield from ((path, layout) for layout in source.read_every_cpu(path, arguments))
+        else:
+            yield path, source.read_layout(path, arguments)
     if arguments.images:
-        for path in arguments.images:
-            yield source.read_layout(path, arguments)
         return
     part = PARTS[arguments.part or DEFAULT_PART]
     chosen = Options.for_part(part)
     for scheme in SCHEMES:
-        yield layout_of(build_helper(scheme, chosen), part.geometry(encrypted=True))
+        yield None, layout_of(build_helper(scheme, chosen), part.geometry(encrypted=True))
+
+
+def _differences(layouts: Sequence[Layout]) -> Iterator[str]:
+    """How the tables of a dump's CPUs differ from those of its first."""
+    for layout in layouts[1:]:
+        if layout.cpus and layout.cpus == layouts[0].cpus:
+            count = len(diff(layouts[0], layout))
+            yield f"{layout.name}: {count} difference{'s' * (count != 1)} from {layouts[0].name}: see `diff --cpu`"
 
 
 def _lines(layout: Layout, found: Audit) -> Iterator[str]:
@@ -70,6 +122,8 @@ def _lines(layout: Layout, found: Audit) -> Iterator[str]:
     count = len(found.findings)
     verdict = f"{count} finding{'s' * (count > 1)}" if count else "clean"
     looked = f"{len(layout.reading.mappings)} mappings of {human(mapped)} in {len(layout.reading.tables)} tables"
+    if layout.cpu is not None:
+        yield f"{layout.name}: {layout.cpu.summary()}"
     yield f"{layout.name}: {verdict}; {looked}, {len(found.applied)} of {len(RULES)} rules"
     for reason in dict.fromkeys(found.skipped.values()):
         names = ", ".join(rule for rule, why in found.skipped.items() if why == reason)

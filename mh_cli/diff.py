@@ -1,9 +1,10 @@
-"""`diff`: what appeared, vanished, moved, changed rights, view or page size between two images or dumps."""
+"""`diff`: what appeared, vanished, moved, or allows something else between two images or dumps."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,17 @@ def run(arguments: argparse.Namespace) -> int:
         for change in changes:
             for line in _lines(change, before, after):
                 print(line)
+        print(_summary(changes, before, after))
     return BAD if changes else GOOD
+
+
+def _summary(changes: Sequence[Change], before: Layout, after: Layout) -> str:
+    names = f"{before.name} and {after.name}"
+    if not changes:
+        return f"{names}: no difference"
+    counts = Counter(kind.value for change in changes for kind in change.kinds)
+    said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return f"{names}: {len(changes)} difference{'s' * (len(changes) > 1)}: {said}"
 
 
 def _lines(change: Change, before: Layout, after: Layout) -> Iterator[str]:
@@ -51,10 +62,11 @@ def _lines(change: Change, before: Layout, after: Layout) -> Iterator[str]:
 def _words(region: Region, layout: Layout) -> str:
     mapping = region.mapping
     view = "" if layout.geometry.c_bit is None else f" {mapping.view}"
-    memory = "" if region.backing is None else " ({} {:#x})".format(*region.backing.memory)
+    memory = "" if region.backing is None else ", which is {} {:#x}".format(*region.backing.memory)
     user = "u" if mapping.user else ""
     place = f"{mapping.va:#x} to {mapping.end:#x} -> GPA {mapping.gpa:#x}{memory}"
-    return f"{place} {mapping.rights}{user}{view} {human(mapping.page_bytes)} pages"
+    odd = "".join(f" {word}" for word in layout.attributes(mapping))
+    return f"{place} {mapping.rights}{user}{view}{odd} {human(mapping.page_bytes)} pages"
 
 
 def _as_json(change: Change, before: Layout, after: Layout) -> dict[str, Any]:

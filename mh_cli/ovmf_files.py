@@ -10,6 +10,7 @@ from pathlib import Path
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.flash import LARGEST_FLASH
 from mh_builder.firmware.inject import Carried, extract, firmware_entry
+from mh_builder.firmware.kind import check_kind
 from mh_builder.igvm.announced import announced
 from mh_builder.igvm.file import LARGEST_IGVM, Igvm, is_igvm
 from mh_builder.igvm.firmware import flash_of, with_flash
@@ -68,10 +69,11 @@ class Firmware:
 def read_image(path: Path) -> Firmware:
     """Read a flash image or an IGVM file. Raises `UsageError`, `FirmwareError`."""
     data = _read(path, lambda head: LARGEST_IGVM if is_igvm(head) else LARGEST_FLASH)
-    if not is_igvm(data):
-        return Firmware(data, None)
     with about(path):
-        return Firmware(data, read_igvm(data))
+        if is_igvm(data):
+            return Firmware(data, read_igvm(data))
+        check_kind(data)
+        return Firmware(data, None)
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from mh_builder.firmware.digests import Mode
 from mh_builder.firmware.errors import FirmwareError
-from mh_builder.firmware.measure import Mode
 from mh_builder.igvm.announced import data_hobs
 from mh_builder.igvm.file import LARGEST_IGVM, Igvm
 from mh_builder.igvm.launch import launch_digest, modes, wrong_id_block

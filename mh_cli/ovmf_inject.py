@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from mh_builder.firmware.changes import changes
+from mh_builder.firmware.digests import digests_of
 from mh_builder.firmware.errors import FirmwareError
-from mh_builder.firmware.inject import firmware_entry, inject
-from mh_builder.firmware.table import read_table
+from mh_builder.firmware.inject import check_target, firmware_entry, inject
 from mh_builder.helper import build_helper
 from mh_builder.igvm.announced import announce, announced, check_room, data_hobs
 from mh_builder.igvm.file import Igvm
@@ -18,7 +18,7 @@ from mh_cli import options
 from mh_cli.errors import GOOD
 from mh_cli.output import print_json
 from mh_cli.ovmf_files import Firmware, about, check_output, read_image, write_file
-from mh_cli.ovmf_measure import add_vcpus, as_json, measure_all, vcpus_of
+from mh_cli.ovmf_launch import add_vcpus, as_json, in_hex, launch_of, say_why_not
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,41 +46,43 @@ def run(arguments: argparse.Namespace) -> int:
     """Inject, write, and report what changed."""
     check_output(arguments.output, arguments.image, *arguments.vmsa)
     image = read_image(arguments.image)
-    vcpus = vcpus_of(arguments, image)
+    launch = launch_of(arguments, image)
     with about(arguments.image):
         _CHECKS[arguments.by](image)
     blob = build_helper(arguments.scheme, options.layout(arguments)).data
     with about(arguments.image):
         entry = firmware_entry(blob)
         injected = _BY[arguments.by](image, blob)
-        before = measure_all(image, vcpus)
-        after = measure_all(injected, vcpus)
+        before = digests_of(launch, launch.modes())
+        launch = launch_of(arguments, injected)
+        after = digests_of(launch, launch.modes())
         wrong = None if injected.igvm is None else wrong_id_block(injected.igvm)
         hobs = [] if injected.igvm is None else data_hobs(injected.igvm)
     write_file(arguments.output, injected.data)
+    say_why_not(arguments.output, after)
     changed = changes(image.flash, injected.flash)
     if arguments.json:
         ranges = [{"offset": change.offset, "size": change.size, "what": change.what} for change in changed]
         place = {"base": entry.base, "memory_bytes": entry.memory_bytes, "ring_offset": entry.ring_offset}
-        digests = {"before": as_json(before), "after": as_json(after)}
+        digests = {"before": in_hex(before), "after": in_hex(after)}
         rest = {"changes": ranges, "digests": digests, "id_block": None if wrong is None else wrong.as_json()}
         rest["data_hobs"] = [hob._asdict() for hob in hobs]
-        print_json("ovmf-inject/1", {"scheme": arguments.scheme} | place | rest)
+        print_json("ovmf-inject/1", {"scheme": arguments.scheme} | place | as_json(after) | rest)
         return GOOD
     print(f"{arguments.output}: {arguments.scheme} at {entry.base:#x} to {entry.base + entry.memory_bytes - 1:#x}")
     for change in changed:
         print(f"changed {change.offset:#10x} to {change.offset + change.size - 1:#10x}  {change.what}")
     for hob in hobs:
         print(f"data HOB {hob.address:#x} to {hob.address + hob.length - 1:#x}  type {hob.data_type:#x}")
-    for mode, digest in after.items():
-        print(f"{mode.value:6} before {before[mode].hex()}\n{'':6} after  {digest.hex()}")
+    for mode, digest in after.digests.items():
+        print(f"{mode.value:6} before {before.digests[mode].hex()}\n{'':6} after  {digest.hex()}")
     if wrong is not None:
         print(wrong)
     return GOOD
 
 
 def _check_volume(image: Firmware) -> None:
-    read_table(image.flash)
+    check_target(image.flash)
     if image.igvm is not None and announced(image.igvm) is not None:
         raise FirmwareError("IGVM: a data HOB announces an image of the migration helper already")
 

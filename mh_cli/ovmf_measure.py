@@ -1,119 +1,81 @@
-"""`ovmf measure`: the launch digest that a guest owner expects of a firmware image, launched without a kernel."""
+"""`ovmf measure`: the launch digests that a guest owner expects of firmware, of an IGVM file, or of a helper alone."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from mh_builder.firmware.digests import Digests, Incoming, Mode, digests_of
 from mh_builder.firmware.errors import FirmwareError
-from mh_builder.firmware.measure import MAX_VCPUS, Mode, Vcpus, launch_digest
-from mh_builder.igvm.launch import launch_digest as igvm_digest
-from mh_builder.igvm.launch import modes
+from mh_builder.firmware.snp import Imi, WholeLaunch
 from mh_builder.paging import PAGE_BYTES
-from mh_builder.parts import PARTS
 from mh_cli import options
-from mh_cli.errors import GOOD, UsageError
+from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.output import print_json
-from mh_cli.ovmf_files import Firmware, about, read_file, read_image
+from mh_cli.ovmf_files import about, read_image
+from mh_cli.ovmf_launch import add_kernel, add_snp_features, add_vcpus, as_json, launch_of, say_why_not
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="a flash image of OVMF, or an IGVM file")
-    modes = [mode.value for mode in Mode]
-    parser.add_argument("--mode", choices=modes, help="kind of guest (default: each that the image can be)")
+    parser.add_argument(
+        "image", type=Path, metavar="IMAGE", help="a flash image of OVMF, an IGVM file, or a helper's flat binary"
+    )
+    names = [mode.value for mode in Mode]
+    parser.add_argument("--mode", choices=names, help="kind of guest (default: all; a line says why one has no digest)")
     add_vcpus(parser)
     add_snp_features(parser)
+    add_kernel(parser)
+    parser.add_argument(
+        "--imi", type=_incoming, metavar="PARTS",
+        help="under SNP also the digest over the incoming-migration image: GPA+BYTES, vmsa, with commas; or all",
+    )  # fmt: skip
     options.add_part(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)
 
 
-def add_snp_features(parser: argparse.ArgumentParser) -> None:
-    """What the VMSAs of an SNP guest have in SEV_FEATURES."""
-    parser.add_argument("--snp-features", type=options.size, metavar="MASK", help="SEV_FEATURES under SNP (default 1)")
-
-
-def add_vcpus(parser: argparse.ArgumentParser) -> None:
-    """How many vCPUs there are, and those of the helper."""
-    parser.add_argument("--vcpus", type=_count, metavar="N", help="of the main VM (default 1)")
-    parser.add_argument(
-        "--cpu-signature", type=options.size, metavar="EAX",
-        help="CPUID 0000_0001 EAX as the VMM shows it (default: that of the part; QEMU's models have other steppings)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--vmsa", type=Path, action="append", default=[], metavar="FILE",
-        help="of a vCPU of the helper, as `build --start es` writes it; measured after the main VM's, with SEV-ES",
-    )  # fmt: skip
-
-
 def run(arguments: argparse.Namespace) -> int:
-    """Print one digest for each mode."""
+    """Print one digest for each kind of guest, or why there is none; bad where one that was asked for is missing."""
+    if arguments.imi is not None and arguments.mode not in (None, Mode.SNP.value):
+        raise UsageError(f"--imi is for SNP, --mode is {arguments.mode}")
     image = read_image(arguments.image)
-    vcpus = vcpus_of(arguments, image, arguments.snp_features)
+    launch = launch_of(arguments, image)
     with about(arguments.image):
-        if arguments.mode is None:
-            digests = measure_all(image, vcpus)
-        else:
-            digests = {Mode(arguments.mode): measure(image, Mode(arguments.mode), vcpus)}
+        modes = launch.modes() if arguments.mode is None else (Mode(arguments.mode),)
+        result = digests_of(launch, modes, arguments.imi)
+        _check(arguments, result)
+    say_why_not(arguments.image, result)
     if arguments.json:
-        print_json("ovmf-measure/1", {"digests": as_json(digests)})
-        return GOOD
-    for mode, digest in digests.items():
-        print(f"{mode.value:6} {digest.hex()}")
-    return GOOD
+        print_json("ovmf-measure/2", as_json(result))
+    else:
+        for mode, digest in result.digests.items():
+            print(f"{mode.value:6} {digest.hex()}")
+        if result.imd is not None:
+            print(f"imd    {result.imd.hex()}")
+    return GOOD if result.digests else BAD
 
 
-def vcpus_of(arguments: argparse.Namespace, image: Firmware, snp_features: int | None = None) -> Vcpus:
-    """What `add_vcpus` and `--part` read. Raises `UsageError`, `FirmwareError`."""
-    given = {"--vcpus": arguments.vcpus, "--cpu-signature": arguments.cpu_signature, "--snp-features": snp_features}
-    for name, value in given.items():
-        if image.igvm is not None and value is not None:
-            raise UsageError(f"{name} {value:#x}: an IGVM file has the registers of its vCPUs itself")
-    pages = []
-    for path in arguments.vmsa:
-        page = read_file(path, PAGE_BYTES)
-        if len(page) != PAGE_BYTES:
-            raise FirmwareError(f"{path}: {len(page):#x} bytes, a VMSA has {PAGE_BYTES:#x}")
-        pages.append(page)
-    signature = PARTS[arguments.part].signature if arguments.cpu_signature is None else arguments.cpu_signature
-    features = 1 if snp_features is None else snp_features
-    return Vcpus(arguments.vcpus or 1, signature & 0xFFFF_FFFF, features, tuple(pages))
+def _check(arguments: argparse.Namespace, result: Digests) -> None:
+    """Raise `FirmwareError` where what was asked for by name is missing."""
+    wanted = Mode.SNP if arguments.imi is not None else Mode(arguments.mode) if arguments.mode is not None else None
+    if wanted is not None and wanted in result.reasons:
+        raise FirmwareError(result.reasons[wanted])
 
 
-def measure(image: Firmware, mode: Mode, vcpus: Vcpus) -> bytes:
-    """The digest of an image, by its vCPUs or, of an IGVM file, by its own. Raises `FirmwareError`."""
-    if image.igvm is None:
-        return launch_digest(image.data, mode, vcpus)
-    return igvm_digest(image.igvm, mode, vcpus.helper_vmsas)
+def _incoming(text: str) -> Incoming:
+    if text == "all":
+        return WholeLaunch()
+    parts = text.split(",")
+    return Imi(tuple(_range(part) for part in parts if part != "vmsa"), vmsas="vmsa" in parts)
 
 
-def measure_all(image: Firmware, vcpus: Vcpus) -> dict[Mode, bytes]:
-    """The digest of each mode in which the image can be launched; at least for plain SEV, unless an IGVM file is not.
-
-    Raises `FirmwareError`.
-    """
-    if image.igvm is not None:
-        return {mode: measure(image, mode, vcpus) for mode in modes(image.igvm)}
-    digests = {Mode.SEV: measure(image, Mode.SEV, vcpus)}
-    for mode in (Mode.SEV_ES, Mode.SNP):
-        try:
-            digests[mode] = measure(image, mode, vcpus)
-        except FirmwareError:
-            continue
-    return digests
-
-
-def as_json(digests: dict[Mode, bytes]) -> dict[str, str]:
-    """Mode -> digest in hexadecimal."""
-    return {mode.value: digest.hex() for mode, digest in digests.items()}
-
-
-def _count(text: str) -> int:
+def _range(text: str) -> range:
+    start, _, size = text.partition("+")
     try:
-        count = int(text, 0)
-    except ValueError:
-        count = 0
-    if not 0 < count <= MAX_VCPUS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of vCPUs from 1 to {MAX_VCPUS}")
-    return count
+        found = range(options.size(start), options.size(start) + options.size(size))
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither GPA+BYTES nor vmsa (example: 0x800000+0x9000)") from None
+    if not found or (found.start | found.stop) % PAGE_BYTES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not made of pages of {PAGE_BYTES:#x}")
+    return found

@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 
 from mh_builder.edk2.driver import FLAG, HOME, check_place, driver_files
+from mh_builder.edk2.series import all_releases
 from mh_builder.edk2.tree import State, Tree, read_tree
 from mh_builder.helper import build_helper
 from mh_builder.image.output import write_files
 from mh_builder.schemes import SCHEMES
 from mh_cli import options
-from mh_cli.errors import GOOD
+from mh_cli.errors import GOOD, UsageError
 from mh_cli.output import print_json
 
 _SAID = {
@@ -24,9 +25,10 @@ _SAID = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.epilog = f"A tree that is patched already gets the new helper. Build it with -D {FLAG}."
-    parser.add_argument("--edk2", type=Path, required=True, metavar="DIR", help="top of the tree")
-    # Required, and not all schemes by default: a tree holds one helper.
-    parser.add_argument("--scheme", choices=list(SCHEMES), required=True, metavar="SCHEME", help="of the helper")
+    parser.add_argument("--edk2", type=Path, metavar="DIR", help="top of the tree")
+    # One, and not all schemes by default: a tree holds one helper.
+    parser.add_argument("--scheme", choices=list(SCHEMES), metavar="SCHEME", help="of the helper")
+    parser.add_argument("--list", action="store_true", help="say which series applies to which release, and stop")
     parser.add_argument("--check", action="store_true", help="say what would be done, and write nothing")
     options.add_layout(parser)
     options.add_helper_vcpus(parser)
@@ -36,7 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check everything, then write all files or none, and say what was written."""
+    """Check everything, then write all files or none, and say what was written; or list what there is."""
+    if arguments.list:
+        return _list(arguments)
+    for name in ("edk2", "scheme"):
+        if getattr(arguments, name) is None:
+            raise UsageError(f"--{name} is missing: say which tree, and which helper, or --list")
     image = build_helper(arguments.scheme, options.layout(arguments)).data
     driver = driver_files(image)
     tree = read_tree(arguments.edk2)
@@ -47,15 +54,32 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json("ovmf-patch/1", _result(arguments, tree, sorted(files)))
         return GOOD
-    print(f"{arguments.edk2}: {tree.series.release}: {_SAID[tree.state]}")
+    made_for = tree.series.made_for
+    by = "" if made_for == tree.series.release else f", that of {made_for}"
+    print(f"{arguments.edk2}: {tree.series.release}: {_SAID[tree.state]}{by}")
     for path in files:
         print(arguments.edk2 / path)
+    return GOOD
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    releases = all_releases()
+    if arguments.json:
+        rows = [
+            {"release": one.release, "series": one.made_for, "files": {item.path: item.before for item in one.changes}}
+            for one in releases
+        ]
+        print_json("ovmf-patch-list/1", {"releases": rows})
+        return GOOD
+    for one in releases:
+        print(f"{one.release:20} series {one.made_for}")
     return GOOD
 
 
 def _result(arguments: argparse.Namespace, tree: Tree, files: list[str]) -> dict[str, object]:
     return {
         "release": tree.series.release,
+        "series": tree.series.made_for,
         "state": tree.state.value,
         "written": not arguments.check,
         "scheme": arguments.scheme,

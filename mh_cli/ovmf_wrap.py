@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mh_builder.firmware.digests import Mode, digests_of
+from mh_builder.igvm.launch import IgvmLaunch
 from mh_builder.igvm.read import read_igvm
 from mh_builder.igvm.wrap import wrap
 from mh_cli import options
 from mh_cli.errors import GOOD, UsageError
 from mh_cli.output import print_json
-from mh_cli.ovmf_files import Firmware, about, check_output, read_image, write_file
-from mh_cli.ovmf_measure import add_snp_features, add_vcpus, as_json, measure_all, vcpus_of
+from mh_cli.ovmf_files import about, check_output, read_image, write_file
+from mh_cli.ovmf_launch import add_snp_features, add_vcpus, as_json, say_why_not, vcpus_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,15 +33,16 @@ def run(arguments: argparse.Namespace) -> int:
     image = read_image(arguments.image)
     if image.igvm is not None:
         raise UsageError(f"{arguments.image} is an IGVM file already")
-    vcpus = vcpus_of(arguments, image, arguments.snp_features)
+    vcpus = vcpus_of(arguments)
     with about(arguments.image):
         data = wrap(image.data, vcpus)
-        digests = measure_all(Firmware(data, read_igvm(data)), vcpus)
+        result = digests_of(IgvmLaunch(read_igvm(data)), Mode)
     write_file(arguments.output, data)
+    say_why_not(arguments.output, result)
     if arguments.json:
-        print_json("ovmf-wrap/1", {"bytes": len(data), "vcpus": vcpus.count, "digests": as_json(digests)})
+        print_json("ovmf-wrap/1", {"bytes": len(data), "vcpus": vcpus.count} | as_json(result))
         return GOOD
     print(f"{arguments.output}: {len(data):#x} bytes, vCPUs: {vcpus.count}")
-    for mode, digest in digests.items():
+    for mode, digest in result.digests.items():
         print(f"{mode.value:6} {digest.hex()}")
     return GOOD

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,25 @@ from mh_builder.report.layout import Layout, Region
 from mh_builder.report.svg import draw
 from mh_builder.schemes.space import human
 from mh_cli import options, source
-from mh_cli.errors import GOOD
+from mh_cli.errors import GOOD, UsageError
 from mh_cli.output import print_json
 
-_COLUMNS = ("virtual", "bytes", "rights", "view", "page", "mirror GPA", "main GPA", "ram_addr", "purpose")
+_COLUMNS = ("virtual", "bytes", "rights", "type", "view", "page", "mirror GPA", "main GPA", "ram_addr", "purpose")
+_FOREIGN = ("virtual", "bytes", "rights", "type", "view", "page", "GPA", "")
+"""Of a dump: nothing is known of what lies behind."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("image", type=Path, metavar="IMAGE", help=source.WHAT)
     source.add_memory(parser)
+    group = parser.add_argument_group("which regions")
+    group.add_argument("--writable", action="store_true", help="those alone that are writable")
+    group.add_argument("--executable", action="store_true", help="... executable")
+    group.add_argument("--user", action="store_true", help="... for user mode")
+    group.add_argument("--shared", action="store_true", help="... shared, of memory with a C-bit")
+    group.add_argument("--type", metavar="TYPE", help="... of that memory type: WB, UC, PAT1 ...")
+    group.add_argument("--after", type=options.size, metavar="ADDRESS", help="... that end above this virtual address")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the four address spaces of an image")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the regions and the picture as one page")
     options.add_json(parser)
@@ -31,18 +42,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read and print."""
     layout = source.read_layout(arguments.image, arguments)
+    if arguments.shared and layout.geometry.c_bit is None:
+        raise UsageError("--shared: there is no C-bit; say which with --c-bit or --part")
+    regions = [region for region in layout.regions if _is_wanted(region, layout, arguments)]
+    for line in _warnings(layout):
+        print(f"{arguments.image}: warning: {line}", file=sys.stderr)
     if arguments.svg is not None:
         _write(arguments.svg, draw(layout))
     if arguments.html is not None:
         _write(arguments.html, _html(layout))
     if arguments.json:
-        print_json("show/1", as_json(layout))
+        shown = [region_as_json(region, layout) for region in regions]
+        print_json("show/1", as_json(layout) | {"regions": shown})
         return GOOD
     for line in _head(layout):
         print(line)
-    for line in _rows(layout):
+    for line in _rows(regions, layout):
         print(line)
     return GOOD
+
+
+def _is_wanted(region: Region, layout: Layout, arguments: argparse.Namespace) -> bool:
+    mapping = region.mapping
+    return (
+        (mapping.writable or not arguments.writable)
+        and (mapping.executable or not arguments.executable)
+        and (mapping.user or not arguments.user)
+        and (not mapping.private or not arguments.shared)
+        and (arguments.type is None or layout.memory_type(mapping).lower() == arguments.type.lower())
+        and (arguments.after is None or mapping.end > arguments.after)
+    )
+
+
+def _warnings(layout: Layout) -> Iterator[str]:
+    """What makes a listing say less than it seems to."""
+    reading = layout.reading
+    if not reading.mappings:
+        yield f"nothing is mapped by the tables at CR3 {reading.cr3:#x}"
+    if reading.defects:
+        count = len(reading.defects)
+        yield f"{count} entr{'y is' if count == 1 else 'ies are'} defective: see `audit`"
+    if reading.stopped is not None:
+        yield f"the tables are too large: not looked at from {reading.stopped:#x} on"
 
 
 def _write(path: Path, text: str) -> None:
@@ -62,6 +103,9 @@ def region_as_json(region: Region, layout: Layout) -> dict[str, Any]:
         "rights": mapping.rights,
         "user": mapping.user,
         "view": None if layout.geometry.c_bit is None else mapping.view,
+        "type": layout.memory_type(mapping),
+        "global": mapping.is_global,
+        "key": mapping.key,
         "repeats_after": mapping.period or None,
         "purpose": region.purpose or None,
     }
@@ -80,6 +124,10 @@ def as_json(layout: Layout) -> dict[str, Any]:
         "tables": len(reading.tables),
         "defects": len(reading.defects),
         "stopped": None if reading.stopped is None else hex(reading.stopped),
+        "cpus": [
+            {"cr0": hex(cpu.cr0), "cr3": hex(cpu.cr3), "cr4": hex(cpu.cr4), "efer": cpu.efer and hex(cpu.efer)}
+            for cpu in layout.cpus
+        ],
         "regions": [region_as_json(region, layout) for region in layout.regions],
     }
 
@@ -90,11 +138,10 @@ def _head(layout: Layout) -> list[str]:
     kind = "memory dump" if layout.plan is None else f"scheme {layout.plan.scheme}"
     tables = f"{len(reading.tables)} tables at CR3 {reading.cr3:#x}, {geometry.levels} levels"
     lines = [f"{layout.name}: {kind}; {tables}; {c_bit}, {geometry.physical_bits} address bits"]
-    if reading.defects:
-        lines.append(f"{len(reading.defects)} entries are defective: see `audit`")
-    if reading.stopped is not None:
-        lines.append(f"the tables are too large: not looked at from {reading.stopped:#x} on")
-    return lines
+    for number, cpu in enumerate(layout.cpus):
+        mine = " (shown)" if cpu is layout.cpu and len(layout.cpus) > 1 else ""
+        lines.append(f"CPU {number}{mine}: CR3 {cpu.cr3:#x}, {cpu.summary()}")
+    return [*lines, *_warnings(layout)]
 
 
 def cells(region: Region, layout: Layout) -> tuple[str, ...]:
@@ -104,7 +151,8 @@ def cells(region: Region, layout: Layout) -> tuple[str, ...]:
     return (
         f"{mapping.va:#x}",
         human(mapping.size),
-        mapping.rights + ("u" if mapping.user else ""),
+        mapping.rights + ("u" if mapping.user else "") + ("g" if mapping.is_global else ""),
+        layout.memory_type(mapping) + (f" key {mapping.key}" if mapping.key else ""),
         layout.view(mapping),
         human(mapping.page_bytes),
         f"{mapping.gpa:#x}",
@@ -114,17 +162,23 @@ def cells(region: Region, layout: Layout) -> tuple[str, ...]:
     )
 
 
-def _rows(layout: Layout) -> list[str]:
-    rows = [_COLUMNS, *(cells(region, layout) for region in layout.regions)]
-    if layout.plan is None:
-        rows = [(*row[:5], "GPA" if row is _COLUMNS else row[5], row[8] if row is not _COLUMNS else "") for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _rows(regions: Sequence[Region], layout: Layout) -> list[str]:
+    columns, rows = _table(regions, layout)
+    table = [columns, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def _table(regions: Sequence[Region], layout: Layout) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Titles and rows; of a dump without the columns that only an image of ours fills."""
+    rows = [cells(region, layout) for region in regions]
+    if layout.plan is not None:
+        return _COLUMNS, rows
+    return _FOREIGN, [(*row[:7], row[9]) for row in rows]
 
 
 def _html(layout: Layout) -> str:
-    rows = [cells(region, layout) for region in layout.regions]
-    sections = [PageSection("Regions", table(_COLUMNS, rows))]
+    sections = [PageSection("Regions", table(*_table(layout.regions, layout)))]
     if layout.plan is not None:
         sections.insert(0, PageSection("Address spaces", figure(layout)))
     return page(f"Address space of {layout.name}", _head(layout)[0], sections)

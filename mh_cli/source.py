@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mh_abi.image import ImageError
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.parts import PARTS
 from mh_builder.report.layout import Layout
-from mh_builder.report.open import DEFAULT_PART, WIDEST, Hints, open_layout
-from mh_builder.report.physical import DumpError, map_file
+from mh_builder.report.memory_type import PATS
+from mh_builder.report.open import DEFAULT_PART, WIDEST, Hints, open_every_cpu, open_layout
+from mh_builder.report.physical import DumpError, MemoryGapError, map_file
 from mh_builder.schemes.space import C_BITS
 from mh_cli import options
 from mh_cli.errors import UsageError
@@ -37,16 +40,38 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--cr3", type=options.size, metavar="CR3", help="root table of a dump (QEMU's ELF dumps say it)")
     group.add_argument("--la57", action="store_true", help="5-level tables (QEMU's ELF dumps say it)")
+    group.add_argument("--cpu", type=_number, metavar="N", help="whose tables of a dump (default: the first, 0)")
+    group.add_argument(
+        "--pat", choices=sorted(PATS), help="MSR PAT of a dump, by which memory types have names (default: not known)"
+    )
 
 
 def read_layout(path: Path, arguments: argparse.Namespace) -> Layout:
     """The layout of a file. Raises `DumpError`, `ImageError`, `FirmwareError`, `UsageError`."""
-    hints = _hints(arguments)
-    data = _open(path)
+    with _about(path):
+        return open_layout(_open(path), path.stem, _hints(arguments))
+
+
+def read_every_cpu(path: Path, arguments: argparse.Namespace) -> list[Layout]:
+    """A layout for each CPU of a dump with tables of its own. Raises as `read_layout` does."""
+    with _about(path):
+        return open_every_cpu(_open(path), path.stem, _hints(arguments))
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
     try:
-        return open_layout(data, path.stem, hints)
+        yield
+    except MemoryGapError as error:
+        raise DumpError(f"{path}: {error}") from None
     except (DumpError, FirmwareError, ImageError) as error:
         raise type(error)(f"{path}: {error}") from None
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 5:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a CPU, from 0")
+    return int(text)
 
 
 def _hints(arguments: argparse.Namespace) -> Hints:
@@ -56,7 +81,8 @@ def _hints(arguments: argparse.Namespace) -> Hints:
     if c_bit is not None and c_bit not in C_BITS:
         raise UsageError(f"C-bit {c_bit} is not in {C_BITS.start} to {C_BITS.stop - 1}")
     part = PARTS.get(arguments.part or "")
-    return Hints(part, c_bit, bits, arguments.base, arguments.cr3, arguments.la57)
+    pat = None if arguments.pat is None else PATS[arguments.pat]
+    return Hints(part, c_bit, bits, arguments.base, arguments.cr3, arguments.la57, arguments.cpu, pat)
 
 
 def _open(path: Path) -> bytes | mmap.mmap:

@@ -37,12 +37,19 @@ def build_tree(source: Path, tree: Path) -> None:
 def build_ovmf(tree: Path, release: str) -> Path:
     """The folder of `OVMF_CODE.fd` and `OVMF_VARS.fd`, built with the helper."""
     defines = [word for flag in (FLAG, "FD_SIZE_4MB", *FLAGS[release]) for word in ("-D", flag)]
-    words = ["-n", str(os.cpu_count()), "-a", "X64", "-t", "GCC5", "-b", "DEBUG", "-p", PLATFORM, *defines]
+    tools = tool_chain(tree)
+    words = ["-n", str(os.cpu_count()), "-a", "X64", "-t", tools, "-b", "DEBUG", "-p", PLATFORM, *defines]
     # What is sourced sees the arguments of who sources it.
     script = f"words=({' '.join(words)}); set --; {_SCRIPT}"
     environment = os.environ | {"WORKSPACE": str(tree), "PYTHON3_ENABLE": "TRUE", "PYTHON_COMMAND": sys.executable}
     _run(["bash", "-c", script], tree.parent / f"{tree.name}.log", environment)
-    return tree / "Build/OvmfX64/DEBUG_GCC5/FV"
+    return tree / f"Build/OvmfX64/DEBUG_{tools}/FV"
+
+
+def tool_chain(tree: Path) -> str:
+    """What the tree calls gcc: GCC, or GCC5 where it knows that alone (202211)."""
+    definitions = (tree / "BaseTools/Conf/tools_def.template").read_text(encoding="latin-1")
+    return "GCC" if "*_GCC_*_*_FAMILY" in definitions else "GCC5"
 
 
 def _run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:

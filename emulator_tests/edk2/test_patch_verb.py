@@ -165,3 +165,22 @@ def test_a_tree_inside_another_repository(command: Command, copy: Edk2) -> None:
     assert patch(command, root)[0] == 0
     change = series_of("edk2-stable202211").changes[0]
     assert contents_id((root / change.path).read_bytes()) == change.after
+
+
+def test_list_names_the_series_of_every_release(command: Command) -> None:
+    outcome = command("ovmf", "patch", "--list")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = [line.split() for line in outcome.out.splitlines()]
+    assert lines[0] == ["edk2-upstream", "series", "edk2-upstream"]
+    assert lines[1] == ["edk2-stable202605", "series", "edk2-upstream"]
+    assert lines[-1] == ["edk2-stable202211", "series", "edk2-stable202211"]
+    rows = json.loads(command("ovmf", "patch", "--list", "--json").out)["releases"]
+    assert [row["release"] for row in rows] == [line[0] for line in lines]
+    assert all(len(identity) == 40 for row in rows for identity in row["files"].values())
+
+
+@pytest.mark.parametrize(("options", "missing"), [((), "edk2"), (("--edk2", "."), "scheme")])
+def test_what_is_not_said(command: Command, options: tuple[str, ...], missing: str) -> None:
+    outcome = command("ovmf", "patch", *options)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"build.py: error: --{missing} is missing")

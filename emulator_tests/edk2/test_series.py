@@ -14,7 +14,7 @@ import pytest
 from emulator_tests.edk2.conftest import Edk2, series_of
 from mh_abi import abi
 from mh_builder.edk2.driver import HOME, driver_files
-from mh_builder.edk2.series import Series, all_series, contents_id
+from mh_builder.edk2.series import Series, all_releases, all_series, contents_id
 from mh_builder.helper import build_helper
 from mh_builder.schemes.space import Options
 
@@ -33,6 +33,22 @@ def changed(series: Series, sign: bytes) -> list[bytes]:
 
 def test_every_release_has_a_series() -> None:
     assert list(SERIES) == ["edk2-upstream", "edk2-stable202502", "edk2-stable202211"]
+
+
+def test_every_stable_release_is_known() -> None:
+    """Tried on a clone, by `python -m ovmf_patches.releases`, on 26 November 2026."""
+    months = [f"{year}{month:02}" for year in range(2022, 2027) for month in (2, 5, 8, 11)]
+    tags = [f"edk2-stable{month}" for month in months if "202211" <= month <= "202605"]
+    tags += ["edk2-stable202408.01", "edk2-stable202508.01"]
+    assert [one.release for one in all_releases()][::-1] == [*sorted(tags), "edk2-upstream"]
+
+
+def test_what_is_kept_of_a_release_is_what_its_series_changes() -> None:
+    for release in all_releases():
+        made_for = SERIES[release.made_for]
+        assert {change.path for change in release.changes} == {change.path for change in made_for.changes}
+        assert all(change.before != change.after for change in release.changes)
+        assert (release.changes == made_for.changes) == (release.release == release.made_for)
 
 
 @pytest.mark.parametrize("series", SERIES.values(), ids=SERIES)

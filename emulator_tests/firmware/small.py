@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -77,3 +78,12 @@ def with_file(small: Small, guid: UUID) -> bytes:
     body = b"a foreign file  "
     offset = -(-small.free // 8) * 8
     return patched(small.data, offset, file_header(guid, 0x01, 0, body) + body)
+
+
+def with_inner(small: Small, change: Callable[[bytes], bytes]) -> bytes:
+    """The image with other compressed contents, of the same size."""
+    flash = read_flash(small.data)
+    old = flash.carrier
+    body = make_guided(guids.LZMA, compress(change(flash.inner), CARRIER_BYTES))
+    file = file_header(old.guid, old.kind, old.attributes, body) + body
+    return patched(small.data, old.offset, file.ljust(CARRIER_BYTES - old.offset, b"\xff"))

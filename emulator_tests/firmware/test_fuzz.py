@@ -13,10 +13,11 @@ from emulator_tests.firmware.conftest import Find
 from emulator_tests.firmware.small import CARRIER_BYTES, Small, patched, shrink
 from mh_builder.firmware import guids
 from mh_builder.firmware.compressed import compress
+from mh_builder.firmware.digests import Mode
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.flash import read_flash
 from mh_builder.firmware.inject import extract, inject
-from mh_builder.firmware.measure import Mode, Vcpus, launch_digest
+from mh_builder.firmware.measure import Vcpus, launch_digest
 from mh_builder.firmware.section import GUIDED_HEADER_BYTES, make_guided
 from mh_builder.firmware.volume import FILE_HEADER, file_header
 from mh_builder.image.model import Image

@@ -67,10 +67,14 @@ def sev_digest(found: Parsed, platform: int) -> bytes:
 
 
 def snp_digest(found: Parsed) -> bytes:
-    """PAGE_INFO: digest so far, digest of the contents, length 0x70, type of page, then the GPA at 0x68."""
+    """PAGE_INFO: digest so far, digest of the contents, length 0x70, type of page, then the GPA at 0x68.
+
+    TSC_SCALE and TSC_OFFSET of a VMSA count as zero.
+    """
     bit, digest = found.masks[SEV_SNP], bytes(48)
     steps = [(snp_type(flags, kind, data), gpa, data) for gpa, mask, flags, kind, data in found.pages if mask & bit]
-    steps += [(2, gpa, contents) for gpa, mask, _, contents in found.contexts if mask & bit]
+    vmsas = [(gpa, data) for gpa, mask, _, data in found.contexts if mask & bit]
+    steps += [(2, gpa, data[:0x2F0] + bytes(16) + data[0x300:]) for gpa, data in vmsas]
     for kind, gpa, contents in steps:
         measured = hashlib.sha384(contents or b"").digest() if kind in {1, 2} else bytes(48)
         digest = hashlib.sha384(digest + measured + struct.pack("<HBBIQ", 0x70, kind, 0, 0, gpa)).digest()

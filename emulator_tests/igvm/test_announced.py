@@ -14,10 +14,10 @@ from emulator_tests.command.conftest import Command
 from emulator_tests.igvm import oracle
 from emulator_tests.igvm.conftest import VCPUS
 from mh_builder.firmware import guids
+from mh_builder.firmware.digests import Mode
 from mh_builder.firmware.driver import Finds, build_loader
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.inject import inject
-from mh_builder.firmware.measure import Mode
 from mh_builder.helper import build_helper
 from mh_builder.igvm.announced import announce, announced, data_hobs
 from mh_builder.igvm.firmware import flash_of, memory_of

@@ -13,8 +13,8 @@ import pytest
 from emulator_tests.command.conftest import Command
 from emulator_tests.igvm import oracle
 from emulator_tests.igvm.oracle import PAGE, SEV_SNP, context, header, page, platform
+from mh_builder.firmware.digests import Mode
 from mh_builder.firmware.inject import inject
-from mh_builder.firmware.measure import Mode
 from mh_builder.igvm.firmware import flash_of, with_flash
 from mh_builder.igvm.launch import launch_digest
 from mh_builder.igvm.layout import VMSA_GPA

@@ -15,8 +15,8 @@ from emulator_tests.igvm import oracle
 from emulator_tests.igvm.conftest import VCPUS
 from emulator_tests.igvm.test_announced import HOBS, newer
 from mh_abi import abi
+from mh_builder.firmware.digests import Mode
 from mh_builder.firmware.errors import FirmwareError
-from mh_builder.firmware.measure import Mode
 from mh_builder.igvm.announced import announced
 from mh_builder.igvm.file import Igvm
 from mh_builder.igvm.firmware import flash_of, memory_of, with_flash

@@ -12,8 +12,9 @@ from emulator_tests.firmware.conftest import STOCK, Find
 from emulator_tests.igvm import oracle
 from emulator_tests.igvm.conftest import VCPUS
 from mh_builder.firmware import measure
+from mh_builder.firmware.digests import Mode
 from mh_builder.firmware.errors import FirmwareError
-from mh_builder.firmware.measure import Mode, Vcpus
+from mh_builder.firmware.measure import Vcpus
 from mh_builder.igvm.firmware import flash_of, with_flash
 from mh_builder.igvm.launch import PLATFORMS, launch_digest, modes
 from mh_builder.igvm.read import read_igvm
@@ -87,10 +88,10 @@ def test_what_is_asked_for_in_vain(command: Command, small: bytes, tmp_path: Pat
     command("ovmf", "wrap", "OVMF.fd", "-o", "OVMF.igvm")
     again = command("ovmf", "wrap", "OVMF.igvm", "-o", "x")
     assert again == (2, "", "build.py: error: OVMF.igvm is an IGVM file already\n")
-    message = "an IGVM file has the registers of its vCPUs itself"
+    message = "an IGVM file has what is launched, and its registers, itself"
     for option in ("--vcpus", "--cpu-signature", "--snp-features"):
         outcome = command("ovmf", "measure", "OVMF.igvm", option, "2")
-        assert outcome == (2, "", f"build.py: error: {option} 0x2: {message}\n")
+        assert outcome == (2, "", f"build.py: error: {option}: {message}\n")
     (tmp_path / "odd.fd").write_bytes(small[1:])
     outcome = command("ovmf", "wrap", "odd.fd", "-o", "x")
     assert outcome == (

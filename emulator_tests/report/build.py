@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 
 PAGE = 0x1000
-P, W, U, A, D, LARGE, G = 1, 2, 4, 0x20, 0x40, 0x80, 0x100
+P, W, U, PWT, PCD, A, D, LARGE, G = 1, 2, 4, 8, 0x10, 0x20, 0x40, 0x80, 0x100
+PAT = 0x80
 NX = 1 << 63
 
 

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from emulator_tests.report.build import NX, PAGE, P, U, W
+from emulator_tests.report.build import NX, PAGE, PAT, PCD, PWT, A, D, G, P, U, W
 from mh_abi.image import parse_image
 from mh_builder.image.model import Image
 from mh_builder.paging import ADDRESS_FIELD, ENTRY_BYTES, LARGE, table_index
@@ -173,6 +173,15 @@ def user_page(patient: Patient) -> None:
         patient.change(patient.va(".bss"), set_bits=U, level=level)
 
 
+def no_table(patient: Patient) -> None:
+    """An entry that is not present and holds an address."""
+    patient.put(patient.entry_at(patient.spare), patient.gpa(".bss") | W | NX | C)
+
+
+def uncached_table(patient: Patient) -> None:
+    patient.change(patient.va(".text"), set_bits=PCD, level=2)
+
+
 class Fault(NamedTuple):
     """`rule` has to name it; `schemes` None is all."""
 
@@ -222,6 +231,24 @@ FAULTS = {
     "above-maxphyaddr": Fault(bits(".bss", set_bits=1 << 48), "reserved", "MAXPHYADDR"),
     "reserved-bit": Fault(not_aligned, "reserved", "not aligned"),
     "large-root": Fault(large_root, "reserved", "no large pages"),
+    "code-global": Fault(bits(".text", set_bits=G), "global", ".text.* global"),
+    "ram-global": Fault(ram(set_bits=G), "global", "guest RAM"),
+    "code-uncached": Fault(bits(".text", set_bits=PCD | PWT), "write-back", ".text.* UC "),
+    "secret-pat": Fault(bits(".secret", set_bits=PAT | PWT), "write-back", ".secret.* WT "),
+    "ring-uncached": Fault(bits(".ring", set_bits=PCD | PWT), "write-back", ".ring.* UC "),
+    "ram-uncached": Fault(ram(set_bits=PCD), "write-back", "guest RAM.* UC- "),
+    "ram-pat": Fault(ram(set_bits=1 << 12 | PCD), "write-back", "guest RAM.* UC- "),
+    "key": Fault(bits(".bss", set_bits=5 << 59), "key", ".bss.* protection key 5"),
+    "table-uncached": Fault(uncached_table, "entry", "^PD entry .* has PCD$"),
+    "table-global": Fault(bits(".text", set_bits=G, level=3), "entry", "^PDPT entry .* has G$"),
+    "bit-52": Fault(bits(".text", set_bits=1 << 52), "entry", "^PT entry .* has AVL52$"),
+    "bits-9-to-11": Fault(bits(".bss", set_bits=0b101 << 9), "entry", "^PT entry .* has AVL9 and AVL11$"),
+    "not-accessed": Fault(bits(".text", clear=A), "entry", "^PT entry .* is without A$"),
+    "not-dirty": Fault(ram(clear=D), "entry", "^PDPT entry .* is without D$"),
+    "not-present-with-address": Fault(no_table, "entry", "is not present, and not zero"),
+    "code-of-the-host": Fault(bits(".text", clear=C), "code-shared", ".text"),
+    "table-of-the-host": Fault(alias(".tables", P | NX), "table-exposed", "in shared memory"),
+    "device-private": Fault(device, "device-private", "0xfee00000", ("alias-gpa",)),
     "loop": Fault(loop, "loop", "serves as PML4 and PDPT and PD and PT"),
     "table-outside": Fault(far_table, "table-missing", "outside the memory"),
 }

@@ -22,6 +22,10 @@ class Snapshot(NamedTuple):
     """RAM from GPA 0, as `pmemsave` writes it."""
     elf: Path
     """The same as `dump-guest-memory` writes it."""
+    mapped: Path
+    """What is mapped of it: `dump-guest-memory -p`, with a segment for each mapping."""
+    compressed: Path
+    """`dump-guest-memory -z`."""
     cr3: int
     levels: int
     tlb: frozenset[tuple[int, int, str]]
@@ -35,6 +39,7 @@ class Snapshot(NamedTuple):
 def boot(kernel: Path, folder: Path, cpu: str) -> Snapshot:
     """Boot a guest with QEMU's `cpu`, stop it when its first process runs, and take a snapshot."""
     initrd, raw, elf = folder / "initrd", folder / "raw", folder / "elf"
+    mapped, compressed = folder / "mapped", folder / "compressed"
     initrd.write_bytes(_cpio({"init": _program()}))
     arguments = ["-kernel", str(kernel), "-initrd", str(initrd), "-append", "console=ttyS0 panic=-1"]
     with QemuMachine(arguments, ram_mib=RAM_MIB, cpu=cpu) as machine:
@@ -48,7 +53,20 @@ def boot(kernel: Path, folder: Path, cpu: str) -> Snapshot:
         mem = machine.qmp.monitor("info mem") if levels == 4 else ""
         machine.save_memory(0, RAM_MIB << 20, raw)
         machine.qmp.execute("dump-guest-memory", {"paging": False, "protocol": f"file:{elf}"})
-    return Snapshot(raw, elf, _register(registers, "CR3"), levels, frozenset(_tlb(tlb)), tuple(_mem(mem)), serial)
+        machine.qmp.execute("dump-guest-memory", {"paging": True, "protocol": f"file:{mapped}"})
+        kdump = {"paging": False, "protocol": f"file:{compressed}", "format": "kdump-zlib"}
+        machine.qmp.execute("dump-guest-memory", kdump)
+    return Snapshot(
+        raw,
+        elf,
+        mapped,
+        compressed,
+        _register(registers, "CR3"),
+        levels,
+        frozenset(_tlb(tlb)),
+        tuple(_mem(mem)),
+        serial,
+    )
 
 
 def _register(text: str, name: str) -> int:

@@ -25,6 +25,9 @@ KINDS = {
     "image-page-missing": [((Kind.VANISHED,), ".bss")],
     "ram-shifted": [((Kind.MOVED,), "guest RAM")],
     "alias": [((Kind.APPEARED,), "unexpected")],
+    "ring-uncached": [((Kind.TYPE,), ".ring")],
+    "code-global": [((Kind.GLOBAL,), ".text")],
+    "key": [((Kind.KEY,), ".bss")],
     "pages-swapped": [((Kind.MOVED,), ".bss"), ((Kind.MOVED,), ".bitmap")],
 }
 

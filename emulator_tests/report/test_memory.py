@@ -36,21 +36,24 @@ def test_segments_lie_where_their_physical_address_says(many: bool) -> None:
     data = core([(0x5000, b"five" + bytes(PAGE - 4), PAGE), (1 << 32, b"high", 2 * PAGE)], many=many)
     memory = Elf(data).memory()
     assert memory.read(0x5000, 4) == b"five"
-    assert memory.read((1 << 32) + 2, 4) == b"gh\0\0"
-    assert memory.read_table((1 << 32) + PAGE) == bytes(PAGE)
-    for gpa in (0, 0x6000, (1 << 32) + 2 * PAGE):
+    assert memory.read((1 << 32) + 2, 2) == b"gh"
+    # What a core spans and has not stored is not known.
+    for gpa in (0, 0x6000, (1 << 32) + 4, (1 << 32) + PAGE, (1 << 32) + 2 * PAGE):
         with pytest.raises(DumpError, match="outside the dump"):
             memory.read(gpa, 1)
 
 
 def test_registers_of_qemus_note() -> None:
     registers = bytearray(440)
-    struct.pack_into("<QQ", registers, 392 + 24, 0x1234000, 1 << 12 | 0x20)
+    struct.pack_into("<QQQQQ", registers, 392, 0x8001_0033, 0, 0, 0x1234000, 1 << 12 | 0x20)
     other = struct.pack("<III", 5, 3, 1) + b"CORE\0\0\0\0" + b"abc\0"
     note = struct.pack("<III", 5, len(registers), 0) + b"QEMU\0\0\0\0" + registers
-    assert Elf(core([(0, b"x", 1)], other + note)).control() == (0x1234000, 5)
-    assert Elf(core([(0, b"x", 1)], other)).control() is None
-    assert Elf(core([(0, b"x", 1)], note[:100])).control() is None
+    (cpu,) = Elf(core([(0, b"x", 1)], other + note)).cpus()
+    assert (cpu.cr0, cpu.cr3, cpu.levels, cpu.efer) == (0x8001_0033, 0x1234000, 5, None)
+    assert cpu.protects_from_kernel
+    assert [cpu.cr3 for cpu in Elf(core([(0, b"x", 1)], note + note)).cpus()] == [0x1234000] * 2
+    assert Elf(core([(0, b"x", 1)], other)).cpus() == []
+    assert Elf(core([(0, b"x", 1)], note[:100])).cpus() == []
 
 
 def test_what_is_wrong_with_a_core() -> None:
@@ -59,7 +62,11 @@ def test_what_is_wrong_with_a_core() -> None:
         (whole[:-1], r"^segment of GPA 0x5000 ends at 0x[0-9a-f]+, the file at 0x[0-9a-f]+$"),
         (whole[:70], r"^program header ends at 0x78, the ELF file at 0x46$"),
         (core([]), r"^none of the ELF file's 1 program headers loads memory$"),
-        (core([(0, b"", 2 * PAGE), (PAGE, b"", 1)]), r"^memory at GPA 0x1000 overlaps memory up to 0x2000$"),
+        (
+            core([(0, bytes(2 * PAGE), 2 * PAGE), (PAGE, b"x" * PAGE, PAGE)]),
+            r"^memory at GPA 0x1000 is stored twice, at 0x[0-9a-f]+ and 0x[0-9a-f]+, and not the same$",
+        ),
+        (whole[:18] + b"\3\0" + whole[20:], r"machine 3, a 32-bit guest, whose tables are not read: not 2, 1, 62"),
     ):
         with pytest.raises(DumpError, match=message):
             Elf(data).memory()

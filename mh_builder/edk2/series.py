@@ -2,11 +2,13 @@
 
 The `index` lines of a patch name the contents that it was made for and what it makes of them (git-diff,
 "generating patch text with -p"), so a tree tells by itself which release it is and whether it is patched already.
+Releases whose files differ from those, and to which a series applies all the same, are in `ovmf_patches/releases.json`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +17,8 @@ from pathlib import Path
 from ovmf_patches import FOLDER
 
 UPSTREAM = "edk2-upstream"
+
+RELEASES = FOLDER / "releases.json"
 
 _CHANGE = re.compile(rb"^diff --git a/(\S+) b/\1\nindex ([0-9a-f]{40})\.\.([0-9a-f]{40}) \d+$", re.MULTILINE)
 
@@ -30,11 +34,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The patches for one release, in order."""
+    """The patches for one release, in order, and what they change of it."""
 
     release: str
     patches: tuple[Path, ...]
     changes: tuple[Change, ...]
+
+    @property
+    def made_for(self) -> str:
+        """The release that the patches were made for."""
+        return self.patches[0].parent.name
 
 
 @cache
@@ -42,6 +51,19 @@ def all_series() -> tuple[Series, ...]:
     """Every series, the newest release first."""
     names = sorted((path.name for path in FOLDER.glob("edk2-*")), key=lambda name: (name == UPSTREAM, name))
     return tuple(_read(FOLDER / name) for name in reversed(names))
+
+
+@cache
+def all_releases() -> tuple[Series, ...]:
+    """Every release that a series is known to apply to, the newest first."""
+    made = {series.release: series for series in all_series()}
+    others = [
+        Series(release, made[row["series"]].patches, tuple(Change(path, *ids) for path, ids in row["files"].items()))
+        for release, row in json.loads(RELEASES.read_text(encoding="ascii")).items()
+    ]
+    return tuple(
+        sorted((*made.values(), *others), key=lambda one: (one.release == UPSTREAM, one.release), reverse=True)
+    )
 
 
 def contents_id(data: bytes) -> str:

@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 
 from mh_abi.errors import MigrationHelperError
-from mh_builder.edk2.series import Series, all_series, contents_id
+from mh_builder.edk2.series import Series, all_releases, all_series, contents_id
 
 _MARK = "OvmfPkg/OvmfPkg.dec"
 """What every tree has that we have anything to do with."""
@@ -50,7 +50,7 @@ def read_tree(root: Path) -> Tree:
     if not (root / _MARK).is_file():
         raise TreeError(f"{root}: no edk2 tree: it has no {_MARK}")
     reasons = []
-    for series in sorted(all_series(), key=lambda series: _strangers(root, series)):
+    for series in sorted(all_releases(), key=lambda series: _strangers(root, series)):
         ids = _ids(root, series)
         if all(ids[change.path] == change.after for change in series.changes):
             return Tree(series, State.APPLIED, {})

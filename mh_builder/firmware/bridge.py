@@ -32,7 +32,6 @@ _TOP_ALIGN = 16
 def with_entry(flash: bytes, data: bytes) -> bytes:
     """`flash` with `data` in our entry, which is made if there is none. Raises `FirmwareError`."""
     table = read_table(flash)
-    _check_known(table)
     changed = bytearray(flash)
     own = table.find(guids.FIRMWARE_ENTRY)
     if own is None:
@@ -45,14 +44,6 @@ def with_entry(flash: bytes, data: bytes) -> bytes:
     else:
         changed[own.start : own.start + len(data)] = data
     return bytes(changed)
-
-
-def _check_known(table: Table) -> None:
-    for entry in table.entries:
-        if entry.guid not in guids.TABLE_ENTRIES:
-            raise FirmwareError(
-                f"GUIDed table: unknown entry {entry.guid} of {entry.length:#x} bytes at {entry.end:#x}"
-            )
 
 
 @dataclass(frozen=True, slots=True)

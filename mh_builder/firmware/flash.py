@@ -8,8 +8,10 @@ from mmap import mmap
 from mh_builder.firmware import guids
 from mh_builder.firmware.compressed import decompress
 from mh_builder.firmware.errors import FirmwareError
+from mh_builder.firmware.executable import machine_of
 from mh_builder.firmware.section import GUIDED, VOLUME_IMAGE, Section, guided, read_sections
 from mh_builder.firmware.volume import (
+    TYPE_DXE_CORE,
     TYPE_SMM_CORE,
     TYPE_VOLUME,
     Contents,
@@ -44,6 +46,12 @@ class Flash:
         """Whether it is built so that only SMM may write variables."""
         return any(file.kind == TYPE_SMM_CORE for file in self.driver_files().files)
 
+    @property
+    def core_machine(self) -> int | None:
+        """The machine of the DXE core, which dispatches drivers of no other; None without a core that can be read."""
+        cores = [file for file in self.driver_files().files if file.kind == TYPE_DXE_CORE]
+        return machine_of(self.inner, cores[0]) if cores else None
+
     def driver_files(self) -> Contents:
         """The files of `drivers`."""
         return read_files(self.inner, self.drivers)
@@ -62,8 +70,18 @@ def read_flash(data: bytes) -> Flash:
                 drivers = None if inner is None else _drivers(inner)
                 if inner is not None and drivers is not None:
                     return Flash(data, volumes, volume, file, inner, drivers)
-    found = ", ".join(f"{volume.offset:#x}" for volume in volumes) or "none"
-    raise FirmwareError(f"no compressed volume {guids.DXEFV} (DXEFV) in the firmware volumes (at {found})")
+    raise FirmwareError(f"no compressed volume {guids.DXEFV} (DXEFV) in {_found(data, volumes)}")
+
+
+def _found(data: bytes, volumes: tuple[Volume, ...]) -> str:
+    """The volumes that there are, and what lies before them where their head may be missing."""
+    if not volumes:
+        return f"{len(data):#x} bytes without any firmware volume"
+    found = "the firmware volumes (at " + ", ".join(f"{volume.offset:#x}" for volume in volumes) + ")"
+    head = data[: volumes[0].offset]
+    if len(volumes) == 1 or head.count(head[:1]) != len(head):
+        found += f"; {len(head):#x} bytes come before them: is the head of the image missing?"
+    return found
 
 
 def check_size(data: bytes | mmap) -> None:

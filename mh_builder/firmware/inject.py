@@ -17,7 +17,9 @@ from mh_builder.firmware.bridge import with_entry
 from mh_builder.firmware.compressed import compress
 from mh_builder.firmware.driver import build_loader
 from mh_builder.firmware.errors import FirmwareError
+from mh_builder.firmware.executable import X64, machine_name
 from mh_builder.firmware.flash import Flash, read_flash
+from mh_builder.firmware.kind import check_kind
 from mh_builder.firmware.section import (
     GUIDED_HEADER_BYTES,
     PE32,
@@ -56,8 +58,27 @@ class Carried:
 
 def inject(flash: bytes, blob: bytes) -> bytes:
     """`flash` with the flat binary `blob` and the loader in it, in place of earlier ones. Raises `FirmwareError`."""
-    parts = read_flash(with_entry(flash, firmware_entry(blob).dumps()))
+    parts = _target(flash, firmware_entry(blob).dumps())
     return _with_contents(parts, _with_files(parts, blob))
+
+
+def check_target(flash: bytes) -> None:
+    """Raise `FirmwareError` where no helper could be injected, whatever its size: before one is built."""
+    check_kind(flash)
+    _target(flash, bytes(len(abi.mh_firmware_entry)))
+
+
+def _target(flash: bytes, entry: bytes) -> Flash:
+    """The flash image with our entry in its table. Raises `FirmwareError` where our files cannot go into it."""
+    parts = read_flash(with_entry(flash, entry))
+    machine = parts.core_machine
+    if machine != X64:
+        raise FirmwareError(
+            f"DXE core in {guids.DXEFV} (DXEFV): {machine_name(machine)}, not X64: it dispatches no X64 driver, "
+            "so no helper would be loaded"
+        )
+    _check_carrier(parts)
+    return parts
 
 
 def firmware_entry(blob: bytes) -> abi.mh_firmware_entry:
@@ -156,11 +177,6 @@ def _remove_own(inner: bytearray, files: tuple[File, ...], free: int) -> int:
 def _with_contents(parts: Flash, inner: bytes) -> bytes:
     """The flash image with other compressed volumes of the same size."""
     flash, volume, old = parts.data, parts.carrier_volume, parts.carrier
-    _check_only_section(flash, old)
-    contents = read_files(flash, volume)
-    if contents.files[-1] != old:
-        other = contents.files[-1]
-        raise FirmwareError(f"{volume.title}: file {other.guid} at {other.offset:#x} follows the compressed section")
     room = volume.end - old.body - GUIDED_HEADER_BYTES
     body = make_guided(guids.LZMA, compress(inner, room))
     file = file_header(old.guid, old.kind, old.attributes, body) + body
@@ -170,11 +186,16 @@ def _with_contents(parts: Flash, inner: bytes) -> bytes:
             f"{volume.end - old.offset:#x} are there"
         )
     end = old.offset + len(file)
-    rest = ERASED * (max(contents.free, end) - end)
+    rest = ERASED * (max(read_files(flash, volume).free, end) - end)
     return flash[: old.offset] + file + rest + flash[end + len(rest) :]
 
 
-def _check_only_section(flash: bytes, file: File) -> None:
-    sections = list(read_sections(flash, file.body, file.end))
+def _check_carrier(parts: Flash) -> None:
+    """The compressed file is the last of its volume, and all there is in it is the compressed section."""
+    file, volume = parts.carrier, parts.carrier_volume
+    sections = list(read_sections(parts.data, file.body, file.end))
     if len(sections) != 1 or file.header_bytes != FILE_HEADER.size:
         raise FirmwareError(f"compressed file at {file.offset:#x}: {len(sections)} sections, not 1")
+    other = read_files(parts.data, volume).files[-1]
+    if other != file:
+        raise FirmwareError(f"{volume.title}: file {other.guid} at {other.offset:#x} follows the compressed section")

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from mh_builder.firmware.errors import FirmwareError
 
-GUIDED, PE32, DEPEX, USER_INTERFACE, VOLUME_IMAGE, RAW = 0x02, 0x10, 0x13, 0x15, 0x17, 0x19
+GUIDED, PE32, TE, DEPEX, USER_INTERFACE, VOLUME_IMAGE, RAW = 0x02, 0x10, 0x12, 0x13, 0x15, 0x17, 0x19
 
 _HEADER_BYTES, _LARGE_HEADER_BYTES = 4, 8
 _LARGE = 0xFFFFFF

@@ -27,7 +27,8 @@ NO_CHECKSUM = 0xAA
 FILE_SIZE_LIMIT = 1 << 24
 """FFS2 gives a file's size 24 bits."""
 
-TYPE_FREEFORM, TYPE_DRIVER, TYPE_VOLUME, TYPE_SMM_CORE, TYPE_PAD = 0x02, 0x07, 0x0B, 0x0D, 0xF0
+TYPE_FREEFORM, TYPE_SEC_CORE, TYPE_PEI_CORE, TYPE_DXE_CORE, TYPE_DRIVER = 0x02, 0x03, 0x04, 0x05, 0x07
+TYPE_VOLUME, TYPE_SMM_CORE, TYPE_PAD = 0x0B, 0x0D, 0xF0
 
 # What is valid has its bit inverted against the erase polarity; the highest such bit is the state.
 _DATA_VALID, _MARKED_FOR_UPDATE, _DELETED = 0x04, 0x08, 0x10

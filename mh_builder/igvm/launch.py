@@ -6,14 +6,13 @@ ZERO page), docs/system/igvm.rst; Linux, arch/x86/kvm/svm/sev.c (VMSAs are launc
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-from sevsnpmeasure.gctx import GCTX
-
+from mh_builder.firmware.digests import Mode, digest_of
 from mh_builder.firmware.errors import FirmwareError
-from mh_builder.firmware.measure import Mode
+from mh_builder.firmware.snp import PageType, SnpPage, pages_at, pages_of_type, vmsa_page
 from mh_builder.igvm.file import Igvm, page_bytes
 from mh_builder.igvm.layout import (
     SHARED,
@@ -38,25 +37,48 @@ def modes(igvm: Igvm) -> list[Mode]:
 
 
 def launch_digest(igvm: Igvm, mode: Mode, more_vmsas: tuple[bytes, ...] = ()) -> bytes:
-    """The digest of the file as that kind of guest; `more_vmsas` of the helper are measured behind the file's own.
+    """The digest of the file as that kind of guest. Raises `FirmwareError` where it cannot be launched so."""
+    return digest_of(IgvmLaunch(igvm, more_vmsas), mode)
 
-    Raises `FirmwareError` where the file is not for such a guest, or QEMU would not launch it.
-    """
-    if mode not in modes(igvm):
-        names = ", ".join(platform.name for platform in igvm.platforms)
-        raise FirmwareError(f"IGVM: not for {PLATFORMS[mode].name}, its platforms are {names}")
-    if mode is Mode.SNP:
-        return _snp_digest(igvm)
-    digest = hashlib.sha256()
-    for page in _pages(igvm, mode):
-        if page.data_type != DataType.NORMAL:
-            raise FirmwareError(f"IGVM: page at {page.gpa:#x} of type {DataType(page.data_type).name}: for SNP alone")
-        if not page.flags & UNMEASURED:
-            digest.update(igvm.contents(page) or bytes(page_bytes(page)))
-    if mode is Mode.SEV_ES:
-        for vmsa in (*vmsas(igvm, mode), *more_vmsas):
-            digest.update(vmsa)
-    return digest.digest()
+
+@dataclass(frozen=True, slots=True)
+class IgvmLaunch:
+    """An IGVM file as it is launched; `more_vmsas` of the helper come behind the file's own, with SEV-ES."""
+
+    igvm: Igvm
+    more_vmsas: tuple[bytes, ...] = ()
+
+    def modes(self) -> Sequence[Mode]:
+        """The kinds of SEV guests that the file is for."""
+        return modes(self.igvm)
+
+    def warnings(self) -> Sequence[str]:
+        """An ID block that has another digest, in a line."""
+        wrong = wrong_id_block(self.igvm)
+        return () if wrong is None else (str(wrong),)
+
+    def sev_data(self, mode: Mode) -> Iterable[bytes]:
+        """Measured pages, then VMSAs. Raises `FirmwareError`."""
+        self._check(mode)
+        for page in _pages(self.igvm, mode):
+            if page.data_type != DataType.NORMAL:
+                name = DataType(page.data_type).name
+                raise FirmwareError(f"IGVM: page at {page.gpa:#x} of type {name}: for SNP alone")
+            if not page.flags & UNMEASURED:
+                yield self.igvm.contents(page) or bytes(page_bytes(page))
+        if mode is Mode.SEV_ES:
+            yield from vmsas(self.igvm, mode)
+            yield from self.more_vmsas
+
+    def snp_pages(self) -> Iterable[SnpPage]:
+        """What is launched of an SNP guest, in order. Raises `FirmwareError`."""
+        self._check(Mode.SNP)
+        return chain(_snp_pages(self.igvm), map(vmsa_page, vmsas(self.igvm, Mode.SNP)))
+
+    def _check(self, mode: Mode) -> None:
+        if mode not in self.modes():
+            names = ", ".join(platform.name for platform in self.igvm.platforms)
+            raise FirmwareError(f"IGVM: not for {PLATFORMS[mode].name}, its platforms are {names}")
 
 
 def vmsas(igvm: Igvm, mode: Mode) -> list[bytes]:
@@ -77,33 +99,28 @@ def _pages(igvm: Igvm, mode: Mode) -> Iterator[PageData]:
     return (body for body in igvm.bodies(PageData) if body.mask & bit and not body.flags & SHARED)
 
 
-def _snp_digest(igvm: Igvm) -> bytes:
+def _snp_pages(igvm: Igvm) -> Iterator[SnpPage]:
     bit = igvm.platforms[Platform.SEV_SNP]
     areas = {body.area: body.size for body in igvm.bodies(ParameterArea)}
-    context = GCTX()
     for header in igvm.headers:
         body = header.body
         if isinstance(body, ParameterInsert) and body.mask & bit:
-            context.update_unmeasured_pages(body.gpa, areas[body.area])
+            yield from pages_of_type(PageType.UNMEASURED, body.gpa, areas[body.area])
         elif isinstance(body, PageData) and body.mask & bit and not body.flags & SHARED:
-            _add_page(context, igvm, body)
-    for vmsa in vmsas(igvm, Mode.SNP):
-        context.update_vmsa_page(vmsa)
-    return bytes(context.ld())
+            yield from _of_body(igvm, body)
 
 
-def _add_page(context: GCTX, igvm: Igvm, page: PageData) -> None:
+def _of_body(igvm: Igvm, page: PageData) -> Iterable[SnpPage]:
     contents = igvm.contents(page)
     if page.data_type == DataType.SECRETS:
-        context.update_secrets_page(page.gpa)
-    elif page.data_type != DataType.NORMAL:
-        context.update_cpuid_page(page.gpa)
-    elif page.flags & UNMEASURED:
-        context.update_unmeasured_pages(page.gpa, page_bytes(page))
-    elif contents is None:
-        context.update_zero_pages(page.gpa, page_bytes(page))
-    else:
-        context.update_normal_pages(page.gpa, contents)
+        return [SnpPage(PageType.SECRETS, page.gpa)]
+    if page.data_type != DataType.NORMAL:
+        return [SnpPage(PageType.CPUID, page.gpa)]
+    if page.flags & UNMEASURED:
+        return pages_of_type(PageType.UNMEASURED, page.gpa, page_bytes(page))
+    if contents is None:
+        return pages_of_type(PageType.ZERO, page.gpa, page_bytes(page))
+    return pages_at(page.gpa, contents)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from mh_builder.firmware import guids
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.flash import check_size
 from mh_builder.firmware.measure import Vcpus
-from mh_builder.firmware.table import Area, Table, read_metadata, read_table
+from mh_builder.firmware.metadata import Area, read_metadata
+from mh_builder.firmware.table import Table, read_table
 from mh_builder.igvm.firmware import FLASH_END
 from mh_builder.igvm.layout import (
     VMSA_GPA,
@@ -55,9 +56,10 @@ def wrap(flash: bytes, vcpus: Vcpus) -> bytes:
     if Platform.SEV_SNP in platforms:
         parts += (part for area in areas for part in _area(area))
     if reset is not None:
-        parts += _contexts(Platform.SEV_ES, VMSA(SevMode.SEV_ES, reset, vcpus.signature, 0), vcpus)
+        parts += _contexts(Platform.SEV_ES, VMSA(SevMode.SEV_ES, reset, vcpus.signature, 0, vcpus.vmm), vcpus)
     if reset is not None and Platform.SEV_SNP in platforms:
-        parts += _contexts(Platform.SEV_SNP, VMSA(SevMode.SEV_SNP, reset, vcpus.signature, vcpus.snp_features), vcpus)
+        vmsa = VMSA(SevMode.SEV_SNP, reset, vcpus.signature, vcpus.snp_features, vcpus.vmm)
+        parts += _contexts(Platform.SEV_SNP, vmsa, vcpus)
     return write_igvm(parts)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as MappingOf
 from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
-from mh_builder.report import promises, rules
+from mh_builder.report import bits, promises, rules
 from mh_builder.report.finding import Finding
 from mh_builder.report.layout import Layout
 
@@ -23,37 +23,114 @@ class Rule(NamedTuple):
 
     holds: str
     check: Check
+    why: str
+    """Why it matters."""
     needs_plan: bool = False
     needs_c_bit: bool = False
+    needs_cpu: bool = False
 
 
 RULES: MappingOf[str, Rule] = MappingProxyType(
     {
-        "bounded": Rule("all of the tables was read", rules.bounded),
-        "table-missing": Rule("every table is in memory", rules.missing_tables),
-        "reserved": Rule("no entry has a reserved bit or an address above MAXPHYADDR", rules.reserved_bits),
-        "loop": Rule("no table serves two levels", rules.loops),
-        "c-bit": Rule("no mapping lies above the C-bit", rules.above_c_bit, needs_c_bit=True),
-        "w^x": Rule("nothing is writable and executable", rules.writable_code),
-        "code-writable": Rule("no code is writable through another mapping", rules.code_writable_elsewhere),
-        "two-views": Rule("no page is both private and shared", rules.two_views, needs_c_bit=True),
-        "table-shared": Rule("every table is private", promises.shared_tables, needs_plan=True, needs_c_bit=True),
-        "table-writable": Rule("no table is writable", promises.writable_tables, needs_plan=True),
-        "missing": Rule("every page of the image is mapped", promises.missing_pages, needs_plan=True),
-        "place": Rule("every page of the image is where it was linked", promises.misplaced_pages, needs_plan=True),
-        "rights": Rule("every page has the rights of its section", promises.wrong_rights, needs_plan=True),
-        "view": Rule("every page has the view of its section", promises.wrong_view, needs_plan=True, needs_c_bit=True),
-        "guard": Rule("a page that is not mapped lies below each stack", promises.missing_guards, needs_plan=True),
-        "null": Rule("nothing is mapped where a wiped pointer leads", promises.null_pages, needs_plan=True),
-        "user": Rule("no page is for user mode", promises.user_pages, needs_plan=True),
-        "alias": Rule("no memory is seen twice, but the 32-bit start", promises.aliases, needs_plan=True),
-        "helper-reachable": Rule(
-            "the helper is not reachable through the RAM window", promises.reachable_helper, needs_plan=True
+        "mapped": Rule("something is mapped", rules.nothing_mapped, "an audit of nothing finds nothing"),
+        "bounded": Rule("all of the tables was read", rules.bounded, "what was not read is not audited"),
+        "table-missing": Rule("every table is in memory", rules.missing_tables, "what it maps is not known"),
+        "reserved": Rule(
+            "no entry has a reserved bit or an address above MAXPHYADDR", rules.reserved_bits, "the CPU faults on it"
         ),
-        "ram-missing": Rule("all RAM is mapped but the helper", promises.missing_ram, needs_plan=True),
-        "ram-place": Rule("RAM is seen where requests name it", promises.misplaced_ram, needs_plan=True),
-        "vmsa-place": Rule("VMSAs are seen in their window", promises.misplaced_vmsas, needs_plan=True),
-        "unexpected": Rule("nothing else is mapped", promises.unexpected, needs_plan=True),
+        "loop": Rule("no table serves two levels", rules.loops, "its entries mean two things"),
+        "c-bit": Rule(
+            "no mapping lies above the C-bit", rules.above_c_bit, "nobody can reach that memory", needs_c_bit=True
+        ),
+        "w^x": Rule("nothing is writable and executable", rules.writable_code, "who can write there can execute"),
+        "code-writable": Rule(
+            "no code is writable through another mapping", rules.code_writable_elsewhere,
+            "who can write there can execute",
+        ),
+        "write-protect": Rule(
+            "CR0.WP is set", rules.kernel_writes, "without it read-only is so for user mode alone", needs_cpu=True
+        ),
+        "no-execute": Rule(
+            "EFER.NXE is set", rules.no_execute, "without it NX is a reserved bit, and all is executable",
+            needs_cpu=True,
+        ),
+        "two-views": Rule(
+            "no page is both private and shared", rules.two_views, "each view sees noise of what the other writes",
+            needs_c_bit=True,
+        ),
+        "code-shared": Rule(
+            "nothing that is executed is shared", rules.shared_code, "code is fetched as private memory in any case",
+            needs_c_bit=True,
+        ),
+        "table-shared": Rule(
+            "every pointer to a table has the C-bit", rules.shared_tables,
+            "the CPU walks private memory; who reads the table by its entry sees ciphertext", needs_c_bit=True,
+        ),
+        "table-exposed": Rule(
+            "no table is in memory that is mapped as shared", rules.exposed_tables,
+            "who writes there changes what the guest maps", needs_c_bit=True,
+        ),
+        "device-private": Rule(
+            "devices and flash are not mapped as private", rules.private_devices, "no device decrypts", needs_c_bit=True
+        ),
+        "table-writable": Rule(
+            "no table is writable", promises.writable_tables, "who can write a table can map everything",
+            needs_plan=True,
+        ),
+        "missing": Rule("every page of the image is mapped", promises.missing_pages, "it faults", needs_plan=True),
+        "place": Rule(
+            "every page of the image is where it was linked", promises.misplaced_pages, "it is another page",
+            needs_plan=True,
+        ),
+        "rights": Rule(
+            "every page has the rights of its section", promises.wrong_rights, "more is an attack, less a fault",
+            needs_plan=True,
+        ),
+        "view": Rule(
+            "every page has the view of its section", promises.wrong_view, "secrets are private, the ring is shared",
+            needs_plan=True, needs_c_bit=True,
+        ),
+        "write-back": Rule(
+            "all memory is write-back", bits.not_write_back, "the order of accesses to the ring depends on it",
+            needs_plan=True,
+        ),
+        "global": Rule(
+            "no page is global", bits.global_pages, "it would outlive the tables that it came from", needs_plan=True
+        ),
+        "key": Rule("no page has a protection key", bits.keyed_pages, "PKRU is what somebody left", needs_plan=True),
+        "entry": Rule(
+            "entries have A and D, and no bit that the builder does not set", bits.odd_entries,
+            "what nobody put there was put there by somebody", needs_plan=True,
+        ),
+        "guard": Rule(
+            "a page that is not mapped lies below each stack", promises.missing_guards,
+            "a stack that is too small writes over what lies below", needs_plan=True,
+        ),
+        "null": Rule(
+            "nothing is mapped where a wiped pointer leads", promises.null_pages, "using one must fault",
+            needs_plan=True,
+        ),
+        "user": Rule("no page is for user mode", promises.user_pages, "there is no user mode", needs_plan=True),
+        "alias": Rule(
+            "no memory is seen twice, but the 32-bit start", promises.aliases, "rights hold for one place alone",
+            needs_plan=True,
+        ),
+        "helper-reachable": Rule(
+            "the helper is not reachable through the RAM window", promises.reachable_helper,
+            "a request could read keys, or write code", needs_plan=True,
+        ),
+        "ram-missing": Rule(
+            "all RAM is mapped but the helper", promises.missing_ram, "what is not cannot move", needs_plan=True
+        ),
+        "ram-place": Rule(
+            "RAM is seen where requests name it", promises.misplaced_ram, "another page would move", needs_plan=True
+        ),
+        "vmsa-place": Rule(
+            "VMSAs are seen in their window", promises.misplaced_vmsas, "another page would move", needs_plan=True
+        ),
+        "unexpected": Rule(
+            "nothing else is mapped", promises.unexpected, "what is not needed can only be misused", needs_plan=True
+        ),
     }
 )  # fmt: skip
 """Every rule by its name."""
@@ -69,16 +146,17 @@ class Audit(NamedTuple):
     """Rules with more findings than were taken."""
 
 
-def audit(layout: Layout) -> Audit:
-    """Check every mapping of `layout`."""
+def audit(layout: Layout, names: Iterable[str] = RULES) -> Audit:
+    """Check every mapping of `layout` against the rules of these `names`."""
     findings: list[Finding] = []
     applied, cut = [], []
     skipped: dict[str, str] = {}
+    chosen = frozenset(names)
     for name, rule in RULES.items():
-        if rule.needs_plan and layout.plan is None:
-            skipped[name] = "only an image of ours promises it"
-        elif rule.needs_c_bit and layout.geometry.c_bit is None:
-            skipped[name] = "there is no C-bit"
+        reason = "" if name in chosen else "not asked for"
+        reason = reason or _inapplicable(rule, layout)
+        if reason:
+            skipped[name] = reason
         else:
             applied.append(name)
             found = list(islice(rule.check(layout), MAX_FINDINGS + 1))
@@ -86,3 +164,14 @@ def audit(layout: Layout) -> Audit:
             if len(found) > MAX_FINDINGS:
                 cut.append(name)
     return Audit(tuple(findings), tuple(applied), skipped, tuple(cut))
+
+
+def _inapplicable(rule: Rule, layout: Layout) -> str:
+    """Why the rule cannot be checked, empty where it can."""
+    if rule.needs_plan and layout.plan is None:
+        return "only an image of ours promises it"
+    if rule.needs_c_bit and layout.geometry.c_bit is None:
+        return "there is no C-bit"
+    if rule.needs_cpu and layout.cpu is None:
+        return "the registers of the CPU are not known"
+    return ""

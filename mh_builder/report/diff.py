@@ -1,13 +1,14 @@
-"""The difference of two layouts: what appeared, vanished, moved, changed rights, view or page size."""
+"""The difference of two layouts: what appeared, vanished, moved, or changed rights, view, page size, type, G or key."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 
 from mh_builder.report.layout import RAM, START, Layout, Plan, Region
+from mh_builder.report.mapping import Mapping
 
 
 class Kind(Enum):
@@ -20,6 +21,9 @@ class Kind(Enum):
     RIGHTS = "rights"
     VIEW = "view"
     PAGES = "page size"
+    TYPE = "memory type"
+    GLOBAL = "global"
+    KEY = "protection key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +114,25 @@ def _kinds(left: Region | None, right: Region | None) -> Iterator[Kind]:
         if left is not None:
             yield Kind.VANISHED
         return
-    old, new = left.mapping, right.mapping
-    if (old.va, old.gpa, old.period, _memory(left)) != (new.va, new.gpa, new.period, _memory(right)):
+    if _place_of(left) != _place_of(right):
         yield Kind.MOVED
-    if (old.rights, old.user) != (new.rights, new.user):
-        yield Kind.RIGHTS
-    if old.private != new.private:
-        yield Kind.VIEW
-    if old.page_bytes != new.page_bytes:
-        yield Kind.PAGES
+    for kind, value in _LOOKED_AT.items():
+        if value(left.mapping) != value(right.mapping):
+            yield kind
+
+
+_LOOKED_AT: dict[Kind, Callable[[Mapping], object]] = {
+    Kind.RIGHTS: lambda mapping: (mapping.rights, mapping.user),
+    Kind.VIEW: lambda mapping: mapping.private,
+    Kind.PAGES: lambda mapping: mapping.page_bytes,
+    Kind.TYPE: lambda mapping: mapping.pat_index,
+    Kind.GLOBAL: lambda mapping: mapping.is_global,
+    Kind.KEY: lambda mapping: mapping.key,
+}
+
+
+def _place_of(region: Region) -> tuple[object, ...]:
+    return region.mapping.va, region.mapping.gpa, region.mapping.period, _memory(region)
 
 
 def _memory(region: Region) -> tuple[str, int] | None:

@@ -10,11 +10,14 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mh_builder.report.physical import DumpError, PhysicalMemory, Piece
+from mh_builder.report.cpu import Cpu
+from mh_builder.report.notes import cpus_of
+from mh_builder.report.physical import DumpError, PhysicalMemory, Piece, merged
 
 MAGIC = b"\x7fELF"
 _CLASS64, _LITTLE = 2, 1
-_EM_X86_64 = 62
+_ET_CORE = 4
+_EM_386, _EM_X86_64 = 3, 62
 _PT_LOAD, _PT_NOTE = 1, 4
 _SHT_NOBITS = 8
 _SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
@@ -24,20 +27,6 @@ _MANY_PROGRAMS = 0xFFFF
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
-_NOTE = struct.Struct("<III")
-
-_QEMU_NOTE = b"QEMU\0"
-"""QEMU's own note, one for each CPU (target/i386/arch_dump.c, struct QEMUCPUState)."""
-_QEMU_CONTROL = struct.Struct("<392x5Q")
-"""CR0 to CR4, behind version and size, 18 general registers and 10 segments of 24 bytes."""
-_CR4_LA57 = 1 << 12
-
-
-class Control(NamedTuple):
-    """The registers of a dumped CPU that say how it translates."""
-
-    cr3: int
-    levels: int
 
 
 class ElfSection(NamedTuple):
@@ -59,45 +48,48 @@ class Elf:
         if len(data) < _HEADER.size or data[:4] != MAGIC:
             raise DumpError(f"ELF file of {len(data):#x} bytes has no header of {_HEADER.size:#x}")
         fields = _HEADER.unpack(data[: _HEADER.size])
-        identity, _, machine = fields[:3]
+        identity, kind, machine = fields[:3]
         if (identity[4], identity[5], machine) != (_CLASS64, _LITTLE, _EM_X86_64):
+            what = ", a 32-bit guest, whose tables are not read" if machine == _EM_386 else ""
             raise DumpError(
-                f"ELF file is of class {identity[4]}, order {identity[5]}, machine {machine}: "
+                f"ELF file is of class {identity[4]}, order {identity[5]}, machine {machine}{what}: "
                 f"not {_CLASS64}, {_LITTLE}, {_EM_X86_64} (x86-64)"
             )
+        self.is_core = kind == _ET_CORE
         self._program_offset, self._section_offset = fields[5], fields[6]
         self._program_count, self._section_count, self._names = fields[10], fields[12], fields[13]
         if self._program_count == _MANY_PROGRAMS:
             self._program_count = int(self._unpack(_SECTION, self._section_offset, "section header")[7])
 
     def memory(self) -> PhysicalMemory:
-        """What PT_LOAD segments put where (`p_paddr`). Raises `DumpError` where there is none, or it is cut off."""
+        """What PT_LOAD segments put where (`p_paddr`). Raises `DumpError` where there is none, or it is cut off.
+
+        In a core, what is not stored of a segment is not known; elsewhere it is zero. Segments of a core may be about
+        the same memory, as those of `dump-guest-memory -p` and of /proc/vmcore are, which are made of mappings.
+        """
         pieces = []
-        for number in range(self._program_count):
-            place = self._program_offset + number * _PROGRAM.size
-            kind, _, offset, _, gpa, stored, size, _ = self._unpack(_PROGRAM, place, "program header")
+        for kind, _, offset, _, gpa, stored, size, _ in self._programs():
             if kind != _PT_LOAD:
                 continue
             if stored and offset + stored > len(self._data):
                 end = offset + stored
                 raise DumpError(f"segment of GPA {gpa:#x} ends at {end:#x}, the file at {len(self._data):#x}")
-            pieces.append(_piece(self._data, gpa, offset, stored, size))
+            pieces.append(_piece(self._data, gpa, offset, stored, stored if self.is_core else size))
         if not pieces:
             raise DumpError(f"none of the ELF file's {self._program_count} program headers loads memory")
-        return PhysicalMemory(pieces)
+        return PhysicalMemory(merged(pieces) if self.is_core else pieces)
 
-    def control(self) -> Control | None:
-        """The control registers of the first CPU, where QEMU has dumped them."""
+    def _programs(self) -> Iterator[tuple[int, ...]]:
         for number in range(self._program_count):
-            place = self._program_offset + number * _PROGRAM.size
-            kind, _, offset, _, _, size, _, _ = self._unpack(_PROGRAM, place, "program header")
-            if kind != _PT_NOTE:
-                continue
-            for name, contents in _notes(bytes(self._data[offset : offset + size])):
-                if name == _QEMU_NOTE and len(contents) >= _QEMU_CONTROL.size:
-                    _, _, _, cr3, cr4 = _QEMU_CONTROL.unpack_from(contents)
-                    return Control(cr3, 5 if cr4 & _CR4_LA57 else 4)
-        return None
+            yield self._unpack(_PROGRAM, self._program_offset + number * _PROGRAM.size, "program header")
+
+    def cpus(self) -> list[Cpu]:
+        """The CPUs whose registers QEMU has dumped, in its order."""
+        found: list[Cpu] = []
+        for kind, _, offset, _, _, size, _, _ in self._programs():
+            if kind == _PT_NOTE:
+                found.extend(cpus_of(bytes(self._data[offset : offset + size])))
+        return found
 
     def sections(self) -> list[ElfSection]:
         """The sections that are in memory, in the order of the file."""
@@ -133,14 +125,3 @@ def _piece(data: bytes | mmap.mmap, gpa: int, offset: int, stored: int, size: in
         return Piece(gpa, stored, data, offset)
     # Behind the stored bytes there are zeros, not the next segment of the file.
     return Piece(gpa, size, bytes(data[offset : offset + stored]))
-
-
-def _notes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(name, contents) of each note; both are padded to 4 bytes."""
-    position = 0
-    while position + _NOTE.size <= len(data):
-        name_size, size, _ = _NOTE.unpack_from(data, position)
-        position += _NOTE.size
-        start = position + (name_size + 3 & -4)
-        yield data[position : position + name_size], data[start : start + size]
-        position = start + (size + 3 & -4)

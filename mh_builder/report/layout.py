@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 from mh_builder.image.model import PlacedSection
 from mh_builder.paging import PAGE_BYTES, Geometry
+from mh_builder.report.cpu import Cpu
 from mh_builder.report.mapping import Mapping, joined
+from mh_builder.report.memory_type import Pat, type_name
 from mh_builder.report.physical import PhysicalMemory
 from mh_builder.report.reader import Reading
-from mh_builder.schemes.space import Range, human
+from mh_builder.schemes.space import PCI_HOLE, Range, human
 
 
 class Backing(NamedTuple):
@@ -80,9 +82,10 @@ class Plan:
         return Range(self.base, self.base + self.memory_bytes)
 
     @property
-    def protected(self) -> Range | None:
-        """Request addresses that reach the image."""
-        return None if self.home is None else Range(self.home, self.home + self.memory_bytes)
+    def protected(self) -> tuple[Range, ...]:
+        """Request addresses that reach the image, or by GPA no RAM."""
+        own = () if self.home is None else (Range(self.home, self.home + self.memory_bytes),)
+        return (*own, PCI_HOLE) if self.by_gpa else own
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,12 @@ class Layout:
     memory: PhysicalMemory
     reading: Reading
     plan: Plan | None = None
+    cpu: Cpu | None = None
+    """The CPU whose tables these are, where the dump has its registers."""
+    cpus: tuple[Cpu, ...] = ()
+    """All CPUs of the dump."""
+    pat: Pat | None = None
+    """MSR PAT, where it is known."""
 
     @property
     def geometry(self) -> Geometry:
@@ -130,6 +139,10 @@ class Layout:
             for part, backing in self.backed(piece)
         )
 
+    def memory_type(self, mapping: Mapping) -> str:
+        """WB, UC ...; PAT1 to PAT7 where the MSR is not known."""
+        return type_name(mapping.pat_index, self.pat)
+
     def view(self, mapping: Mapping) -> str:
         """What the CPU sees through the mapping; nothing to be told where there is no C-bit."""
         return mapping.view if self.geometry.c_bit is not None else "-"
@@ -140,7 +153,17 @@ class Layout:
         repeats = f", again every {mapping.period:#x}" if mapping.period else ""
         purpose = "" if self.plan is None else f" ({purpose_of(mapping, self.plan)})"
         place = f"{mapping.va:#x} to {mapping.end:#x}{purpose} -> GPA {mapping.gpa:#x}"
-        return f"{place} {mapping.rights}{view} in pages of {human(mapping.page_bytes)}{repeats}"
+        odd = "".join(f" {word}" for word in self.attributes(mapping))
+        return f"{place} {mapping.rights}{view}{odd} in pages of {human(mapping.page_bytes)}{repeats}"
+
+    def attributes(self, mapping: Mapping) -> tuple[str, ...]:
+        """What is not as in most mappings, in words: a type other than WB, global, a protection key."""
+        type_ = self.memory_type(mapping)
+        return (
+            *([type_] if type_ != "WB" else []),
+            *(["global"] if mapping.is_global else []),
+            *([f"key {mapping.key}"] if mapping.key else []),
+        )
 
     def backed(self, mapping: Mapping) -> Iterator[tuple[Mapping, Backing | None]]:
         """The mapping, cut where what lies behind it changes."""

@@ -5,6 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from mh_builder.paging import (
+    CACHE_DISABLE,
+    GLOBAL,
+    KEY_MASK,
+    KEY_SHIFT,
+    LARGE_PAT,
+    PAGE_BYTES,
+    SMALL_PAT,
+    WRITE_THROUGH,
+)
+
+_ACTED_ON = WRITE_THROUGH | CACHE_DISABLE | GLOBAL | KEY_MASK << KEY_SHIFT
+
 
 class Mapping(NamedTuple):
     """`size` bytes from virtual `va`, in leaves of `page_bytes` with the same bits.
@@ -19,7 +32,7 @@ class Mapping(NamedTuple):
     size: int
     page_bytes: int
     bits: int
-    """The leaf entries without address and C-bit."""
+    """The leaf entries without address and C-bit; of joined mappings only what the CPU acts on besides rights."""
     writable: bool
     user: bool
     executable: bool
@@ -47,6 +60,22 @@ class Mapping(NamedTuple):
     def rights(self) -> str:
         """As `ls` would write it: r-x, rw-, r--."""
         return f"r{'w' if self.writable else '-'}{'x' if self.executable else '-'}"
+
+    @property
+    def pat_index(self) -> int:
+        """Which of the eight entries of MSR PAT gives the memory type (APM volume 2, 7.8.2)."""
+        pat = bool(self.bits & _pat_bit(self.page_bytes))
+        return pat << 2 | bool(self.bits & CACHE_DISABLE) << 1 | bool(self.bits & WRITE_THROUGH)
+
+    @property
+    def is_global(self) -> bool:
+        """Whether translations outlive a change of CR3 (CR4.PGE)."""
+        return bool(self.bits & GLOBAL)
+
+    @property
+    def key(self) -> int:
+        """Protection key of a user page (CR4.PKE)."""
+        return self.bits >> KEY_SHIFT & KEY_MASK
 
     @property
     def view(self) -> str:
@@ -79,12 +108,20 @@ class Mapping(NamedTuple):
 
 
 def joined(mappings: Iterable[Mapping]) -> list[Mapping]:
-    """The mappings, in their order, with neighbours joined that allow the same: whatever else is in their entries."""
+    """The mappings, in their order, with neighbours joined of the same rights, memory type, key, and G.
+
+    Accessed, dirty and what is left to software do not count.
+    """
     found: list[Mapping] = []
     for item in mappings:
-        if not found or not append(found, item._replace(bits=0)):
-            found.append(item._replace(bits=0))
+        acted = item._replace(bits=item.bits & (_ACTED_ON | _pat_bit(item.page_bytes)))
+        if not found or not append(found, acted):
+            found.append(acted)
     return found
+
+
+def _pat_bit(page_bytes: int) -> int:
+    return SMALL_PAT if page_bytes == PAGE_BYTES else LARGE_PAT
 
 
 def append(mappings: list[Mapping], item: Mapping) -> bool:

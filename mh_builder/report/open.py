@@ -14,9 +14,13 @@ from mh_builder.image.model import Image, PlacedSection
 from mh_builder.paging import PAGE_BYTES, Geometry
 from mh_builder.parts import PARTS, Part
 from mh_builder.report import elf
+from mh_builder.report.cpu import Cpu
+from mh_builder.report.dump import Dump, chosen, elf_dump, other_kind, read_dump
 from mh_builder.report.image import image_layout
+from mh_builder.report.kdump import is_kdump
 from mh_builder.report.layout import Layout
-from mh_builder.report.physical import DumpError, PhysicalMemory, raw_dump
+from mh_builder.report.memory_type import Pat
+from mh_builder.report.physical import DumpError, PhysicalMemory
 from mh_builder.report.reader import read_tables
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
 
@@ -42,6 +46,10 @@ class Hints:
     """The root table of a dump."""
     la57: bool = False
     """Whether it has 5 levels."""
+    cpu: int | None = None
+    """Whose tables of a dump: None is the first."""
+    pat: Pat | None = None
+    """MSR PAT of a dump."""
 
 
 def layout_of(image: Image, geometry: Geometry) -> Layout:
@@ -54,33 +62,47 @@ def layout_of(image: Image, geometry: Geometry) -> Layout:
 
 def open_layout(data: bytes | mmap.mmap, name: str, hints: Hints) -> Layout:
     """The layout in a file of that name. Raises `DumpError`, `ImageError`, `FirmwareError`."""
+    found = _open(data, hints)
+    return found if isinstance(found, Layout) else _dump(found, name, hints, chosen(found.cpus, hints.cpu))
+
+
+def open_every_cpu(data: bytes | mmap.mmap, name: str, hints: Hints) -> list[Layout]:
+    """One layout for each CPU of a dump that has other tables than those before. Raises as `open_layout` does."""
+    found = _open(data, hints)
+    if isinstance(found, Layout):
+        return [found]
+    tables = {(cpu.cr3, cpu.levels): (number, cpu) for number, cpu in reversed(list(enumerate(found.cpus)))}
+    if not tables:
+        return [_dump(found, name, hints, None)]
+    return [_dump(found, f"{name} CPU {number}", hints, cpu) for number, cpu in sorted(tables.values())]
+
+
+def _open(data: bytes | mmap.mmap, hints: Hints) -> Layout | Dump:
     if hints.cr3 is None and data[:8] == _MAGIC:
         return _ours(bytes(data), None, hints.base, hints)
     if data[:4] == elf.MAGIC:
-        return _elf(elf.Elf(data), name, hints)
+        return _elf(elf.Elf(data), hints)
     if hints.cr3 is None and data[SIGNATURE_OFFSET : SIGNATURE_OFFSET + len(SIGNATURE)] == SIGNATURE:
         check_size(data)
         return _ours(extract(bytes(data)).blob, None, hints.base, hints)
-    if hints.cr3 is None:
+    other = other_kind(data)
+    if other is not None:
+        raise DumpError(f"{other}: neither an image nor a memory dump")
+    if hints.cr3 is None and not is_kdump(data):
         raise DumpError(
             f"{len(data):#x} bytes that start with {bytes(data[:8]).hex() or 'nothing'} are neither an image, "
-            "an ELF file nor firmware; a raw memory dump needs --cr3"
+            "an ELF file, a kdump nor firmware; a raw memory dump needs --cr3"
         )
-    return _dump(raw_dump(data, hints.base or 0), name, hints, hints.cr3, 4)
+    return read_dump(data, hints.base or 0)
 
 
-def _elf(file: elf.Elf, name: str, hints: Hints) -> Layout:
+def _elf(file: elf.Elf, hints: Hints) -> Layout | Dump:
     memory = file.memory()
     first = memory.pieces[0]
     if hints.cr3 is None and memory.read(first.gpa, min(8, first.size)) == _MAGIC:
         base = first.gpa if hints.base is None else hints.base
         return _ours(_flat(memory), _sections(file), base, hints)
-    control = file.control()
-    if hints.cr3 is not None:
-        return _dump(memory, name, hints, hints.cr3, control.levels if control else 4)
-    if control is None:
-        raise DumpError("the ELF file does not say CR3; give it with --cr3")
-    return _dump(memory, name, hints, control.cr3, control.levels)
+    return elf_dump(file)
 
 
 def _flat(memory: PhysicalMemory) -> bytes:
@@ -129,10 +151,16 @@ def _ours(data: bytes, sections: list[PlacedSection] | None, base: int | None, h
     return image_layout(image.relocated(base, c_bit), base, Geometry(bits, c_bit), sections)
 
 
-def _dump(memory: PhysicalMemory, name: str, hints: Hints, cr3: int, levels: int) -> Layout:
+def _dump(dump: Dump, name: str, hints: Hints, cpu: Cpu | None) -> Layout:
     part = hints.part
     c_bit = part.c_bit if part and hints.c_bit is None else hints.c_bit
     bits = part.physical_bits if part else WIDEST
     bits = bits if hints.physical_bits is None else hints.physical_bits
-    geometry = Geometry(bits, c_bit, 5 if hints.la57 else levels)
-    return Layout(name, memory, read_tables(memory, cr3, geometry))
+    if hints.cr3 is None and cpu is None:
+        raise DumpError("the dump does not say CR3; give it with --cr3")
+    if hints.cr3 is None and cpu is not None and not (cpu.has_paging and cpu.has_long_tables):
+        kind = "no paging" if not cpu.has_paging else "the paging of 32-bit code"
+        raise DumpError(f"the CPU is in {kind}: CR0 {cpu.cr0:#x}, CR4 {cpu.cr4:#x}; read are tables of long mode")
+    cr3 = cpu.cr3 if hints.cr3 is None and cpu is not None else hints.cr3 or 0
+    geometry = Geometry(bits, c_bit, 5 if hints.la57 else cpu.levels if cpu else 4)
+    return Layout(name, dump.memory, read_tables(dump.memory, cr3, geometry), None, cpu, dump.cpus, hints.pat)

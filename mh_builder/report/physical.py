@@ -13,6 +13,8 @@ from mh_abi.errors import MigrationHelperError
 from mh_builder.paging import ENTRY_BYTES, PAGE_BYTES
 
 _ENTRY = struct.Struct("<Q")
+_COMPARED = 1 << 20
+"""Bytes that are compared at once."""
 
 
 class DumpError(MigrationHelperError, ValueError):
@@ -31,6 +33,35 @@ class Piece(NamedTuple):
     def end(self) -> int:
         """First GPA behind the piece."""
         return self.gpa + self.size
+
+
+def merged(pieces: Iterable[Piece]) -> list[Piece]:
+    """Pieces of one file without what is there twice. Raises `DumpError` where that is not the same twice."""
+    found: list[Piece] = []
+    for piece in sorted(pieces, key=lambda piece: (piece.gpa, -piece.size)):
+        last = found[-1] if found else None
+        if last is None or piece.gpa > last.end:
+            found.append(piece)
+            continue
+        twice = min(last.end, piece.end) - piece.gpa
+        is_same_place = piece.offset - piece.gpa == last.offset - last.gpa
+        if not is_same_place:
+            _check_same(last, piece, twice)
+        if piece.size > twice:
+            rest = Piece(piece.gpa + twice, piece.size - twice, piece.data, piece.offset + twice)
+            if is_same_place:
+                found[-1] = last._replace(size=rest.end - last.gpa)
+            else:
+                found.append(rest)
+    return found
+
+
+def _check_same(first: Piece, second: Piece, size: int) -> None:
+    for done in range(0, size, _COMPARED):
+        gpa, length = second.gpa + done, min(_COMPARED, size - done)
+        one, other = (piece.offset + gpa - piece.gpa for piece in (first, second))
+        if first.data[one : one + length] != second.data[other : other + length]:
+            raise DumpError(f"memory at GPA {gpa:#x} is stored twice, at {one:#x} and {other:#x}, and not the same")
 
 
 class MemoryGapError(DumpError):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from mh_abi.errors import MigrationHelperError
 from mh_builder.paging import GIB, PAGE_BYTES, level_shift
 from mh_builder.report.layout import Backing, Layout, Plan, Region
-from mh_builder.schemes.space import HOME_LIMIT, human
+from mh_builder.schemes.space import HOME_LIMIT, PCI_HOLE, Range, human
 
 PCI_HOLE_END = 4 * GIB
 """q35 continues RAM here; below, from `HOME_LIMIT` on, it has devices (hw/i386/pc_q35.c)."""
@@ -175,18 +175,18 @@ def _gap(column: int, start: int, end: int, top: float, layout: Layout) -> Band:
         return Band(start, size, top, _BREAK_HEIGHT, None, "not canonical", is_break=True)
     if column == 2 and (start, end) == (HOME_LIMIT, PCI_HOLE_END):
         words = f"{rounded(size)} PCI hole"
-    elif _is_helper(column, start, layout):
-        words = f"{rounded(size)} hole: helper"
+    elif hole := _protected(column, start, layout):
+        words = f"{rounded(size)} {'PCI hole' if hole == PCI_HOLE else 'hole: helper'}"
     return Band(start, size, top, _BREAK_HEIGHT, None, words, is_break=True)
 
 
-def _is_helper(column: int, start: int, layout: Layout) -> bool:
-    """Whether a request for what starts there would name the helper."""
+def _protected(column: int, address: int, layout: Layout) -> Range | None:
+    """Which of the request addresses that the helper refuses lie there."""
     plan = layout.plan
-    if plan is None or plan.protected is None:
-        return False
-    moved = (plan.window_va, plan.window, 0, 0)[column]
-    return plan.protected.start <= start - moved < plan.protected.end
+    if plan is None:
+        return None
+    named = address - (plan.window_va, plan.window, 0, 0)[column]
+    return next((part for part in plan.protected if part.start <= named < part.end), None)
 
 
 def rounded(size: int) -> str:

@@ -9,16 +9,10 @@ from mh_builder.paging import PAGE_BYTES
 from mh_builder.report.finding import Finding
 from mh_builder.report.layout import RAM, START, UNEXPECTED, VMSAS, Layout, Plan, Region
 from mh_builder.report.mapping import Mapping
-from mh_builder.report.reader import Flaw
-from mh_builder.report.rules import defects, overlapping
+from mh_builder.report.rules import overlapping
 from mh_builder.schemes.space import HELPER_VA, NULL_BYTES, Range
 
 GUARDED = (".fault_stack", ".stack")
-
-
-def shared_tables(layout: Layout) -> Iterator[Finding]:
-    """Pointers to tables without C-bit: the CPU ignores that, a loader that reads them does not."""
-    return defects(layout, Flaw.SHARED_TABLE)
 
 
 def writable_tables(layout: Layout) -> Iterator[Finding]:
@@ -128,10 +122,11 @@ def missing_ram(layout: Layout) -> Iterator[Finding]:
 
 
 def _served(plan: Plan) -> Iterator[tuple[int, int]]:
-    hole = plan.protected or Range(plan.ram_limit, plan.ram_limit)
-    for start, end in ((0, min(hole.start, plan.ram_limit)), (hole.end, plan.ram_limit)):
-        if start < end:
-            yield start, end
+    start = 0
+    for hole in (*plan.protected, Range(plan.ram_limit, plan.ram_limit)):
+        if start < min(hole.start, plan.ram_limit):
+            yield start, min(hole.start, plan.ram_limit)
+        start = max(start, hole.end)
 
 
 def misplaced_ram(layout: Layout) -> Iterator[Finding]:

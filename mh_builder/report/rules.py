@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from mh_builder.paging import PAGE_BYTES
 from mh_builder.report.finding import Finding
 from mh_builder.report.layout import Layout
 from mh_builder.report.mapping import Mapping
 from mh_builder.report.reader import Defect, Flaw
 from mh_builder.report.trace import TABLES
+from mh_builder.schemes.space import Range
 
 
 def bounded(layout: Layout) -> Iterator[Finding]:
@@ -17,6 +19,12 @@ def bounded(layout: Layout) -> Iterator[Finding]:
     if layout.reading.stopped is not None:
         count = len(layout.reading.mappings)
         yield Finding(f"the tables are too large: read up to {layout.reading.stopped:#x}, {count} mappings")
+
+
+def nothing_mapped(layout: Layout) -> Iterator[Finding]:
+    """Tables that map nothing: the wrong CR3, or memory that was not dumped."""
+    if not layout.reading.mappings:
+        yield Finding(f"nothing is mapped: {len(layout.reading.tables)} tables at CR3 {layout.reading.cr3:#x}")
 
 
 def missing_tables(layout: Layout) -> Iterator[Finding]:
@@ -86,6 +94,56 @@ def two_views(layout: Layout) -> Iterator[Finding]:
     shared = [mapping for mapping in mappings if not mapping.private]
     for first, second in overlapping(layout, private, shared):
         yield Finding(f"{layout.describe(first)} is also seen at {layout.describe(second)}", (first, second))
+
+
+def shared_tables(layout: Layout) -> Iterator[Finding]:
+    """Pointers to tables without C-bit: the CPU ignores that, whoever else reads them does not."""
+    return defects(layout, Flaw.SHARED_TABLE)
+
+
+def shared_code(layout: Layout) -> Iterator[Finding]:
+    """What is executed is fetched as private memory whatever its C-bit says (APM volume 2, 15.34.5)."""
+    for mapping in layout.mappings:
+        if mapping.executable and not mapping.private:
+            yield Finding(f"{layout.describe(mapping)} is executable and shared", (mapping,))
+
+
+def exposed_tables(layout: Layout) -> Iterator[Finding]:
+    """Tables in memory that is mapped as shared: the host can read and write what is put there."""
+    tables = [
+        Mapping(gpa, gpa, PAGE_BYTES, PAGE_BYTES, 0, writable=False, user=False, executable=False, private=True)
+        for gpa in sorted(layout.reading.tables)
+    ]
+    shared = [mapping for mapping in layout.mappings if not mapping.private]
+    for table, mapping in overlapping(layout, tables, shared):
+        yield Finding(f"the table at GPA {table.gpa:#x} is in shared memory: {layout.describe(mapping)}", (mapping,))
+
+
+DEVICES = Range(0xFEC0_0000, 4 << 30)
+"""I/O APIC, HPET, local APIC and flash of a PC: no RAM on any chipset."""
+
+
+def private_devices(layout: Layout) -> Iterator[Finding]:
+    """A guest's accesses to devices with the C-bit reach nothing that can answer (GHCB specification, MMIO)."""
+    if layout.plan is not None and not layout.plan.by_gpa:
+        return
+    for mapping in layout.mappings:
+        if mapping.private and not mapping.executable and mapping.gpa < DEVICES.end and DEVICES.start < mapping.gpa_end:
+            yield Finding(f"{layout.describe(mapping)} reaches devices or flash at {DEVICES}, as private", (mapping,))
+
+
+def kernel_writes(layout: Layout) -> Iterator[Finding]:
+    """Without CR0.WP the supervisor writes through read-only mappings."""
+    cpu = layout.cpu
+    if cpu is not None and not cpu.protects_from_kernel:
+        yield Finding(f"CR0 {cpu.cr0:#x} is without WP: what is read-only is so for user mode alone")
+
+
+def no_execute(layout: Layout) -> Iterator[Finding]:
+    """Without EFER.NXE the NX bit is reserved: every use of such a mapping faults."""
+    cpu = layout.cpu
+    if cpu is not None and cpu.has_no_execute is False:
+        yield Finding(f"EFER {cpu.efer:#x} is without NXE: entries with NX fault, and all else is executable")
 
 
 class _Placed(NamedTuple):

@@ -5,14 +5,14 @@ Three things differ, on purpose. The helper sees RAM at `RAM_VA`, so that a wipe
 That map has a hole where the helper lies, else its code and tables could be written through it; the helper
 runs at `HELPER_VA` instead. And the shared view holds the ring alone, because a shared view of anything else
 only serves an attacker. The hole is in the tables, so the base is a build option (`--home`), which the loader
-must be able to reserve.
+must be able to reserve. The PCI hole is another one: devices and flash are not mapped, and no request names them.
 RAM without a GPA (unplugged virtio-mem) cannot be named.
 """
 
 from __future__ import annotations
 
 from mh_abi import abi
-from mh_builder.schemes.space import AddressSpace, LayoutError, Options, Scheme, checked
+from mh_builder.schemes.space import PCI_HOLE, AddressSpace, LayoutError, Options, Scheme, checked
 
 
 def space(options: Options, memory_bytes: int) -> AddressSpace:
@@ -32,6 +32,7 @@ def space(options: Options, memory_bytes: int) -> AddressSpace:
             window=0,
             moves=False,
             memory_bytes=memory_bytes,
+            devices=PCI_HOLE,
         )
     )
 

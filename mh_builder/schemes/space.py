@@ -112,6 +112,13 @@ class Range:
         return f"{self.start:#x} to {self.end:#x}"
 
 
+PCI_HOLE = Range(0xB000_0000, 4 * GIB)
+"""GPAs at which q35 never has RAM: ECAM, PCI memory, I/O APIC, HPET, local APIC, flash (QEMU, hw/i386/pc_q35.c).
+
+It begins lower where a guest has more RAM than fits below.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class RegionTuple:
     """The thread's (main GPA, length, mirror GPA)."""
@@ -140,6 +147,8 @@ class AddressSpace:
     moves: bool
     """Whether a loader may choose another base."""
     memory_bytes: int
+    devices: Range | None = None
+    """Request addresses at which there is no RAM."""
 
     @property
     def helper(self) -> Range:
@@ -164,11 +173,12 @@ class AddressSpace:
 
     @property
     def protected(self) -> tuple[Range, ...]:
-        """Request addresses that reach the image."""
-        return () if self.home is None else (Range(self.home, self.home + self.memory_bytes),)
+        """Request addresses that reach the image, or no RAM."""
+        own = () if self.home is None else (Range(self.home, self.home + self.memory_bytes),)
+        return own if self.devices is None else (*own, self.devices)
 
     def ram_spans(self) -> Iterator[Span]:
-        """The RAM window as mappings, without the pages that hold the image."""
+        """The RAM window as mappings, without what is protected."""
         start = 0
         for hole in (*self.protected, Range(self.options.ram_limit, self.options.ram_limit)):
             end = min(hole.start, self.options.ram_limit)
