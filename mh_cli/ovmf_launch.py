@@ -59,7 +59,7 @@ def add_kernel(parser: argparse.ArgumentParser) -> None:
 
 def launch_of(arguments: argparse.Namespace, image: Firmware) -> Launch:
     """The launch of a flash image, an IGVM file, or a helper's flat binary. Raises `UsageError`, `FirmwareError`."""
-    vmsas = tuple(_vmsa(path) for path in arguments.vmsa)
+    vmsas = vmsas_of(arguments)
     for name in ("initrd", "append"):
         if getattr(arguments, name) is not None and arguments.kernel is None:
             raise UsageError(f"--{name} is of a kernel: give --kernel")
@@ -80,6 +80,11 @@ def vcpus_of(arguments: argparse.Namespace, vmsas: tuple[bytes, ...] = ()) -> Vc
         signature = VCPU_TYPES[arguments.vcpu_type]
     features = 1 if arguments.snp_features is None else arguments.snp_features
     return Vcpus(arguments.vcpus or 1, signature & 0xFFFF_FFFF, features, vmsas, VMMS[arguments.vmm_type or "QEMU"])
+
+
+def vmsas_of(arguments: argparse.Namespace) -> tuple[bytes, ...]:
+    """The pages of the helper's vCPUs. Raises `UsageError`, `FirmwareError`."""
+    return tuple(_vmsa(path) for path in arguments.vmsa)
 
 
 def say_why_not(path: Path, result: Digests) -> None:

@@ -145,9 +145,17 @@ def test_a_home_in_the_firmwares_memory(wrapped: bytes) -> None:
 
 
 AREAS: dict[str, tuple[list[tuple[int, int, int]] | None, int, str]] = {
-    "version": (None, 2, r"IGVM metadata at 0x[0-9a-f]+: 4947564d, version 0x2, 0x4 areas in 0x40 bytes"),
-    "no-hobs": ([(PARAMETERS, 0x1000, 0x100)], 1, r"IGVM metadata at 0x[0-9a-f]+: none of 0x1 areas is for data HOBs"),
-    "odd": ([(HOBS + 8, 0x1000, 0x200)], 1, r"IGVM metadata at 0x[0-9a-f]+: none of 0x1 areas is for data HOBs"),
+    "version": (None, 2, r"IGVM metadata at 0x[0-9a-f]+: signature 4947564d, version 0x2"),
+    "no-hobs": (
+        [(PARAMETERS, 0x1000, 0x100)],
+        1,
+        r"IGVM metadata: none of 0x1 areas is for data HOBs: the firmware reads none",
+    ),
+    "odd": (
+        [(HOBS + 8, 0x1000, 0x200)],
+        1,
+        r"IGVM metadata: none of 0x1 areas is for data HOBs: the firmware reads none",
+    ),
 }
 
 
@@ -162,7 +170,7 @@ def test_firmware_that_reads_no_hobs(small: bytes, images: dict[str, Image], cas
 
 def test_older_firmware(small: bytes, images: dict[str, Image]) -> None:
     with pytest.raises(
-        FirmwareError, match=r"784fa70e-3176-4677-8a20-04b68699e374 \(IGVM metadata\): the firmware knows"
+        FirmwareError, match=r"^IGVM metadata: none of 0x0 areas is for data HOBs: the firmware reads none$"
     ):
         announce(read_igvm(wrap(small, VCPUS)), images["alias-gpa"].data)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,32 @@ def test_what_is_asked_for_in_vain(command: Command, small: bytes, tmp_path: Pat
         f"build.py: error: odd.fd: {len(small) - 1:#x} bytes are not a number of pages of 0x1000\n",
     )
     assert not (tmp_path / "x").exists()
+
+
+def test_the_helpers_registers_are_measured_behind(command: Command, small: bytes, tmp_path: Path) -> None:
+    (tmp_path / "OVMF.fd").write_bytes(small)
+    (tmp_path / "helper.vmsa").write_bytes(b"v" * 4096)
+    more = ("--vmsa", "helper.vmsa")
+    outcome = command("ovmf", "wrap", "OVMF.fd", "-o", "OVMF.igvm", *more)
+    assert outcome.out.split("\n", 1)[1] == command("ovmf", "measure", "OVMF.fd", *more).out
+    assert command("ovmf", "measure", "OVMF.igvm", *more).out == command("ovmf", "measure", "OVMF.fd", *more).out
+
+
+@pytest.mark.parametrize(
+    ("area", "finding"),
+    [
+        ((0x80_0000, 0xFFFF_F000, 1), "area at 0x800000 ends at 0x1007ff000, memory below the firmware at 0xfffac000"),
+        ((0x80_0000, 0x1000, 0x77), "area at 0x800000 is of the unknown kind 0x77"),
+    ],
+)
+def test_areas_that_no_snp_guest_can_have(
+    command: Command, small: bytes, tmp_path: Path, area: tuple[int, int, int], finding: str
+) -> None:
+    data = bytearray(small)
+    struct.pack_into("<III", data, small.index(b"ASEV") + 16, *area)
+    (tmp_path / "OVMF.fd").write_bytes(data)
+    outcome = command("ovmf", "wrap", "OVMF.fd", "-o", "OVMF.igvm")
+    assert outcome.code == 0
+    assert [line.split()[0] for line in outcome.out.splitlines()[1:]] == ["sev", "seves"]
+    assert f"OVMF.fd: warning: SEV metadata: {finding}\n" in outcome.err
+    assert "OVMF.igvm: no snp digest: IGVM: not for SEV_SNP, its platforms are SEV, SEV_ES\n" in outcome.err

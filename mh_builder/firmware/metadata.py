@@ -30,7 +30,8 @@ METADATA_KINDS = {
     SVSM_AREA: "SVSM calling area",
     KERNEL_HASHES: "kernel hashes",
 }
-IGVM_KINDS = {0x100: "parameters", 0x101: "memory map", 0x102: "number of vCPUs", 0x200: "HOBs"}
+IGVM_HOBS = 0x200
+IGVM_KINDS = {0x100: "parameters", 0x101: "memory map", 0x102: "number of vCPUs", IGVM_HOBS: "HOBs"}
 _PAGES = (SECRETS, CPUID)
 """Kinds that are one page: the secure processor fills it, or checks it."""
 

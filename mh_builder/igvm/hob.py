@@ -13,8 +13,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from mh_abi import abi
-from mh_builder.firmware import guids
 from mh_builder.firmware.errors import FirmwareError
+from mh_builder.firmware.metadata import IGVM_HOBS, read_igvm_areas
 from mh_builder.firmware.table import read_table
 from mh_builder.paging import PAGE_BYTES
 
@@ -22,10 +22,6 @@ _GUID = UUID(abi.MH_IGVM_DATA_GUID)
 _HOB = struct.Struct("<HHI16sQQII")
 _HEADER = struct.Struct("<HHI")
 _GUID_EXTENSION, _END = 4, 0xFFFF
-
-_METADATA = struct.Struct("<4sIII")
-_SECTION = struct.Struct("<III")
-_HOB_AREA = 0x200
 
 
 class DataHob(NamedTuple):
@@ -39,23 +35,11 @@ class DataHob(NamedTuple):
 
 def hob_area(flash: bytes) -> tuple[int, int]:
     """(GPA, bytes) of the page from which the firmware reads data HOBs. Raises `FirmwareError` without one."""
-    entry = read_table(flash).find(guids.IGVM_METADATA)
-    if entry is None:
-        raise FirmwareError(f"GUIDed table: no {guids.IGVM_METADATA} (IGVM metadata): the firmware knows no data HOBs")
-    distance = int.from_bytes(entry.data(flash)[:4], "little")
-    start = len(flash) - distance
-    if start < 0 or distance < _METADATA.size:
-        raise FirmwareError(f"IGVM metadata: {distance:#x} bytes below the end of {len(flash):#x}")
-    signature, size, version, count = _METADATA.unpack_from(flash, start)
-    if (signature, version) != (b"IGVM", 1) or size > distance or _METADATA.size + count * _SECTION.size > size:
-        raise FirmwareError(
-            f"IGVM metadata at {start:#x}: {signature.hex()}, version {version:#x}, {count:#x} areas in {size:#x} bytes"
-        )
-    for number in range(count):
-        gpa, length, kind = _SECTION.unpack_from(flash, start + _METADATA.size + number * _SECTION.size)
-        if kind == _HOB_AREA and length and not (gpa | length) % PAGE_BYTES:
-            return gpa, length
-    raise FirmwareError(f"IGVM metadata at {start:#x}: none of {count:#x} areas is for data HOBs")
+    areas = read_igvm_areas(flash, read_table(flash))
+    for area in areas:
+        if area.kind == IGVM_HOBS and area.size and not (area.gpa | area.size) % PAGE_BYTES:
+            return area.gpa, area.size
+    raise FirmwareError(f"IGVM metadata: none of {len(areas):#x} areas is for data HOBs: the firmware reads none")
 
 
 def read_hobs(page: bytes) -> list[DataHob]:

@@ -16,7 +16,7 @@ from mh_builder.firmware import guids
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.flash import check_size
 from mh_builder.firmware.measure import Vcpus
-from mh_builder.firmware.metadata import Area, read_metadata
+from mh_builder.firmware.metadata import CPUID, SECRETS, Area, inspect_metadata
 from mh_builder.firmware.table import Table, read_table
 from mh_builder.igvm.firmware import FLASH_END
 from mh_builder.igvm.layout import (
@@ -37,17 +37,20 @@ POLICIES = {Platform.SEV: 0x0B, Platform.SEV_ES: 0x0F, Platform.SEV_SNP: 0x3_000
 has to be set (SNP ABI, chapter 4.3). QEMU takes a policy from the file for SNP alone.
 """
 MASKS = {platform: 1 << number for number, platform in enumerate(POLICIES)}
-_METADATA_TYPES = {2: DataType.SECRETS, 3: DataType.CPUID_DATA}
+_METADATA_TYPES = {SECRETS: DataType.SECRETS, CPUID: DataType.CPUID_DATA}
 """Kind of an area of the SEV metadata -> type of its page; all others are zero pages."""
 
 
 def wrap(flash: bytes, vcpus: Vcpus) -> bytes:
-    """A file with `flash` for every kind of SEV guest that it can be. Raises `FirmwareError` where it can be none."""
+    """A file with `flash` for every kind of SEV guest that it can be: not for SNP with metadata that have findings.
+
+    Raises `FirmwareError` where it can be none.
+    """
     check_size(flash)
     if not flash or len(flash) % PAGE_BYTES:
         raise FirmwareError(f"{len(flash):#x} bytes are not a number of pages of {PAGE_BYTES:#x}")
     table = read_table(flash)
-    areas = read_metadata(flash, table)
+    areas = _snp_areas(flash, table)
     reset = _reset_address(flash, table)
     platforms = [Platform.SEV]
     if reset is not None:
@@ -81,6 +84,12 @@ def pages_of(data: bytes, gpa: int, mask: int) -> Iterator[Part]:
 def context(platform: Platform, number: int, page: bytes) -> Part:
     """The registers of one vCPU."""
     return Part(Kind.VP_CONTEXT, VpContext(VMSA_GPA, MASKS[platform], 0, number), page)
+
+
+def _snp_areas(flash: bytes, table: Table) -> tuple[Area, ...]:
+    """The areas of the SEV metadata, none where they cannot be trusted to be memory of an SNP guest."""
+    metadata = inspect_metadata(flash, table)
+    return () if metadata.findings else metadata.areas
 
 
 def _area(area: Area) -> Iterator[Part]:
