@@ -54,6 +54,11 @@ BAD = {
         Options(home=2 * GIB - MIB // 2),
         r"alias-window: helper of 0x[0-9a-f]+ bytes at home 0x7ff80000 ends at 0x[0-9a-f]+, above 0x80000000",
     ),
+    "strict-bits-of-too-much-ram": (
+        "isolated",
+        Options(ram_limit=512 * GIB, strict=True),
+        r"isolated: helper of 0x[0-9a-f]+ bytes, below 0x100000000 fit",
+    ),
     "helper-in-ram": (
         "isolated",
         Options(base=GIB),

@@ -36,7 +36,7 @@ def test_every_release_has_a_series() -> None:
 
 
 def test_every_stable_release_is_known() -> None:
-    """Tried on a clone, by `python -m ovmf_patches.releases`, on 26 November 2026."""
+    """Tried on a clone, by `python -m mh_builder.edk2.releases`, on 26 November 2026."""
     months = [f"{year}{month:02}" for year in range(2022, 2027) for month in (2, 5, 8, 11)]
     tags = [f"edk2-stable{month}" for month in months if "202211" <= month <= "202605"]
     tags += ["edk2-stable202408.01", "edk2-stable202508.01"]

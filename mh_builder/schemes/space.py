@@ -41,6 +41,9 @@ It also leaves out the real-mode vectors, the VGA window and option ROMs.
 HOME_LIMIT = 2 * GIB
 """A home ends below this: q35 starts its PCI hole here at the lowest, and below it `ram_addr` equals GPA."""
 
+MEMORY_LIMIT = 4 * GIB
+"""`memory_bytes` of the descriptor has 32 bits."""
+
 DEFAULT_RAM_LIMIT = 64 * GIB
 MAX_RAM_LIMIT = 4 * TIB
 
@@ -247,6 +250,8 @@ def checked(space: AddressSpace) -> AddressSpace:
             f"{space.name}: helper of {space.memory_bytes:#x} bytes at home {space.home:#x} "
             f"ends at {space.home + space.memory_bytes:#x}, above {HOME_LIMIT:#x}"
         )
+    if space.memory_bytes >= MEMORY_LIMIT:
+        raise LayoutError(f"{space.name}: helper of {space.memory_bytes:#x} bytes, below {MEMORY_LIMIT:#x} fit")
     if not 1 <= options.vcpus <= abi.MH_MAX_RINGS:
         raise LayoutError(f"{space.name}: {options.vcpus} vCPUs are not 1 to {abi.MH_MAX_RINGS}")
     if space.moves and space.ram.overlaps(space.helper):

@@ -1,6 +1,6 @@
 """Which series applies to which release of edk2, tried on a clone of its repository.
 
-    python -m ovmf_patches.releases CLONE      writes releases.json, or says what no series applies to
+    python -m mh_builder.edk2.releases CLONE      writes ovmf_patches/releases.json, or says what no series applies to
 
 The result is kept as the identities of the files that a series changes, before and after, by which `ovmf patch` knows
 a tree. Releases that a series was made for are not in it: its patches name their files.
