@@ -3,7 +3,7 @@
 # make model set up and check the model of the protocol: two and a half minutes of one CPU
 # make lint  set up, ruff and mypy
 # make bare  make and make test on bare machines of Debian 12 and 13, each made in a folder: half an hour
-# make test-firmware  set up, build both Debian releases of edk2 with the helper and boot them: 10 minutes and more
+# make test-firmware  set up, build both Debian releases of edk2 with the helper, or TREE, and boot them: 10 minutes and more
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,6 +18,12 @@ TESTS :=
 # Sources of edk2, which the patch series are tried on.
 EDK2 := .cache/edk2
 
+# A tree of edk2 of your own, which `make test-firmware` builds in the place of Debian's.
+TREE :=
+
+# OVMF images of Debian's suites, on which every verb is tried.
+FIRMWARE := .cache/firmware
+
 # A Linux kernel that the tests boot: Debian's, unpacked and not installed.
 KERNEL := $(VENV)/linux/vmlinuz
 KERNEL_PACKAGE := linux-image-cloud-amd64
@@ -31,7 +37,7 @@ test: $(TESTABLE) oracles sources kernel
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q --junitxml $(JUNIT) $(TESTS)
 
 test-firmware: $(TESTABLE) oracles builders sources kernel
-	$(VENV)/bin/python -m pytest -q -o faulthandler_timeout=3600 emulator_tests/edk2/builds.py
+	TREE=$(TREE) $(VENV)/bin/python -m pytest -q -o faulthandler_timeout=3600 emulator_tests/edk2/builds.py
 
 # As root on Debian: SUITE="bookworm trixie"
 bare:
@@ -69,6 +75,7 @@ oracles builders checkers compilers:
 # apt needs no root for this. Where there is no apt, or no network, the tests name what they skip.
 sources: $(INSTALLED) oracles
 	-@$(VENV)/bin/python -m ovmf_patches.sources $(EDK2) >/dev/null
+	-@$(VENV)/bin/python -m ovmf_patches.images $(FIRMWARE) >/dev/null
 
 debian:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

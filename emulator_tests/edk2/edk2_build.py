@@ -17,7 +17,6 @@ FLAGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         # Debian's Shell of 2022.11 wants the secure boot library; without a network its FDF still parses.
         "edk2-stable202211": ("SECURE_BOOT_ENABLE=TRUE", "NETWORK_ENABLE=FALSE"),
-        "edk2-stable202502": (),
     }
 )
 """What a release needs to build, or to build faster."""
@@ -36,7 +35,7 @@ def build_tree(source: Path, tree: Path) -> None:
 
 def build_ovmf(tree: Path, release: str) -> Path:
     """The folder of `OVMF_CODE.fd` and `OVMF_VARS.fd`, built with the helper."""
-    defines = [word for flag in (FLAG, "FD_SIZE_4MB", *FLAGS[release]) for word in ("-D", flag)]
+    defines = [word for flag in (FLAG, "FD_SIZE_4MB", *FLAGS.get(release, ())) for word in ("-D", flag)]
     tools = tool_chain(tree)
     words = ["-n", str(os.cpu_count()), "-a", "X64", "-t", tools, "-b", "DEBUG", "-p", PLATFORM, *defines]
     # What is sourced sees the arguments of who sources it.
