@@ -21,6 +21,7 @@ from mh_abi import abi
 from mh_builder.firmware.flash import read_flash
 from mh_builder.firmware.inject import _with_contents, extract
 from mh_builder.helper import build_helper
+from mh_builder.needs import FIRMWARE, NEEDS
 from mh_builder.schemes.space import Options
 from mh_cli.main import main
 from mh_qemu.machine import QemuMachine
@@ -52,8 +53,9 @@ GIVEN = os.environ.get("TREE")
 @pytest.fixture(scope="module", params=[GIVEN] if GIVEN else list(SUITES))
 def firmware(request: pytest.FixtureRequest, edk2: Edk2, program: Callable[[str], str]) -> Path:
     """The folder of the built images."""
-    for name in ("make", "gcc", "g++", "nasm", "iasl", "git", "qemu-system-x86_64"):
-        program(name)
+    for need in NEEDS:
+        if FIRMWARE in need.uses:
+            program(need.name)
     source = Path(GIVEN).expanduser() if GIVEN else edk2(request.param)
     tree = CACHE / "build" / source.name
     tree.parent.mkdir(parents=True, exist_ok=True)

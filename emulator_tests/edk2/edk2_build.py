@@ -28,9 +28,15 @@ _SCRIPT = 'cd "$WORKSPACE" && . ./edksetup.sh >/dev/null && exec build "${words[
 def build_tree(source: Path, tree: Path) -> None:
     """A copy of `source` at `tree` with its tools built, kept from one run to the next."""
     if not tree.is_dir():
-        shutil.copytree(source, tree, symlinks=True)
+        shutil.copytree(source, tree, symlinks=True, ignore=_of_another_place)
     if not (tree / _TOOLS / "bin/GenFw").is_file():
         _run(["make", "-C", str(tree / _TOOLS), f"-j{os.cpu_count()}"], tree.parent / f"{tree.name}-tools.log")
+
+
+def _of_another_place(folder: str, names: list[str]) -> set[str]:
+    """What a tree that was built before has of its own: objects, history, and where its tools were."""
+    own = {"BuildEnv.sh"} if Path(folder).name == "Conf" else {"Build", ".git"}
+    return own.intersection(names)
 
 
 def build_ovmf(tree: Path, release: str) -> Path:
