@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator_tests.coverage.recorder import Recorder, table
+from emulator_tests.coverage.recorder import begin, table
 from emulator_tests.coverage.report import Gap, Traces, gaps, stale, summary
 
 _FOLDER = "SEV_MH_COVERAGE"
@@ -29,8 +29,7 @@ class _Session:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._recorder = Recorder()
-        self._recorder.install()
+        self._recorder = begin()
         self._is_worker = hasattr(config, "workerinput")
         self._traces = Traces()
         self._gaps: list[Gap] = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -18,14 +18,17 @@ from mh_builder.asm import assemble_text
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA
 from mh_emulator.cpu.core import Core
+from mh_emulator.cpu.engine import Foreign
 from mh_emulator.cpu.eventinj import EventInjection
 from mh_emulator.cpu.intercepts import Intercept
 from mh_emulator.cpu.mmu import GuestFault, NoSlotError
 
 SOURCE = Path(__file__).with_name("recorder.s")
 _NOWHERE = (1 << 64) - 1
-_PAGES_BEFORE = 12
-"""The header and the code before a RIP."""
+_PAGES_AROUND = 12
+"""Of a RIP, in which the code may begin."""
+_FIRST = 3
+"""Bytes that no link changes, with which every blob begins."""
 _ATTEMPTS = 3
 """A CPU that has been started so often elsewhere runs something else."""
 
@@ -84,7 +87,7 @@ class Recorder:
         self._code.write(code)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._code))
         self._attempts: WeakKeyDictionary[Core, int] = WeakKeyDictionary()
-        self._watches: WeakKeyDictionary[Core, list[Watch]] = WeakKeyDictionary()
+        self._watches: list[Watch] = []
         self.used: set[str] = set()
 
     def install(self) -> None:
@@ -99,68 +102,85 @@ class Recorder:
 
     def look(self, core: Core) -> None:
         """Watch the CPU if it is about to run a blob."""
-        if core in self._watches or self._attempts.get(core, 0) >= _ATTEMPTS:
+        if self._attempts.get(core, 0) >= _ATTEMPTS:
             return
         self._attempts[core] = self._attempts.get(core, 0) + 1
-        rip = core.get_registers().rip
-        page = rip // PAGE_BYTES * PAGE_BYTES
-        for base in range(page, max(-1, page - _PAGES_BEFORE * PAGE_BYTES), -PAGE_BYTES):
-            name = _named(_read(core, base))
+        page = core.get_registers().rip // PAGE_BYTES
+        for number in sorted(range(max(0, page - _PAGES_AROUND), page + _PAGES_AROUND), key=lambda n: abs(n - page)):
+            base = number * PAGE_BYTES
+            name = _named(partial(_read, core, base))
             if name is not None:
-                bases = {base, HELPER_VA + base - _image(core, base)} if name.startswith("helper") else {base}
-                self._watch(core, name, bases)
+                for seen in {base, HELPER_VA + base - _image(core, base)} if name.startswith("helper") else {base}:
+                    self.watch(core._engine.uc, name, seen)
+                core._engine.flush_code()
+                self._attempts[core] = _ATTEMPTS
                 return
 
-    def _watch(self, core: Core, name: str, bases: Iterable[int]) -> None:
+    def watch(self, uc: Foreign, name: str, base: int) -> None:
+        """Have an engine note what it runs of a blob whose code is at `base`."""
         self.used.add(name)
         entries = table(name).entries
-        engine = core._engine
-        self._watches[core] = []
-        for base in bases:
-            size = len(entries) - 1
-            watch = Watch(base, size, _NOWHERE, ctypes.addressof(entries))
-            self._watches[core].append(watch)
-            hook = ctypes.c_size_t()
-            status = uclib.uc_hook_add(
-                engine.uc._uch,
-                ctypes.byref(hook),
-                unicorn_const.UC_HOOK_BLOCK,
-                ctypes.c_void_p(self.address),
-                ctypes.byref(watch),
-                ctypes.c_uint64(base),
-                ctypes.c_uint64(base + size - 1),
-            )
-            assert status == unicorn_const.UC_ERR_OK
-        engine.flush_code()
+        size = len(entries) - 1
+        watch = Watch(base, size, _NOWHERE, ctypes.addressof(entries))
+        self._watches.append(watch)
+        hook = ctypes.c_size_t()
+        status = uclib.uc_hook_add(
+            uc._uch,
+            ctypes.byref(hook),
+            unicorn_const.UC_HOOK_BLOCK,
+            ctypes.c_void_p(self.address),
+            ctypes.byref(watch),
+            ctypes.c_uint64(base),
+            ctypes.c_uint64(base + size - 1),
+        )
+        assert status == unicorn_const.UC_ERR_OK
 
 
-def _read(core: Core, base: int) -> bytes:
-    """As much of what follows as is mapped, up to the longest blob."""
+_recorders: list[Recorder] = []
+
+
+def begin() -> Recorder:
+    """Record from now on."""
+    _recorders.append(Recorder())
+    _recorders[0].install()
+    return _recorders[0]
+
+
+def notice(uc: Foreign, base: int, memory: bytes) -> None:
+    """Watch a bare engine, which has an image at `base`, if anything is recorded."""
+    for recorder in _recorders:
+        for offset in range(0, len(memory), PAGE_BYTES):
+            name = _named(partial(_slice, memory, offset))
+            if name is not None:
+                recorder.watch(uc, name, base + offset)
+
+
+def _named(read: Callable[[int], bytes]) -> str | None:
+    """The blob whose code can be read."""
+    start = read(_FIRST)
+    names = [name for name in NAMES if blob(name).text.startswith(start)] if len(start) == _FIRST else []
+    return next((name for name in names if blob(name).is_at(read(len(blob(name).text)))), None)
+
+
+def _slice(memory: bytes, offset: int, size: int) -> bytes:
+    return memory[offset : offset + size]
+
+
+def _read(core: Core, base: int, size: int) -> bytes:
+    """As much of it as is mapped."""
     data = b""
-    longest = max(len(blob(name).text) for name in NAMES)
-    while len(data) < longest:
+    while len(data) < size:
         try:
-            data += core.read_linear(base + len(data), PAGE_BYTES)
+            data += core.read_linear(base + len(data), min(PAGE_BYTES, size - len(data)))
         except (GuestFault, NoSlotError):
             break
     return data
 
 
-def _named(memory: bytes) -> str | None:
-    return next((name for name in NAMES if blob(name).is_at(memory)), None)
-
-
 def _image(core: Core, text: int) -> int:
     """Where the image begins whose code is at `text`."""
     magic = int(abi.MH_DESCRIPTOR_MAGIC).to_bytes(8, "little")
-    for base in range(text - PAGE_BYTES, text - _PAGES_BEFORE * PAGE_BYTES, -PAGE_BYTES):
-        if _read_page(core, base)[: len(magic)] == magic:
+    for base in range(text - PAGE_BYTES, text - _PAGES_AROUND * PAGE_BYTES, -PAGE_BYTES):
+        if _read(core, base, len(magic)) == magic:
             return base
     raise AssertionError(f"no header before {text:#x}")
-
-
-def _read_page(core: Core, base: int) -> bytes:
-    try:
-        return core.read_linear(base, PAGE_BYTES)
-    except (GuestFault, NoSlotError):
-        return b""
