@@ -47,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
             facts.append((*_kind(image), *facts_of(image.flash, digests_of(launch, launch.modes()))))
             if image.igvm is not None and both_igvm:
                 facts[-1] += facts_of_igvm(image.igvm)
-    changes = diff(*facts) or other_bytes(before.data, after.data)
+    changes = diff(*facts)
+    if all(change.fact.part is Part.DIGEST for change in changes):
+        changes = [*other_bytes(before.data, after.data), *changes]
     names = f"{arguments.before} and {arguments.after}"
     if arguments.json:
         shown = [_as_json(change) for change in changes]
@@ -101,7 +103,7 @@ def _lines(change: Change) -> Iterator[str]:
 
 
 def _fields(change: Change) -> Iterator[str]:
-    """Those that differ; of what only one image has, all. Hashes where nothing else differs."""
+    """The fields that differ, of what only one image has, all of them; hashes where nothing else differs."""
     fields = change.fields
     others = fields.keys() - _HASHES
     for name, (old, new) in fields.items():

@@ -15,7 +15,15 @@ from mh_builder.firmware import guids
 from mh_builder.firmware.compressed import CONTENTS_LIMIT, decompress
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.flash import check_size
-from mh_builder.firmware.section import GUIDED, USER_INTERFACE, VOLUME_IMAGE, Section, guided, read_sections
+from mh_builder.firmware.section import (
+    GUIDED,
+    MOST_SECTIONS,
+    USER_INTERFACE,
+    VOLUME_IMAGE,
+    Section,
+    guided,
+    read_sections,
+)
 from mh_builder.firmware.volume import (
     ERASED,
     FILE_TYPES,
@@ -99,6 +107,7 @@ class _Reader:
 
     unpacked: int = 0
     files: int = 0
+    sections: int = 0
     paths: Counter[str] = field(default_factory=Counter)
 
     def volume(self, data: bytes, volume: Volume, around: tuple[str, ...]) -> Iterator[StoredVolume]:
@@ -140,11 +149,31 @@ class _Reader:
     def _file(self, data: bytes, file: File, names: tuple[str, ...]) -> tuple[StoredFile, list[StoredVolume]]:
         if file.kind != TYPE_VOLUME:
             digest = hashlib.sha256(data[file.offset : file.end]).digest()
-            return StoredFile(file.guid, _name(data, file), file.kind, file.size, digest, holds_volumes=False), []
+            return StoredFile(
+                file.guid, self._ui_name(data, file), file.kind, file.size, digest, holds_volumes=False
+            ), []
         beside = hashlib.sha256(bytes([file.kind, file.attributes]))
         nested = list(self._sections(_Span(data, file.body, file.end), names, beside, 0))
         stored = StoredFile(file.guid, "", file.kind, file.size, beside.digest(), holds_volumes=True)
         return stored, nested
+
+    def _ui_name(self, data: bytes, file: File) -> str:
+        """What its user-interface section calls it, cut, and fit to be printed."""
+        if file.guid in _KNOWN or file.kind not in _WITH_SECTIONS:
+            return _KNOWN.get(file.guid, "")
+        sections = list(self._counted(_Span(data, file.body, file.end)))
+        found = next((section for section in sections if section.kind == USER_INTERFACE), None)
+        if found is None:
+            return ""
+        text = data[found.body : found.end].decode("utf-16-le", "replace").partition("\0")[0]
+        return "".join(character if character.isprintable() else "?" for character in text[:_LONGEST_NAME])
+
+    def _counted(self, span: _Span) -> Iterator[Section]:
+        for section in read_sections(span.data, span.start, span.end):
+            self.sections += 1
+            if self.sections > MOST_SECTIONS:
+                raise FirmwareError(f"section at {section.offset:#x}: more than {MOST_SECTIONS:#x} in all files")
+            yield section
 
     def _sections(
         self, span: _Span, names: tuple[str, ...], beside: hashlib._Hash, depth: int
@@ -152,7 +181,7 @@ class _Reader:
         """The volumes of sections; of others, the contents go into `beside`."""
         if depth >= DEEPEST:
             raise FirmwareError(f"section at {span.start:#x}: {DEEPEST:#x} sections around it, too deep")
-        for section in read_sections(span.data, span.start, span.end):
+        for section in self._counted(span):
             if section.kind == VOLUME_IMAGE:
                 yield from self.volume(span.data, read_volume(span.data, section.body, section.end), names)
                 continue
@@ -185,14 +214,3 @@ class _Span:
     data: bytes
     start: int
     end: int
-
-
-def _name(data: bytes, file: File) -> str:
-    """What its user-interface section calls it, cut, and fit to be printed."""
-    if file.guid in _KNOWN or file.kind not in _WITH_SECTIONS:
-        return _KNOWN.get(file.guid, "")
-    names = [section for section in read_sections(data, file.body, file.end) if section.kind == USER_INTERFACE]
-    if not names:
-        return ""
-    text = data[names[0].body : names[0].end].decode("utf-16-le", "replace").partition("\0")[0]
-    return "".join(character if character.isprintable() else "?" for character in text[:_LONGEST_NAME])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
+from hashlib import sha256
 
-from mh_builder.firmware.facts import Fact, Part, Value, numbered
+from mh_builder.firmware.facts import Fact, Part, numbered
 from mh_builder.igvm.file import Igvm
 from mh_builder.igvm.firmware import memory_of
+from mh_builder.igvm.layout import VpContext
 from mh_builder.igvm.listing import Line, listing, mask_names
 
 
@@ -17,16 +18,23 @@ def facts_of_igvm(igvm: Igvm) -> tuple[Fact, ...]:
         Fact(Part.DIRECTIVE, "IGVM", f"platform {one.name}", {"mask": mask}) for one, mask in igvm.platforms.items()
     ]
     facts += [_directive(igvm, line) for line in listing(igvm)]
-    return (*numbered(facts), *_memory(igvm))
+    return (*numbered((*facts, *_registers(igvm))), *_memory(igvm))
 
 
 def _directive(igvm: Igvm, line: Line) -> Fact:
-    title = line.name if line.gpa is None else f"{line.name} at {line.gpa:#x}"
-    fields: dict[str, Value] = {"size": line.size, "platforms": mask_names(igvm, line.mask), "detail": line.detail}
-    return Fact(Part.DIRECTIVE, "IGVM", title, fields)
+    place = "" if line.gpa is None else f" at {line.gpa:#x}"
+    title = f"{line.name}{place} for {mask_names(igvm, line.mask)}"
+    return Fact(Part.DIRECTIVE, "IGVM", title, {"size": line.size, "detail": line.detail})
+
+
+def _registers(igvm: Igvm) -> Iterator[Fact]:
+    for body in igvm.bodies(VpContext):
+        title = f"registers of vCPU {body.vp_index} for {mask_names(igvm, body.mask)}"
+        yield Fact(Part.MEMORY, "memory", title, {"sha256": sha256(igvm.contents(body) or b"").hexdigest()})
 
 
 def _memory(igvm: Igvm) -> Iterator[Fact]:
     for gpa, data in memory_of(igvm):
-        fields: dict[str, Value] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        yield Fact(Part.MEMORY, "memory", f"memory at {gpa:#x}", fields)
+        yield Fact(
+            Part.MEMORY, "memory", f"memory at {gpa:#x}", {"size": len(data), "sha256": sha256(data).hexdigest()}
+        )
