@@ -22,6 +22,7 @@ from emulator_tests.firmware.small import (
     CARRIER_BYTES,
     Small,
     patched,
+    resized,
     shrink,
     variables,
     with_file,
@@ -38,12 +39,7 @@ from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.facts import Fact, Part, facts_of
 from mh_builder.firmware.flash import read_flash
 from mh_builder.firmware.inject import inject
-from mh_builder.firmware.section import (
-    USER_INTERFACE,
-    join,
-    make_guided,
-    make_section,
-)
+from mh_builder.firmware.section import RAW, USER_INTERFACE, join, make_guided, make_section
 from mh_builder.firmware.volume import TYPE_DRIVER, file_header
 from mh_builder.image.model import Image
 
@@ -145,6 +141,14 @@ CHANGES: dict[str, tuple[Callable[[Small], bytes], Callable[[Small], Listed]]] =
     "variables": (
         lambda small: variables(small) + small.data,
         lambda _: {("added", "variables", "volume"), ("changed", "image", "image")},
+    ),
+    "header of a volume": (
+        lambda small: small.data[:CARRIER_BYTES] + resized(patched(small.data[CARRIER_BYTES:], 54, b"\x01")),
+        lambda _: {("changed", "SECFV", "volume")},
+    ),
+    "beside the compressed volumes": (
+        lambda small: with_inner(small, lambda inner: inner + make_section(RAW, b"more")),
+        lambda small: {("changed", "FVMAIN_COMPACT", str(read_flash(small.data).carrier.guid))},
     ),
     "a gap between volumes": (
         lambda small: small.data[:CARRIER_BYTES] + bytes(0x1000) + small.data[CARRIER_BYTES:],

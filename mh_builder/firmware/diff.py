@@ -11,6 +11,9 @@ from hashlib import sha256
 
 from mh_builder.firmware.facts import Fact, Key, Part, Value
 
+_RANKS = {part: rank for rank, part in enumerate(Part)} | {Part.FILE: list(Part).index(Part.VOLUME)}
+"""In which order parts are told, volumes with their files."""
+
 
 class Kind(Enum):
     """How a fact differs."""
@@ -48,7 +51,7 @@ class Change:
 
 
 def diff(before: Sequence[Fact], after: Sequence[Fact]) -> list[Change]:
-    """Every difference, in the order of the places, those of `after` first."""
+    """Every difference, by part, then in the order of the places, those of `after` first."""
     old, new = ({fact.key: fact for fact in facts} for facts in (before, after))
     came = _from_elsewhere(old, new)
     displaced = _displaced([key for key in new if key in old], list(old))
@@ -63,7 +66,7 @@ def diff(before: Sequence[Fact], after: Sequence[Fact]) -> list[Change]:
     found = new.keys() | {fact.key for fact in came.values()}
     changes += [Change((Kind.REMOVED,), fact, None) for key, fact in old.items() if key not in found]
     order = {where: number for number, where in enumerate(dict.fromkeys(fact.where for fact in (*after, *before)))}
-    return sorted(changes, key=lambda change: order[change.fact.where])
+    return sorted(changes, key=lambda change: (_RANKS[change.fact.part], order[change.fact.where]))
 
 
 def other_bytes(before: bytes, after: bytes) -> list[Change]:
