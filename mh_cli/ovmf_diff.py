@@ -19,8 +19,8 @@ from mh_cli.output import print_json
 from mh_cli.ovmf_files import Firmware, about, read_image
 from mh_cli.ovmf_launch import add_vcpus, launch_of
 
-_MOST_LINES = 400
-"""Of one place; JSON has all."""
+_MOST_LINES = 1000
+"""Two releases of a distributor differ in some 200."""
 _LONGEST_VALUE = 24
 _HASHES = {"sha256", "header", "contents"}
 _SIGNS = {Kind.ADDED: "+", Kind.REMOVED: "-", Kind.MOVED: ">", Kind.CHANGED: "~"}
@@ -55,9 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
         shown = [_as_json(change) for change in changes]
         print_json("ovmf-diff/1", {"before": str(arguments.before), "after": str(arguments.after), "changes": shown})
         return BAD if changes else GOOD
-    for where, group in groupby(changes, key=lambda change: change.fact.where):
-        for line in _section(where, list(group)):
-            print(line)
+    lines = list(_text(changes))
+    for line in lines[:_MOST_LINES]:
+        print(line)
+    if len(lines) > _MOST_LINES:
+        print(f"... and {len(lines) - _MOST_LINES} more lines; --json has all")
     print(f"{names}: {_summary(changes)}")
     return BAD if changes else GOOD
 
@@ -78,12 +80,13 @@ def _counts(changes: Sequence[Change]) -> str:
     return ", ".join(f"{counts[kind]} {kind.value}" for kind in Kind if counts[kind])
 
 
-def _section(where: str, changes: Sequence[Change]) -> Iterator[str]:
-    yield f"{where}: {_counts(changes)}"
-    for change in changes[:_MOST_LINES]:
-        yield from _lines(change)
-    if len(changes) > _MOST_LINES:
-        yield f"  ... and {len(changes) - _MOST_LINES} more, which --json shows"
+def _text(changes: Sequence[Change]) -> Iterator[str]:
+    """For each place how many there are, then the changes."""
+    for where, group in groupby(changes, key=lambda change: change.fact.where):
+        here = list(group)
+        yield f"{where}: {_counts(here)}"
+        for change in here:
+            yield from _lines(change)
 
 
 def _lines(change: Change) -> Iterator[str]:

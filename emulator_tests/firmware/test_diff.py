@@ -327,3 +327,14 @@ def test_a_name_cannot_write_to_the_terminal(command: Command, tmp_path: Path, s
     outcome = command("ovmf", "diff", "a.fd", "b.fd")
     assert f"  + ?[2J??{'x' * 58} {FOREIGN} type driver" in outcome.out
     assert outcome.out.isascii()
+
+
+def test_more_lines_than_anybody_reads(command: Command, tmp_path: Path, small: Small) -> None:
+    """1001 volumes, each with a line of its own and one for its place."""
+    empty = resized(small.data[: small.carrier].ljust(0x1000, b"\xff"))
+    (tmp_path / "a.fd").write_bytes(small.data)
+    (tmp_path / "b.fd").write_bytes(empty * 1001 + small.data)
+    lines = command("ovmf", "diff", "a.fd", "b.fd").out.splitlines()
+    assert len(lines) == 1002
+    assert re.fullmatch(r"\.\.\. and \d+ more lines; --json has all", lines[-2])
+    assert re.match(r"a.fd and b.fd: 10\d\d differences: 10\d\d added", lines[-1])
