@@ -26,6 +26,7 @@ from emulator_tests.firmware.small import (
 )
 from emulator_tests.firmware.tails import with_entry_data, with_guid, with_items
 from mh_builder.firmware import guids
+from mh_builder.firmware.bridge import with_entry
 from mh_builder.firmware.flash import read_flash
 from mh_builder.firmware.inject import inject
 from mh_builder.firmware.measure import Vcpus
@@ -299,8 +300,27 @@ def test_padded_image(command: Command, tmp_path: Path, small: Small) -> None:
 
 
 def test_igvm_file(command: Command, tmp_path: Path, small: Small) -> None:
-    """Its registers are in it, so a spoiled reset vector is the flash image's matter alone."""
     assert answers(command, tmp_path, wrap(small.data, Vcpus(1, 0x00A00F11)))[:2] == (0, GOOD)
+
+
+def test_igvm_file_of_firmware_without_a_reset_vector(command: Command, tmp_path: Path, small: Small) -> None:
+    """Its registers are in the file, so what the table says of them does not count."""
+    flash = FAULTS["reset vector of 0"][0](small)
+    assert answers(command, tmp_path, wrap(flash, Vcpus(1, 0x00A00F11)))[:2] == (0, GOOD)
+
+
+def test_tail_of_an_image(command: Command, tmp_path: Path, small: Small) -> None:
+    """It has a table, and no volume."""
+    code, rows, reasons = answers(command, tmp_path, small.data[-0x1000:])
+    assert (code, rows) == (1, GOOD | UNREADABLE_INSIDE)
+    assert reasons["volumes whole"] == "volumes: 0, files: 0"
+
+
+def test_entry_of_no_helper(command: Command, tmp_path: Path, stock_small: Small) -> None:
+    """Neither image nor loader is inside."""
+    code, rows, reasons = answers(command, tmp_path, with_entry(stock_small.data, bytes(32)))
+    assert (code, rows) == (1, GOOD | {"helper whole": NO, "room for the helper": UNKNOWN})
+    assert reasons["helper whole"].startswith("the GUIDed table has an entry for it, but no image ")
 
 
 def test_text(command: Command, tmp_path: Path, small: Small) -> None:

@@ -125,6 +125,13 @@ def first_difference(small: Small) -> int:
     return next(at for at, pair in enumerate(zip(small.data, recompressed(small), strict=True)) if pair[0] != pair[1])
 
 
+def carrier_aligned(small: Small) -> bytes:
+    """The compressed file wants another alignment."""
+    old = read_flash(small.data).carrier
+    header = file_header(old.guid, old.kind, old.attributes ^ 0x10, small.data[old.body : old.end])
+    return patched(small.data, old.offset, header)
+
+
 CHANGES: dict[str, tuple[Callable[[Small], bytes], Callable[[Small], Listed]]] = {
     "one byte of a driver": (
         lambda small: last_driver(small, lambda body: patched(body, len(body) // 2, b"\xaa\xbb\xcc")),
@@ -148,6 +155,10 @@ CHANGES: dict[str, tuple[Callable[[Small], bytes], Callable[[Small], Listed]]] =
     ),
     "beside the compressed volumes": (
         lambda small: with_inner(small, lambda inner: inner + make_section(RAW, b"more")),
+        lambda small: {("changed", "FVMAIN_COMPACT", str(read_flash(small.data).carrier.guid))},
+    ),
+    "attributes of the compressed file": (
+        carrier_aligned,
         lambda small: {("changed", "FVMAIN_COMPACT", str(read_flash(small.data).carrier.guid))},
     ),
     "a gap between volumes": (
@@ -204,6 +215,13 @@ def test_one_change(command: Command, tmp_path: Path, small: Small, name: str) -
     reverse = listed(command, tmp_path, after, before) - LAUNCH
     if "moved" not in {kind for kind, _, _ in reverse}:
         assert reverse == {(back.get(kind, kind), where, title) for kind, where, title in expected(small)}
+
+
+def test_bytes_between_volumes(command: Command, tmp_path: Path, small: Small) -> None:
+    before, after = (
+        small.data[:CARRIER_BYTES] + gap.ljust(0x1000, b"\0") + small.data[CARRIER_BYTES:] for gap in (b"one", b"other")
+    )
+    assert listed(command, tmp_path, before, after) - LAUNCH == {("changed", "image", "outside of volumes")}
 
 
 def test_two_images_of_a_distributor(command: Command, tmp_path: Path, stock: Find) -> None:
