@@ -131,7 +131,7 @@ KINDS: dict[str, tuple[Callable[[Small], bytes], str]] = {
 }  # fmt: skip
 
 VERBS = {
-    "table": (), "measure": (), "boot": (), "extract": ("-o", "x.bin"),
+    "table": (), "measure": (), "boot": (), "extract": ("-o", "x.bin"), "diff": ("in.fd",),
     "inject": ("-o", "x.fd", "--scheme", "regions"),
 }  # fmt: skip
 

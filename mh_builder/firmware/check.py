@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from types import MappingProxyType
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from mh_builder.firmware.digests import Launch, Mode, digests_of
 from mh_builder.firmware.entries import decode, finding
 from mh_builder.firmware.errors import AbsentError, FirmwareError
 from mh_builder.firmware.executable import X64, machine_name
-from mh_builder.firmware.flash import read_flash
+from mh_builder.firmware.flash import Flash, read_flash
 from mh_builder.firmware.inject import Carried, check_target, inject
 from mh_builder.firmware.inventory import inventory
 from mh_builder.firmware.measure import FlashLaunch
@@ -56,7 +57,7 @@ class Row:
         return self.decides and self.answer is Answer.NO
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Subject:
     """What is checked: a flash image, be it part of an IGVM file, and what it is to be good for.
 
@@ -69,6 +70,11 @@ class Subject:
     carried: Callable[[], Carried]
     mode: Mode | None = None
     helper: Callable[[], bytes] | None = None
+
+    @cached_property
+    def parts(self) -> Flash:
+        """The flash image, taken apart once. Raises `FirmwareError`."""
+        return read_flash(self.flash)
 
 
 def unreadable(reason: str) -> Row:
@@ -90,12 +96,12 @@ def check(subject: Subject) -> list[Row]:
     return [
         Row("readable", Answer.YES, f"{subject.kind}, firmware of {len(subject.flash):#x} bytes", decides=True),
         _whole(subject.flash),
-        _core(subject.flash),
+        _core(subject),
         sound,
         carried,
         _room(subject, carried),
         *_launchable(subject),
-        *_facts(subject.flash),
+        *_facts(subject),
     ]
 
 
@@ -109,9 +115,9 @@ def _whole(flash: bytes) -> Row:
     return Row("volumes whole", answer, f"volumes: {len(volumes)}, files: {count}", decides=True)
 
 
-def _core(flash: bytes) -> Row:
+def _core(subject: Subject) -> Row:
     try:
-        machine = read_flash(flash).core_machine
+        machine = subject.parts.core_machine
     except FirmwareError as error:
         return Row("DXE core is X64", Answer.NO, str(error), decides=True)
     answer = Answer.YES if machine == X64 else Answer.NO
@@ -131,7 +137,7 @@ def _helper(subject: Subject) -> Row:
     """It decides where there is anything of a helper."""
     question = "helper whole"
     try:
-        inside = _guids_inside(subject.flash)
+        inside = {file.guid for file in subject.parts.driver_files().files}
     except FirmwareError as error:
         return Row(question, Answer.UNKNOWN, str(error), decides=True)
     try:
@@ -153,10 +159,6 @@ def _helper(subject: Subject) -> Row:
     return Row(question, Answer.YES, f"{scheme} at {found.entry.base:#x} to {end:#x}, SHA-256 {digest}", decides=True)
 
 
-def _guids_inside(flash: bytes) -> set[UUID]:
-    return {file.guid for file in read_flash(flash).driver_files().files}
-
-
 def _traces(flash: bytes, inside: set[UUID]) -> str | None:
     """What there is of a helper without its image."""
     if guids.LOADER_FILE in inside:
@@ -176,7 +178,7 @@ def _room(subject: Subject, helper: Row) -> Row:
     try:
         check_target(subject.flash)
         if subject.helper is None:
-            return Row(question, Answer.UNKNOWN, f"{_free(subject.flash)}: --scheme says which", decides=False)
+            return Row(question, Answer.UNKNOWN, f"{_free(subject.parts)}: --scheme says which", decides=False)
         blob = subject.helper()
         inject(subject.flash, blob)
     except FirmwareError as error:
@@ -184,8 +186,7 @@ def _room(subject: Subject, helper: Row) -> Row:
     return Row(question, Answer.YES, f"{len(blob):#x} bytes and their loader fit", decides=True)
 
 
-def _free(flash: bytes) -> str:
-    parts = read_flash(flash)
+def _free(parts: Flash) -> str:
     drivers = parts.drivers.end - parts.driver_files().free
     compressed = parts.carrier_volume.end - parts.carrier.end
     return f"one of up to {drivers:#x} bytes that takes up to {compressed:#x} when compressed"
@@ -221,23 +222,23 @@ def _against_reset(flash: bytes) -> list[str]:
     return ["SEV-ES reset vector is 0x0, which QEMU refuses"]
 
 
-def _facts(flash: bytes) -> Iterator[Row]:
+def _facts(subject: Subject) -> Iterator[Row]:
     """What decides nothing."""
     for question, ask in _FACTS.items():
         try:
-            holds, reason = ask(flash)
+            holds, reason = ask(subject)
         except FirmwareError as error:
             yield Row(question, Answer.UNKNOWN, str(error), decides=False)
         else:
             yield Row(question, Answer.YES if holds else Answer.NO, reason, decides=False)
 
 
-def _secret_area(flash: bytes) -> tuple[bool, str]:
-    return _place(flash, guids.LAUNCH_SECRET)
+def _secret_area(subject: Subject) -> tuple[bool, str]:
+    return _place(subject.flash, guids.LAUNCH_SECRET)
 
 
-def _hashes_area(flash: bytes) -> tuple[bool, str]:
-    return _place(flash, guids.KERNEL_HASHES)
+def _hashes_area(subject: Subject) -> tuple[bool, str]:
+    return _place(subject.flash, guids.KERNEL_HASHES)
 
 
 def _place(flash: bytes, guid: UUID) -> tuple[bool, str]:
@@ -251,18 +252,18 @@ def _place(flash: bytes, guid: UUID) -> tuple[bool, str]:
     return bool(fields["gpa"] and fields["size"]), where
 
 
-def _variables(flash: bytes) -> tuple[bool, str]:
-    stores = [volume for volume in find_volumes(flash) if volume.first_file is None]
+def _variables(subject: Subject) -> tuple[bool, str]:
+    stores = [volume for volume in find_volumes(subject.flash) if volume.first_file is None]
     return bool(stores), f"in the {stores[0].title}" if stores else "no volume of variables: give QEMU one"
 
 
-def _smm(flash: bytes) -> tuple[bool, str]:
-    needs = read_flash(flash).needs_smm
+def _smm(subject: Subject) -> tuple[bool, str]:
+    needs = subject.parts.needs_smm
     return needs, "an SMM core is inside, and KVM has no SMM for SEV-ES guests" if needs else "no SMM core is inside"
 
 
-def _debug(flash: bytes) -> tuple[bool, str]:
-    parts = read_flash(flash)
+def _debug(subject: Subject) -> tuple[bool, str]:
+    parts = subject.parts
     cores = [file for file in parts.driver_files().files if file.kind == TYPE_DXE_CORE]
     if not cores:
         raise FirmwareError("no DXE core to look for messages in")
@@ -270,7 +271,7 @@ def _debug(flash: bytes) -> tuple[bool, str]:
     return found, "a DEBUG build, which tells the host what it does" if found else "the DXE core has no such messages"
 
 
-_FACTS: Mapping[str, Callable[[bytes], tuple[bool, str]]] = MappingProxyType(
+_FACTS: Mapping[str, Callable[[Subject], tuple[bool, str]]] = MappingProxyType(
     {
         "launch secret": _secret_area,
         "kernel hashes": _hashes_area,
