@@ -17,8 +17,9 @@ from mh_cli.matrix import print_comparison
 from mh_cli.output import print_json
 from mh_compare.attacks import ATTACKS
 from mh_compare.columns import COLUMNS
+from mh_compare.drawing import as_svg
 from mh_compare.markdown import render
-from mh_compare.page import as_html, as_svg
+from mh_compare.page import as_html
 from mh_compare.results import Comparison
 from mh_compare.run import Task, compare, subject, tasks
 
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.svg is not None:
         _write(arguments.svg, as_svg(layouts))
     if arguments.json:
-        print_json("compare/1", result.as_json())
+        print_json("compare/2", result.as_json())
     elif arguments.markdown:
         print(render(result), end="")
     else:

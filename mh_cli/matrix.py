@@ -1,9 +1,11 @@
-"""A comparison as text: one column a layout, or on a narrow terminal one paragraph a question."""
+"""A comparison as text: what tells the schemes apart first, then what is the same under all of them.
+
+One scheme alone, and a terminal that is too narrow for a table, get a paragraph for each question.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -11,10 +13,9 @@ from rich.text import Text
 
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
-from mh_compare.rows import families, name, places
+from mh_compare.rows import CellRow, Row, alike, apart, cell_rows, families, headline, name, places
 
 _STYLE = {Verdict.REFUSED: "green", Verdict.DETECTED: "cyan", Verdict.HARMLESS: "blue", Verdict.SUCCEEDS: "bold red"}
-_WORD = {Verdict.HARMLESS: "garbage"}
 _NARROW = 80
 _PIPED = 120
 """Width in columns where the output is no terminal."""
@@ -33,18 +34,32 @@ def print_comparison(result: Comparison) -> None:
 
 
 def _print_tables(console: Console, result: Comparison) -> None:
-    if result.cells:
+    cells = cell_rows(result.cells)
+    if apart(cells):
         table = _table("", result.layouts)
-        for title, cells in groupby(result.cells, key=lambda cell: cell.title):
-            table.add_row(title, *(cell.value for cell in cells))
+        for row in apart(cells):
+            table.add_row(row.title, *(cell.value for cell in row.cells))
         console.print(table)
-    if result.attacks:
-        table = _table("attack", ["guest", *result.layouts])
-        for family, rows in families(result.attacks):
-            table.add_row(Text(family, style="bold"))
-            for row in rows:
-                table.add_row(f"  {row.title}", row.start, *map(_word, row.results))
+    if alike(cells):
+        table = _table("the same under all", ["value"])
+        for row in alike(cells):
+            table.add_row(row.title, row.cells[0].value)
         console.print(table)
+    found = list(families(result.attacks))
+    different = [(family, apart(rows)) for family, rows in found if apart(rows)]
+    if different:
+        _print_attacks(console, _table("attack", ["guest", *result.layouts]), different, slice(None))
+    same = [(family, alike(rows)) for family, rows in found if alike(rows)]
+    if same:
+        _print_attacks(console, _table("attacks that end alike under all", ["guest", "outcome"]), same, slice(1))
+
+
+def _print_attacks(console: Console, table: Table, found: Iterable[tuple[str, list[Row]]], shown: slice) -> None:
+    for family, rows in found:
+        table.add_row(Text(headline(family), style="bold"))
+        for row in rows:
+            table.add_row(f"  {row.title}", row.start, *map(_word, row.results[shown]))
+    console.print(table)
 
 
 def _table(what: str, columns: Sequence[str]) -> Table:
@@ -56,17 +71,23 @@ def _table(what: str, columns: Sequence[str]) -> Table:
 
 
 def _print_list(console: Console, result: Comparison) -> None:
-    for title, lines in groupby(_lines(result), key=lambda line: line[0]):
-        console.print(Text(title, style="bold"))
-        for _, where, text in lines:
+    cells = cell_rows(result.cells)
+    rows = [row for _, found in families(result.attacks) for row in found]
+    in_order: list[CellRow | Row] = [*apart(cells), *alike(cells), *apart(rows), *alike(rows)]
+    for row in in_order:
+        console.print(Text(row.title, style="bold"))
+        for where, text in _lines(row):
             console.print(Text(f"  {where}: ").append_text(text))
 
 
-def _lines(result: Comparison) -> Iterator[tuple[str, str, Text]]:
-    for cell in result.cells:
-        yield cell.title, cell.layout, Text(f"{cell.value} ({cell.detail})" if cell.detail else cell.value)
-    for attack in result.attacks:
-        yield attack.title, name(attack), _word(attack).append(f": {attack.seen}")
+def _lines(row: CellRow | Row) -> Iterable[tuple[str, Text]]:
+    if isinstance(row, CellRow):
+        for cell in row.cells:
+            yield cell.layout, Text(f"{cell.value} ({cell.detail})" if cell.detail else cell.value)
+        return
+    for results in row.cells:
+        for attack in results:
+            yield name(attack), _word(attack).append(f": {attack.seen}")
 
 
 def _print_reasons(console: Console, attacks: Sequence[AttackResult]) -> None:
@@ -78,4 +99,4 @@ def _print_reasons(console: Console, attacks: Sequence[AttackResult]) -> None:
 
 def _word(result: AttackResult) -> Text:
     verdict = Verdict(result.outcome)
-    return Text(_WORD.get(verdict, verdict.value), style=_STYLE[verdict])
+    return Text(verdict.value, style=_STYLE[verdict])

@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mh_builder.image.output import write_files
-from mh_builder.report.html import PageSection, figure, page, table
+from mh_builder.report.html import PageSection, figure, page, region_table
 from mh_builder.report.layout import Layout, Region
+from mh_builder.report.listing import listing
 from mh_builder.report.svg import draw
-from mh_builder.schemes.space import human
 from mh_cli import options, source
 from mh_cli.errors import GOOD, UsageError
 from mh_cli.output import print_json
-
-_COLUMNS = ("virtual", "bytes", "rights", "type", "view", "page", "mirror GPA", "main GPA", "ram_addr", "purpose")
-_FOREIGN = ("virtual", "bytes", "rights", "type", "view", "page", "GPA", "")
-"""Of a dump: nothing is known of what lies behind."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -144,41 +140,15 @@ def _head(layout: Layout) -> list[str]:
     return [*lines, *_warnings(layout)]
 
 
-def cells(region: Region, layout: Layout) -> tuple[str, ...]:
-    """A region as the cells of a row."""
-    mapping, backing = region.mapping, region.backing
-    again = f" again every {human(mapping.period)}" if mapping.period else ""
-    return (
-        f"{mapping.va:#x}",
-        human(mapping.size),
-        mapping.rights + ("u" if mapping.user else "") + ("g" if mapping.is_global else ""),
-        layout.memory_type(mapping) + (f" key {mapping.key}" if mapping.key else ""),
-        layout.view(mapping),
-        human(mapping.page_bytes),
-        f"{mapping.gpa:#x}",
-        "-" if backing is None or backing.main_gpa is None else f"{backing.main_gpa:#x}",
-        "-" if backing is None or backing.ram_addr is None else f"{backing.ram_addr:#x}",
-        region.purpose + again,
-    )
-
-
 def _rows(regions: Sequence[Region], layout: Layout) -> list[str]:
-    columns, rows = _table(regions, layout)
+    columns, rows = listing(regions, layout)
     table = [columns, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
-def _table(regions: Sequence[Region], layout: Layout) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Titles and rows; of a dump without the columns that only an image of ours fills."""
-    rows = [cells(region, layout) for region in regions]
-    if layout.plan is not None:
-        return _COLUMNS, rows
-    return _FOREIGN, [(*row[:7], row[9]) for row in rows]
-
-
 def _html(layout: Layout) -> str:
-    sections = [PageSection("Regions", table(*_table(layout.regions, layout)))]
+    sections = [PageSection("Regions", region_table(layout))]
     if layout.plan is not None:
         sections.insert(0, PageSection("Address spaces", figure(layout)))
     return page(f"Address space of {layout.name}", _head(layout)[0], sections)

@@ -38,12 +38,14 @@ class AttackResult:
     start: str
     """`host` in plain SEV, `es`."""
     outcome: str
-    """`refused`, `detected`, `harmless garbage` or `succeeds`."""
+    """`refused`, `detected`, `garbage` or `succeeds`."""
     seen: str
     """What the verdict was read from."""
     why: str
     """Where it succeeds: why SEV does not prevent it; else empty."""
     how: str
+    part: str
+    """The processor on which it was carried out."""
 
     def as_json(self) -> dict[str, Any]:
         """All fields; `why` only where there is one."""
@@ -60,7 +62,7 @@ class Comparison:
     attacks: tuple[AttackResult, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Schema `compare/1`."""
+        """Schema `compare/2`."""
         return {
             "part": self.part,
             "rows": [

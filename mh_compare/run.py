@@ -128,4 +128,5 @@ def _attack(task: Task, start: Start) -> AttackResult:
         seen=outcome.seen,
         why=attack.why if outcome.verdict is Verdict.SUCCEEDS else "",
         how=task.how("--attack"),
+        part=part,
     )

@@ -49,7 +49,10 @@ def test_growth(comparison: Comparison, images: dict[str, Image]) -> None:
 
 
 def test_translations(comparison: Comparison, images: dict[str, Image]) -> None:
-    """A GiB is one page, but for that with the helper's hole: 2 MiB pages, and 4 KiB pages up to the next of these."""
+    """A GiB is one page, but for that with the helper's hole: 2 MiB pages, and 4 KiB pages up to the next of these.
+
+    By GPA a quarter of the third and the whole fourth are the PCI hole.
+    """
     for scheme, image in images.items():
         leaves = 1
         if scheme in RESIDENT:
@@ -57,7 +60,8 @@ def test_translations(comparison: Comparison, images: dict[str, Image]) -> None:
             whole = -(-end // (2 * MIB)) * 2 * MIB
             leaves = 32 + (whole - end) // PAGE_BYTES + (GIB - whole) // (2 * MIB)
         assert numbers(comparison, "tlb-hole")[scheme] == leaves
-        assert numbers(comparison, "tlb-ram")[scheme] == pytest.approx((63 + leaves) / 64, rel=1e-3)
+        others, ram = (61 + 384, 62.75) if scheme == "alias-gpa" else (63, 64)
+        assert numbers(comparison, "tlb-ram")[scheme] == pytest.approx((others + leaves) / ram, rel=1e-3)
 
 
 def test_memory(comparison: Comparison, images: dict[str, Image]) -> None:
@@ -109,5 +113,5 @@ def test_under_es(comparison: Comparison) -> None:
 
 
 def test_policy(comparison: Comparison) -> None:
-    assert set(values(comparison, "policy").values()) == {"any"}
+    assert set(values(comparison, "policy").values()) == {"any of 3 tried"}
     assert all("NODBG|NOKS|NOSEND" in cell.detail for cell in row(comparison, "policy").values())

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from mh_abi.errors import MigrationHelperError
 from mh_builder.paging import GIB, PAGE_BYTES, level_shift
-from mh_builder.report.layout import Backing, Layout, Plan, Region
+from mh_builder.report.layout import VMSAS, Backing, Layout, Plan, Region
 from mh_builder.schemes.space import HOME_LIMIT, PCI_HOLE, Range, human
 
 PCI_HOLE_END = 4 * GIB
@@ -28,6 +29,23 @@ class Chain(NamedTuple):
     places: tuple[int | None, ...]
     size: int
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing lies behind it: addresses that requests may name, at which a q35 has no RAM."""
+        return self.places[2:] == (None, None) and not _is_mirrors(self)
+
+
+class Shape(Enum):
+    """As what a band is drawn."""
+
+    BAR = "bar"
+    BREAK = "break"
+    """Nothing, of any size."""
+    GUARD = "guard"
+    """A page that is not mapped, to scale."""
+    NOTE = "note"
+    """A heading for what follows."""
+
 
 class Band(NamedTuple):
     """What is drawn for a range of a column: `chain` is its number, None for what no mapping reaches."""
@@ -38,7 +56,7 @@ class Band(NamedTuple):
     height: float
     chain: int | None
     words: str
-    is_break: bool
+    shape: Shape
 
     @property
     def end(self) -> int:
@@ -145,7 +163,7 @@ def _stack(column: int, chains: Sequence[Chain], layout: Layout) -> Iterator[Ban
         # What two mappings reach is drawn once.
         if start + chain.size > position:
             height = _height(chain.size)
-            yield Band(start, chain.size, top, height, number, chain.region.purpose, is_break=False)
+            yield Band(start, chain.size, top, height, number, chain.region.purpose, Shape.BAR)
             top += height
             position = start + chain.size
     if column == 3:
@@ -154,30 +172,35 @@ def _stack(column: int, chains: Sequence[Chain], layout: Layout) -> Iterator[Ban
 
 def _mirror_only(chains: Sequence[Chain], top: float) -> Iterator[Band]:
     """Memory that has neither main GPA nor `ram_addr`: pages that only the mirror maps."""
-    numbers = [n for n, chain in enumerate(chains) if chain.region.backing and chain.places[2:] == (None, None)]
-    numbers = [n for n in numbers if chains[n].region.purpose.startswith(".")]
+    numbers = [number for number, chain in enumerate(chains) if _is_mirrors(chain)]
     if numbers:
-        yield Band(0, 0, top, _BREAK_HEIGHT, None, "only the mirror's:", is_break=True)
+        yield Band(0, 0, top, _BREAK_HEIGHT, None, "only the mirror's:", Shape.NOTE)
         top += _BREAK_HEIGHT
     for number in numbers:
         chain = chains[number]
         height = _height(chain.size)
-        yield Band(0, chain.size, top, height, number, chain.region.purpose, is_break=False)
+        yield Band(0, chain.size, top, height, number, chain.region.purpose, Shape.BAR)
         top += height
+
+
+def _is_mirrors(chain: Chain) -> bool:
+    purpose = chain.region.purpose
+    is_known = chain.region.backing is not None and (purpose.startswith(".") or purpose == VMSAS)
+    return is_known and chain.places[2:] == (None, None)
 
 
 def _gap(column: int, start: int, end: int, top: float, layout: Layout) -> Band:
     size = end - start
     if size == PAGE_BYTES:
-        return Band(start, size, top, _PAGE_HEIGHT, None, "guard" if column == 0 else "not mapped", is_break=False)
+        return Band(start, size, top, _PAGE_HEIGHT, None, "guard", Shape.GUARD)
     words = f"{rounded(size)} not mapped"
     if column == 0 and start < 1 << level_shift(layout.geometry.levels + 1) - 1 < end:
-        return Band(start, size, top, _BREAK_HEIGHT, None, "not canonical", is_break=True)
+        return Band(start, size, top, _BREAK_HEIGHT, None, "not canonical", Shape.BREAK)
     if column == 2 and (start, end) == (HOME_LIMIT, PCI_HOLE_END):
         words = f"{rounded(size)} PCI hole"
     elif hole := _protected(column, start, layout):
         words = f"{rounded(size)} {'PCI hole' if hole == PCI_HOLE else 'hole: helper'}"
-    return Band(start, size, top, _BREAK_HEIGHT, None, words, is_break=True)
+    return Band(start, size, top, _BREAK_HEIGHT, None, words, Shape.BREAK)
 
 
 def _protected(column: int, address: int, layout: Layout) -> Range | None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from xml.sax.saxutils import escape
 
 from mh_builder.report.layout import RAM, Layout
-from mh_builder.report.picture import Band, Chain, Picture, picture, rounded
+from mh_builder.report.picture import Band, Chain, Picture, Shape, picture, rounded
 from mh_builder.schemes.space import human
 
 
@@ -44,6 +44,8 @@ _CSS = """
 .mh-space .only{stroke:var(--private);stroke-dasharray:4 3;stroke-width:.8}
 .mh-space .private text{fill:var(--on-private)}.mh-space .shared text{fill:var(--ink)}
 .mh-space .gap{fill:var(--gap);stroke:var(--dim);stroke-width:.7;stroke-dasharray:2 2}
+.mh-space .empty rect{fill:var(--gap);stroke:var(--private);stroke-width:.8;stroke-dasharray:3 2}
+.mh-space .empty text{fill:var(--dim)}.mh-space .empty .join{fill:var(--private);opacity:.08}
 .mh-space .guard{fill:var(--paper);stroke:var(--guard);stroke-width:1}
 .mh-space text.guard{fill:var(--guard);stroke:none}
 .mh-space .chain:hover .join{opacity:.75}.mh-space .chain:hover rect{stroke:var(--ink);stroke-width:2}
@@ -65,7 +67,7 @@ class _Drawing:
 
     def text(self) -> str:
         width, height, name = self._style.width, f"{self._height:g}", escape(self._shown.layout.name)
-        box = f'width="{width}" viewBox="0 0 {width} {height}" font-size="{self._style.font}"'
+        box = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}" font-size="{self._style.font}"'
         lines = [
             f'<svg xmlns="http://www.w3.org/2000/svg" class="mh-space" role="img" {box}>',
             f"<title>Address spaces of {name}</title>",
@@ -130,10 +132,8 @@ class _Drawing:
                 x, y = self._bar(number), style.head + band.top
                 tip = _range(band.start, band.end) if band.size else ""
                 words = _brief(band) if style.is_short else band.words
-                shape = _torn(x, y, style.bar, band.height) if band.is_break else _box(x, y, style.bar, band.height)
-                kind = "gap" if band.is_break else "guard"
-                yield f"<g><title>{escape(words)} {tip}</title>{shape.format(kind)}"
-                yield from self._inside(x, band, words, "guard" if kind == "guard" else "dim")
+                yield f"<g><title>{escape(words)} {tip}</title>{_SHAPES[band.shape](x, y, style.bar, band.height)}"
+                yield from self._inside(x, band, words, "guard" if band.shape is Shape.GUARD else "dim")
                 yield "</g>"
 
     def _inside(self, x: float, band: Band, words: str, kind: str) -> Iterator[str]:
@@ -147,7 +147,7 @@ class _Drawing:
 
     def _chain(self, number: int, chain: Chain) -> Iterator[str]:
         style = self._style
-        kind = "private" if chain.region.mapping.private else "shared"
+        kind = "empty" if chain.is_empty else "private" if chain.region.mapping.private else "shared"
         fill = f' style="fill:url(#{self._stripes})"' if kind == "shared" else ""
         halo = "halo" if kind == "shared" else ""
         yield f'<g class="chain {kind}"><title>{escape(self._tip(chain))}</title>'
@@ -182,7 +182,7 @@ class _Drawing:
         region = chain.region
         name = region.purpose
         if name == RAM:
-            name = "no RAM" if column and chain.places[2:] == (None, None) else "RAM"
+            name = "no RAM" if chain.is_empty else "RAM"
         if self._style.is_short or column > 1:
             return name
         if column == 1:
@@ -235,8 +235,10 @@ def _range(start: int, end: int) -> str:
 
 def _brief(band: Band) -> str:
     """What a narrow bar has room for."""
-    if not band.is_break:
-        return "guard"
+    if band.shape is Shape.GUARD:
+        return band.words
+    if band.shape is Shape.NOTE:
+        return "mirror's"
     return rounded(band.size) if band.size and "canonical" not in band.words else ""
 
 
@@ -247,7 +249,7 @@ def _short(address: int) -> str:
 
 
 def _box(x: float, y: float, width: float, height: float) -> str:
-    return f'<rect x="{x + 0.5:g}" y="{y + 0.5:g}" width="{width - 1:g}" height="{height - 1:g}" class="{{}}"/>'
+    return f'<rect x="{x + 0.5:g}" y="{y + 0.5:g}" width="{width - 1:g}" height="{height - 1:g}" class="guard"/>'
 
 
 def _torn(x: float, y: float, width: float, height: float) -> str:
@@ -257,4 +259,8 @@ def _torn(x: float, y: float, width: float, height: float) -> str:
     upper = "".join(f"L{x + (i + 1) * step:g} {y + 2 + (3 if i % 2 == 0 else 0):g}" for i in range(teeth))
     bottom = y + height - 2
     lower = "".join(f"L{x + (teeth - 1 - i) * step:g} {bottom - (3 if i % 2 == 0 else 0):g}" for i in range(teeth))
-    return f'<path d="M{x:g} {y + 2:g}{upper}L{x + width:g} {bottom:g}{lower}Z" class="{{}}"/>'
+    return f'<path d="M{x:g} {y + 2:g}{upper}L{x + width:g} {bottom:g}{lower}Z" class="gap"/>'
+
+
+_SHAPES = {Shape.GUARD: _box, Shape.BREAK: _torn, Shape.NOTE: lambda *_place: ""}
+"""What is drawn where there is no memory; a note is words alone."""

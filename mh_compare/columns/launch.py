@@ -53,7 +53,8 @@ def policies(subject: Subject) -> Value:
     """Which policies let the helper be launched, started, and export a page."""
     tried = (Policy(0), Policy(POLICY), _STRICTEST)
     bad = [policy_names(policy) for policy in tried if not _exports(subject, int(policy))]
-    return Value(f"not {', '.join(bad)}" if bad else "any", detail=f"tried: {', '.join(map(policy_names, tried))}")
+    text = f"not {', '.join(bad)}" if bad else f"any of {len(tried)} tried"
+    return Value(text, detail=f"tried: {', '.join(map(policy_names, tried))}")
 
 
 def _exports(subject: Subject, policy: int) -> bool:
