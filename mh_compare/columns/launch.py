@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import human
-from mh_compare.arena import Arena
 from mh_compare.calls import in_words
 from mh_compare.columns.column import Column, Subject, Value
 from mh_emulator.owner import POLICY
@@ -24,7 +23,7 @@ def helper_memory(subject: Subject) -> Value:
 
 def reserved(subject: Subject) -> Value:
     """RAM of the main VM that the started helper has, and where."""
-    machine = Arena(subject.as_built).source.machine
+    machine = subject.source.machine
     taken = (len(machine.memory.populated()) - len(machine.guest_pages())) * PAGE_BYTES
     if not taken:
         return Value("nothing", 0)
