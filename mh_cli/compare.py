@@ -17,6 +17,7 @@ from mh_cli.matrix import print_comparison
 from mh_cli.output import print_json
 from mh_compare.attacks import ATTACKS
 from mh_compare.columns import COLUMNS
+from mh_compare.decision import decide
 from mh_compare.drawing import as_svg
 from mh_compare.markdown import render
 from mh_compare.page import as_html
@@ -64,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.svg is not None:
         _write(arguments.svg, as_svg(layouts))
     if arguments.json:
-        print_json("compare/2", result.as_json())
+        decision = decide(result)
+        print_json("compare/2", result.as_json() | {"decision": None if decision is None else decision.as_json()})
     elif arguments.markdown:
         print(render(result), end="")
     else:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mh_compare import advice
+from mh_compare.decision import Decision, decide
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
 from mh_compare.rows import CellRow, Row, alike, apart, cell_rows, families, headline, name, places
@@ -30,6 +32,9 @@ def print_comparison(result: Comparison) -> None:
         _print_list(console, result)
     else:
         _print_tables(console, result)
+    decision = decide(result)
+    if decision is not None:
+        _print_decision(console, decision)
     _print_reasons(console, result.attacks)
 
 
@@ -95,6 +100,18 @@ def _print_reasons(console: Console, attacks: Sequence[AttackResult]) -> None:
     for result in reasons.values():
         where = places([other for other in attacks if other.attack == result.attack and other.why])
         console.print(Text(f"\n{result.title}: {result.seen} ({where}). {result.why}"))
+
+
+def _print_decision(console: Console, decision: Decision) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in advice.HEADINGS:
+        table.add_column(heading, overflow="fold")
+    for names, text in advice.choices(decision):
+        table.add_row(names, text)
+    console.print()
+    console.print(table)
+    for line in advice.impossible(decision):
+        console.print(Text(line))
 
 
 def _word(result: AttackResult) -> Text:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from mh_compare import advice
+from mh_compare.decision import Decision, decide
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
 from mh_compare.rows import Row, alike, apart, cell_rows, families, headline, reasons
@@ -11,24 +13,18 @@ from mh_compare.rows import Row, alike, apart, cell_rows, families, headline, re
 _HEAD = """\
 # Which address space?
 
-*Made by `build.py compare --markdown`: every cell and every outcome below was executed in the emulator.*
+*Made by `build.py compare --markdown`: every outcome was executed in the emulator, and no cell is written by hand.*
 
-The thread of August 2021 proposed three address spaces for the mirror VM. This page says what tells them apart; the
-figures (page tables, translations, memory, calls, host exits) are printed by `build.py compare`, and `--html FILE`
-makes one page of all that with pictures. Each cell there names the command that reproduces it.
+The thread of August 2021 proposed three address spaces for the mirror VM. This page says which to choose, and what
+tells them apart; the figures (page tables, translations, memory, calls, host exits) are printed by `build.py compare`,
+and `--html FILE` makes one page of all that with pictures. Each cell there names the command that reproduces it.
 
-* **`isolated`** is the only one in which the guest's own kernel cannot reach the helper: it has no address for it.
-  It takes no RAM of the guest, so a host with newer firmware may bring a larger helper, or one at another place, and
-  its RAM window has no hole, so that a GiB is one translation. Its price is a launch in which the host gives
-  LAUNCH_UPDATE_DATA pages that are in no slot of the main VM, as `docs/isolated.md` says.
-* **`regions`** keeps the helper in the guest's memory, at an address that both firmwares must reserve, and moves it
-  out of the way in the mirror. It costs a slot more than the others, and the guest has to hand its tuples over.
-* **`alias-window`** and **`alias-window-high`** are as `regions`, with one slot less; they can be started in 32-bit
-  mode. They differ in where the window begins.
-* **`alias-gpa`** asks for nothing new of the host, but what has no guest-physical address cannot be named: unplugged
-  memory and the like stay behind.
+## Which to choose
+"""
 
+_CELLS = """
 What a hostile *host* can do does not depend on the scheme: where SEV has no integrity none of them makes up for it.
+Under SEV-SNP nothing begins, with any scheme: [security.md](security.md) says why.
 
 ## What each can do
 """
@@ -54,6 +50,8 @@ def render(result: Comparison) -> str:
     found = list(families(result.attacks))
     lines = [
         _HEAD,
+        *_decision(decide(result)),
+        _CELLS,
         *_table(("",), result.layouts, [(row.title, *(cell.value for cell in row.cells)) for row in apart(cells)]),
         "\nThe same under all:\n",
         *_table(("",), ["value"], [(row.title, row.cells[0].value) for row in alike(cells)]),
@@ -65,6 +63,18 @@ def render(result: Comparison) -> str:
         *_reasons(result.attacks),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _decision(decision: Decision | None) -> Iterator[str]:
+    if decision is None:
+        return
+    chosen = [(" or ".join(f"`{name}`" for name in who.split(" or ")), text) for who, text in advice.choices(decision)]
+    yield from _table(advice.HEADINGS, (), chosen)
+    yield ""
+    yield from (f"* {line}" for line in advice.impossible(decision))
+    yield "\nIt follows from what each has, by the rows further below:\n"
+    needs = [(headline(need.text), *answers) for need, answers in advice.matrix(decision)]
+    yield from _table(("",), list(decision.met), needs)
 
 
 def _attacks(found: Iterable[tuple[str, list[Row]]], columns: Sequence[str], part: str) -> list[str]:

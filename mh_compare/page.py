@@ -7,10 +7,11 @@ from html import escape
 
 from mh_builder.report.html import PageSection, figure, on_demand, page, region_table
 from mh_builder.report.layout import Layout
-from mh_compare import dossier, grid
+from mh_compare import advice, dossier, grid
+from mh_compare.decision import Decision, decide
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
-from mh_compare.rows import reasons
+from mh_compare.rows import headline, reasons
 
 _LEGEND = (
     (Verdict.REFUSED, "Something says no before anything happens: helper, KVM, secure processor, or there is no slot."),
@@ -20,6 +21,7 @@ _LEGEND = (
 )
 
 _CSS = """
+.decision td:first-child{font-weight:600}
 ul.legend{list-style:none;padding:0;font-size:.9rem}
 dl.why dt{font-weight:600;margin-top:.8rem}dl.why dt,dl.why dd{max-width:90ch}
 dl.why dd{margin:0;font-size:.85rem}dl.why ul{margin:.2rem 0}
@@ -29,6 +31,9 @@ dl.why dd{margin:0;font-size:.85rem}dl.why ul{margin:.2rem 0}
 def as_html(result: Comparison, layouts: Sequence[Layout]) -> str:
     """One self-contained file; every title leads to what was seen and to the command that shows it again."""
     sections = []
+    decision = decide(result)
+    if decision is not None:
+        sections.append(PageSection("Which to choose", _decision(decision)))
     if result.cells:
         sections.append(PageSection("What each costs and can do", grid.cell_tables(result)))
     if result.attacks:
@@ -49,6 +54,25 @@ def _lead(result: Comparison) -> str:
     if any(attack.start == "es" for attack in result.attacks):
         where += "; for SEV-ES with images that are built for it"
     return f"{where}. A title leads to what was seen, with the command that shows it again."
+
+
+def _decision(decision: Decision) -> str:
+    rows = "".join(f"<tr><td>{escape(who)}</td><td>{escape(text)}</td></tr>" for who, text in advice.choices(decision))
+    head = "".join(f'<th scope="col">{escape(headline(name))}</th>' for name in advice.HEADINGS)
+    never = "".join(f"<li>{escape(line)}</li>" for line in advice.impossible(decision))
+    return (
+        f'<div class="scroll"><table class="decision"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f"<ul>{never}</ul>{on_demand('How that follows', _needs(decision))}"
+    )
+
+
+def _needs(decision: Decision) -> str:
+    entries = []
+    for need, answers in advice.matrix(decision):
+        where = [layout for layout, answer in zip(decision.met, answers, strict=True) if answer == "yes"]
+        rows = ", ".join(f'<a href="#seen-{name}">{name}</a>' for name in need.rows)
+        entries.append(f"<li>{escape(headline(need.text))}: {', '.join(where)}. Read from {rows}.</li>")
+    return f"<ul>{''.join(entries)}</ul>"
 
 
 def _legend() -> str:

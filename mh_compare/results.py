@@ -62,7 +62,7 @@ class Comparison:
     attacks: tuple[AttackResult, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Schema `compare/2`."""
+        """Rows, attacks; what follows from them is the decision's."""
         return {
             "part": self.part,
             "rows": [
