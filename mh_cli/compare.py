@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="everything, with pictures, as one page")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="the address spaces in one drawing")
     parser.add_argument("--jobs", type=_jobs, metavar="N", help="processes (default: one a CPU, fewer for little work)")
+    parser.add_argument(
+        "--evidence", action="store_true", help="say of each attack what happened: calls, addresses, answers of helpers"
+    )
     form = parser.add_mutually_exclusive_group()
     options.add_json(form)
     form.add_argument("--markdown", action="store_true", help="print the page docs/compare.md")
@@ -64,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         _write(arguments.html, as_html(result, layouts))
     if arguments.svg is not None:
         _write(arguments.svg, as_svg(layouts))
+    if not arguments.evidence:
+        result = result.without_evidence()
     if arguments.json:
         decision = decide(result)
         print_json("compare/2", result.as_json() | {"decision": None if decision is None else decision.as_json()})

@@ -36,6 +36,7 @@ def print_comparison(result: Comparison) -> None:
     if decision is not None:
         _print_decision(console, decision)
     _print_reasons(console, result.attacks)
+    _print_evidence(console, result.attacks)
 
 
 def _print_tables(console: Console, result: Comparison) -> None:
@@ -112,6 +113,13 @@ def _print_decision(console: Console, decision: Decision) -> None:
     console.print(table)
     for line in advice.impossible(decision):
         console.print(Text(line))
+
+
+def _print_evidence(console: Console, attacks: Sequence[AttackResult]) -> None:
+    for attack in attacks:
+        if attack.evidence:
+            console.print(Text(f"\n{attack.title} ({name(attack)}): ").append_text(_word(attack)))
+            console.print(Text("\n".join(f"  {line}" for line in (*attack.evidence, attack.seen))))
 
 
 def _word(result: AttackResult) -> Text:

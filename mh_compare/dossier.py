@@ -60,10 +60,14 @@ def _attacks(results: Sequence[AttackResult]) -> str:
         commands = "<br>".join(f"<code>{escape(result.how)}</code>" for result in alike)
         parts.append(
             f"<h4>{escape(places(alike))}: {verdict(alike[0].outcome)}</h4>"
-            f"<p>{escape(headline(alike[0].seen))}</p><p>{commands}</p>"
+            f"<p>{escape(headline(alike[0].seen))}</p><p>{commands}</p>{_trace(alike[0].evidence)}"
         )
     return "".join(parts)
 
 
-def _seen(result: AttackResult) -> tuple[str, str]:
-    return result.outcome, result.seen
+def _seen(result: AttackResult) -> tuple[object, ...]:
+    return result.outcome, result.seen, result.evidence
+
+
+def _trace(lines: Sequence[str]) -> str:
+    return f"<pre>{escape(chr(10).join(lines))}</pre>" if lines else ""

@@ -72,7 +72,7 @@ def test_how_is_a_command_that_does_it_again(command: Command, comparison: Compa
         _parser().parse_args(how.split()[1:])
     first = comparison.attacks[0]
     again = json.loads(command(*first.how.split()[1:], "--json", "--jobs", "1").out)["attacks"]
-    assert again == [first.as_json()]
+    assert again == [json.loads(json.dumps(first.as_json()))]
 
 
 def test_cells(command: Command) -> None:
