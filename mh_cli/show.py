@@ -13,14 +13,17 @@ from mh_builder.report.html import PageSection, figure, page, region_table
 from mh_builder.report.layout import Layout, Region
 from mh_builder.report.listing import listing
 from mh_builder.report.svg import draw
-from mh_cli import options, source
+from mh_cli import options, sides, source
 from mh_cli.errors import GOOD, UsageError
 from mh_cli.output import print_json
+
+_FILTERS = ("writable", "executable", "user", "shared", "type", "after")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("image", type=Path, metavar="IMAGE", help=source.WHAT)
+    parser.add_argument("other", type=Path, nargs="?", metavar="OTHER", help="another one, to be shown beside it")
     source.add_memory(parser)
     group = parser.add_argument_group("which regions")
     group.add_argument("--writable", action="store_true", help="those alone that are writable")
@@ -37,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read and print."""
+    if arguments.other is not None:
+        return _beside(arguments)
     layout = source.read_layout(arguments.image, arguments)
     if arguments.shared and layout.geometry.c_bit is None:
         raise UsageError("--shared: there is no C-bit; say which with --c-bit or --part")
@@ -56,6 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
     for line in _rows(regions, layout):
         print(line)
     return GOOD
+
+
+def _beside(arguments: argparse.Namespace) -> int:
+    chosen = [f"--{name}" for name in _FILTERS if getattr(arguments, name) not in (None, False)]
+    if chosen:
+        raise UsageError(f"{chosen[0]} is for one layout, not for two side by side")
+    return sides.run(arguments, (arguments.image, arguments.other), region_as_json)
 
 
 def _is_wanted(region: Region, layout: Layout, arguments: argparse.Namespace) -> bool:

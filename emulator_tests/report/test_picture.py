@@ -9,9 +9,10 @@ import pytest
 from emulator_tests.report.layouts import layout_of
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES, Geometry
+from mh_builder.report.chart import Shape
 from mh_builder.report.layout import Layout
 from mh_builder.report.physical import raw_dump
-from mh_builder.report.picture import NoPictureError, Shape, picture
+from mh_builder.report.picture import NoPictureError, picture
 from mh_builder.report.reader import read_tables
 from mh_builder.report.svg import NARROW, WIDE, Style, draw
 from mh_builder.schemes.space import RAM_VA
@@ -104,7 +105,7 @@ def test_vmsas_have_a_place_that_is_the_mirrors_alone(scheme: str, images: dict[
     assert number in [band.chain for band in bands[heading:]]
     path = next(
         group.find(f"{SVG}path")
-        for group in ET.fromstring(draw(shown.layout)).iter(f"{SVG}g")  # noqa: S314 - our own
+        for group in ET.fromstring(draw(layout_of(images[scheme]))).iter(f"{SVG}g")  # noqa: S314 - our own
         if (group.findtext(f"{SVG}title") or "").startswith("VMSAs")
     )
     assert path is not None
