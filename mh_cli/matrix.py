@@ -15,10 +15,12 @@ from mh_compare import advice
 from mh_compare.decision import Decision, decide
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
-from mh_compare.rows import CellRow, Row, alike, apart, cell_rows, families, headline, name, places
+from mh_compare.rows import CellRow, Row, alike, apart, cell_rows, families, headline, name, reasons
 
 _STYLE = {Verdict.REFUSED: "green", Verdict.DETECTED: "cyan", Verdict.HARMLESS: "blue", Verdict.SUCCEEDS: "bold red"}
 _NARROW = 80
+_VALUE = 16
+"""Columns that the value of one scheme has at the most, so that the question keeps some."""
 _PIPED = 120
 """Width in columns where the output is no terminal."""
 
@@ -28,13 +30,13 @@ def print_comparison(result: Comparison) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PIPED)
+    decision = decide(result)
+    if decision is not None:
+        _print_decision(console, decision)
     if len(result.layouts) == 1 or console.width < _NARROW:
         _print_list(console, result)
     else:
         _print_tables(console, result)
-    decision = decide(result)
-    if decision is not None:
-        _print_decision(console, decision)
     _print_reasons(console, result.attacks)
     _print_evidence(console, result.attacks)
 
@@ -46,11 +48,13 @@ def _print_tables(console: Console, result: Comparison) -> None:
         for row in apart(cells):
             table.add_row(row.title, *(cell.value for cell in row.cells))
         console.print(table)
+        console.print()
     if alike(cells):
         table = _table("the same under all", ["value"])
         for row in alike(cells):
             table.add_row(row.title, row.cells[0].value)
         console.print(table)
+        console.print()
     found = list(families(result.attacks))
     different = [(family, apart(rows)) for family, rows in found if apart(rows)]
     if different:
@@ -66,13 +70,14 @@ def _print_attacks(console: Console, table: Table, found: Iterable[tuple[str, li
         for row in rows:
             table.add_row(f"  {row.title}", row.start, *map(_word, row.results[shown]))
     console.print(table)
+    console.print()
 
 
 def _table(what: str, columns: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(what, overflow="fold")
     for column in columns:
-        table.add_column(column.replace("-", "-\n"), overflow="fold")
+        table.add_column(column.replace("-", "-\n"), overflow="fold", max_width=_VALUE if len(columns) > 2 else None)
     return table
 
 
@@ -97,10 +102,10 @@ def _lines(row: CellRow | Row) -> Iterable[tuple[str, Text]]:
 
 
 def _print_reasons(console: Console, attacks: Sequence[AttackResult]) -> None:
-    reasons = {result.attack: result for result in attacks if result.why}
-    for result in reasons.values():
-        where = places([other for other in attacks if other.attack == result.attack and other.why])
-        console.print(Text(f"\n{result.title}: {result.seen} ({where}). {result.why}"))
+    for why, found in reasons(attacks).items():
+        console.print(Text(f"\n{why}", style="bold"))
+        for _, title, where in found:
+            console.print(Text(f"  {title} ({where})"))
 
 
 def _print_decision(console: Console, decision: Decision) -> None:
@@ -109,10 +114,10 @@ def _print_decision(console: Console, decision: Decision) -> None:
         table.add_column(heading, overflow="fold")
     for names, text in advice.choices(decision):
         table.add_row(names, text)
-    console.print()
     console.print(table)
     for line in advice.impossible(decision):
         console.print(Text(line))
+    console.print()
 
 
 def _print_evidence(console: Console, attacks: Sequence[AttackResult]) -> None:

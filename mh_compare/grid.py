@@ -136,7 +136,7 @@ def _cells(answers: Answers) -> Iterator[str]:
     """What is not as under most schemes is marked."""
     usual, times = Counter(text for text, _ in answers).most_common(1)[0]
     for text, shown in answers:
-        is_odd = text != usual and times > 1
+        is_odd = text != usual and 2 * times > len(answers)
         yield f'<td class="{kind_of(text)}{" odd" if is_odd else ""}">{shown}</td>'
 
 

@@ -157,7 +157,7 @@ def test_what_is_asked_of_the_host(comparison: Comparison) -> None:
 
 
 def test_how_the_helper_gets_there(comparison: Comparison) -> None:
-    brought = dict.fromkeys(RESIDENT, "firmware or host") | {"isolated": "the host alone, at launch"}
+    brought = dict.fromkeys(RESIDENT, "firmware or host") | {"isolated": "the host alone"}
     assert values(comparison, "brought-by") == brought
     assert values(comparison, "start-32") == {name: "yes" if it.is_low else "no" for name, it in SCHEMES.items()}
     assert values(comparison, "pieces") == dict.fromkeys(SCHEMES, "no") | {

@@ -97,6 +97,17 @@ def test_several_processes_find_the_same(command: Command) -> None:
     assert command("compare", "--jobs", "2", *arguments).out == command("compare", "--jobs", "1", *arguments).out
 
 
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_no_value_is_cut_off(command: Command, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", columns)
+    names = ("start-32", "brought-by", "pieces", "never-mapped")
+    text = command("compare", "--jobs", "1", *(word for name in names for word in ("--column", name))).out
+    for word in ("requests", "home", "alone", "firmware"):
+        assert word in text.split()
+
+
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_terminals_of_any_width(command: Command, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")

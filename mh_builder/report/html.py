@@ -43,7 +43,8 @@ figure{margin:0}figure svg{max-width:100%;height:auto;display:block}figcaption{c
 grid-template-columns:7.5em 1fr;padding:6px 0;border-bottom:1px solid var(--line)}
 .rows td{display:contents}.rows td>span,.rows td>details{overflow-wrap:anywhere}
 .rows td::before{content:attr(data-name);color:var(--dim);white-space:nowrap}}
-@media print{:root{color-scheme:light}body{max-width:none;padding:0;font-size:11px}nav{display:none}
+@media print{:root{color-scheme:light;font-size:11px}body{max-width:none;padding:0;font-size:1rem}
+nav,details:not([open]){display:none}
 .scroll{overflow:visible}thead th{position:static}tr,figure,dt{break-inside:avoid}h2,h3{break-after:avoid}
 svg,th,.verdict{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

@@ -151,7 +151,7 @@ class _Drawing:
         for kind, text in self._keys:
             shape = f'<rect x="{x:g}" y="{y:g}" width="14" height="10"{fills.get(kind, "")}/>'
             yield f'<g class="{kind}">{shape}</g><text x="{x + 19:g}" y="{y + 9:g}">{escape(text)}</text>'
-            x, y = (x, y + _LEGEND_STEP) if style.is_short else (x + 30 + 5.4 * len(text), y)
+            x, y = (x, y + _LEGEND_STEP) if style.is_short else (x + 38 + 5.4 * len(text), y)
 
     def _gaps(self) -> Iterator[str]:
         style = self._style

@@ -21,7 +21,7 @@ def brought_by(subject: Subject) -> Value:
     """Who can bring the helper into memory: what the image says of its home."""
     home = subject.image.space.home
     if home is None:
-        return Value("the host alone, at launch", detail="there is no main GPA at which firmware could put it")
+        return Value("the host alone", detail="at launch: there is no main GPA at which firmware could put it")
     return Value("firmware or host", detail=f"at main GPA {home:#x}")
 
 
