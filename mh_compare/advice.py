@@ -26,6 +26,8 @@ def impossible(decision: Decision) -> Iterator[str]:
 
 
 def _for_whom(choice: Choice) -> str:
+    if not choice.needs and not choice.instead:
+        return "any of it: all schemes meet the same"
     if not choice.needs:
         return f"nothing: {_joined(choice.instead, 'and')} {_verb(choice.instead)} all that it does, and more"
     differ = f"; they differ in {_joined(choice.differ, 'and')}" if choice.differ else ""

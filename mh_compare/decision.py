@@ -15,9 +15,6 @@ from mh_compare.attacks import FAMILIES
 from mh_compare.outcome import Verdict
 from mh_compare.results import Comparison
 
-_TOGETHER = 3
-"""Most needs that are looked at together."""
-
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -101,12 +98,11 @@ class Decision:
 
 
 def decide(result: Comparison) -> Decision | None:
-    """What follows; None where fewer than two layouts, or none of the rows that decide, were compared."""
-    met = {layout: frozenset(need for need in NEEDS if _is_met(need, result, layout)) for layout in result.layouts}
-    known = [need for need in NEEDS if _is_known(need, result)]
-    needs = tuple(need for need in known if 0 < sum(need in found for found in met.values()) < len(met))
-    if not needs:
+    """What follows; None where fewer than two layouts, or not all the rows that decide, were compared."""
+    if len(result.layouts) < 2 or not all(_is_known(need, result) for need in NEEDS):
         return None
+    met = {layout: frozenset(need for need in NEEDS if _is_met(need, result, layout)) for layout in result.layouts}
+    needs = tuple(need for need in NEEDS if 0 < sum(need in found for found in met.values()) < len(met))
     met = {layout: found & frozenset(needs) for layout, found in met.items()}
     best = {layout: found for layout, found in met.items() if not any(found < other for other in met.values())}
     groups = {found: tuple(name for name, other in met.items() if other == found) for found in met.values()}
@@ -151,7 +147,7 @@ def _alone(
     """The smallest sets of needs that of the `best` only those meet which meet `found`."""
     smaller: list[frozenset[Need]] = []
     mine = [need for need in needs if need in found]
-    for size in range(1, _TOGETHER + 1):
+    for size in range(1, len(mine) + 1):
         for wanted in combinations(mine, size):
             if any(done <= set(wanted) for done in smaller):
                 continue

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from emulator_tests.command.conftest import Command
+from mh_cli.matrix import print_comparison
 from mh_compare import advice
 from mh_compare.attacks import ATTACKS
 from mh_compare.columns import COLUMNS
@@ -88,16 +90,39 @@ def test_what_no_scheme_has_together(comparison: Comparison) -> None:
 
 
 def test_nothing_is_decided_over_too_little(comparison: Comparison) -> None:
+    """What only some rows say may be the contrary of what all say."""
     assert decide(replace(comparison, layouts=("regions",))) is None
-    assert decide(replace(comparison, cells=(), attacks=())) is None
-    some = [cell for cell in comparison.cells if cell.column in ("start-32", "slots")]
-    assert [need.rows for need in decision(replace(comparison, cells=tuple(some), attacks=())).needs] == [("start-32",)]
+    for need in NEEDS:
+        for row in need.rows:
+            cells = tuple(cell for cell in comparison.cells if cell.column != row)
+            attacks = tuple(attack for attack in comparison.attacks if attack.attack != row)
+            assert decide(replace(comparison, cells=cells, attacks=attacks)) is None
 
 
-def test_text_and_json_say_it(command: Command) -> None:
-    arguments = ("compare", "--jobs", "1", "--column", "start-32", "--column", "new-slots")
-    text = command(*arguments).out
-    assert "choose" in text
-    assert text.count("nothing: alias-gpa meets all that it does, and more") == 2
-    assert command(*arguments, "--scheme", "regions").out.count("choose") == 0
-    assert '"if_needed": [' in command(*arguments, "--json").out
+def test_where_all_are_alike_there_is_nothing_to_choose(comparison: Comparison) -> None:
+    kept = {cell.column: cell.value for cell in comparison.cells if cell.layout == "regions"}
+    cells = tuple(replace(cell, value=kept[cell.column]) for cell in comparison.cells)
+    attacks = tuple(replace(attack, outcome="refused") for attack in comparison.attacks)
+    found = decision(replace(comparison, cells=cells, attacks=attacks))
+    assert (found.needs, found.impossible) == ((), ())
+    assert dict(advice.choices(found)) == {" or ".join(comparison.layouts): "any of it: all schemes meet the same"}
+
+
+def test_text_says_it_first(comparison: Comparison, capsys: pytest.CaptureFixture[str]) -> None:
+    print_comparison(comparison.without_evidence())
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.split() == ["choose", "if", "you", "need"]
+    assert second.startswith("isolated ")
+
+
+def test_json_says_it(command: Command, comparison: Comparison) -> None:
+    found = decision(comparison).as_json()
+    assert [choice["layouts"] for choice in found["choices"]] == [
+        ["isolated"], ["alias-gpa"], ["alias-window", "alias-window-high"], ["regions"]
+    ]  # fmt: skip
+    assert found["choices"][1]["if_needed"] == [["no slots but the main VM's"]]
+    assert found["choices"][3] == {
+        "layouts": ["regions"], "if_needed": [], "better": ["alias-window", "alias-window-high"], "differ_in": []
+    }  # fmt: skip
+    assert [need["rows"] for need in found["needs"]] == [list(need.rows) for need in NEEDS]
+    assert json.loads(command("compare", "--jobs", "1", "--column", "start-32", "--json").out)["decision"] is None
