@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.shared and layout.geometry.c_bit is None:
         raise UsageError("--shared: there is no C-bit; say which with --c-bit or --part")
     regions = [region for region in layout.regions if _is_wanted(region, layout, arguments)]
-    for line in _warnings(layout):
+    for line in source.warnings(layout):
         print(f"{arguments.image}: warning: {line}", file=sys.stderr)
     if arguments.svg is not None:
         _write(arguments.svg, draw(layout))
@@ -80,18 +80,6 @@ def _is_wanted(region: Region, layout: Layout, arguments: argparse.Namespace) ->
         and (arguments.type is None or layout.memory_type(mapping).lower() == arguments.type.lower())
         and (arguments.after is None or mapping.end > arguments.after)
     )
-
-
-def _warnings(layout: Layout) -> Iterator[str]:
-    """What makes a listing say less than it seems to."""
-    reading = layout.reading
-    if not reading.mappings:
-        yield f"nothing is mapped by the tables at CR3 {reading.cr3:#x}"
-    if reading.defects:
-        count = len(reading.defects)
-        yield f"{count} entr{'y is' if count == 1 else 'ies are'} defective: see `audit`"
-    if reading.stopped is not None:
-        yield f"the tables are too large: not looked at from {reading.stopped:#x} on"
 
 
 def _write(path: Path, text: str) -> None:
@@ -149,7 +137,7 @@ def _head(layout: Layout) -> list[str]:
     for number, cpu in enumerate(layout.cpus):
         mine = " (shown)" if cpu is layout.cpu and len(layout.cpus) > 1 else ""
         lines.append(f"CPU {number}{mine}: CR3 {cpu.cr3:#x}, {cpu.summary()}")
-    return [*lines, *_warnings(layout)]
+    return [*lines, *source.warnings(layout)]
 
 
 def _rows(regions: Sequence[Region], layout: Layout) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ Describe = Callable[[Region, Layout], dict[str, Any]]
 def run(arguments: argparse.Namespace, paths: Sequence[Path], describe: Describe) -> int:
     """Read both, print and write what is asked for; whether they differ is the matter of `diff`."""
     before, after = (source.read_layout(path, arguments) for path in paths)
+    for path, layout in zip(paths, (before, after), strict=True):
+        for line in source.warnings(layout):
+            print(f"{path}: warning: {line}", file=sys.stderr)
     if arguments.svg is not None:
         _write(arguments.svg, draw_picture(joined_picture(before, after)))
     if arguments.html is not None:

@@ -67,6 +67,18 @@ def read_every_cpu(path: Path, arguments: argparse.Namespace) -> list[Layout]:
         return open_every_cpu(_open(path), path.stem, _hints(arguments))
 
 
+def warnings(layout: Layout) -> Iterator[str]:
+    """What makes a listing say less than it seems to."""
+    reading = layout.reading
+    if not reading.mappings:
+        yield f"nothing is mapped by the tables at CR3 {reading.cr3:#x}"
+    if reading.defects:
+        count = len(reading.defects)
+        yield f"{count} entr{'y is' if count == 1 else 'ies are'} defective: see `audit`"
+    if reading.stopped is not None:
+        yield f"the tables are too large: not looked at from {reading.stopped:#x} on"
+
+
 @contextmanager
 def _about(path: Path) -> Iterator[None]:
     try:

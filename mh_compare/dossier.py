@@ -13,6 +13,7 @@ from mh_compare.rows import cell_rows, headline, places
 
 CSS = """
 .seen details{margin:.2rem 0;font-size:.85rem}.seen h4{margin:.6rem 0 0;font-weight:600}
+.seen details details{margin-left:1rem}
 .seen p{margin:.1rem 0;max-width:none}
 .seen code,.seen pre{font-family:ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',monospace;font-size:.8rem}
 .seen code{overflow-wrap:anywhere}

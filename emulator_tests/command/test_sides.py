@@ -53,6 +53,23 @@ def test_foreign_dumps_as_page_and_drawing(command: Command, files: Path) -> Non
     assert float(root.get("height", "0")) > 60
 
 
+def test_nothing_is_not_taken_for_the_same(command: Command, files: Path) -> None:
+    (files / "zero.raw").write_bytes(bytes(0x1000))
+    outcome = command("compare", files / "zero.raw", files / "zero.raw", "--cr3", "0")
+    assert outcome.out == "zero and zero: 0 of 0 regions differ\n"
+    line = f"{files / 'zero.raw'}: warning: nothing is mapped by the tables at CR3 0x0\n"
+    assert outcome.err == 2 * line
+
+
+def test_names_are_text(command: Command, files: Path) -> None:
+    hostile = files / "<script>&\"'.raw"
+    hostile.write_bytes((files / "one.raw").read_bytes())
+    outcome = command("show", hostile, files / "two.raw", "--cr3", "0x3000", "--html", "p.html", "--svg", "p.svg")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "<script" not in (files / "p.html").read_text() + (files / "p.svg").read_text()
+    ET.parse(files / "p.svg")  # noqa: S314 - our own
+
+
 def test_a_part_is_that_of_the_files(command: Command, files: Path) -> None:
     """Without --part a dump has no C-bit, whatever part schemes are compared on."""
     dumps = (files / "one.raw", files / "two.raw", "--cr3", "0x3000", "--json")
