@@ -9,7 +9,7 @@ import pytest
 from emulator_tests.report.layouts import layout_of
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES, Geometry
-from mh_builder.report.chart import Shape
+from mh_builder.report.chart import Shape, rounded
 from mh_builder.report.layout import Layout
 from mh_builder.report.physical import raw_dump
 from mh_builder.report.picture import NoPictureError, picture
@@ -117,6 +117,13 @@ def test_addresses_without_ram_are_not_drawn_as_ram(images: dict[str, Image]) ->
         empty = [group for group in groups if group.get("class") == "chain empty"]
         assert len(empty) == (scheme == "alias-gpa"), scheme
         assert all((text.text or "").startswith("no RAM") for group in empty for text in group.iter(f"{SVG}text"))
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(PAGE_BYTES, "4 KiB"), (6_480_000, "6.18 MiB"), (1020 << 30, "1020 GiB"), (999 << 20, "999 MiB")]
+)
+def test_sizes_are_short(size: int, text: str) -> None:
+    assert rounded(size) == text
 
 
 def test_no_picture_of_what_is_not_known() -> None:

@@ -155,9 +155,9 @@ def unmapped_virtual(levels: int) -> Gap:
 
 
 def rounded(size: int) -> str:
-    """`size` in bytes to three digits: 6.18 MiB."""
+    """`size` in bytes to three digits, or as many as stand before the point: 6.18 MiB, 1020 GiB."""
     number, _, unit = human(size).partition(" ")
-    return f"{float(number):.3g} {unit}"
+    return f"{float(number):.{3 if float(number) < 1000 else 4}g} {unit}"
 
 
 def height(size: int) -> float:
