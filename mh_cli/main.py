@@ -22,7 +22,7 @@ VERBS = {
     "walk": "translate an address, level by level, or back",
     "audit": "check every mapping of images or dumps",
     "diff": "compare the page tables of two images",
-    "compare": "schemes side by side: cost, abilities, attacks",
+    "compare": "schemes, or two layouts, side by side",
     "ovmf": "put the helper into OVMF images or sources, read and measure images",
     "psp": "ask the secure processor for an isolated helper",
     "secret": "make the launch secret of one guest",

@@ -25,11 +25,20 @@ WHAT = "flat image, ELF file, firmware with the helper in it, or memory dump"
 
 def add_memory(parser: argparse.ArgumentParser) -> None:
     """How to read the file: the processor, and what a dump does not say of itself."""
-    group = parser.add_argument_group("memory")
-    group.add_argument(
+    parser.add_argument(
         "--part", choices=sorted(PARTS),
         help=f"processor (default: {DEFAULT_PART} for images; for dumps no C-bit and MAXPHYADDR {WIDEST})",
     )  # fmt: skip
+    add_dump(parser)
+
+
+DUMP = ("c_bit", "physical_bits", "base", "cr3", "la57", "cpu", "pat")
+"""What `add_dump` adds."""
+
+
+def add_dump(parser: argparse.ArgumentParser) -> None:
+    """What a dump does not say of itself, and no part says."""
+    group = parser.add_argument_group("memory")
     group.add_argument("--c-bit", type=options.bit, metavar="BIT", help="C-bit (default: the image's or the part's)")
     group.add_argument("--physical-bits", type=options.bit, metavar="BITS", help="MAXPHYADDR (default: the part's)")
     group.add_argument(
@@ -56,6 +65,18 @@ def read_every_cpu(path: Path, arguments: argparse.Namespace) -> list[Layout]:
     """A layout for each CPU of a dump with tables of its own. Raises as `read_layout` does."""
     with _about(path):
         return open_every_cpu(_open(path), path.stem, _hints(arguments))
+
+
+def warnings(layout: Layout) -> Iterator[str]:
+    """What makes a listing say less than it seems to."""
+    reading = layout.reading
+    if not reading.mappings:
+        yield f"nothing is mapped by the tables at CR3 {reading.cr3:#x}"
+    if reading.defects:
+        count = len(reading.defects)
+        yield f"{count} entr{'y is' if count == 1 else 'ies are'} defective: see `audit`"
+    if reading.stopped is not None:
+        yield f"the tables are too large: not looked at from {reading.stopped:#x} on"
 
 
 @contextmanager

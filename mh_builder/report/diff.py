@@ -64,6 +64,11 @@ class _Slice:
 
 def diff(before: Layout, after: Layout) -> list[Change]:
     """Every difference, by purpose where both layouts are of images of ours, else by virtual address."""
+    return [change for change in pairs(before, after) if change.kinds]
+
+
+def pairs(before: Layout, after: Layout) -> list[Change]:
+    """Everything of both side by side, in the order of `diff`; what is the same is a change of no kind."""
     named = before.plan is not None and after.plan is not None
     old, new = (_by_purpose(layout, named=named) for layout in (before, after))
     changes: list[Change] = []
@@ -103,7 +108,7 @@ def _compare(old: list[_Slice], new: list[_Slice]) -> Iterator[Change]:
         left = before.cut(start, end) if before is not None and before.offset <= start else None
         right = after.cut(start, end) if after is not None and after.offset <= start else None
         kinds = tuple(_kinds(left, right))
-        if kinds:
+        if left is not None or right is not None:
             yield Change(kinds, left, right)
 
 

@@ -224,6 +224,11 @@ class Lane:
         entry = abi.mh_completion(self.read(self._layout.completions + number % self._layout.entries * size, size))
         return Completion(Status(entry.status), entry.epoch, entry.pages, entry.total, entry.protocol)
 
+    def submission(self, number: int) -> abi.mh_submission:
+        """What lies in the place of submission `number`."""
+        size = len(abi.mh_submission)
+        return abi.mh_submission(self.read(self._layout.submissions + number % self._layout.entries * size, size))
+
     def read(self, offset: int, size: int) -> bytes:
         """Read from the ring's memory."""
         return self._memory.read_raw(self._offset + offset, size)
