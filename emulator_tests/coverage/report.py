@@ -10,9 +10,9 @@ from functools import cache
 
 from emulator_tests.coverage.blobs import NAMES, Blob, blob, source
 
-_REASON = re.compile(r"#\s*(never|one side|elsewhere): (\S.*)$")
-"""`never`: this does not run. `one side`: the other side of this branch does not. `elsewhere`, on a line of its own:
-none of this file runs here."""
+_REASON = re.compile(r"#\s*(not here|one side): (\S.*)$")
+"""`not here`: this line does not run in the machine; alone at the start of a line, none of the file does. `one side`:
+the other side of this branch is never seen."""
 
 
 @dataclass
@@ -71,14 +71,21 @@ class Traces:
 
 
 @cache
-def reason(line: str) -> str | None:
-    """What a "file:line" carries as reason, or its whole file does."""
+def reason(place: str) -> str | None:
+    """What a line carries as reason, or one of the macro uses that led there, or the whole file of one."""
+    lines = place.split(" from ")
+    return next(filter(None, (*map(_own, lines), *map(_of_file, lines))), None)
+
+
+def _own(line: str) -> str | None:
     name, _, number = line.rpartition(":")
     found = _REASON.search(source(name)[int(number) - 1])
-    if found:
-        return found[2]
-    whole = next((match for match in map(_REASON.match, source(name)) if match and match[1] == "elsewhere"), None)
-    return whole[2] if whole else None
+    return found[2] if found else None
+
+
+def _of_file(line: str) -> str | None:
+    found = filter(None, map(_REASON.match, source(line.rpartition(":")[0])))
+    return next((match[2] for match in found if match[1] == "not here"), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,9 @@ def gaps(seen: Mapping[tuple[str, int], Seen]) -> list[Gap]:
     for (place, _), one in seen.items():
         line = place.partition(" ")[0]
         if one.missing:
-            found[line, one.missing] = Gap(line, one.missing, reason(line))
+            why = reason(place)
+            if why is None or (line, one.missing) not in found:
+                found[line, one.missing] = Gap(line, one.missing, why)
     return sorted(found.values(), key=lambda gap: (gap.line.rpartition(":")[0], int(gap.line.rpartition(":")[2])))
 
 
@@ -104,8 +113,7 @@ def stale(seen: Mapping[tuple[str, int], Seen]) -> list[str]:
     """Lines that carry a reason although all of them runs."""
     short = {gap.line for gap in gaps(seen)}
     lines = {place.partition(" ")[0] for place, _ in seen}
-    own = (line for line in lines if _REASON.search(source(line.rpartition(":")[0])[int(line.rpartition(":")[2]) - 1]))
-    return sorted(line for line in own if line not in short)
+    return sorted(line for line in lines - short if _own(line))
 
 
 def share(part: int, whole: int) -> str:

@@ -111,9 +111,9 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "payload"
     folder.mkdir()
     (folder / "here.s").write_text(
-        "    nop\n    jc 1f   # one side: it is never clear\n    hlt   # never: it is last\n"
+        "    nop\n    jc 1f   # one side: it is never clear\n    hlt   # not here: it is last\n"
     )
-    (folder / "there.s").write_text("# elsewhere: natively\n    nop\n")
+    (folder / "there.s").write_text("# not here: natively\n    nop\n")
     monkeypatch.setattr(blobs, "PAYLOAD", folder)
     for cached in (blobs.source, report.reason):
         cached.cache_clear()
@@ -124,7 +124,7 @@ def test_reasons(sources: Path) -> None:
     assert sources.is_dir()
     seen = {
         ("payload/here.s:1", 0): Seen(),
-        ("payload/here.s:2 from payload/here.s:9", 0): Seen(ran=True, fell=True, is_branch=True),
+        ("payload/here.s:2 from payload/here.s:1", 0): Seen(ran=True, fell=True, is_branch=True),
         ("payload/here.s:3", 0): Seen(ran=True),
         ("payload/there.s:2", 0): Seen(),
     }
