@@ -14,6 +14,8 @@ TESTABLE := $(VENV)/.testable
 # Where the tests' results go, for other programs to read, and which tests to run.
 JUNIT := out/junit.xml
 TESTS :=
+# All of them have to run every instruction of the blobs.
+RECORDED := -p emulator_tests.coverage.plugin
 
 # Sources of edk2, which the patch series are tried on.
 EDK2 := .cache/edk2
@@ -34,7 +36,7 @@ all: $(INSTALLED)
 	$(VENV)/bin/python build.py
 
 test: $(TESTABLE) oracles sources kernel
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q --junitxml $(JUNIT) $(TESTS)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q --junitxml $(JUNIT) $(if $(TESTS),,$(RECORDED)) $(TESTS)
 
 test-firmware: $(TESTABLE) oracles builders sources kernel
 	TREE=$(TREE) $(VENV)/bin/python -m pytest -q -o faulthandler_timeout=3600 emulator_tests/edk2/builds.py
