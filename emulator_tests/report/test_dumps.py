@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -65,7 +67,10 @@ def test_what_a_core_spans_and_does_not_store_is_no_memory(tmp_path: Path, capsy
     for verb in ("audit", "show"):
         code, out, err = ran(capsys, verb, path)
         assert (code, out) == (1, "")
-        assert err == f"build.py: error: {path}: root table of CR3 {root:#x}: GPA {root:#x} is outside the dump\n"
+        assert err == (
+            f"build.py: error: {path}: root table of CR3 {root:#x}: GPA {root:#x} is outside the dump, "
+            "which stores 0x1000 bytes\n"
+        )
 
 
 def test_segments_of_the_same_memory_are_read_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,6 +173,19 @@ def test_pages_of_a_kdump_by_number() -> None:
     for number in (2, 39_999, 70_002, 1 << 40):
         with pytest.raises(MemoryGapError):
             memory.read(number * PAGE, 8)
+
+
+def test_pieces_of_a_flattened_file_cost_little() -> None:
+    """A dump of a large guest has millions of them."""
+    data = flattened(kdump({number: random.Random(number).randbytes(PAGE) for number in range(100)}), piece=16)
+    tracemalloc.start()
+    try:
+        memory = KdumpMemory(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert memory.read_table(7 * PAGE) == random.Random(7).randbytes(PAGE)
+    assert peak < 4 * len(data)
 
 
 def test_kdump_of_another_compression_is_named() -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import mmap
 import struct
 import zlib
+from array import array
 from bisect import bisect_right
 from functools import lru_cache
-from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
 from mh_builder.report.cpu import Cpu
@@ -53,33 +53,32 @@ class _Plain:
         return found
 
 
-class _Piece(NamedTuple):
-    """`size` bytes of the dump at `offset`, which lie at `place` in the flattened file."""
-
-    offset: int
-    size: int
-    place: int
-
-
 class _Flat:
-    """A flattened file: pieces with their places, as they were written to a pipe; the later of two counts."""
+    """A flattened file: pieces with their places, as they were written to a pipe; the later of two counts.
+
+    There is one for every few pages, so each is three numbers: where in the dump, how long, where in the file.
+    """
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
         self._data = data
-        self._pieces = sorted(self._read_pieces(), key=lambda piece: piece.offset)
-        self._offsets = [piece.offset for piece in self._pieces]
+        self._offsets, self._sizes, self._places = array("q"), array("q"), array("q")
+        self._read_pieces()
+        order = sorted(range(len(self._offsets)), key=self._offsets.__getitem__)
+        self._offsets, self._sizes, self._places = (
+            array("q", (column[number] for number in order)) for column in (self._offsets, self._sizes, self._places)
+        )
 
-    def _read_pieces(self) -> list[_Piece]:
-        found: dict[int, _Piece] = {}
+    def _read_pieces(self) -> None:
         position = _FLAT_START
         while position + _FLAT_RECORD.size <= len(self._data):
             offset, size = _FLAT_RECORD.unpack(self._data[position : position + _FLAT_RECORD.size])
             position += _FLAT_RECORD.size
             if offset < 0 or size < 0:
-                return list(found.values())
+                return
             if position + size > len(self._data):
                 raise DumpError(f"kdump: a piece ends at {position + size:#x}, the file at {len(self._data):#x}")
-            found[offset] = _Piece(offset, size, position)
+            for column, value in ((self._offsets, offset), (self._sizes, size), (self._places, position)):
+                column.append(value)
             position += size
         raise DumpError(f"kdump: cut off at {len(self._data):#x}, no mark of its end")
 
@@ -88,12 +87,11 @@ class _Flat:
         while len(found) < size:
             at = offset + len(found)
             number = bisect_right(self._offsets, at) - 1
-            piece = self._pieces[number] if number >= 0 else None
-            if piece is None or at >= piece.offset + piece.size:
+            skip = at - self._offsets[number] if number >= 0 else 0
+            if number < 0 or skip >= self._sizes[number]:
                 raise DumpError(f"kdump: {size:#x} bytes at {offset:#x}, nothing is stored at {at:#x}")
-            skip = at - piece.offset
-            length = min(size - len(found), piece.size - skip)
-            found += self._data[piece.place + skip : piece.place + skip + length]
+            start = self._places[number] + skip
+            found += self._data[start : start + min(size - len(found), self._sizes[number] - skip)]
         return bytes(found)
 
 

@@ -122,7 +122,8 @@ class _Reader:
         try:
             mappings = self._read(root, levels, 0)
         except MemoryGapError as gap:
-            raise DumpError(f"root table of CR3 {cr3:#x}: {gap}") from None
+            stored = self._memory.size
+            raise DumpError(f"root table of CR3 {cr3:#x}: {gap}, which stores {stored:#x} bytes") from None
         tables: dict[int, tuple[int, ...]] = {}
         for gpa, level in self._known:
             tables[gpa] = tuple(sorted((*tables.get(gpa, ()), level), reverse=True))
