@@ -12,6 +12,7 @@ from mh_builder.image.output import write_files
 from mh_builder.parts import PARTS
 from mh_builder.report.audit import MAX_FINDINGS, RULES, Audit, Rule, audit
 from mh_builder.report.diff import diff
+from mh_builder.report.finding import Finding
 from mh_builder.report.layout import Layout
 from mh_builder.report.mapping import Mapping
 from mh_builder.report.open import DEFAULT_PART, layout_of
@@ -88,6 +89,7 @@ def _needs(rule: Rule) -> dict[str, bool]:
         "images of ours": rule.needs_plan,
         "memory with a C-bit": rule.needs_c_bit,
         "dumps with registers": rule.needs_cpu,
+        "dumps of which EFER is known": rule.needs_efer,
     }
 
 
@@ -116,6 +118,8 @@ def _differences(layouts: Sequence[Layout]) -> Iterator[str]:
 def _lines(layout: Layout, found: Audit) -> Iterator[str]:
     for finding in found.findings:
         yield f"{layout.name}: {finding.rule}: {finding.what}"
+    for note in found.notes:
+        yield f"{layout.name}: note: {note.rule}: {note.what}"
     for rule in found.cut:
         yield f"{layout.name}: {rule}: more than {MAX_FINDINGS} findings, the rest is not listed"
     mapped = sum(mapping.size for mapping in layout.reading.mappings)
@@ -136,17 +140,19 @@ def _as_json(layout: Layout, found: Audit) -> dict[str, Any]:
         "clean": not found.findings,
         "mappings": len(layout.reading.mappings),
         "tables": len(layout.reading.tables),
-        "findings": [
-            {
-                "rule": finding.rule,
-                "what": finding.what,
-                "mappings": [_mapping_as_json(mapping, layout) for mapping in finding.mappings],
-            }
-            for finding in found.findings
-        ],
+        "findings": [_finding_as_json(finding, layout) for finding in found.findings],
+        "notes": [_finding_as_json(finding, layout) for finding in found.notes],
         "applied": {rule: RULES[rule].holds for rule in found.applied},
         "not_applied": found.skipped,
         "cut": list(found.cut),
+    }
+
+
+def _finding_as_json(finding: Finding, layout: Layout) -> dict[str, Any]:
+    return {
+        "rule": finding.rule,
+        "what": finding.what,
+        "mappings": [_mapping_as_json(mapping, layout) for mapping in finding.mappings],
     }
 
 

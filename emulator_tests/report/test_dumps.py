@@ -111,6 +111,42 @@ def test_registers_are_said_and_judged(tmp_path: Path, capsys: pytest.CaptureFix
     assert "dump: CR0 0x80000033, CR4 0x20: on none, off WP SMEP SMAP PKE LA57, NXE not known" in out
 
 
+def test_rights_that_registers_make_less_are_notes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without SMEP, SMAP and PKE, in a guest with user mode; with them nothing is said."""
+    memory, root = tables(0x5000 | P | U, 0x6000 | P | W | U | NX | 3 << 59, pointer=P | W | U)
+    segments = [(0, bytes(memory.data), len(memory.data))]
+    path = write(tmp_path, core(segments, note(root)))
+    code, out, _ = ran(capsys, "audit", path)
+    assert code == 0
+    assert [line for line in out.splitlines() if "note: " in line] == [
+        "dump: note: user-executable: CR4 0x20 is without SMEP: of user mode 1 mapping from 0x0 on can be executed",
+        "dump: note: user-reachable: CR4 0x20 is without SMAP: of user mode 2 mappings from 0x0 on can be reached",
+        "dump: note: keys-ignored: CR4 0x20 is without PKE: the keys of 1 mapping from 0x1000 on mean nothing",
+    ]
+    sarif = tmp_path / "found.sarif"
+    _, out, _ = ran(capsys, "audit", path, "--json", "--sarif", sarif)
+    (report,) = json.loads(out)["audits"]
+    (log,) = json.loads(sarif.read_text())["runs"]
+    assert (report["clean"], report["findings"]) == (True, [])
+    assert [(one["ruleId"], one["level"]) for one in log["results"]] == [(n["rule"], "note") for n in report["notes"]]
+    path = write(tmp_path, core(segments, note(root, cr4=LONG_MODE | 1 << 20 | 1 << 21 | 1 << 22)))
+    _, out, _ = ran(capsys, "audit", path)
+    assert "note: " not in out
+
+
+def test_efer_is_not_in_a_dump_and_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memory, root = tables(0x5000 | P)
+    path = write(tmp_path, core([(0, bytes(memory.data), len(memory.data))], note(root)))
+    _, out, _ = ran(capsys, "audit", path)
+    assert "dump: not checked, EFER is not in the dump; give it with --efer: no-execute\n" in out
+    code, out, _ = ran(capsys, "audit", path, "--efer", "0x500")
+    assert code == 1
+    assert "dump: no-execute: EFER 0x500 is without NXE: entries with NX fault" in out
+    assert ran(capsys, "audit", path, "--efer", "0xd00")[0] == 0
+    code, _, err = ran(capsys, "audit", write(tmp_path, bytes(memory.data)), "--cr3", hex(root), "--efer", "0xd00")
+    assert (code, err) == (1, f"build.py: error: {path}: EFER 0xd00: the dump has the registers of no CPU\n")
+
+
 def test_every_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     memory, first = tables(0x5000 | P)
     second = memory.chain(4, memory.table({0: 0x5000 | P | W, 1: 0x6000 | P | W | U | NX}), P | W | U)

@@ -42,14 +42,29 @@ class Cpu:
         return bool(self.cr0 & _CR0_WP)
 
     @property
+    def executes_user_pages(self) -> bool:
+        """Whether the supervisor can execute pages of user mode (no SMEP)."""
+        return not self.cr4 & _CR4_SMEP
+
+    @property
+    def reaches_user_pages(self) -> bool:
+        """Whether the supervisor can read and write pages of user mode at any time (no SMAP)."""
+        return not self.cr4 & _CR4_SMAP
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether protection keys of user pages mean something."""
+        return bool(self.cr4 & _CR4_PKE)
+
+    @property
     def has_no_execute(self) -> bool | None:
         """Whether NX means something; without it, it is a reserved bit. None: not known."""
         return None if self.efer is None else bool(self.efer & _EFER_NXE)
 
     def summary(self) -> str:
         """The bits that a reader of tables wants to know, in words."""
-        flags = {"WP": self.protects_from_kernel, "SMEP": self.cr4 & _CR4_SMEP, "SMAP": self.cr4 & _CR4_SMAP}
-        flags |= {"PKE": self.cr4 & _CR4_PKE, "LA57": self.cr4 & _CR4_LA57}
+        flags = {"WP": self.protects_from_kernel, "SMEP": not self.executes_user_pages}
+        flags |= {"SMAP": not self.reaches_user_pages, "PKE": self.has_keys, "LA57": self.levels == 5}
         on = [name for name, value in flags.items() if value]
         off = [name for name, value in flags.items() if not value]
         nx = {None: "NXE not known", True: "NXE on", False: "NXE off"}[self.has_no_execute]

@@ -50,6 +50,8 @@ class Hints:
     """Whose tables of a dump: None is the first."""
     pat: Pat | None = None
     """MSR PAT of a dump."""
+    efer: int | None = None
+    """MSR EFER of the CPUs of a dump, which no note of QEMU has."""
 
 
 def layout_of(image: Image, geometry: Geometry) -> Layout:
@@ -93,7 +95,7 @@ def _open(data: bytes | mmap.mmap, hints: Hints) -> Layout | Dump:
             f"{len(data):#x} bytes that start with {bytes(data[:8]).hex() or 'nothing'} are neither an image, "
             "an ELF file, a kdump nor firmware; a raw memory dump needs --cr3"
         )
-    return read_dump(data, hints.base or 0)
+    return read_dump(data, hints.base or 0).with_efer(hints.efer)
 
 
 def _elf(file: elf.Elf, hints: Hints) -> Layout | Dump:
@@ -102,7 +104,7 @@ def _elf(file: elf.Elf, hints: Hints) -> Layout | Dump:
     if hints.cr3 is None and memory.read(first.gpa, min(8, first.size)) == _MAGIC:
         base = first.gpa if hints.base is None else hints.base
         return _ours(_flat(memory), _sections(file), base, hints)
-    return elf_dump(file)
+    return elf_dump(file).with_efer(hints.efer)
 
 
 def _flat(memory: PhysicalMemory) -> bytes:

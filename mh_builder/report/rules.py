@@ -132,20 +132,6 @@ def private_devices(layout: Layout) -> Iterator[Finding]:
             yield Finding(f"{layout.describe(mapping)} reaches devices or flash at {DEVICES}, as private", (mapping,))
 
 
-def kernel_writes(layout: Layout) -> Iterator[Finding]:
-    """Without CR0.WP the supervisor writes through read-only mappings."""
-    cpu = layout.cpu
-    if cpu is not None and not cpu.protects_from_kernel:
-        yield Finding(f"CR0 {cpu.cr0:#x} is without WP: what is read-only is so for user mode alone")
-
-
-def no_execute(layout: Layout) -> Iterator[Finding]:
-    """Without EFER.NXE the NX bit is reserved: every use of such a mapping faults."""
-    cpu = layout.cpu
-    if cpu is not None and cpu.has_no_execute is False:
-        yield Finding(f"EFER {cpu.efer:#x} is without NXE: entries with NX fault, and all else is executable")
-
-
 class _Placed(NamedTuple):
     """A mapping where it reaches memory, sorted by that."""
 

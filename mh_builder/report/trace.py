@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from mh_abi.errors import MigrationHelperError
 from mh_builder.paging import (
     LARGE,
     LEAF_BYTES,
+    NO_EXECUTE,
     PAGE_BYTES,
     PRESENT,
+    USER,
+    WRITABLE,
     Geometry,
     Hole,
     Leaf,
@@ -29,6 +32,10 @@ _BITS = {0: "P", 1: "RW", 2: "US", 3: "PWT", 4: "PCD", 5: "A", 6: "D", 8: "G", 6
 """Bit -> its name where it means the same at every level."""
 _SOFTWARE = (9, 10, 11, *range(52, 59))
 _KEY_SHIFT, _KEY_BITS = 59, 0xF
+
+
+_RIGHTS = {"write": (WRITABLE, WRITABLE), "user mode": (USER, USER), "execute": (NO_EXECUTE, 0)}
+"""Right -> the bit that is about it, and what that has to be at every level."""
 
 
 class Step(NamedTuple):
@@ -55,6 +62,14 @@ class Route(NamedTuple):
     leaf: Leaf | None
     backing: Backing | None
     why: str
+
+
+def denied(steps: Sequence[Step]) -> dict[str, tuple[str, ...]]:
+    """Right -> the tables whose entries take it; what no entry takes is allowed."""
+    return {
+        right: tuple(step.table for step in steps if step.entry & bit != wanted)
+        for right, (bit, wanted) in _RIGHTS.items()
+    }
 
 
 class BadAddressError(MigrationHelperError, ValueError):
