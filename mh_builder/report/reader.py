@@ -226,6 +226,9 @@ class _Reader:
             self._defect(Flaw.NO_TABLE, table, index, entry)
             return
         writable, user, executable = bool(entry & WRITABLE), bool(entry & USER), not entry & NO_EXECUTE
+        if writable and user and executable:
+            self._take(table, start, inner)
+            return
         for item in inner:
             lower = Mapping(
                 start + item.va,
@@ -236,6 +239,17 @@ class _Reader:
                 *item[8:],
             )
             self._add(table, lower)
+
+    def _take(self, table: _Table, start: int, inner: list[Mapping]) -> None:
+        """Add what a table maps that loses no right on the way: of it only the first may go on with what there is."""
+        count = min(len(inner), self._room[table.level])
+        if count:
+            self._add(table, inner[0]._replace(va=start + inner[0].va))
+            rest = inner[1:count]
+            table.found.extend([Mapping._make((start + item[0], *item[1:])) for item in rest] if start else rest)
+            self._room[table.level] -= count - 1
+        if count < len(inner):
+            self._add(table, inner[count]._replace(va=start + inner[count].va))
 
     def _add(self, table: _Table, item: Mapping) -> None:
         if not (table.found and append(table.found, item)):
