@@ -35,6 +35,9 @@ SMALL_PAT, LARGE_PAT = 1 << 7, 1 << 12
 KEY_SHIFT, KEY_MASK = 59, 0xF
 """Protection key of a leaf (CR4.PKE)."""
 
+AVAILABLE = 0x7 << 9 | 0x7F << 52
+"""Bits of an entry that are left to software: 11:9 and 58:52."""
+
 ADDRESS_FIELD = 0x000F_FFFF_FFFF_F000
 """Bits 51:12 of an entry, before MAXPHYADDR and the C-bit are considered."""
 

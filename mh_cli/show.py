@@ -105,6 +105,9 @@ def region_as_json(region: Region, layout: Layout) -> dict[str, Any]:
         "type": layout.memory_type(mapping),
         "global": mapping.is_global,
         "key": mapping.key,
+        "accessed": mapping.is_accessed if layout.has_marks else None,
+        "dirty": mapping.is_dirty if layout.has_marks else None,
+        "available": list(mapping.available) if layout.has_marks else None,
         "repeats_after": mapping.period or None,
         "purpose": region.purpose or None,
     }
@@ -150,7 +153,9 @@ def cells(region: Region, layout: Layout) -> tuple[str, ...]:
         f"{mapping.va:#x}",
         human(mapping.size),
         mapping.rights + ("u" if mapping.user else "") + ("g" if mapping.is_global else ""),
-        layout.memory_type(mapping) + (f" key {mapping.key}" if mapping.key else ""),
+        " ".join(
+            (layout.memory_type(mapping), *([f"key {mapping.key}"] if mapping.key else []), *layout.marks(mapping))
+        ),
         layout.view(mapping),
         human(mapping.page_bytes),
         f"{mapping.gpa:#x}",

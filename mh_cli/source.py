@@ -40,6 +40,7 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--cr3", type=options.size, metavar="CR3", help="root table of a dump (QEMU's ELF dumps say it)")
     group.add_argument("--la57", action="store_true", help="5-level tables (QEMU's ELF dumps say it)")
+    group.add_argument("--marks", action="store_true", help="A, D and bits of software of a dump count (an image's do)")
     group.add_argument("--efer", type=options.size, metavar="EFER", help="MSR EFER of a dump (no dump says it)")
     group.add_argument("--cpu", type=_number, metavar="N", help="whose tables of a dump (default: the first, 0)")
     group.add_argument(
@@ -83,7 +84,18 @@ def _hints(arguments: argparse.Namespace) -> Hints:
         raise UsageError(f"C-bit {c_bit} is not in {C_BITS.start} to {C_BITS.stop - 1}")
     part = PARTS.get(arguments.part or "")
     pat = None if arguments.pat is None else PATS[arguments.pat]
-    return Hints(part, c_bit, bits, arguments.base, arguments.cr3, arguments.la57, arguments.cpu, pat, arguments.efer)
+    return Hints(
+        part,
+        c_bit,
+        bits,
+        arguments.base,
+        arguments.cr3,
+        arguments.la57,
+        arguments.cpu,
+        pat,
+        arguments.marks,
+        arguments.efer,
+    )
 
 
 def _open(path: Path) -> bytes | mmap.mmap:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator_tests.report.build import NX, PAGE, PCD, Memory, P, U, W
+from emulator_tests.report.build import NX, PAGE, PCD, A, D, Memory, P, U, W
 from emulator_tests.report.kdumps import LZO, flattened, kdump
 from emulator_tests.report.test_memory import core
 from mh_builder.report.kdump import KdumpMemory
@@ -269,6 +269,33 @@ def test_rules_can_be_listed_and_chosen(tmp_path: Path, capsys: pytest.CaptureFi
     code, out, _ = ran(capsys, "audit", "--rules")
     assert code == 0
     assert "w^x              nothing is writable and executable: who can write there can execute\n" in out
+
+
+def test_marks_of_a_dump_count_where_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two dumps of one guest differ in A and D at once; which is noise, until somebody looks for it."""
+    paths = []
+    for name, marks in (("old", A), ("new", A | D | 1 << 9 | 1 << 57)):
+        memory, root = tables(0x5000 | P | NX | A, 0x6000 | P | NX | marks, 0x7000 | P | NX | A)
+        paths.append(tmp_path / name)
+        paths[-1].write_bytes(core([(0, bytes(memory.data), len(memory.data))], note(root)))
+    code, out, _ = ran(capsys, "diff", *paths)
+    assert (code, out) == (0, "old and new: no difference\n")
+    code, out, _ = ran(capsys, "diff", *paths, "--marks")
+    assert code == 1
+    assert out.splitlines() == [
+        "dirty and available bits: 4 KiB",
+        "  - 0x1000 to 0x2000 -> GPA 0x6000 r-- not dirty 4 KiB pages",
+        "  + 0x1000 to 0x2000 -> GPA 0x6000 r-- AVL9 AVL57 4 KiB pages",
+        "old and new: 1 difference: 1 dirty, 1 available bits",
+    ]
+
+    def shown(*options: str) -> list[tuple[object, ...]]:
+        out = ran(capsys, "show", paths[1], "--json", *options)[1]
+        wanted = ("bytes", "accessed", "dirty", "available")
+        return [tuple(region[name] for name in wanted) for region in json.loads(out)["regions"]]
+
+    assert shown() == [(3 * PAGE, None, None, None)]
+    assert shown("--marks") == [(PAGE, True, False, []), (PAGE, True, True, [9, 57]), (PAGE, True, False, [])]
 
 
 def test_regions_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

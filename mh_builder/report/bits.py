@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mh_builder.paging import (
     ACCESSED,
+    AVAILABLE,
     CACHE_DISABLE,
     DIRTY,
     ENTRIES,
@@ -31,7 +32,6 @@ from mh_builder.report.layout import Layout
 from mh_builder.report.trace import TABLES, bit_names
 
 _TABLE = struct.Struct(f"<{ENTRIES}Q")
-_SOFTWARE = 0x7 << 9 | 0x7F << 52
 _KEY = KEY_MASK << KEY_SHIFT
 _TYPE = WRITE_THROUGH | CACHE_DISABLE
 
@@ -98,6 +98,6 @@ class _Shape(NamedTuple):
     wanted: int
 
 
-_ANYWHERE = PRESENT | ACCESSED | DIRTY | USER | _SOFTWARE
+_ANYWHERE = PRESENT | ACCESSED | DIRTY | USER | AVAILABLE
 _LEAF = _Shape(_ANYWHERE, PRESENT | ACCESSED | DIRTY)
 _POINTER = _Shape(_ANYWHERE | WRITABLE | NO_EXECUTE | _TYPE | GLOBAL | _KEY, PRESENT | WRITABLE | ACCESSED)

@@ -19,6 +19,7 @@ from mh_builder.report.dump import Dump, chosen, elf_dump, other_kind, read_dump
 from mh_builder.report.image import image_layout
 from mh_builder.report.kdump import is_kdump
 from mh_builder.report.layout import Layout
+from mh_builder.report.mapping import ACTED_ON, MARKS
 from mh_builder.report.memory_type import Pat
 from mh_builder.report.physical import DumpError, PhysicalMemory
 from mh_builder.report.reader import read_tables
@@ -50,6 +51,8 @@ class Hints:
     """Whose tables of a dump: None is the first."""
     pat: Pat | None = None
     """MSR PAT of a dump."""
+    marks: bool = False
+    """Whether A, D and the bits of software of a dump count; those of an image always do."""
     efer: int | None = None
     """MSR EFER of the CPUs of a dump, which no note of QEMU has."""
 
@@ -164,5 +167,6 @@ def _dump(dump: Dump, name: str, hints: Hints, cpu: Cpu | None) -> Layout:
         kind = "no paging" if not cpu.has_paging else "the paging of 32-bit code"
         raise DumpError(f"the CPU is in {kind}: CR0 {cpu.cr0:#x}, CR4 {cpu.cr4:#x}; read are tables of long mode")
     cr3 = cpu.cr3 if hints.cr3 is None and cpu is not None else hints.cr3 or 0
+    counted = ACTED_ON | (MARKS if hints.marks else 0)
     geometry = Geometry(bits, c_bit, 5 if hints.la57 else cpu.levels if cpu else 4)
-    return Layout(name, dump.memory, read_tables(dump.memory, cr3, geometry), None, cpu, dump.cpus, hints.pat)
+    return Layout(name, dump.memory, read_tables(dump.memory, cr3, geometry), None, cpu, dump.cpus, hints.pat, counted)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from mh_abi.errors import MigrationHelperError
 from mh_builder.paging import (
+    AVAILABLE,
     LARGE,
     LEAF_BYTES,
     NO_EXECUTE,
@@ -30,7 +31,7 @@ TABLES = {5: "PML5", 4: "PML4", 3: "PDPT", 2: "PD", 1: "PT"}
 
 _BITS = {0: "P", 1: "RW", 2: "US", 3: "PWT", 4: "PCD", 5: "A", 6: "D", 8: "G", 63: "NX"}
 """Bit -> its name where it means the same at every level."""
-_SOFTWARE = (9, 10, 11, *range(52, 59))
+_SOFTWARE = tuple(bit for bit in range(64) if AVAILABLE >> bit & 1)
 _KEY_SHIFT, _KEY_BITS = 59, 0xF
 
 
