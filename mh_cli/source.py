@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mh_abi.image import ImageError
 from mh_builder.firmware.errors import FirmwareError
+from mh_builder.paging import PAE_LEVELS
 from mh_builder.parts import PARTS
 from mh_builder.report.layout import Layout
 from mh_builder.report.memory_type import PATS
@@ -39,7 +40,9 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
         help="GPA of the first byte (default: the image's own; 0 for raw dumps)",
     )
     group.add_argument("--cr3", type=options.size, metavar="CR3", help="root table of a dump (QEMU's ELF dumps say it)")
-    group.add_argument("--la57", action="store_true", help="5-level tables (QEMU's ELF dumps say it)")
+    levels = group.add_mutually_exclusive_group()
+    levels.add_argument("--la57", action="store_true", help="5-level tables (QEMU's dumps say it)")
+    levels.add_argument("--pae", action="store_true", help="tables of 32-bit code with PAE (QEMU's dumps say it)")
     group.add_argument("--marks", action="store_true", help="A, D and bits of software of a dump count (an image's do)")
     group.add_argument("--efer", type=options.size, metavar="EFER", help="MSR EFER of a dump (no dump says it)")
     group.add_argument("--cpu", type=_number, metavar="N", help="whose tables of a dump (default: the first, 0)")
@@ -90,7 +93,7 @@ def _hints(arguments: argparse.Namespace) -> Hints:
         bits,
         arguments.base,
         arguments.cr3,
-        arguments.la57,
+        5 if arguments.la57 else PAE_LEVELS if arguments.pae else None,
         arguments.cpu,
         pat,
         arguments.marks,

@@ -48,7 +48,8 @@ def _forward(layout: Layout, arguments: argparse.Namespace) -> int:
             print(f"{step.table:4} [{step.number:3}] at GPA {step.gpa:#x}: {target}")
         print(_result(found, layout))
         if found.leaf is not None:
-            print(", ".join(f"{right}: {_decided(tables)}" for right, tables in denied(found.steps).items()))
+            rights = denied(found.steps, layout.geometry)
+            print(", ".join(f"{right}: {_decided(tables)}" for right, tables in rights.items()))
     return BAD if found.leaf is None else GOOD
 
 
@@ -91,7 +92,7 @@ def _route_as_json(found: Route, layout: Layout) -> dict[str, Any]:
             }
             for step in found.steps
         ],
-        "denied": {right: list(tables) for right, tables in denied(found.steps).items()},
+        "denied": {right: list(tables) for right, tables in denied(found.steps, layout.geometry).items()},
         "mapped": leaf is not None,
         "why_not": found.why or None,
         "gpa": None if leaf is None else hex(leaf.gpa),

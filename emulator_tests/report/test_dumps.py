@@ -168,7 +168,7 @@ def test_every_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("cr0", "cr4", "what"),
-    [(0x33, LONG_MODE, "no paging"), (0x8001_0033, 0, "the paging of 32-bit code")],
+    [(0x33, LONG_MODE, "no paging"), (0x8001_0033, 0, "paging without PAE")],
 )
 def test_modes_without_long_tables_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], cr0: int, cr4: int, what: str
@@ -177,7 +177,7 @@ def test_modes_without_long_tables_are_named(
     path = write(tmp_path, core([(0, bytes(memory.data), len(memory.data))], note(root, cr0, cr4)))
     code, out, err = ran(capsys, "show", path)
     assert (code, out) == (1, "")
-    assert f"the CPU is in {what}: CR0 {cr0:#x}, CR4 {cr4:#x}; read are tables of long mode" in err
+    assert f"the CPU is in {what}: CR0 {cr0:#x}, CR4 {cr4:#x}; read are tables of 8-byte entries" in err
 
 
 def pages_of(memory: Memory) -> dict[int, bytes]:

@@ -75,7 +75,7 @@ def test_one_level_denies_and_it_is_named(levels: int, right: str, bit: int) -> 
         rights = {"write": mapping.writable, "user mode": mapping.user, "execute": mapping.executable}
         assert rights == {"write": True, "user mode": True, "execute": True} | {right: False}
         assert (found.leaf.writable, found.leaf.user, found.leaf.executable) == tuple(rights.values())
-        assert denied(found.steps) == dict.fromkeys(rights, ()) | {right: (name,)}
+        assert denied(found.steps, space.geometry) == dict.fromkeys(rights, ()) | {right: (name,)}
 
 
 def test_reasons_to_end_nowhere() -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mh_builder.paging import PAE_LEVELS
+
 _CR0_PG, _CR0_WP = 1 << 31, 1 << 16
 _CR4_PAE, _CR4_LA57, _CR4_SMEP, _CR4_SMAP, _CR4_PKE = 1 << 5, 1 << 12, 1 << 20, 1 << 21, 1 << 22
 _EFER_LMA, _EFER_NXE = 1 << 10, 1 << 11
@@ -20,11 +22,14 @@ class Cpu:
     cr3: int
     cr4: int
     efer: int | None = None
+    is_wide: bool = True
+    """Whether it is in long mode, as its dump is made; EFER counts more."""
 
     @property
     def levels(self) -> int:
-        """Levels of its page tables in long mode."""
-        return 5 if self.cr4 & _CR4_LA57 else 4
+        """Levels of its page tables: 4 or 5 in long mode, else those of PAE."""
+        is_long = self.is_wide if self.efer is None else bool(self.efer & _EFER_LMA)
+        return PAE_LEVELS if not is_long else 5 if self.cr4 & _CR4_LA57 else 4
 
     @property
     def has_paging(self) -> bool:
@@ -32,9 +37,9 @@ class Cpu:
         return bool(self.cr0 & _CR0_PG)
 
     @property
-    def has_long_tables(self) -> bool:
-        """Whether its tables can be those of long mode, which have 8-byte entries."""
-        return bool(self.cr4 & _CR4_PAE) and (self.efer is None or bool(self.efer & _EFER_LMA))
+    def has_wide_entries(self) -> bool:
+        """Whether its tables have entries of 8 bytes, as those of long mode and of PAE."""
+        return bool(self.cr4 & _CR4_PAE)
 
     @property
     def protects_from_kernel(self) -> bool:

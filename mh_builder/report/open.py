@@ -45,8 +45,8 @@ class Hints:
     """GPA of the first byte."""
     cr3: int | None = None
     """The root table of a dump."""
-    la57: bool = False
-    """Whether it has 5 levels."""
+    levels: int | None = None
+    """Levels of its tables: 4, 5, or 3 with PAE."""
     cpu: int | None = None
     """Whose tables of a dump: None is the first."""
     pat: Pat | None = None
@@ -163,10 +163,10 @@ def _dump(dump: Dump, name: str, hints: Hints, cpu: Cpu | None) -> Layout:
     bits = bits if hints.physical_bits is None else hints.physical_bits
     if hints.cr3 is None and cpu is None:
         raise DumpError("the dump does not say CR3; give it with --cr3")
-    if hints.cr3 is None and cpu is not None and not (cpu.has_paging and cpu.has_long_tables):
-        kind = "no paging" if not cpu.has_paging else "the paging of 32-bit code"
-        raise DumpError(f"the CPU is in {kind}: CR0 {cpu.cr0:#x}, CR4 {cpu.cr4:#x}; read are tables of long mode")
+    if hints.cr3 is None and cpu is not None and not (cpu.has_paging and cpu.has_wide_entries):
+        kind = "no paging" if not cpu.has_paging else "paging without PAE"
+        raise DumpError(f"the CPU is in {kind}: CR0 {cpu.cr0:#x}, CR4 {cpu.cr4:#x}; read are tables of 8-byte entries")
     cr3 = cpu.cr3 if hints.cr3 is None and cpu is not None else hints.cr3 or 0
     counted = ACTED_ON | (MARKS if hints.marks else 0)
-    geometry = Geometry(bits, c_bit, 5 if hints.la57 else cpu.levels if cpu else 4)
+    geometry = Geometry(bits, c_bit, hints.levels or (cpu.levels if cpu else 4))
     return Layout(name, dump.memory, read_tables(dump.memory, cr3, geometry), None, cpu, dump.cpus, hints.pat, counted)

@@ -34,7 +34,7 @@ def missing_tables(layout: Layout) -> Iterator[Finding]:
 
 def reserved_bits(layout: Layout) -> Iterator[Finding]:
     """Entries on which the CPU faults."""
-    return defects(layout, Flaw.TOO_HIGH, Flaw.LARGE_ROOT, Flaw.NOT_ALIGNED)
+    return defects(layout, Flaw.TOO_HIGH, Flaw.RESERVED, Flaw.LARGE_ROOT, Flaw.NOT_ALIGNED)
 
 
 def defects(layout: Layout, *flaws: Flaw) -> Iterator[Finding]:

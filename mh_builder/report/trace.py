@@ -11,7 +11,7 @@ from mh_builder.paging import (
     LARGE,
     LEAF_BYTES,
     NO_EXECUTE,
-    PAGE_BYTES,
+    PAE_LEVELS,
     PRESENT,
     USER,
     WRITABLE,
@@ -65,10 +65,10 @@ class Route(NamedTuple):
     why: str
 
 
-def denied(steps: Sequence[Step]) -> dict[str, tuple[str, ...]]:
+def denied(steps: Sequence[Step], geometry: Geometry) -> dict[str, tuple[str, ...]]:
     """Right -> the tables whose entries take it; what no entry takes is allowed."""
     return {
-        right: tuple(step.table for step in steps if step.entry & bit != wanted)
+        right: tuple(step.table for step in steps if (step.entry | geometry.granted_at(step.level)) & bit != wanted)
         for right, (bit, wanted) in _RIGHTS.items()
     }
 
@@ -81,7 +81,8 @@ def route(layout: Layout, va: int) -> Route:
     """Follow `va`. Raises `BadAddressError` where it is not canonical."""
     geometry = layout.geometry
     if not 0 <= va < 1 << 64 or not is_canonical(va, geometry.levels):
-        raise BadAddressError(f"virtual address {va:#x} is not canonical with {geometry.levels} levels")
+        wrong = "not below 4 GiB" if geometry.levels == PAE_LEVELS else f"not canonical with {geometry.levels} levels"
+        raise BadAddressError(f"virtual address {va:#x} is {wrong}")
     seen: list[tuple[int, int, int]] = []
     level = iter(range(geometry.levels, 0, -1))
 
@@ -113,15 +114,15 @@ def bit_names(entry: int, level: int, geometry: Geometry) -> tuple[str, ...]:
         names.append("PAT")
     if entry & geometry.c_mask:
         names.append("C")
-    names.extend(f"AVL{bit}" for bit in _SOFTWARE if entry >> bit & 1)
-    if is_leaf and entry >> _KEY_SHIFT & _KEY_BITS:
+    names.extend(f"AVL{bit}" for bit in _SOFTWARE if (entry & ~geometry.reserved_mask) >> bit & 1)
+    if geometry.levels != PAE_LEVELS and is_leaf and entry >> _KEY_SHIFT & _KEY_BITS:
         names.append(f"MPK={entry >> _KEY_SHIFT & _KEY_BITS}")
     if not entry & PRESENT:
         return ()
-    reserved = entry & geometry.reserved_mask
+    reserved = entry & geometry.reserved_at(level) & ~(LARGE | NO_EXECUTE)
     if level in LEAF_BYTES and level > 1 and is_leaf:
         reserved |= entry & geometry.address_mask & LEAF_BYTES[level] - 1 & ~(1 << 12)
-    names.extend(f"reserved{bit}" for bit in range(PAGE_BYTES.bit_length() - 1, 52) if reserved >> bit & 1)
+    names.extend(f"reserved{bit}" for bit in range(64) if reserved >> bit & 1)
     return tuple(names)
 
 
