@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         for layout, found in audits:
             for line in _lines(layout, found):
                 print(line)
-        for line in _differences([layout for layout, _ in audits] if arguments.all_cpus else []):
+        for line in _of_cpus([layout for layout, _ in audits] if arguments.all_cpus else []):
             print(line)
     return BAD if any(found.findings for _, found in audits) else GOOD
 
@@ -107,8 +107,13 @@ def _layouts(arguments: argparse.Namespace) -> Iterator[tuple[Path | None, Layou
         yield None, layout_of(build_helper(scheme, chosen), part.geometry(encrypted=True))
 
 
-def _differences(layouts: Sequence[Layout]) -> Iterator[str]:
-    """How the tables of a dump's CPUs differ from those of its first."""
+def _of_cpus(layouts: Sequence[Layout]) -> Iterator[str]:
+    """How the tables of a dump's CPUs differ from those of its first, and which have none."""
+    for layout in layouts:
+        if layout.cpu is not None and layout.cpu is next((cpu for cpu in layout.cpus if cpu.has_tables), None):
+            without = [str(number) for number, cpu in enumerate(layout.cpus) if not cpu.has_tables]
+            if without:
+                yield f"{layout.name}: not audited, no tables that are read: CPU {', '.join(without)}"
     for layout in layouts[1:]:
         if layout.cpus and layout.cpus == layouts[0].cpus:
             count = len(diff(layouts[0], layout))

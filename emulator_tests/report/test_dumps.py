@@ -166,6 +166,21 @@ def test_every_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, out, err) == (1, "", f"build.py: error: {path}: CPU 3: the dump has the registers of 3\n")
 
 
+def test_cpus_that_were_not_started_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memory, root = tables(0x5000 | P)
+    notes = note(0, cr0=0x6000_0010, cr4=0) + note(root) + note(0, cr0=0x6000_0010, cr4=0)
+    path = write(tmp_path, core([(0, bytes(memory.data), len(memory.data))], notes))
+    code, out, _ = ran(capsys, "audit", path, "--all-cpus")
+    assert code == 0
+    assert "dump CPU 1: clean" in out
+    assert out.endswith("dump CPU 1: not audited, no tables that are read: CPU 0, 2\n")
+    code, out, err = ran(capsys, "audit", path)
+    assert (code, out) == (1, "")
+    assert "the CPU is in no paging: CR0 0x60000010" in err
+    path = write(tmp_path, core([(0, bytes(memory.data), len(memory.data))], note(0, cr0=0x6000_0010)))
+    assert "the CPU is in no paging: CR0 0x60000010" in ran(capsys, "audit", path, "--all-cpus")[2]
+
+
 @pytest.mark.parametrize(
     ("cr0", "cr4", "what"),
     [(0x33, LONG_MODE, "no paging"), (0x8001_0033, 0, "paging without PAE")],

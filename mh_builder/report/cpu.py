@@ -42,6 +42,11 @@ class Cpu:
         return bool(self.cr4 & _CR4_PAE)
 
     @property
+    def has_tables(self) -> bool:
+        """Whether it has tables of a kind that is read."""
+        return self.has_paging and self.has_wide_entries
+
+    @property
     def protects_from_kernel(self) -> bool:
         """Whether read-only pages are read-only for the supervisor too."""
         return bool(self.cr0 & _CR0_WP)

@@ -72,13 +72,17 @@ def open_layout(data: bytes | mmap.mmap, name: str, hints: Hints) -> Layout:
 
 
 def open_every_cpu(data: bytes | mmap.mmap, name: str, hints: Hints) -> list[Layout]:
-    """One layout for each CPU of a dump that has other tables than those before. Raises as `open_layout` does."""
+    """One layout for each CPU of a dump that has other tables than those before. Raises as `open_layout` does.
+
+    CPUs without tables are left out, where there are others: so are those that nobody has started yet.
+    """
     found = _open(data, hints)
     if isinstance(found, Layout):
         return [found]
-    tables = {(cpu.cr3, cpu.levels): (number, cpu) for number, cpu in reversed(list(enumerate(found.cpus)))}
+    numbered = [(number, cpu) for number, cpu in enumerate(found.cpus) if cpu.has_tables]
+    tables = {(cpu.cr3, cpu.levels): (number, cpu) for number, cpu in reversed(numbered)}
     if not tables:
-        return [_dump(found, name, hints, None)]
+        return [_dump(found, name, hints, chosen(found.cpus, None))]
     return [_dump(found, f"{name} CPU {number}", hints, cpu) for number, cpu in sorted(tables.values())]
 
 
@@ -163,7 +167,7 @@ def _dump(dump: Dump, name: str, hints: Hints, cpu: Cpu | None) -> Layout:
     bits = bits if hints.physical_bits is None else hints.physical_bits
     if hints.cr3 is None and cpu is None:
         raise DumpError("the dump does not say CR3; give it with --cr3")
-    if hints.cr3 is None and cpu is not None and not (cpu.has_paging and cpu.has_wide_entries):
+    if hints.cr3 is None and cpu is not None and not cpu.has_tables:
         kind = "no paging" if not cpu.has_paging else "paging without PAE"
         raise DumpError(f"the CPU is in {kind}: CR0 {cpu.cr0:#x}, CR4 {cpu.cr4:#x}; read are tables of 8-byte entries")
     cr3 = cpu.cr3 if hints.cr3 is None and cpu is not None else hints.cr3 or 0
