@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import mh_cli
+import mh_builder
 from mh_abi.errors import MigrationHelperError
 from mh_builder.report.elf import MAGIC
 from mh_builder.report.open import Hints, open_layout
@@ -77,7 +77,7 @@ def measure(dump: Path, peer: Path) -> Walks:
 
 
 def _run(command: list[str]) -> tuple[float, float]:
-    folder = Path(mh_cli.__file__).parents[1]
+    folder = Path(mh_builder.__file__).parents[1]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)  # noqa: S603
     if not ended.stdout:
         raise WalkError(f"{command[0]} {' '.join(command[3:])} ended with {ended.returncode} and printed nothing")

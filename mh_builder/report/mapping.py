@@ -90,7 +90,7 @@ class Mapping(NamedTuple):
 
     @property
     def is_dirty(self) -> bool:
-        """The same of D."""
+        """Whether a CPU has set D, or software: of joined mappings only where `MARKS` count."""
         return bool(self.bits & DIRTY)
 
     @property
