@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mh_cli import options
@@ -17,12 +19,19 @@ _COLUMNS = ("kernel", "direction", "GB/s", "cycles/byte", "x openssl", "x libgcr
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
+    parser.add_argument("--dump", type=Path, metavar="FILE", help="read the page tables of this dump, and nothing else")
+    parser.add_argument(
+        "--volatility", type=Path, default=Path(sys.executable), metavar="PYTHON",
+        help="an interpreter that has volatility3, to be measured beside (default: this one)",
+    )  # fmt: skip
     options.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
+    if arguments.dump is not None:
+        return _walks(arguments)
     from mh_bench import crypto
     from mh_bench.speed import measure
 
@@ -34,6 +43,20 @@ def run(arguments: argparse.Namespace) -> int:
     _print_kernels(report)
     for figure in figures:
         print(f"{figure.name:44} {figure.value:12.2f} {figure.unit}")
+    return GOOD
+
+
+def _walks(arguments: argparse.Namespace) -> int:
+    from mh_bench.walks import measure
+
+    found = measure(arguments.dump, arguments.volatility)
+    if arguments.json:
+        print_json("bench-walks/1", {"walks": [walk._asdict() for walk in found.walks], "absent": found.absent})
+        return GOOD
+    for walk in found.walks:
+        print(f"{walk.name:12} {walk.seconds:8.2f} s {walk.mib:8.1f} MiB")
+    for reason in found.absent:
+        print(reason)
     return GOOD
 
 

@@ -53,8 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html is not None:
         _write(arguments.html, _html(layout))
     if arguments.json:
-        shown = [region_as_json(region, layout) for region in regions]
-        print_json("show/1", as_json(layout) | {"regions": shown})
+        print_json("show/1", _as_json(layout, regions))
         return GOOD
     for line in _head(layout):
         print(line)
@@ -102,13 +101,15 @@ def region_as_json(region: Region, layout: Layout) -> dict[str, Any]:
         "type": layout.memory_type(mapping),
         "global": mapping.is_global,
         "key": mapping.key,
+        "accessed": mapping.is_accessed if layout.has_marks else None,
+        "dirty": mapping.is_dirty if layout.has_marks else None,
+        "available": list(mapping.available) if layout.has_marks else None,
         "repeats_after": mapping.period or None,
         "purpose": region.purpose or None,
     }
 
 
-def as_json(layout: Layout) -> dict[str, Any]:
-    """The whole layout for programs."""
+def _as_json(layout: Layout, regions: Sequence[Region]) -> dict[str, Any]:
     reading, plan = layout.reading, layout.plan
     return {
         "name": layout.name,
@@ -124,7 +125,7 @@ def as_json(layout: Layout) -> dict[str, Any]:
             {"cr0": hex(cpu.cr0), "cr3": hex(cpu.cr3), "cr4": hex(cpu.cr4), "efer": cpu.efer and hex(cpu.efer)}
             for cpu in layout.cpus
         ],
-        "regions": [region_as_json(region, layout) for region in layout.regions],
+        "regions": [region_as_json(region, layout) for region in regions],
     }
 
 

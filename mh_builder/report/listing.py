@@ -28,7 +28,9 @@ def _cells(region: Region, layout: Layout) -> tuple[str, ...]:
         f"{mapping.va:#x}",
         human(mapping.size),
         mapping.rights + ("u" if mapping.user else "") + ("g" if mapping.is_global else ""),
-        layout.memory_type(mapping) + (f" key {mapping.key}" if mapping.key else ""),
+        " ".join(
+            (layout.memory_type(mapping), *([f"key {mapping.key}"] if mapping.key else []), *layout.marks(mapping))
+        ),
         layout.view(mapping),
         human(mapping.page_bytes),
         f"{mapping.gpa:#x}",
