@@ -5,12 +5,15 @@ Source: Linux, virt/kvm/kvm_main.c (kvm_set_memory_region), arch/x86/kvm/x86.c (
 
 from __future__ import annotations
 
+import ctypes
 import errno
 from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.dram.process import UserMemory
+from mh_emulator.dram.process import FRAME_ENTRY_BYTES, UserMemory
 from mh_emulator.kvm.errors import KvmError
+
+NATIVE_SLOTS = 32
 
 _IOCTL = "KVM_SET_USER_MEMORY_REGION"
 
@@ -24,13 +27,27 @@ class Slot(NamedTuple):
     offset: int
 
 
+class NativeSlot(ctypes.Structure):
+    """A slot as the native TLB fill reads it; `frames` is the address of the entry of its first page."""
+
+    _fields_ = (("gpa", ctypes.c_uint64), ("size", ctypes.c_uint64), ("frames", ctypes.c_uint64))
+
+
+class NativeSlots(ctypes.Structure):
+    """The first `NATIVE_SLOTS` slots of a VM, for the native TLB fill."""
+
+    _fields_ = (("count", ctypes.c_uint64), ("slots", NativeSlot * NATIVE_SLOTS))
+    count: int
+    slots: ctypes.Array[NativeSlot]
+
+
 class Slots:
     """The slots of one VM on a part with that MAXPHYADDR."""
 
     def __init__(self, physical_bits: int) -> None:
         self._physical_bits = physical_bits
         self._slots: dict[int, Slot] = {}
-        self._pages: dict[int, int] = {}
+        self.native = NativeSlots()
 
     def set(self, number: int, slot: Slot) -> None:
         """Make, move or, with size 0, delete a slot. EINVAL, EEXIST."""
@@ -42,18 +59,21 @@ class Slots:
         else:
             self._check(number, slot, old)
             self._slots[number] = slot
-        self._pages.clear()
+        self._show_natively()
 
     def spa(self, gpa: int) -> int | None:
         """System physical address behind `gpa`, or None where no slot is."""
-        page = self._pages.get(gpa // PAGE_BYTES)
-        if page is None:
-            slot = next((one for one in self._slots.values() if one.gpa <= gpa < one.gpa + one.size), None)
-            if slot is None:
-                return None
-            page = slot.memory.spa(slot.offset + gpa // PAGE_BYTES * PAGE_BYTES - slot.gpa)
-            self._pages[gpa // PAGE_BYTES] = page
-        return page + gpa % PAGE_BYTES
+        for slot in self._slots.values():
+            if 0 <= gpa - slot.gpa < slot.size:
+                return slot.memory.spa(slot.offset + gpa - slot.gpa)
+        return None
+
+    def _show_natively(self) -> None:
+        shown = list(self._slots.values())[:NATIVE_SLOTS]
+        for place, slot in zip(self.native.slots, shown, strict=False):
+            frames = slot.memory.frames_address + slot.offset // PAGE_BYTES * FRAME_ENTRY_BYTES
+            place.gpa, place.size, place.frames = slot.gpa, slot.size, frames
+        self.native.count = len(shown)
 
     def _check(self, number: int, slot: Slot, old: Slot | None) -> None:
         gpa, size, memory, offset = slot
