@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
 from mh_emulator.cpu.engine import CODELESS, Engine, TlbEntry
-from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError, Translation, page_of
+from mh_emulator.cpu.mmu import Access, GuestFault, GuestPhysical, Mmu, Mode, NoSlotError, Translation, page_of
+from mh_emulator.cpu.native import Fill
 from mh_emulator.cpu.traps import Traps
 from mh_emulator.dram.bus import Turn
-from mh_emulator.dram.dram import CACHED, WRITABLE, Dram, DramFullError
+from mh_emulator.dram.dram import CACHED, WRITABLE, DramFullError
 
 _READ, _WRITE, _EXECUTE = 1, 2, 4
 
@@ -40,19 +41,26 @@ class Tlb:
     """
 
     def __init__(  # noqa: PLR0917 - what it stands between
-        self, engine: Engine, mmu: Mmu, dram: Dram, traps: Traps, turn: Turn, on_miss: Callable[[Missed], None]
+        self,
+        engine: Engine,
+        mmu: Mmu,
+        guest: GuestPhysical,
+        traps: Traps,
+        turn: Turn,
+        on_miss: Callable[[Missed], None],
     ) -> None:
         self._engine = engine
         self._turn = turn
         self._stale_code = False
         self._mmu = mmu
-        self._dram = dram
+        self._dram = guest.dram
         self._traps = traps
         self._on_miss = on_miss
-        self.cached = bytearray(dram.size >> PAGE_SHIFT)
+        self.cached = bytearray(self._dram.size >> PAGE_SHIFT)
         self.code: set[int] = set()
         self._code_writable = False
-        dram.observers.append(self)
+        self._native = Fill(engine, guest, turn, self.cached, self.fill)
+        self._dram.observers.append(self)
 
     def fill(self, _uc: object, va: int, access: int, entry: TlbEntry, _data: object) -> bool:
         """Answer unicorn's question for the page at `va`."""
@@ -132,7 +140,8 @@ class Tlb:
         self.flush_translations()
 
     def before_start(self) -> None:
-        """Do what had to wait for the engine to leave."""
+        """Do what had to wait for the engine to leave; note what fills depend on."""
+        self._native.refresh(only_slow=self._code_writable)
         if self._stale_code:
             self._stale_code = False
             self.flush_code()

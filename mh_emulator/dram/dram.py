@@ -43,7 +43,7 @@ class Observer(Protocol):
     """Somebody who caches translations of frames; frames are counted from the first of DRAM."""
 
     cached: bytearray
-    """For each frame of DRAM, `CACHED` where there is a translation, with `WRITABLE` where it can be written at once."""
+    """For each frame of DRAM: `CACHED` where there is a translation, and `WRITABLE` where it allows writing."""
     code: set[int]
     """Frames with cached instructions."""
 

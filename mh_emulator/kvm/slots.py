@@ -5,40 +5,13 @@ Source: Linux, virt/kvm/kvm_main.c (kvm_set_memory_region), arch/x86/kvm/x86.c (
 
 from __future__ import annotations
 
-import ctypes
 import errno
-from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.dram.process import FRAME_ENTRY_BYTES, UserMemory
+from mh_emulator.dram.ranges import NativeRanges, Range
 from mh_emulator.kvm.errors import KvmError
 
-NATIVE_SLOTS = 32
-
 _IOCTL = "KVM_SET_USER_MEMORY_REGION"
-
-
-class Slot(NamedTuple):
-    """Guest-physical memory: `size` bytes at `gpa` are those of `memory` from `offset`."""
-
-    gpa: int
-    size: int
-    memory: UserMemory
-    offset: int
-
-
-class NativeSlot(ctypes.Structure):
-    """A slot as the native TLB fill reads it; `frames` is the address of the entry of its first page."""
-
-    _fields_ = (("gpa", ctypes.c_uint64), ("size", ctypes.c_uint64), ("frames", ctypes.c_uint64))
-
-
-class NativeSlots(ctypes.Structure):
-    """The first `NATIVE_SLOTS` slots of a VM, for the native TLB fill."""
-
-    _fields_ = (("count", ctypes.c_uint64), ("slots", NativeSlot * NATIVE_SLOTS))
-    count: int
-    slots: ctypes.Array[NativeSlot]
 
 
 class Slots:
@@ -46,10 +19,11 @@ class Slots:
 
     def __init__(self, physical_bits: int) -> None:
         self._physical_bits = physical_bits
-        self._slots: dict[int, Slot] = {}
-        self.native = NativeSlots()
+        self._slots: dict[int, Range] = {}
+        self.native = NativeRanges()
+        """The same, for native code."""
 
-    def set(self, number: int, slot: Slot) -> None:
+    def set(self, number: int, slot: Range) -> None:
         """Make, move or, with size 0, delete a slot. EINVAL, EEXIST."""
         old = self._slots.get(number)
         if slot.size == 0:
@@ -59,7 +33,7 @@ class Slots:
         else:
             self._check(number, slot, old)
             self._slots[number] = slot
-        self._show_natively()
+        self.native.show(self._slots.values())
 
     def spa(self, gpa: int) -> int | None:
         """System physical address behind `gpa`, or None where no slot is."""
@@ -68,14 +42,7 @@ class Slots:
                 return slot.memory.spa(slot.offset + gpa - slot.gpa)
         return None
 
-    def _show_natively(self) -> None:
-        shown = list(self._slots.values())[:NATIVE_SLOTS]
-        for place, slot in zip(self.native.slots, shown, strict=False):
-            frames = slot.memory.frames_address + slot.offset // PAGE_BYTES * FRAME_ENTRY_BYTES
-            place.gpa, place.size, place.frames = slot.gpa, slot.size, frames
-        self.native.count = len(shown)
-
-    def _check(self, number: int, slot: Slot, old: Slot | None) -> None:
+    def _check(self, number: int, slot: Range, old: Range | None) -> None:
         gpa, size, memory, offset = slot
         is_outside = gpa < 0 or offset < 0 or offset + size > memory.size or (gpa + size - 1) >> self._physical_bits
         if (gpa | size | offset) % PAGE_BYTES or is_outside:

@@ -14,6 +14,7 @@ from mh_builder.parts import CpuidResult
 from mh_emulator.cpu.rdrand import Generator
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import UserMemory
+from mh_emulator.dram.ranges import NativeRanges, Range
 from mh_emulator.kvm.asids import AsidPool
 from mh_emulator.kvm.context import Encryption
 from mh_emulator.kvm.debug import DebugCommands
@@ -21,7 +22,7 @@ from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.es_vcpu import EsVcpu
 from mh_emulator.kvm.hypercalls import MAP_GPA_RANGE
 from mh_emulator.kvm.msrs import EXIT_REASONS, MsrExits
-from mh_emulator.kvm.slots import NativeSlots, Slot, Slots
+from mh_emulator.kvm.slots import Slots
 from mh_emulator.kvm.transport import TransportCommands
 from mh_emulator.kvm.vcpu import Vcpu
 from mh_emulator.kvm.vmgexit import GHCB_VERSION_MIN
@@ -103,7 +104,7 @@ class Vm(TransportCommands, DebugCommands):
     def set_user_memory_region(self, slot: int, gpa: int, size: int, memory: UserMemory, offset: int) -> None:
         """KVM_SET_USER_MEMORY_REGION: make, move or, with `size` 0, delete a slot."""
         with self.dram.bus:
-            self._slots.set(slot, Slot(gpa, size, memory, offset))
+            self._slots.set(slot, Range(gpa, size, memory, offset))
             for vcpu in self._vcpus:
                 vcpu.flush_translations()
 
@@ -112,8 +113,8 @@ class Vm(TransportCommands, DebugCommands):
         return self._slots.spa(gpa)
 
     @property
-    def native_slots(self) -> NativeSlots:
-        """The slots, for the native TLB fill."""
+    def ranges(self) -> NativeRanges:
+        """The slots, for native code."""
         return self._slots.native
 
     @watched("KVM_CREATE_VCPU")
