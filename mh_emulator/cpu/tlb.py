@@ -59,7 +59,7 @@ class Tlb:
         self.cached = bytearray(self._dram.size >> PAGE_SHIFT)
         self.code: set[int] = set()
         self._code_writable = False
-        self._native = Fill(engine, guest, turn, self.cached, self.fill)
+        self.native = Fill(engine, guest, turn, self.cached, self.fill)
         self._dram.observers.append(self)
 
     def fill(self, _uc: object, va: int, access: int, entry: TlbEntry, _data: object) -> bool:
@@ -141,7 +141,7 @@ class Tlb:
 
     def before_start(self) -> None:
         """Do what had to wait for the engine to leave; note what fills depend on."""
-        self._native.refresh(only_slow=self._code_writable)
+        self.native.refresh(only_slow=self._code_writable)
         if self._stale_code:
             self._stale_code = False
             self.flush_code()
