@@ -1,4 +1,4 @@
-"""The native answer to a TLB miss, held against the Python walk: on random tables, and on every fill of a migration."""
+"""The native answer to a TLB miss, held against the Python walk on random tables, in all modes that rights depend on."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Subject:
         va = pick.randrange(-(1 << 46), 1 << 46) & ~0x1F_FFFF if levels == 4 else pick.randrange(-(1 << 55), 1 << 55)
         if n in ODD_LEAVES:
             # The offset in a large leaf is one within the guest's memory.
-            va = n << 39
+            va = n << (39 if levels == 4 else 48)
         va = va & ((1 << 64) - 1) & -PAGE | pick.randrange(MEMORY) & -PAGE
         tables.map(
             va,
