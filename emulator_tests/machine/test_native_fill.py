@@ -1,4 +1,4 @@
-"""The native answer to a TLB miss, held against the Python walk on random tables, in all modes that rights depend on."""
+"""The native answer to a TLB miss, held against the Python walk on random tables and modes."""
 
 from __future__ import annotations
 
