@@ -123,12 +123,13 @@ class Dram:
             return
         held = self._held(frame)
         self._forget_translations(frame)
-        page = self._page(frame)
-        tweak = self._tweak(frame)
+        place, address = self._page(frame), spa & -PAGE_BYTES
+        page = bytes(place)
         if held is not None:
-            page[:] = self._cipher(held).encrypt(page, tweak)
+            page = self._cipher(held).encrypt(page, address)
         if key is not None:
-            page[:] = self._cipher(key).decrypt(page, tweak)
+            page = self._cipher(key).decrypt(page, address)
+        place[:] = page
         self.views[frame] = self.view_number(key)
 
     def flush(self, spa: int, size: int) -> None:
@@ -156,9 +157,9 @@ class Dram:
     def peek_raw(self, spa: int) -> bytes:
         """Return the raw bytes of the page of `spa` without changing how it is held."""
         frame = self.frame(spa)
-        page = self._page(frame)
+        page = bytes(self._page(frame))
         held = self._held(frame)
-        return bytes(page) if held is None else self._cipher(held).encrypt(page, self._tweak(frame))
+        return page if held is None else self._cipher(held).encrypt(page, spa & -PAGE_BYTES)
 
     def _read(self, key: bytes | None, spa: int, size: int) -> bytes:
         start = self._offset(spa, size)
@@ -198,9 +199,6 @@ class Dram:
         start = self._offset(self.base_spa + (frame << PAGE_SHIFT), PAGE_BYTES)
         return self.view[start : start + PAGE_BYTES]
 
-    def _tweak(self, frame: int) -> int:
-        return self._tweaks.page(self.base_spa + (frame << PAGE_SHIFT))
-
     def forget_code(self, spa: int) -> None:
         """Have every CPU read the instructions in the page of `spa` again."""
         frame = self.frame(spa)
@@ -220,7 +218,7 @@ class Dram:
     def _cipher(self, key: bytes) -> PageCipher:
         cipher = self._ciphers.get(key)
         if cipher is None:
-            cipher = self._ciphers[key] = PageCipher(key, self.part.tweak_mode)
+            cipher = self._ciphers[key] = PageCipher(key, self.part.tweak_mode, self._tweaks)
         return cipher
 
 

@@ -73,19 +73,19 @@ class IncoherentDram(Dram):
             self._flush_frame(frame)
 
     def _flush_frame(self, frame: int) -> None:
-        self.own(self.base_spa + (frame << PAGE_SHIFT), None)
+        address = self.base_spa + (frame << PAGE_SHIFT)
+        self.own(address, None)
         stored = bytearray(self._page(frame))
-        tweak = self._tweak(frame)
         copies, filled = self._copies.pop(frame), self._filled.pop(frame)
         for view, copy in copies.items():
-            _write_dirty_lines(stored, self._cipher(view).encrypt(copy, tweak), filled[view])
+            _write_dirty_lines(stored, self._cipher(view).encrypt(copy, address), filled[view])
         self._page(frame)[:] = stored
 
     def _cached(self, frame: int, key: bytes, stored: bytes) -> bytes:
         copy = self._copies.get(frame, {}).pop(key, None)
         if copy is None:
             self._filled.setdefault(frame, {})[key] = stored
-            copy = self._cipher(key).decrypt(stored, self._tweak(frame))
+            copy = self._cipher(key).decrypt(stored, self.base_spa + (frame << PAGE_SHIFT))
         return copy
 
     def _replace(self, frame: int, key: bytes | None) -> None:
