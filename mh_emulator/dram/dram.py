@@ -12,6 +12,7 @@ import ctypes
 import mmap
 import random
 from array import array
+from collections.abc import Sequence
 from typing import Protocol
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
@@ -142,6 +143,20 @@ class Dram:
         """Return `size` bytes at `spa`, which may cross pages, decrypted under the key of `asid`."""
         return self._read(self.key(asid), spa, size)
 
+    def read_pages(self, asid: int, spas: Sequence[int]) -> bytes:
+        """The pages at `spas`, one after the other, decrypted under the key of `asid`."""
+        key = self.key(asid)
+        with self.bus:
+            for spa in spas:
+                self.own(spa, key)
+            starts = [spa - self.base_spa for spa in spas]
+            return b"".join([self.view[start : start + PAGE_BYTES] for start in starts])
+
+    def peek_pages(self, spas: Sequence[int]) -> bytes:
+        """The raw bytes of the pages at `spas`, one after the other, without changing how they are held."""
+        with self.bus:
+            return b"".join([self.peek_raw(spa) for spa in spas])
+
     def write_private(self, asid: int, spa: int, data: bytes) -> None:
         """Store `data` at `spa`, encrypted under the key of `asid`."""
         self._write(self.key(asid), spa, data)
@@ -166,7 +181,7 @@ class Dram:
         with self.bus:
             for page in range(spa & -PAGE_BYTES, spa + size, PAGE_BYTES):
                 self.own(page, key)
-            return bytes(self.view[start : start + size])
+            return self._bytes[start : start + size]
 
     def _write(self, key: bytes | None, spa: int, data: bytes) -> None:
         start = self._offset(spa, len(data))
