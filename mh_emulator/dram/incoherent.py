@@ -99,6 +99,9 @@ def _write_dirty_lines(stored: bytearray, written: bytes, filled: bytes) -> None
     """Put those lines of `written` into `stored` that are not as they were when they were filled."""
     if written == filled:
         return
+    if stored == filled:
+        stored[:] = written
+        return
     for line in range(0, PAGE_BYTES, LINE_BYTES):
         end = line + LINE_BYTES
         if written[line:end] != filled[line:end]:
