@@ -144,6 +144,19 @@ class Engine:
         """Forget all translated code; not allowed inside a hook."""
         self.uc.ctl_flush_tb()
 
+    @property
+    def control_batch(self) -> tuple[int, int, int]:
+        """How native code reads the translation state: see `Batch.arguments`."""
+        return self._control.arguments
+
+    def hook_fill(self, function: int, data: int) -> None:
+        """Have the C function at the address `function`, which gets `data`, asked for pages that are not in the TLB."""
+        kind, everything = unicorn_const.UC_HOOK_TLB_FILL, (ctypes.c_uint64(1), ctypes.c_uint64(0))
+        places = ctypes.c_void_p(function), ctypes.c_void_p(data)
+        status = uclib.uc_hook_add(self._handle, ctypes.byref(ctypes.c_size_t()), kind, *places, *everything)
+        if status != unicorn_const.UC_ERR_OK:
+            raise UnicornError(status)
+
     def code_hook(self, callback: Callable[[int], None]) -> Callable[[int], None]:
         """Return a function that makes `callback` get a call before the instruction at an address.
 

@@ -29,6 +29,7 @@ from mh_emulator.cpu.engine import Control
 from mh_emulator.cpu.registers import CR0_WP, CR4_LA57, CR4_SMAP, CR4_SMEP, EFER_NXE, RFLAGS_AC, levels
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import pieces
+from mh_emulator.dram.ranges import NativeRanges
 
 VECTOR_DF, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF = 8, 10, 11, 12, 13, 14
 
@@ -66,6 +67,10 @@ class GuestPhysical(Protocol):
 
     dram: Dram
     geometry: Geometry
+
+    @property
+    def ranges(self) -> NativeRanges:
+        """What `spa` goes by, for native code."""
 
     @property
     def key(self) -> bytes | None:

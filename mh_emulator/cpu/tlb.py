@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
 from mh_emulator.cpu.engine import CODELESS, Engine, TlbEntry
-from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError, Translation, page_of
+from mh_emulator.cpu.mmu import Access, GuestFault, GuestPhysical, Mmu, Mode, NoSlotError, Translation, page_of
+from mh_emulator.cpu.native import Fill
 from mh_emulator.cpu.traps import Traps
 from mh_emulator.dram.bus import Turn
-from mh_emulator.dram.dram import Dram, DramFullError
+from mh_emulator.dram.dram import CACHED, WRITABLE, DramFullError
 
 _READ, _WRITE, _EXECUTE = 1, 2, 4
 
@@ -40,20 +41,26 @@ class Tlb:
     """
 
     def __init__(  # noqa: PLR0917 - what it stands between
-        self, engine: Engine, mmu: Mmu, dram: Dram, traps: Traps, turn: Turn, on_miss: Callable[[Missed], None]
+        self,
+        engine: Engine,
+        mmu: Mmu,
+        guest: GuestPhysical,
+        traps: Traps,
+        turn: Turn,
+        on_miss: Callable[[Missed], None],
     ) -> None:
         self._engine = engine
         self._turn = turn
         self._stale_code = False
         self._mmu = mmu
-        self._dram = dram
+        self._dram = guest.dram
         self._traps = traps
         self._on_miss = on_miss
-        self.frames: set[int] = set()
+        self.cached = bytearray(self._dram.size >> PAGE_SHIFT)
         self.code: set[int] = set()
-        self.writable: set[int] = set()
         self._code_writable = False
-        dram.observers.append(self)
+        self.native = Fill(engine, guest, turn, self.cached, self.fill)
+        self._dram.observers.append(self)
 
     def fill(self, _uc: object, va: int, access: int, entry: TlbEntry, _data: object) -> bool:
         """Answer unicorn's question for the page at `va`."""
@@ -69,33 +76,33 @@ class Tlb:
             self._on_miss(Missed(reason, wanted, va))
             return False
         entry.paddr = page_of(found.spa) | (CODELESS if self._code_writable and wanted is Access.WRITE else 0)
-        self.frames.add(found.spa >> PAGE_SHIFT)
         return True
 
     def _fetch(self, va: int, found: Translation) -> int:
-        frame = found.spa >> PAGE_SHIFT
+        frame = self._dram.frame(found.spa)
         for observer in self._dram.observers:
-            if frame in observer.writable:
+            if observer.cached[frame] & WRITABLE:
                 observer.flush_translations()
-        self.code.add(frame)
+        self.cached[frame] |= CACHED
+        if frame not in self.code:
+            self.code.add(frame)
+            self._dram.executed[frame] += 1
         start = page_of(found.spa) - self._dram.base_spa
         self._traps.cover(page_of(va), bytes(self._dram.view[start : start + PAGE_BYTES]))
         return _READ | _EXECUTE if found.readable else _EXECUTE
 
     def _data(self, found: Translation, wanted: Access) -> int:
-        frame = found.spa >> PAGE_SHIFT
+        frame = self._dram.frame(found.spa)
+        self.cached[frame] |= CACHED
         if wanted is Access.READ:
-            if not found.writable or self._is_code(frame):
+            if not found.writable or self._dram.executed[frame]:
                 return _READ
-        elif self._is_code(frame):
+        elif self._dram.executed[frame]:
             self._before_write(frame)
         # Without the right to execute, even where the page has it: stores to a page that is
         # executable in the TLB are ten times slower.
-        self.writable.add(frame)
+        self.cached[frame] |= WRITABLE
         return _READ | _WRITE
-
-    def _is_code(self, frame: int) -> bool:
-        return any(frame in observer.code for observer in self._dram.observers)
 
     def _before_write(self, frame: int) -> None:
         for observer in self._dram.observers:
@@ -119,8 +126,7 @@ class Tlb:
         """Empty the TLB."""
         self._turn.wait()
         self._engine.flush_translations()
-        self.frames.clear()
-        self.writable.clear()
+        self.cached[:] = bytes(len(self.cached))
 
     def flush_code(self) -> None:
         """Forget all translated code, and the TLB; not allowed in a hook of this CPU's engine."""
@@ -130,15 +136,22 @@ class Tlb:
             self._stale_code = True
         else:
             self._engine.flush_code()
-        self.code.clear()
+        self._forget_code()
         self.flush_translations()
 
     def before_start(self) -> None:
-        """Do what had to wait for the engine to leave."""
+        """Do what had to wait for the engine to leave; note what fills depend on."""
+        self.native.refresh(only_slow=self._code_writable)
         if self._stale_code:
             self._stale_code = False
             self.flush_code()
 
+    def _forget_code(self) -> None:
+        for frame in self.code:
+            self._dram.executed[frame] -= 1
+        self.code.clear()
+
     def close(self) -> None:
         """Stop watching DRAM."""
+        self._forget_code()
         self._dram.observers.remove(self)

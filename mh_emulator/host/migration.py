@@ -19,6 +19,7 @@ from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import Part
 from mh_emulator.guest.worker import Worker, expected
 from mh_emulator.host.launch import Launcher, launch
+from mh_emulator.host.look import count_naive_copies, count_plain_pages, portions
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused, Result, Ring
@@ -135,7 +136,7 @@ def run(scenario: Scenario) -> Report:
     pages, exits = move(source, target, moved, 1 if scenario.strict else CHUNK)
     copy_shared(source, target, shared)
     target_plain = count_plain_pages(target, moved)
-    equal = all(source.read_guest(page) == target.read_guest(page) for page in moved)
+    equal = all(source.read_pages(some) == target.read_pages(some) for some in portions(moved))
     guest_ok = _resume_and_check(source, target, placement, worker, scenario.contents)
     return Report(
         scheme=scenario.scheme,
@@ -183,23 +184,6 @@ def copy_shared(source: Machine, target: Machine, pages: list[int]) -> None:
     """Copy pages that the guest shares, as the host sees them: through a private view they would be garbage."""
     for page in pages:
         target.memory.write_raw(page, source.memory.read_raw(page, PAGE_BYTES))
-
-
-def count_plain_pages(machine: Machine, pages: list[int]) -> int:
-    """How many of these pages hold, as the host sees them, what the guest sees in them."""
-    dram, memory = machine.platform.dram, machine.memory
-    return sum(dram.peek_raw(memory.spa(page)) == machine.read_guest(page) for page in pages)
-
-
-def count_naive_copies(source: Machine, target: Machine, pages: list[int]) -> int:
-    """Copy ciphertext as a host can, past all caches; return how many pages the target's guest sees as they were."""
-    survivors = 0
-    for page in pages:
-        for machine in (source, target):
-            machine.platform.dram.flush(machine.memory.spa(page), PAGE_BYTES)
-        target.memory.write_raw(page, source.platform.dram.peek_raw(source.memory.spa(page)))
-        survivors += target.read_guest(page) == source.read_guest(page)
-    return survivors
 
 
 def _site(scenario: Scenario, placement: Placement, seed: int) -> Site:
@@ -322,8 +306,13 @@ def _resume_and_check(source: Machine, target: Machine, placement: Placement, wo
     topology = placement.topology
     if worker.result(target.read_guest(topology.ram_addr(worker.base))) != result:
         return False
-    return all(
-        target.read_guest(topology.ram_addr(content.gpa + at)) == pages[(content.offset + at) // PAGE_BYTES]
+    # Pieces of the contents follow each other without a gap.
+    places = [
+        topology.ram_addr(content.gpa + at)
         for content in placement.contents
         for at in range(0, content.size, PAGE_BYTES)
+    ]
+    return all(
+        target.read_pages(some) == b"".join(right)
+        for some, right in zip(portions(places), portions(pages), strict=True)
     )
