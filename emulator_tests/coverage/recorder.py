@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +13,8 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from emulator_tests.coverage.blobs import NAMES, NO_TARGET, Blob, blob
 from mh_abi import abi
-from mh_builder.asm import assemble_text
+from mh_builder.asm import assemble
+from mh_builder.asm.native import Function
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA
 from mh_emulator.cpu.core import Core
@@ -82,10 +82,7 @@ class Recorder:
     """Watches the CPUs; one for each process."""
 
     def __init__(self) -> None:
-        code = next(section.data for section in assemble_text(SOURCE.read_text(), SOURCE.name).sections)
-        self._code = mmap.mmap(-1, PAGE_BYTES, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        self._code.write(code)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._code))
+        self.function = Function(assemble(SOURCE), "record")
         self._attempts: WeakKeyDictionary[Core, int] = WeakKeyDictionary()
         self._watches: list[Watch] = []
         self.used: set[str] = set()
@@ -128,7 +125,7 @@ class Recorder:
             uc._uch,
             ctypes.byref(hook),
             unicorn_const.UC_HOOK_BLOCK,
-            ctypes.c_void_p(self.address),
+            ctypes.c_void_p(self.function.address),
             ctypes.byref(watch),
             ctypes.c_uint64(base),
             ctypes.c_uint64(base + size - 1),

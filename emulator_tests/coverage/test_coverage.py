@@ -62,7 +62,9 @@ def played(blocks: list[tuple[int, int]], targets: dict[int, int]) -> dict[int, 
     for end, entry in enumerate(entries):
         entry.target = targets.get(end, NO_TARGET)
     watch = Watch(BASE, END, NOWHERE, ctypes.addressof(entries))
-    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)(recorder.address)
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)(
+        recorder.function.address
+    )
     for address, size in blocks:
         call(None, address, size, ctypes.addressof(watch))
     found = {offset: (entry.size, entry.fell, entry.taken) for offset, entry in enumerate(entries)}
