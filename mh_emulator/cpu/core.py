@@ -12,9 +12,10 @@ from unicorn import unicorn_const, x86_const
 
 from mh_builder.parts import OSXSAVE, CpuidResult, Part
 from mh_emulator.cpu.ctrl_c import held_back
+from mh_emulator.cpu.delivery import TripleFault, deliver
 from mh_emulator.cpu.engine import CODELESS, GPRS, Engine, UnicornError
 from mh_emulator.cpu.eventinj import EventInjection
-from mh_emulator.cpu.exceptions import WITH_ERROR_CODE, Event, Origin, TripleFault, deliver
+from mh_emulator.cpu.exceptions import WITH_ERROR_CODE, Event, Origin
 from mh_emulator.cpu.instructions import Instructions, Interpreted
 from mh_emulator.cpu.intercepts import NON_AUTOMATIC, Code, Intercept
 from mh_emulator.cpu.linear import Linear
@@ -27,7 +28,7 @@ from mh_emulator.cpu.mmu import (
     NoSlotError,
 )
 from mh_emulator.cpu.msr import MsrOwner, Msrs
-from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, Registers, levels
+from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, EFER_LME, Registers, levels
 from mh_emulator.cpu.stop import Invalid, Raised, Stop, first
 from mh_emulator.cpu.tlb import Missed, StaleCodeError, Tlb
 from mh_emulator.cpu.traps import LONGEST_ANSWERED, Trap, Trapped, Traps, classify, classify_answered
@@ -89,9 +90,10 @@ class Core:
         return self._engine.get_registers()
 
     def set_registers(self, registers: Registers) -> None:
-        """Write the whole state; raise `ValueError` outside of long mode with paging that the part has."""
-        if not (registers.cr0 & CR0_PG and registers.efer & EFER_LMA):
-            raise ValueError(f"CR0 {registers.cr0:#x}, EFER {registers.efer:#x}: the CPU runs in long mode only")
+        """Write the whole state; raise `ValueError` for one that no CPU can be in, or that the part does not have."""
+        is_long = bool(registers.cr0 & CR0_PG and registers.efer & EFER_LME)
+        if is_long is not bool(registers.efer & EFER_LMA):
+            raise ValueError(f"CR0 {registers.cr0:#x}, EFER {registers.efer:#x}: LMA is LME with paging")
         if levels(registers.cr4) > self._vm.part.levels:
             raise ValueError(f"CR4 {registers.cr4:#x}: {self._vm.part.name} has page tables of 4 levels only")
         self.held = None
@@ -189,7 +191,7 @@ class Core:
     @property
     def privilege(self) -> int:
         """CPL."""
-        return self._engine.control().cs & 3
+        return self._engine.control().privilege
 
     def skip(self, length: int) -> None:
         """Move RIP behind an instruction of `length` bytes, which the hypervisor has executed."""
@@ -259,7 +261,7 @@ class Core:
         before = self.get_registers()
         after = deliver(event, before, self._mmu)
         self._engine.enter_handler(after)
-        if (before.cs ^ after.cs) & 3:
+        if before.privilege != after.privilege:
             self._tlb.flush_translations()
 
     def _exception(self, vector: int) -> Event:
@@ -312,7 +314,7 @@ class Core:
             return self._vm.generator.fault is not None
         control = self._engine.control()
         # The exception of CR4.TSD comes before the intercept: the engine has it.
-        return self._vm.tsc is not None and not (control.cr4 & CR4_TSD and control.cs & 3)
+        return self._vm.tsc is not None and not (control.cr4 & CR4_TSD and control.privilege)
 
     def _on_cpuid(self, _uc: object, _data: object) -> int:
         leaf, subleaf = self._engine.read(_RAX) & _MASK32, self._engine.read(_RCX) & _MASK32

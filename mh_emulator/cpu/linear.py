@@ -17,7 +17,7 @@ class Linear:
 
     def mode(self) -> Mode:
         """What the rights depend on."""
-        return Mode.of(self._engine.control(), self._engine.efer)
+        return Mode.of(self._engine.control())
 
     def read(self, va: int, size: int) -> bytes:
         """Return memory as the supervisor sees it; raise `GuestFault` or `NoSlotError`."""

@@ -26,11 +26,13 @@ from mh_builder.paging import (
     walk,
 )
 from mh_emulator.cpu.engine import Control
-from mh_emulator.cpu.registers import CR0_WP, CR4_LA57, CR4_SMAP, CR4_SMEP, EFER_NXE, RFLAGS_AC, levels
+from mh_emulator.cpu.registers import CR0_PG, CR0_WP, CR4_LA57, CR4_SMAP, CR4_SMEP, EFER_NXE, RFLAGS_AC, levels
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import pieces
 
 VECTOR_DF, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF = 8, 10, 11, 12, 13, 14
+
+_MASK32 = 0xFFFF_FFFF
 
 PF_PRESENT, PF_WRITE, PF_USER, PF_RESERVED, PF_FETCH = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4
 
@@ -87,9 +89,10 @@ class Mode(NamedTuple):
     """RFLAGS.AC, which lifts SMAP for explicit accesses."""
 
     @classmethod
-    def of(cls, control: Control, efer: int) -> Mode:
+    def of(cls, control: Control) -> Mode:
         """Return the mode of the code that runs now."""
-        return cls(control.cr0, control.cr3, control.cr4, efer, control.cs & 3 == 3, bool(control.rflags & RFLAGS_AC))
+        cr0, cr3, cr4, _, rflags, efer = control
+        return cls(cr0, cr3, cr4, efer, control.privilege == 3, bool(rflags & RFLAGS_AC))
 
     def supervisor(self) -> Mode:
         """Return the mode of accesses that the CPU makes on its own behalf."""
@@ -117,6 +120,8 @@ class Mmu:
 
     def translate(self, va: int, access: Access, mode: Mode) -> Translation:
         """Translate `va` and set accessed and dirty bits; raise `GuestFault` or `NoSlotError`."""
+        if not mode.cr0 & CR0_PG:
+            return self._unpaged(va & _MASK32)
         if not is_canonical(va, levels(mode.cr4)):
             raise GuestFault(VECTOR_GP, 0)
         found = walk(self._read_entry, mode.cr3, va, self._geometry(mode))
@@ -130,6 +135,13 @@ class Mmu:
         is_dirty = access is Access.WRITE or bool(leaf.path[-1][2] & DIRTY)
         readable = (leaf.private or key is None) and _allows(leaf, Access.READ, mode, writable=writable)
         return Translation(spa, view, writable and is_dirty, readable)
+
+    def _unpaged(self, gpa: int) -> Translation:
+        """Without page tables there is no C-bit, and an SEV guest sees all memory privately (15.34.5)."""
+        spa = self._guest.spa(gpa)
+        if spa is None:
+            raise NoSlotError(gpa)
+        return Translation(spa, self._guest.key, writable=True, readable=True)
 
     def read(self, va: int, size: int, mode: Mode, access: Access = Access.READ) -> bytes:
         """Read linear memory, as the CPU does on its own behalf."""

@@ -62,7 +62,7 @@ class Tlb:
 
     def _fill(self, va: int, wanted: Access, entry: TlbEntry) -> bool:
         try:
-            found = self._mmu.translate(va, wanted, Mode.of(self._engine.control(), self._engine.efer))
+            found = self._mmu.translate(va, wanted, Mode.of(self._engine.control()))
             self._dram.own(found.spa, found.key)
             entry.perms = self._fetch(va, found) if wanted is Access.FETCH else self._data(found, wanted)
         except (GuestFault, NoSlotError, StaleCodeError, DramFullError) as reason:
