@@ -10,13 +10,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import unicorn
 from unicorn import unicorn_const, x86_const
-from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback, uclib
 
 from mh_emulator.cpu import segments
 from mh_emulator.cpu.batch import Batch
@@ -162,27 +161,11 @@ class Engine:
         """Forget all translated code; not allowed inside a hook."""
         self.uc.ctl_flush_tb()
 
-    def code_hook(self, callback: Callable[[int], None]) -> Callable[[int], None]:
-        """Return a function that makes `callback` get a call before the instruction at an address.
-
-        All its hooks share one callback, so one costs microseconds; unicorn's own interface makes one each.
-        """
-        uc = self.uc
-
-        def before(_uc: object, address: int, _size: int, _key: object) -> None:
-            callback(address)
-
-        thunk = uccallback(uc, HOOK_CODE_CFUNC)(before)
-        hook = ctypes.c_size_t()
-
-        def add(address: int) -> None:
-            begin = end = ctypes.c_uint64(address)
-            kind = unicorn_const.UC_HOOK_CODE
-            status = uclib.uc_hook_add(self._handle, ctypes.byref(hook), kind, thunk, None, begin, end)
-            if status != unicorn_const.UC_ERR_OK:
-                raise UnicornError(status)
-
-        return add
+    def forget_counter(self) -> None:
+        """Have unicorn remove its counter of instructions, which it does when it next starts; nothing is executed."""
+        self.uc.ctl_set_exits([self.pc()])
+        self.uc.emu_start(self.read(x86_const.UC_X86_REG_RIP), 0)
+        self.uc.ctl_set_exits([])
 
     def executed(self) -> int:
         """Instructions begun since the last start with a limit."""

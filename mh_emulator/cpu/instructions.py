@@ -65,7 +65,7 @@ class Instructions:
                 self.skip(self._microcode.locked(self._linear.code(rip, LONGEST_INSTRUCTION), rip))
                 return None
             case Trap.RDRAND:
-                code = self._linear.code(self._engine.read(_RIP), trapped.length)
+                code = self._linear.code(self._engine.pc(), trapped.length)
                 self._microcode.rdrand(code, self._guest.generator)
                 self.skip(trapped.length)
                 return None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from mh_builder.paging import PAGE_BYTES, is_canonical
+from contextlib import suppress
+
+from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT, is_canonical
 from mh_emulator.cpu.engine import Engine
 from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError
 from mh_emulator.cpu.registers import CR4_LA57, levels
+from mh_emulator.dram.process import pieces
 
 
 class Linear:
@@ -36,3 +39,12 @@ class Linear:
             except (GuestFault, NoSlotError):
                 break
         return code
+
+    def frames(self, va: int, size: int) -> set[int]:
+        """The frames of the instructions there, as far as they can be fetched."""
+        mode = self.mode().supervisor()._replace(cr4=self.mode().cr4 & CR4_LA57)
+        found: set[int] = set()
+        for start, _ in pieces(va, size):
+            with suppress(GuestFault, NoSlotError):
+                found.add(self._mmu.translate(start, Access.FETCH, mode).spa >> PAGE_SHIFT)
+        return found

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
+from mh_emulator.cpu.attached import WINDOW, WINDOW_BYTES
 from mh_emulator.cpu.engine import CODELESS, Engine, TlbEntry
 from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError, Translation, page_of
 from mh_emulator.cpu.traps import Traps
@@ -21,7 +22,11 @@ _READ, _WRITE, _EXECUTE = 1, 2, 4
 
 
 class StaleCodeError(Exception):
-    """The access would change instructions under the CPU's feet: forget them, then try again."""
+    """The access would change instructions in `frame` under the CPU's feet: forget them, then try again."""
+
+    def __init__(self, frame: int) -> None:
+        super().__init__(frame)
+        self.frame = frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +58,19 @@ class Tlb:
         self.code: set[int] = set()
         self.writable: set[int] = set()
         self._code_writable = False
+        self._forgotten: int | None = None
+        """The frame of which unicorn forgets something, while it does."""
+        self.has_devices = False
+        """Whether there are `attached` devices outside of all slots."""
+        self.counts = False
+        """Whether the engine counts instructions."""
         dram.observers.append(self)
 
     def fill(self, _uc: object, va: int, access: int, entry: TlbEntry, _data: object) -> bool:
         """Answer unicorn's question for the page at `va`."""
+        if self._forgotten is not None:
+            entry.paddr, entry.perms = self._forgotten << PAGE_SHIFT, _READ | _EXECUTE
+            return True
         with self._turn.hooked():
             return self._fill(va, Access(access), entry)
 
@@ -66,11 +80,17 @@ class Tlb:
             self._dram.own(found.spa, found.key)
             entry.perms = self._fetch(va, found) if wanted is Access.FETCH else self._data(found, wanted)
         except (GuestFault, NoSlotError, StaleCodeError, DramFullError) as reason:
+            if isinstance(reason, NoSlotError) and self._is_for_devices(reason.gpa, wanted):
+                entry.paddr, entry.perms = WINDOW | page_of(reason.gpa), _READ | _WRITE
+                return True
             self._on_miss(Missed(reason, wanted, va))
             return False
         entry.paddr = page_of(found.spa) | (CODELESS if self._code_writable and wanted is Access.WRITE else 0)
         self.frames.add(found.spa >> PAGE_SHIFT)
         return True
+
+    def _is_for_devices(self, gpa: int, wanted: Access) -> bool:
+        return self.has_devices and wanted is not Access.FETCH and gpa < WINDOW_BYTES
 
     def _fetch(self, va: int, found: Translation) -> int:
         frame = found.spa >> PAGE_SHIFT
@@ -102,7 +122,7 @@ class Tlb:
             if frame in observer.code and observer is not self:
                 observer.flush_code()
         if frame in self.code and not self._code_writable:
-            raise StaleCodeError
+            raise StaleCodeError(frame)
 
     @contextmanager
     def code_writable(self) -> Iterator[None]:
@@ -113,6 +133,15 @@ class Tlb:
             yield
         finally:
             self._code_writable = False
+            self.flush_code()
+
+    def set_counts(self, counts: bool) -> None:  # noqa: FBT001
+        """Forget all code, before the engine begins or ends to count."""
+        ended, self.counts = self.counts and not counts, counts
+        self.flush_code()
+        if ended:
+            with self._asked(self._dram.base_spa >> PAGE_SHIFT):
+                self._engine.forget_counter()
             self.flush_code()
 
     def flush_translations(self) -> None:
@@ -130,14 +159,38 @@ class Tlb:
             self._stale_code = True
         else:
             self._engine.flush_code()
+            with self._asked(self._dram.base_spa >> PAGE_SHIFT):
+                self._traps.forget()
         self.code.clear()
         self.flush_translations()
 
+    @property
+    def waits(self) -> bool:
+        """Whether something has to be done before the engine goes on for long."""
+        return self._stale_code
+
     def before_start(self) -> None:
         """Do what had to wait for the engine to leave."""
-        if self._stale_code:
+        if self._stale_code or self._traps.are_many:
             self._stale_code = False
             self.flush_code()
+
+    def forget_page(self, frame: int) -> None:
+        """Forget the code in one frame."""
+        with self._asked(frame):
+            # By any address: what was asked for says where the code is.
+            self._engine.uc.ctl_remove_cache(0, PAGE_BYTES)
+        self.code.discard(frame)
+        self.flush_translations()
+
+    @contextmanager
+    def _asked(self, frame: int) -> Iterator[None]:
+        """While unicorn asks where the code lies that it forgets; nothing may be executed by what it is told."""
+        self._forgotten = frame
+        try:
+            yield
+        finally:
+            self._forgotten = None
 
     def close(self) -> None:
         """Stop watching DRAM."""
