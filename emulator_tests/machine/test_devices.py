@@ -166,7 +166,7 @@ def test_hooks_do_not_pile_up() -> None:
 def test_a_write_into_code_forgets_that_page_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Code in one page changes code in another, a hundred times, and calls it."""
     guest = Guest()
-    other = TEXT + PAGE
+    other = HEAP + 2 * PAGE
     guest.tables.map(other, other, CODE | RW)
     guest.contents[other] = assemble("mov eax, 0\n ret")
     code = f"""
@@ -202,3 +202,16 @@ def test_code_that_writes_into_its_own_page_goes_on_with_what_it_wrote() -> None
     """
     guest.contents[TEXT] = assemble(code).ljust(0x100, b"\xcc") + assemble("mov eax, 0\n ret")
     assert run_to_halt(guest.launch()).rbx == sum(range(21))
+
+
+def test_code_that_goes_on_into_the_page_that_it_writes_to() -> None:
+    """The instruction behind the write is cut by the end of the page, so unicorn translates both at once."""
+    guest = Guest()
+    other = TEXT + PAGE
+    guest.tables.map(other, other, CODE | RW)
+    write = assemble("mov [rsi], rbx")
+    begin = PAGE - len(write) - 3
+    tail = assemble("mov rax, 0x1122334455667788")
+    guest.contents[TEXT] = assemble("jmp rdi").ljust(begin, b"\xcc") + write + tail + assemble("hlt")
+    end = run_to_halt(guest.launch(rdi=TEXT + begin, rsi=other + 0x800, rbx=HEAP_WORD))
+    assert (end.rax, guest.word(other + 0x800)) == (0x1122_3344_5566_7788, HEAP_WORD)

@@ -10,6 +10,7 @@ from typing import Protocol, assert_never
 
 from unicorn import unicorn_const, x86_const
 
+from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import OSXSAVE, CpuidResult, Part
 from mh_emulator.cpu.attached import attach
 from mh_emulator.cpu.ctrl_c import held_back
@@ -85,6 +86,8 @@ class Core:
         self._instructions = Instructions(vm, self._engine, self._linear, self._microcode)
         self._misses = Misses(self._engine, self._linear)
         self._kicked = False
+        self._stale: tuple[int, int] | None = None
+        """Which instruction has last had which frame's code forgotten."""
         self.held: bytes | None = None
         """The VMSA in which the registers are as they are here, if there is one."""
         self.begun = 0
@@ -282,10 +285,17 @@ class Core:
                 assert_never(other)
 
     def _write_into_code(self, frame: int) -> Intercept | None:
-        """Forget what is cached of a frame, so that an instruction can write there; it may lie there itself."""
-        if frame not in self._linear.frames(self._engine.pc(), LONGEST_INSTRUCTION):
+        """Forget what is cached of a frame, so that an instruction can write there.
+
+        It may lie there itself, or what unicorn translates with it: then one is executed alone, at the price of all
+        that is cached.
+        """
+        pc = self._engine.pc()
+        is_again, self._stale = self._stale == (pc, frame), (pc, frame)
+        if frame not in self._linear.frames(pc, PAGE_BYTES if is_again else LONGEST_INSTRUCTION):
             self._tlb.forget_page(frame)
             return None
+        self._stale = None
         with self._tlb.code_writable():
             self._start(1)
         return self._handle()
