@@ -7,7 +7,7 @@ from contextlib import suppress
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT, is_canonical
 from mh_emulator.cpu.engine import Engine
 from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError
-from mh_emulator.cpu.registers import CR4_LA57, levels
+from mh_emulator.cpu.registers import CR4_LA57, CR4_PAE, levels
 from mh_emulator.dram.process import pieces
 
 
@@ -28,8 +28,7 @@ class Linear:
 
     def code(self, va: int, size: int) -> bytes:
         """Return up to `size` bytes of instructions at `va`, fewer where the next page is missing."""
-        mode = self.mode().supervisor()
-        mode = mode._replace(cr4=mode.cr4 & CR4_LA57)
+        mode = self._fetching()
         code = b""
         while len(code) < size and is_canonical(va + len(code), levels(mode.cr4)):
             start = va + len(code)
@@ -42,9 +41,13 @@ class Linear:
 
     def frames(self, va: int, size: int) -> set[int]:
         """The frames of the instructions there, as far as they can be fetched."""
-        mode = self.mode().supervisor()._replace(cr4=self.mode().cr4 & CR4_LA57)
+        mode = self._fetching()
         found: set[int] = set()
         for start, _ in pieces(va, size):
             with suppress(GuestFault, NoSlotError):
                 found.add(self._mmu.translate(start, Access.FETCH, mode).spa >> PAGE_SHIFT)
         return found
+
+    def _fetching(self) -> Mode:
+        mode = self.mode().supervisor()
+        return mode._replace(cr4=mode.cr4 & (CR4_LA57 | CR4_PAE))

@@ -116,6 +116,8 @@ class Boot:
                 run(powered.vcpu, powered.board, powered.vcpu.run)
             else:
                 self._migrate(self._firmware.helper)
+        except GuestStopped as stopped:
+            raise GuestStopped(f"{stopped}; last seen: {self.report.milestones[-1].what}") from None
         finally:
             self._note_console()
         self._reach("idle")

@@ -20,7 +20,7 @@ _DATE = {0x00: 0x00, 0x02: 0x00, 0x04: 0x12, 0x06: 0x05, 0x07: 0x01, 0x08: 0x01,
 
 
 class Cmos:
-    """Of a machine with `below` bytes of RAM under 4 GiB and `above` bytes from there."""
+    """CMOS of a machine with `below` bytes of RAM under 4 GiB and `above` bytes from there."""
 
     def __init__(self, below: int, above: int) -> None:
         self._index = 0

@@ -26,7 +26,10 @@ _PIECE = 1 << 16
 
 
 class RawMemory(Protocol):
-    """Guest-physical memory as the host sees it; `ValueError` where there is none."""
+    """Guest-physical memory as the host sees it."""
+
+    def has(self, gpa: int, size: int) -> bool:
+        """Whether all of it is there."""
 
     def read_raw(self, gpa: int, size: int) -> bytes:
         """Read it."""
@@ -86,13 +89,12 @@ class FwCfg:
         return found.ljust(size, b"\0")
 
     def _transfer(self, gpa: int) -> None:
-        try:
-            control, size, where = _DESCRIPTOR.unpack(self.memory.read_raw(gpa, _DESCRIPTOR.size))
-            result = 0 if self._carry_out(control, size, where) else _ERROR
-            self.memory.write_raw(gpa, result.to_bytes(4, "big"))
-        except ValueError:
-            # The descriptor is outside of RAM: nobody can be told.
+        if not self.memory.has(gpa, _DESCRIPTOR.size):
+            # Nobody can be told.
             return
+        control, size, where = _DESCRIPTOR.unpack(self.memory.read_raw(gpa, _DESCRIPTOR.size))
+        result = 0 if self._carry_out(control, size, where) else _ERROR
+        self.memory.write_raw(gpa, result.to_bytes(4, "big"))
 
     def _carry_out(self, control: int, size: int, where: int) -> bool:
         if control & _CHOOSE:
@@ -106,9 +108,8 @@ class FwCfg:
         return True
 
     def _copy(self, size: int, where: int) -> bool:
-        try:
-            for start in range(where, where + size, _PIECE):
-                self.memory.write_raw(start, self._take(min(_PIECE, where + size - start)))
-        except ValueError:
+        if not self.memory.has(where, size):
             return False
+        for start in range(where, where + size, _PIECE):
+            self.memory.write_raw(start, self._take(min(_PIECE, where + size - start)))
         return True
