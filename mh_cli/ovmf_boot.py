@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mh_abi import abi
 from mh_abi.image import parse_image
-from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.flash import LARGEST_FLASH, read_flash
+from mh_builder.firmware.line import check_line
 from mh_builder.firmware.volume import find_volumes
 from mh_builder.igvm.firmware import memory_of
 from mh_cli import options
@@ -23,9 +23,6 @@ from mh_emulator.uefi.loaded import loaded
 from mh_qemu.machine import QemuMachine
 
 LARGEST_KERNEL = 256 << 20
-_LINE = re.compile(
-    re.escape(abi.MH_DEBUG_MARKER) + r"(?:([0-9a-f]{16}) ([0-9a-f]{16})|failed ([0-9a-f]{2}) ([0-9a-f]{16}))$"
-)
 _E820 = re.compile(r"BIOS-e820: \[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] (.+?)\s*$", re.MULTILINE)
 _MIB = 1 << 20
 _LONGEST_TIMEOUT = 24 * 3600
@@ -120,7 +117,7 @@ def _boot(command: list[str], blob: bytes, arguments: argparse.Namespace, *, wit
     with QemuMachine(command, ram_mib=-(-arguments.ram // _MIB)) as machine:
         line = machine.wait_for_debug(abi.MH_DEBUG_MARKER, arguments.timeout)
         seconds = time.monotonic() - began
-        _check_line(line, base, size)
+        check_line(line, base, size)
         machine.stop()
         found = machine.read_memory(base, size)
         e820 = None
@@ -129,18 +126,6 @@ def _boot(command: list[str], blob: bytes, arguments: argparse.Namespace, *, wit
             machine.wait_for_end(arguments.timeout)
             e820 = _overlapping(machine.serial, base, base + size)
     return Report(line, seconds, base, size, _first_difference(found, loaded(helper, None)), e820)
-
-
-def _check_line(line: str, base: int, size: int) -> None:
-    match = _LINE.search(line)
-    if match is None:
-        raise FirmwareError(f"the loader's line on the debug port is {line!r}")
-    if match[3] is not None:
-        step = int(match[3], 16)
-        name = next((one.name for one in abi.mh_load_step if one.value == step), f"{step:#x}")
-        raise FirmwareError(f"the loader failed: step {name}, EFI_STATUS {int(match[4], 16):#x}")
-    if (int(match[1], 16), int(match[2], 16)) != (base, size):
-        raise FirmwareError(f"the loader says {line!r}, the image is for {base:#x}, {size:#x} bytes")
 
 
 def _overlapping(serial: str, start: int, end: int) -> list[tuple[int, int, str]]:

@@ -128,9 +128,9 @@ def test_a_guest_that_is_not_launched_cannot_be_entered() -> None:
     assert vcpu.run() == Exit(Reason.FAIL_ENTRY)
 
 
-def test_only_long_mode_runs() -> None:
+def test_lma_is_long_mode_with_paging() -> None:
     guest = Guest()
-    with pytest.raises(ValueError, match="long mode only"):
+    with pytest.raises(ValueError, match="LMA is LME with paging"):
         guest.vm.create_vcpu().set_registers(guest.registers(cr0=1))
 
 

@@ -10,14 +10,19 @@ from typing import Protocol, assert_never
 
 from unicorn import unicorn_const, x86_const
 
+from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import OSXSAVE, CpuidResult, Part
+from mh_emulator.cpu.attached import attach
 from mh_emulator.cpu.ctrl_c import held_back
+from mh_emulator.cpu.delivery import TripleFault, deliver
+from mh_emulator.cpu.devices import Devices
 from mh_emulator.cpu.engine import CODELESS, GPRS, Engine, UnicornError
 from mh_emulator.cpu.eventinj import EventInjection
-from mh_emulator.cpu.exceptions import WITH_ERROR_CODE, Event, Origin, TripleFault, deliver
+from mh_emulator.cpu.exceptions import WITH_ERROR_CODE, Event, Origin
 from mh_emulator.cpu.instructions import Instructions, Interpreted
 from mh_emulator.cpu.intercepts import NON_AUTOMATIC, Code, Intercept
 from mh_emulator.cpu.linear import Linear
+from mh_emulator.cpu.locked import NotEmulatedError
 from mh_emulator.cpu.microcode import Microcode
 from mh_emulator.cpu.misses import Misses
 from mh_emulator.cpu.mmu import (
@@ -27,16 +32,17 @@ from mh_emulator.cpu.mmu import (
     NoSlotError,
 )
 from mh_emulator.cpu.msr import MsrOwner, Msrs
-from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, Registers, levels
+from mh_emulator.cpu.operands import LONGEST_INSTRUCTION
+from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, EFER_LME, Registers, levels
 from mh_emulator.cpu.stop import Invalid, Raised, Stop, first
 from mh_emulator.cpu.tlb import Missed, StaleCodeError, Tlb
-from mh_emulator.cpu.traps import LONGEST_ANSWERED, Trap, Trapped, Traps, classify, classify_answered
+from mh_emulator.cpu.traps import ALWAYS, LONGEST_ANSWERED, Trap, Trapped, Traps, classify, classify_answered
 from mh_emulator.dram.bus import Turn
 from mh_emulator.dram.dram import DramFullError
 
 VECTOR_BP, VECTOR_VC = 3, 29
 
-_INT3 = 0xCC
+_INT3, _HLT = 0xCC, b"\xf4"
 _MASK32 = 0xFFFF_FFFF
 
 _RAX, _RCX, _RDX, _RBX = (GPRS[name] for name in ("rax", "rcx", "rdx", "rbx"))
@@ -50,8 +56,12 @@ class Executed(GuestPhysical, Interpreted, MsrOwner, Protocol):
     """The VM whose code runs."""
 
     part: Part
-    tsc: int | None
-    """What the hypervisor, which intercepts RDTSC then, answers."""
+    devices: Devices | None
+    """What is at its ports and outside of its slots; None: the hypervisor is asked, with an exit each."""
+
+    @property
+    def intercepts_tsc(self) -> bool:
+        """Whether the hypervisor answers RDTSC."""
 
     def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
         """What CPUID returns, without what depends on the CPU's state."""
@@ -76,7 +86,8 @@ class Core:
         self._instructions = Instructions(vm, self._engine, self._linear, self._microcode)
         self._misses = Misses(self._engine, self._linear)
         self._kicked = False
-        self._counts = False
+        self._stale: tuple[int, int] | None = None
+        """Which instruction has last had which frame's code forgotten."""
         self.held: bytes | None = None
         """The VMSA in which the registers are as they are here, if there is one."""
         self.begun = 0
@@ -89,9 +100,10 @@ class Core:
         return self._engine.get_registers()
 
     def set_registers(self, registers: Registers) -> None:
-        """Write the whole state; raise `ValueError` outside of long mode with paging that the part has."""
-        if not (registers.cr0 & CR0_PG and registers.efer & EFER_LMA):
-            raise ValueError(f"CR0 {registers.cr0:#x}, EFER {registers.efer:#x}: the CPU runs in long mode only")
+        """Write the whole state; raise `ValueError` for one that no CPU can be in, or that the part does not have."""
+        is_long = bool(registers.cr0 & CR0_PG and registers.efer & EFER_LME)
+        if is_long is not bool(registers.efer & EFER_LMA):
+            raise ValueError(f"CR0 {registers.cr0:#x}, EFER {registers.efer:#x}: LMA is LME with paging")
         if levels(registers.cr4) > self._vm.part.levels:
             raise ValueError(f"CR4 {registers.cr4:#x}: {self._vm.part.name} has page tables of 4 levels only")
         self.held = None
@@ -144,14 +156,25 @@ class Core:
             return Intercept(Code.INVALID)
         self.held = None
         with self._turn.running():
-            self._look_for_answered()
+            if self._vm.devices is not None and self._vm.dram.bus.crowded:
+                raise NotEmulatedError("a guest with devices runs while other vCPUs do")
             return self._run(max_instructions, event)
 
-    def _look_for_answered(self) -> None:
-        """Have RDRAND and RDTSC trapped where the engine does not answer them; a hook that is not there is free."""
-        if not self._traps.answered and (self._vm.tsc is not None or self._vm.generator.fault is not None):
-            self._traps.answered = True
-            self._tlb.flush_code()
+    def _watched(self, counts: bool) -> frozenset[Trap]:  # noqa: FBT001
+        """What has to be looked for in code; hooks that are not there are free."""
+        vm = self._vm
+        watched = ALWAYS
+        if vm.es:
+            watched |= {Trap.HLT, Trap.CPUID}
+        elif counts:
+            watched |= {Trap.HLT}
+        if vm.es or vm.devices is None:
+            watched |= {Trap.IN, Trap.OUT}
+        if vm.devices is None:
+            watched |= {Trap.LOCK}
+        if vm.intercepts_tsc or vm.generator.fault is not None:
+            watched |= {Trap.RDTSC, Trap.RDRAND}
+        return watched
 
     def _run(self, max_instructions: int | None, event: EventInjection | None) -> Intercept:
         try:
@@ -189,7 +212,7 @@ class Core:
     @property
     def privilege(self) -> int:
         """CPL."""
-        return self._engine.control().cs & 3
+        return self._engine.control().privilege
 
     def skip(self, length: int) -> None:
         """Move RIP behind an instruction of `length` bytes, which the hypervisor has executed."""
@@ -198,10 +221,12 @@ class Core:
 
     def _start(self, limit: int | None) -> int:
         """Run the engine until something happens; return the instructions begun, 0 without a limit."""
-        if self._counts is not (limit is not None):
-            # Code that was translated without a counter would never stop for it.
-            self._counts = limit is not None
-            self._tlb.flush_code()
+        counts = limit is not None
+        watched = self._watched(counts)
+        if self._tlb.counts is not counts or self._traps.watched != watched:
+            # Code that was translated without a counter would never stop for it, nor for what was not watched.
+            self._traps.watched = watched
+            self._tlb.set_counts(counts)
         self._tlb.before_start()
         self._stops.clear()
         try:
@@ -211,7 +236,17 @@ class Core:
         except UnicornError:
             if not any(isinstance(stop, Missed) for stop in self._stops):
                 raise
-        return min(self._engine.executed(), limit) if limit is not None else 0
+        if limit is not None:
+            return min(self._engine.executed(), limit)
+        self._look_for_halt()
+        return 0
+
+    def _look_for_halt(self) -> None:
+        """Note a HLT that was not watched: the engine stands still behind it for no reason of ours."""
+        if self._stops or self._kicked or self._tlb.waits or self._vm.es:
+            return
+        if self._linear.code(self._engine.pc() - 1, 1) == _HLT:
+            self._stops.append(Trapped(Trap.HLT, 0))
 
     def _handle(self) -> Intercept | None:
         """Handle what has stopped the engine; return the intercept that comes of it, if one does."""
@@ -237,8 +272,8 @@ class Core:
 
     def _miss(self, missed: Missed) -> Intercept | None:
         match missed.reason:
-            case StaleCodeError():
-                return self._write_into_code()
+            case StaleCodeError(frame=frame):
+                return self._write_into_code(frame)
             case NoSlotError() as missing:
                 return self._misses.outside(missed, missing)
             case DramFullError():
@@ -249,8 +284,19 @@ class Core:
             case other:
                 assert_never(other)
 
-    def _write_into_code(self) -> Intercept | None:
-        """Let one instruction write where instructions are cached, maybe itself; then forget them all."""
+    def _write_into_code(self, frame: int) -> Intercept | None:
+        """Forget what is cached of a frame, so that an instruction can write there.
+
+        It may lie there itself, or what unicorn translates with it: then one is executed alone, at the price of all
+        that is cached.
+        """
+        pc = self._engine.pc()
+        is_again, self._stale = self._stale == (pc, frame), (pc, frame)
+        spas = self._linear.spas(pc, PAGE_BYTES if is_again else LONGEST_INSTRUCTION)
+        if frame not in {self._vm.dram.frame(spa) for spa in spas}:
+            self._tlb.forget_page(frame)
+            return None
+        self._stale = None
         with self._tlb.code_writable():
             self._start(1)
         return self._handle()
@@ -259,14 +305,14 @@ class Core:
         before = self.get_registers()
         after = deliver(event, before, self._mmu)
         self._engine.enter_handler(after)
-        if (before.cs ^ after.cs) & 3:
+        if before.privilege != after.privilege:
             self._tlb.flush_translations()
 
     def _exception(self, vector: int) -> Event:
         raised = self._engine.take_exception()
         if raised.is_software:
             rip = self._engine.read(_RIP)
-            length = 1 if vector == VECTOR_BP and self._linear.code(rip - 1, 1) == bytes([_INT3]) else 2
+            length = 1 if vector == VECTOR_BP and self._linear.code(self._engine.pc() - 1, 1) == bytes([_INT3]) else 2
             self._engine.write(_RIP, rip - length)
             return Event(vector, None, origin=Origin.INSTRUCTION, return_rip=rip)
         return Event(vector, raised.error_code if vector in WITH_ERROR_CODE else None)
@@ -276,6 +322,9 @@ class Core:
         uc.hook_add(unicorn_const.UC_HOOK_INTR, self._on_interrupt)
         uc.hook_add(unicorn_const.UC_HOOK_INSN_INVALID, self._on_invalid)
         uc.hook_add(unicorn_const.UC_HOOK_INSN, self._on_cpuid, None, 1, 0, x86_const.UC_X86_INS_CPUID)
+        if self._vm.devices is not None and not self._vm.es:
+            attach(self._engine, self._vm.devices, self._turn)
+            self._tlb.has_devices = True
 
     def _note(self, stop: Stop) -> None:
         """Have the engine stop for this; called in its hooks."""
@@ -311,7 +360,7 @@ class Core:
             return self._vm.generator.fault is not None
         control = self._engine.control()
         # The exception of CR4.TSD comes before the intercept: the engine has it.
-        return self._vm.tsc is not None and not (control.cr4 & CR4_TSD and control.cs & 3)
+        return self._vm.intercepts_tsc and not (control.cr4 & CR4_TSD and control.privilege)
 
     def _on_cpuid(self, _uc: object, _data: object) -> int:
         leaf, subleaf = self._engine.read(_RAX) & _MASK32, self._engine.read(_RCX) & _MASK32

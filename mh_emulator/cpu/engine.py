@@ -10,16 +10,31 @@ from __future__ import annotations
 import ctypes
 import functools
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import unicorn
 from unicorn import unicorn_const, x86_const
-from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback, uclib
+from unicorn.unicorn_py3.unicorn import uclib
 
+from mh_emulator.cpu import segments
 from mh_emulator.cpu.batch import Batch
-from mh_emulator.cpu.registers import GPR_NAMES, X87, X87_COUNT, XMM_COUNT, Registers, SystemSegment, Table
+from mh_emulator.cpu.registers import (
+    CR0_ET,
+    CR0_PE,
+    CR0_PG,
+    EFER_LMA,
+    EFER_LME,
+    GPR_NAMES,
+    X87,
+    X87_COUNT,
+    XMM_COUNT,
+    Registers,
+    SystemSegment,
+    Table,
+)
+from mh_emulator.cpu.segments import SEGMENT_BYTES
 
 CODELESS = 1 << 51
 """Set in a physical address: the same memory, but unicorn does not look for code where it stores there.
@@ -50,12 +65,7 @@ _CONTROL = (
     *(x86_const.UC_X86_REG_CR0, x86_const.UC_X86_REG_CR3, x86_const.UC_X86_REG_CR4),
     *(x86_const.UC_X86_REG_CS, x86_const.UC_X86_REG_RFLAGS),
 )
-# Index in the CPU's array of segments, in the order of qemu's enum X86Seg.
-_SEGMENTS = {"es": 0, "cs": 1, "ss": 2, "ds": 3, "fs": 4, "gs": 5}
-_SEGMENT_BYTES = 24
-_GENERAL = {
-    name: getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in (*GPR_NAMES, *_SEGMENTS, "rip", "cr2", "mxcsr")
-}
+_GENERAL = {name: getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in (*GPR_NAMES, "rip", "cr2", "mxcsr")}
 _MANTISSA_BITS = 64
 _TAG_EMPTY = 0b11
 _NO_EXCEPTION = 0xFFFF_FFFF
@@ -66,13 +76,23 @@ class UnicornLayoutError(RuntimeError):
 
 
 class Control(NamedTuple):
-    """The registers that decide how an address is translated; `cs` is the selector."""
+    """The registers that decide how an address is translated; `cs` is the selector, `efer` is with LMA."""
 
     cr0: int
     cr3: int
     cr4: int
     cs: int
     rflags: int
+    efer: int
+
+    @property
+    def privilege(self) -> int:
+        """CPL."""
+        return self.cs & 3 if self.cr0 & CR0_PE else 0
+
+
+CONTROL_REGISTERS = Control._fields[:-1]
+"""Those that unicorn is asked for."""
 
 
 class TlbEntry(Protocol):
@@ -101,12 +121,12 @@ class EngineOffsets(NamedTuple):
 
 
 class Engine:
-    """A CPU in 64-bit mode whose memory is `size` bytes at `host_address`, at physical address `base`."""
+    """A CPU whose memory is `size` bytes at `host_address`, at physical address `base`."""
 
     def __init__(self, base: int, size: int, host_address: int) -> None:
         self._layout = unicorn_layout()
         self.efer = 0
-        """EFER, which every translation depends on; the engine's own answer is slow."""
+        """EFER without LMA, which every translation depends on; the engine's own answer is slow."""
         self.uc: Foreign = _new_engine()
         for address in (base, base | CODELESS):
             self.uc.mem_map_ptr(address, size, unicorn_const.UC_PROT_ALL, host_address)
@@ -118,7 +138,9 @@ class Engine:
 
     def control(self) -> Control:
         """Read the translation state."""
-        return Control(*self._control.read())
+        cr0, cr3, cr4, cs, rflags = self._control.read()
+        long = EFER_LMA if cr0 & CR0_PG and self.efer & EFER_LME else 0
+        return Control(cr0, cr3, cr4, cs, rflags, self.efer | long)
 
     def read(self, register: int) -> Foreign:
         """Read one register by unicorn's number."""
@@ -157,27 +179,11 @@ class Engine:
         if status != unicorn_const.UC_ERR_OK:
             raise UnicornError(status)
 
-    def code_hook(self, callback: Callable[[int], None]) -> Callable[[int], None]:
-        """Return a function that makes `callback` get a call before the instruction at an address.
-
-        All its hooks share one callback, so one costs microseconds; unicorn's own interface makes one each.
-        """
-        uc = self.uc
-
-        def before(_uc: object, address: int, _size: int, _key: object) -> None:
-            callback(address)
-
-        thunk = uccallback(uc, HOOK_CODE_CFUNC)(before)
-        hook = ctypes.c_size_t()
-
-        def add(address: int) -> None:
-            begin = end = ctypes.c_uint64(address)
-            kind = unicorn_const.UC_HOOK_CODE
-            status = uclib.uc_hook_add(self._handle, ctypes.byref(hook), kind, thunk, None, begin, end)
-            if status != unicorn_const.UC_ERR_OK:
-                raise UnicornError(status)
-
-        return add
+    def forget_counter(self) -> None:
+        """Have unicorn remove its counter of instructions, which it does when it next starts; nothing is executed."""
+        self.uc.ctl_set_exits([self.pc()])
+        self.uc.emu_start(self.read(x86_const.UC_X86_REG_RIP), 0)
+        self.uc.ctl_set_exits([])
 
     def executed(self) -> int:
         """Instructions begun since the last start with a limit."""
@@ -193,47 +199,57 @@ class Engine:
         self.uc.context_restore(context)
         return Undelivered(error_code, bool(is_software))
 
-    def set_selectors(self, selectors: Mapping[str, int], privilege: int) -> None:
-        """Set segment selectors without a look into descriptor tables, and the privilege level."""
+    def write_efer(self, value: int) -> None:
+        """Write EFER, for the guest or for its host; the CPU takes the bits that it has, and LMA is its own."""
+        self.uc.msr_write(MSR_EFER, value)
+        self.efer = self.uc.msr_read(MSR_EFER) & ~EFER_LMA
+
+    def pc(self) -> int:
+        """Linear address of the instruction that it stands at."""
+        rip = int(self.read(x86_const.UC_X86_REG_RIP))
         context = self.uc.context_save()
         address = _context_address(context)
-        for name, selector in selectors.items():
-            offset = self._layout.segments + _SEGMENT_BYTES * _SEGMENTS[name]
-            ctypes.c_uint32.from_address(address + offset).value = selector
-        flags = ctypes.c_uint32.from_address(address + self._layout.hflags)
-        flags.value = flags.value & ~3 | privilege
-        self.uc.context_restore(context)
-
-    def write_efer(self, value: int) -> None:
-        """Write EFER, for the guest or for its host; the CPU takes the bits that it has."""
-        self.uc.msr_write(MSR_EFER, value)
-        self.efer = self.uc.msr_read(MSR_EFER)
+        if segments.is_64_bit(ctypes.c_uint32.from_address(address + self._layout.hflags).value):
+            return rip
+        return segments.read(address + self._layout.segments).bases["cs_base"] + rip & 0xFFFF_FFFF
 
     def enter_handler(self, registers: Registers) -> None:
         """Write what the delivery of an exception changes."""
-        self.set_selectors({"cs": registers.cs, "ss": registers.ss}, registers.cs & 3)
+        self._set_segments(registers)
         for name in ("rip", "rsp", "rflags", "cr2"):
             self.write(getattr(x86_const, f"UC_X86_REG_{name.upper()}"), getattr(registers, name))
+
+    def _set_segments(self, registers: Registers) -> None:
+        """Set segments without a look into descriptor tables, and the privilege level."""
+        context = self.uc.context_save()
+        address = _context_address(context)
+        segments.write(address + self._layout.segments, registers)
+        flags = ctypes.c_uint32.from_address(address + self._layout.hflags)
+        flags.value = segments.summary(flags.value, registers)
+        self.uc.context_restore(context)
 
     def get_registers(self) -> Registers:
         """Read the whole state."""
         general = dict(zip(_GENERAL, self._general.read(), strict=True))
         control, xmm = self.control(), self._xmm.read()
         gdtr, idtr = self.read(x86_const.UC_X86_REG_GDTR), self.read(x86_const.UC_X86_REG_IDTR)
+        context = self.uc.context_save()
+        found = segments.read(_context_address(context) + self._layout.segments)
         return Registers(
             **general,
+            **found.selectors,
+            **found.bases,
+            hidden=found.hidden,
             rflags=control.rflags,
             cr0=control.cr0,
             cr3=control.cr3,
             cr4=control.cr4,
-            fs_base=self.uc.msr_read(MSR_FS_BASE),
-            gs_base=self.uc.msr_read(MSR_GS_BASE),
             kernel_gs_base=self.uc.msr_read(MSR_KERNEL_GS_BASE),
             gdtr=Table(gdtr[1], gdtr[2]),
             idtr=Table(idtr[1], idtr[2]),
             tr=SystemSegment(*self.read(x86_const.UC_X86_REG_TR)),
             ldtr=SystemSegment(*self.read(x86_const.UC_X86_REG_LDTR)),
-            efer=self.efer,
+            efer=control.efer,
             star=self.uc.msr_read(MSR_STAR),
             lstar=self.uc.msr_read(MSR_LSTAR),
             sfmask=self.uc.msr_read(MSR_SFMASK),
@@ -243,19 +259,17 @@ class Engine:
 
     def set_registers(self, registers: Registers) -> None:
         """Write the whole state."""
-        self.set_selectors({name: getattr(registers, name) for name in _SEGMENTS}, registers.cs & 3)
+        self._leave_long_mode()
+        self.write_efer(registers.efer)
         for name, number in GPRS.items():
             self.write(number, getattr(registers, name))
-        for name in ("rip", "rflags", "cr2", "cr3", "cr4", "cr0", "mxcsr"):
+        for name in ("rflags", "cr2", "cr3", "cr4", "cr0", "mxcsr"):
             self.write(getattr(x86_const, f"UC_X86_REG_{name.upper()}"), getattr(registers, name))
         self.write(x86_const.UC_X86_REG_GDTR, (0, *registers.gdtr, 0))
         self.write(x86_const.UC_X86_REG_IDTR, (0, *registers.idtr, 0))
         self.write(x86_const.UC_X86_REG_TR, tuple(registers.tr))
         self.write(x86_const.UC_X86_REG_LDTR, tuple(registers.ldtr))
-        self.write_efer(registers.efer)
         for index, value in (
-            (MSR_FS_BASE, registers.fs_base),
-            (MSR_GS_BASE, registers.gs_base),
             (MSR_KERNEL_GS_BASE, registers.kernel_gs_base),
             (MSR_STAR, registers.star),
             (MSR_LSTAR, registers.lstar),
@@ -265,7 +279,14 @@ class Engine:
         for number, value in zip(_XMMS, registers.xmm, strict=True):
             self.write(number, value)
         self._set_x87(registers.x87)
+        self._set_segments(registers)
+        self.write(x86_const.UC_X86_REG_RIP, registers.rip)
         self.flush_translations()
+
+    def _leave_long_mode(self) -> None:
+        """Have the engine clear LMA: it does so where paging is switched off."""
+        for cr0 in (CR0_PG | CR0_ET | CR0_PE, CR0_ET | CR0_PE):
+            self.write(x86_const.UC_X86_REG_CR0, cr0)
 
     def _get_x87(self) -> X87:
         control, status, tags = self._x87_control.read()
@@ -321,8 +342,8 @@ def unicorn_layout() -> EngineOffsets:
     after = bytes(engine.context_save())
 
     error_code = _only("error code", after, struct.pack("<I", selector))
-    segments = _only("FS base", after, struct.pack("<Q", fs_base)) - 4 * _SEGMENT_BYTES - 8
-    if segments + _SEGMENT_BYTES != _only("CS", after, struct.pack("<I", cs)):
+    segments = _only("FS base", after, struct.pack("<Q", fs_base)) - 4 * SEGMENT_BYTES - 8
+    if segments + SEGMENT_BYTES != _only("CS", after, struct.pack("<I", cs)):
         raise UnicornLayoutError("unicorn: the segments are not 24 bytes each in the order ES, CS, SS, DS, FS, GS")
     if _only("RIP", after, struct.pack("<Q", rip)) + 56 != segments:
         raise UnicornLayoutError("unicorn: the flags of the CPU are not between RIP and the segments")

@@ -1,7 +1,6 @@
-"""Delivery of exceptions and interrupts through the guest's IDT in long mode.
+"""The way of an exception or interrupt through the guest's IDT in long mode.
 
-Source: AMD64 APM volume 2, sections 8.9 (long-mode interrupt control transfers), 8.2.9 (double fault),
-12.2.5 (64-bit TSS).
+Source: AMD64 APM volume 2, sections 8.9 (long-mode interrupt control transfers), 12.2.5 (64-bit TSS).
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from mh_builder.paging import is_canonical
+from mh_emulator.cpu.descriptors import LONG, read_descriptor
 from mh_emulator.cpu.mmu import (
-    VECTOR_DF,
     VECTOR_GP,
     VECTOR_NP,
-    VECTOR_PF,
     VECTOR_SS,
     VECTOR_TS,
     Access,
@@ -31,7 +29,6 @@ from mh_emulator.cpu.registers import (
     RFLAGS_TF,
     Registers,
     SystemSegment,
-    Table,
     levels,
 )
 
@@ -40,10 +37,9 @@ WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})
 
 Source: AMD64 APM volume 2, section 8.2; Xen, arch/x86/include/asm/x86-defns.h (X86_EXC_HAVE_EC).
 """
-_CONTRIBUTORY = frozenset({0, 10, 11, 12, 13})
-
 _EXTERNAL = 1 << 0
-_IN_IDT = 1 << 1
+IN_IDT = 1 << 1
+"""Of an error code: the fault is of an entry of the IDT."""
 
 _GATE_BYTES = 16
 _GATE_INTERRUPT, _GATE_TRAP = 0xE, 0xF
@@ -78,10 +74,6 @@ class Event:
         return 0 if self.origin is Origin.INSTRUCTION else _EXTERNAL
 
 
-class TripleFault(Exception):
-    """A fault during the delivery of a double fault."""
-
-
 class _Gate(NamedTuple):
     offset: int
     selector: int
@@ -91,36 +83,14 @@ class _Gate(NamedTuple):
     present: bool
 
 
-def deliver(event: Event, registers: Registers, mmu: Mmu) -> Registers:
-    """Return the state at the first instruction of the handler; raise `TripleFault` when there is none."""
-    if event.address is not None:
-        registers = registers.with_changes(cr2=event.address)
-    while True:
-        try:
-            return _enter(event, registers, mmu)
-        except GuestFault as fault:
-            if fault.address is not None:
-                registers = registers.with_changes(cr2=fault.address)
-            event = _escalate(event, fault)
-
-
-def _escalate(first: Event, second: GuestFault) -> Event:
-    if first.origin is Origin.EXCEPTION:
-        if first.vector == VECTOR_DF:
-            raise TripleFault
-        both_contributory = first.vector in _CONTRIBUTORY and second.vector in _CONTRIBUTORY
-        after_page_fault = first.vector == VECTOR_PF and (second.vector in _CONTRIBUTORY or second.vector == VECTOR_PF)
-        if both_contributory or after_page_fault:
-            return Event(VECTOR_DF, 0)
-    return Event(second.vector, second.error_code, second.address)
-
-
-def _enter(event: Event, registers: Registers, mmu: Mmu) -> Registers:
+def enter(event: Event, registers: Registers, mmu: Mmu) -> Registers:
+    """The state at the first instruction of the handler. Raises `GuestFault` for what fails on the way."""
     external = event.external
     mode = Mode(registers.cr0, registers.cr3, registers.cr4, registers.efer, user=False, alignment_check=False)
     gate = _read_gate(event, registers, mmu, mode)
-    old_level = registers.cs & 3
-    level = _check_code_segment(gate.selector, registers, mmu, mode, external)
+    old_level = registers.privilege
+    code = read_descriptor(gate.selector, registers, mmu, mode, external)
+    level = code.enter(old_level, gate.selector & ~3 | external, LONG)
     if gate.ist:
         stack = _tss_stack(registers.tr, _TSS_IST1 + 8 * (gate.ist - 1), mmu, mode, external)
     elif level < old_level:
@@ -140,11 +110,12 @@ def _enter(event: Event, registers: Registers, mmu: Mmu) -> Registers:
     if gate.kind == _GATE_INTERRUPT:
         rflags &= ~RFLAGS_IF
     new_ss = level if level < old_level else registers.ss
-    return registers.with_changes(rip=gate.offset, cs=gate.selector & ~3 | level, ss=new_ss, rsp=stack, rflags=rflags)
+    cs, hidden = gate.selector & ~3 | level, registers.hidden._replace(cs=code.hidden)
+    return registers.with_changes(rip=gate.offset, cs=cs, hidden=hidden, ss=new_ss, rsp=stack, rflags=rflags)
 
 
 def _read_gate(event: Event, registers: Registers, mmu: Mmu, mode: Mode) -> _Gate:
-    in_idt = event.vector << 3 | _IN_IDT | event.external
+    in_idt = event.vector << 3 | IN_IDT | event.external
     offset = event.vector * _GATE_BYTES
     if offset + _GATE_BYTES - 1 > registers.idtr.limit:
         raise GuestFault(VECTOR_GP, in_idt)
@@ -160,34 +131,12 @@ def _read_gate(event: Event, registers: Registers, mmu: Mmu, mode: Mode) -> _Gat
         present=bool(rights & 0x80),
     )
     if gate.kind not in (_GATE_INTERRUPT, _GATE_TRAP) or (
-        event.origin is Origin.INSTRUCTION and gate.dpl < registers.cs & 3
+        event.origin is Origin.INSTRUCTION and gate.dpl < registers.privilege
     ):
         raise GuestFault(VECTOR_GP, in_idt)
     if not gate.present:
         raise GuestFault(VECTOR_NP, in_idt)
     return gate
-
-
-def _check_code_segment(selector: int, registers: Registers, mmu: Mmu, mode: Mode, external: int) -> int:
-    """Return the privilege level that code in the segment runs at."""
-    if not selector & ~3:
-        raise GuestFault(VECTOR_GP, external)
-    old_level = registers.cs & 3
-    error = selector & ~3 | external
-    in_ldt = selector & 4
-    table = Table(registers.ldtr.base, registers.ldtr.limit) if in_ldt else registers.gdtr
-    if (selector | 7) > table.limit:
-        raise GuestFault(VECTOR_GP, error)
-    descriptor = int.from_bytes(mmu.read(table.base + (selector & ~7), 8, mode), "little")
-    rights, flags = descriptor >> 40 & 0xFF, descriptor >> 52 & 0xF
-    is_code, is_conforming = rights & 0x18 == 0x18, bool(rights & 0x04)
-    dpl = rights >> 5 & 3
-    is_64_bit = flags & 0b0110 == 0b0010
-    if not is_code or not is_64_bit or dpl > old_level:
-        raise GuestFault(VECTOR_GP, error)
-    if not rights & 0x80:
-        raise GuestFault(VECTOR_NP, error)
-    return old_level if is_conforming else dpl
 
 
 def _tss_stack(tr: SystemSegment, offset: int, mmu: Mmu, mode: Mode, external: int) -> int:

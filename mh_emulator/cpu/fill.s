@@ -36,7 +36,7 @@
 .equ CR4_LA57, 1 << 12
 .equ CR4_SMAP, 1 << 21
 .equ RFLAGS_AC, 1 << 18
-.equ EFER_LMA, 1 << 10
+.equ EFER_LME, 1 << 8
 .equ EFER_NXE, 1 << 11
 .equ CPL_MASK, 3
 
@@ -95,7 +95,7 @@ native_fill:
     jz .Lback
     test dword ptr [CONTROL + control.cr4], CR4_PAE
     jz .Lback
-    test dword ptr [FILL + fill.efer], EFER_LMA
+    test dword ptr [FILL + fill.efer], EFER_LME
     jz .Lback
 
     # How many levels, and whether the address is canonical.

@@ -48,7 +48,7 @@ class Instructions:
 
     def unknown(self) -> Intercept:
         """VMMCALL, which unicorn does not know; under SEV-ES with a prefix it is VMGEXIT (APM volume 3)."""
-        code = self._linear.code(self._engine.read(_RIP), 4)
+        code = self._linear.code(self._engine.pc(), 4)
         length = 4 if code[:1] in _REPEAT else 3
         if code[length - 3 : length] != _VMMCALL:
             raise GuestFault(VECTOR_UD, 0)
@@ -65,7 +65,7 @@ class Instructions:
                 self.skip(self._microcode.locked(self._linear.code(rip, LONGEST_INSTRUCTION), rip))
                 return None
             case Trap.RDRAND:
-                code = self._linear.code(self._engine.read(_RIP), trapped.length)
+                code = self._linear.code(self._engine.pc(), trapped.length)
                 self._microcode.rdrand(code, self._guest.generator)
                 self.skip(trapped.length)
                 return None
@@ -80,7 +80,7 @@ class Instructions:
 
     def _privileged(self, trapped: Trapped) -> Intercept | None:
         control = self._engine.control()
-        if control.cs & 3 > _lowest(trapped.trap, control):
+        if control.privilege > _lowest(trapped.trap, control):
             raise GuestFault(VECTOR_GP, 0)
         match trapped.trap:
             case Trap.CPUID:

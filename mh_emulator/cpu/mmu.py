@@ -26,12 +26,27 @@ from mh_builder.paging import (
     walk,
 )
 from mh_emulator.cpu.engine import Control
-from mh_emulator.cpu.registers import CR0_WP, CR4_LA57, CR4_SMAP, CR4_SMEP, EFER_NXE, RFLAGS_AC, levels
+from mh_emulator.cpu.registers import (
+    CR0_PG,
+    CR0_WP,
+    CR4_LA57,
+    CR4_PAE,
+    CR4_SMAP,
+    CR4_SMEP,
+    EFER_LMA,
+    EFER_NXE,
+    RFLAGS_AC,
+    levels,
+)
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import pieces
 from mh_emulator.dram.ranges import NativeRanges
 
 VECTOR_DF, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF = 8, 10, 11, 12, 13, 14
+
+_MASK32 = 0xFFFF_FFFF
+_PAE_TABLE = 0xFFFF_FFE0
+"""Of CR3: where the four entries are."""
 
 PF_PRESENT, PF_WRITE, PF_USER, PF_RESERVED, PF_FETCH = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4
 
@@ -92,9 +107,10 @@ class Mode(NamedTuple):
     """RFLAGS.AC, which lifts SMAP for explicit accesses."""
 
     @classmethod
-    def of(cls, control: Control, efer: int) -> Mode:
+    def of(cls, control: Control) -> Mode:
         """Return the mode of the code that runs now."""
-        return cls(control.cr0, control.cr3, control.cr4, efer, control.cs & 3 == 3, bool(control.rflags & RFLAGS_AC))
+        cr0, cr3, cr4, _, rflags, efer = control
+        return cls(cr0, cr3, cr4, efer, control.privilege == 3, bool(rflags & RFLAGS_AC))
 
     def supervisor(self) -> Mode:
         """Return the mode of accesses that the CPU makes on its own behalf."""
@@ -122,9 +138,14 @@ class Mmu:
 
     def translate(self, va: int, access: Access, mode: Mode) -> Translation:
         """Translate `va` and set accessed and dirty bits; raise `GuestFault` or `NoSlotError`."""
-        if not is_canonical(va, levels(mode.cr4)):
+        if not mode.cr0 & CR0_PG:
+            return self._unpaged(va & _MASK32)
+        if not mode.efer & EFER_LMA:
+            found = self._walk_legacy(va & _MASK32, mode)
+        elif is_canonical(va, levels(mode.cr4)):
+            found = walk(self._read_entry, mode.cr3, va, self._geometry(mode))
+        else:
             raise GuestFault(VECTOR_GP, 0)
-        found = walk(self._read_entry, mode.cr3, va, self._geometry(mode))
         leaf, writable = self._check(found, va, access, mode)
         self._mark(leaf, access)
         spa = self._guest.spa(leaf.gpa)
@@ -135,6 +156,20 @@ class Mmu:
         is_dirty = access is Access.WRITE or bool(leaf.path[-1][2] & DIRTY)
         readable = (leaf.private or key is None) and _allows(leaf, Access.READ, mode, writable=writable)
         return Translation(spa, view, writable and is_dirty, readable)
+
+    def _walk_legacy(self, va: int, mode: Mode) -> Leaf | Hole:
+        """Through the tables of PAE, whose uppermost entries give no rights (5.2.3); without PAE nothing is mapped."""
+        entry = self._read_entry((mode.cr3 & _PAE_TABLE) + (va >> 30) * ENTRY_BYTES) if mode.cr4 & CR4_PAE else 0
+        if not entry & PRESENT:
+            return Hole(reserved=False, path=())
+        return walk(self._read_entry, entry, va, replace(self._guest.geometry, levels=2))
+
+    def _unpaged(self, gpa: int) -> Translation:
+        """Without page tables there is no C-bit, and an SEV guest sees all memory privately (15.34.5)."""
+        spa = self._guest.spa(gpa)
+        if spa is None:
+            raise NoSlotError(gpa)
+        return Translation(spa, self._guest.key, writable=True, readable=True)
 
     def read(self, va: int, size: int, mode: Mode, access: Access = Access.READ) -> bytes:
         """Read linear memory, as the CPU does on its own behalf."""

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from mh_emulator.cpu import engine
 from mh_emulator.cpu.engine import Engine
-from mh_emulator.cpu.registers import EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
+from mh_emulator.cpu.registers import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
 
 MSR_GHCB = 0xC001_0130
 MSR_SEV_STATUS = 0xC001_0131
@@ -63,7 +63,7 @@ class Msrs:
             return self.ghcb
         if index == MSR_SEV_STATUS:
             return SEV_STATUS_SEV | (SEV_STATUS_ES if self._guest.es else 0)
-        return int(self._cpu.uc.msr_read(index))
+        return self._cpu.control().efer if index == engine.MSR_EFER else int(self._cpu.uc.msr_read(index))
 
     def write(self, index: int, value: int) -> None:
         """Set an MSR that `is_direct`, or raise `BadMsrError`."""
@@ -76,7 +76,8 @@ class Msrs:
 
     def _write_efer(self, index: int, value: int) -> None:
         # LME cannot change while paging is on, and LMA is the CPU's.
-        changed = value ^ self._cpu.efer
-        if index != engine.MSR_EFER or changed & ~(_EFER_WRITABLE | EFER_LMA) or not value & EFER_LME:
+        control = self._cpu.control()
+        writable = _EFER_WRITABLE | EFER_LMA | (0 if control.cr0 & CR0_PG else EFER_LME)
+        if index != engine.MSR_EFER or (value ^ control.efer) & ~writable:
             raise BadMsrError
-        self._cpu.write_efer(value | EFER_LMA)
+        self._cpu.write_efer(value)

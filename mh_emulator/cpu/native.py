@@ -17,7 +17,7 @@ from unicorn.unicorn_py3.unicorn import HOOK_TLB_FILL_CFUNC, uccallback, uclib
 
 from mh_builder.asm import assemble
 from mh_builder.asm.native import Function, is_possible
-from mh_emulator.cpu.engine import Control, Engine, TlbEntry
+from mh_emulator.cpu.engine import CONTROL_REGISTERS, Engine, TlbEntry
 from mh_emulator.cpu.mmu import GuestPhysical
 from mh_emulator.dram.bus import Turn
 from mh_emulator.dram.ranges import NativeRange, NativeRanges
@@ -33,8 +33,8 @@ _FIELDS = (
     "read_registers",  # uc_reg_read_batch, and its arguments
     "numbers",
     "places",
-    "control",  # where it puts them: those of `Control`
-    "efer",
+    "control",  # where it puts them: CONTROL_REGISTERS
+    "efer",  # without LMA: the guest may turn paging on and off without leaving
     "c_mask",
     "address_mask",
     "reserved_mask",
@@ -63,8 +63,8 @@ def native_fill() -> Function | None:
     symbols = {f"fill.{name}": getattr(FillState, name).offset for name in _FIELDS}
     symbols |= {f"range.{name}": getattr(NativeRange, name).offset for name in ("gpa", "size", "frames")}
     symbols |= {f"ranges.{name}": getattr(NativeRanges, name).offset for name in ("count", "ranges")}
-    symbols |= {"sizeof.range": ctypes.sizeof(NativeRange), "fill.registers": len(Control._fields)}
-    symbols |= {f"control.{name}": ctypes.sizeof(ctypes.c_uint64) * n for n, name in enumerate(Control._fields)}
+    symbols |= {"sizeof.range": ctypes.sizeof(NativeRange), "fill.registers": len(CONTROL_REGISTERS)}
+    symbols |= {f"control.{name}": ctypes.sizeof(ctypes.c_uint64) * n for n, name in enumerate(CONTROL_REGISTERS)}
     return Function(assemble(Path(__file__).with_name("fill.s"), symbols=symbols, name="fill.s"), "native_fill")
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
+from mh_emulator.cpu.attached import WINDOW, WINDOW_BYTES
 from mh_emulator.cpu.engine import CODELESS, Engine, TlbEntry
 from mh_emulator.cpu.mmu import Access, GuestFault, GuestPhysical, Mmu, Mode, NoSlotError, Translation, page_of
 from mh_emulator.cpu.native import Fill
@@ -22,7 +23,11 @@ _READ, _WRITE, _EXECUTE = 1, 2, 4
 
 
 class StaleCodeError(Exception):
-    """The access would change instructions under the CPU's feet: forget them, then try again."""
+    """The access would change instructions in `frame` under the CPU's feet: forget them, then try again."""
+
+    def __init__(self, frame: int) -> None:
+        super().__init__(frame)
+        self.frame = frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +64,39 @@ class Tlb:
         self.cached = bytearray(self._dram.size >> PAGE_SHIFT)
         self.code: set[int] = set()
         self._code_writable = False
+        self._forgotten: int | None = None
+        """The SPA of the page of which unicorn forgets something, while it does."""
+        self.has_devices = False
+        """Whether there are `attached` devices outside of all slots."""
+        self.counts = False
+        """Whether the engine counts instructions."""
         self.native = Fill(engine, guest, turn, self.cached, self.fill)
         self._dram.observers.append(self)
 
     def fill(self, _uc: object, va: int, access: int, entry: TlbEntry, _data: object) -> bool:
         """Answer unicorn's question for the page at `va`."""
+        if self._forgotten is not None:
+            entry.paddr, entry.perms = self._forgotten, _READ | _EXECUTE
+            return True
         with self._turn.hooked():
             return self._fill(va, Access(access), entry)
 
     def _fill(self, va: int, wanted: Access, entry: TlbEntry) -> bool:
         try:
-            found = self._mmu.translate(va, wanted, Mode.of(self._engine.control(), self._engine.efer))
+            found = self._mmu.translate(va, wanted, Mode.of(self._engine.control()))
             self._dram.own(found.spa, found.key)
             entry.perms = self._fetch(va, found) if wanted is Access.FETCH else self._data(found, wanted)
         except (GuestFault, NoSlotError, StaleCodeError, DramFullError) as reason:
+            if isinstance(reason, NoSlotError) and self._is_for_devices(reason.gpa, wanted):
+                entry.paddr, entry.perms = WINDOW | page_of(reason.gpa), _READ | _WRITE
+                return True
             self._on_miss(Missed(reason, wanted, va))
             return False
         entry.paddr = page_of(found.spa) | (CODELESS if self._code_writable and wanted is Access.WRITE else 0)
         return True
+
+    def _is_for_devices(self, gpa: int, wanted: Access) -> bool:
+        return self.has_devices and wanted is not Access.FETCH and gpa < WINDOW_BYTES
 
     def _fetch(self, va: int, found: Translation) -> int:
         frame = self._dram.frame(found.spa)
@@ -109,7 +129,7 @@ class Tlb:
             if frame in observer.code and observer is not self:
                 observer.flush_code()
         if frame in self.code and not self._code_writable:
-            raise StaleCodeError
+            raise StaleCodeError(frame)
 
     @contextmanager
     def code_writable(self) -> Iterator[None]:
@@ -120,6 +140,15 @@ class Tlb:
             yield
         finally:
             self._code_writable = False
+            self.flush_code()
+
+    def set_counts(self, counts: bool) -> None:  # noqa: FBT001
+        """Forget all code, before the engine begins or ends to count."""
+        ended, self.counts = self.counts and not counts, counts
+        self.flush_code()
+        if ended:
+            with self._asked(self._dram.base_spa):
+                self._engine.forget_counter()
             self.flush_code()
 
     def flush_translations(self) -> None:
@@ -136,20 +165,48 @@ class Tlb:
             self._stale_code = True
         else:
             self._engine.flush_code()
+            with self._asked(self._dram.base_spa):
+                self._traps.forget()
         self._forget_code()
         self.flush_translations()
 
+    @property
+    def waits(self) -> bool:
+        """Whether something has to be done before the engine goes on for long."""
+        return self._stale_code
+
     def before_start(self) -> None:
         """Do what had to wait for the engine to leave; note what fills depend on."""
-        self.native.refresh(only_slow=self._code_writable)
-        if self._stale_code:
+        if self._stale_code or self._traps.are_many:
             self._stale_code = False
             self.flush_code()
+        self.native.refresh(only_slow=self._code_writable)
 
     def _forget_code(self) -> None:
         for frame in self.code:
             self._dram.executed[frame] -= 1
         self.code.clear()
+
+    def forget_page(self, frame: int) -> None:
+        """Forget the code in one frame."""
+        with self._asked(self._dram.base_spa + (frame << PAGE_SHIFT)):
+            # By any address: what was asked for says where the code is.
+            self._engine.uc.ctl_remove_cache(0, PAGE_BYTES)
+        if frame in self.code:
+            self.code.remove(frame)
+            self._dram.executed[frame] -= 1
+        self.flush_translations()
+
+    @contextmanager
+    def _asked(self, spa: int) -> Iterator[None]:
+        """While unicorn asks where the code lies that it forgets; nothing may be executed by what it is told."""
+        self._forgotten = spa
+        self.native.state.off = True
+        try:
+            yield
+        finally:
+            self._forgotten = None
+            self.native.refresh(only_slow=self._code_writable)
 
     def close(self) -> None:
         """Stop watching DRAM."""

@@ -1,8 +1,8 @@
 """Instructions that leave the guest, and that unicorn would execute in its own way.
 
-Unicorn has no hook for HLT, RDMSR and WRMSR, and its hooks for IN and OUT cannot stop at the instruction.
-A page that is about to be executed is therefore searched for their opcodes, and a hook is put on every such
-address. A hook on bytes that are no instruction of this kind never fires, or finds that out and does nothing.
+Unicorn has no hook for RDMSR and WRMSR, and its hooks for IN, OUT and CPUID cannot stop at the instruction. A page that
+is about to be executed is therefore searched for the opcodes that are watched, and a hook is put on every such address.
+A hook on bytes that are no instruction of this kind never fires, or finds that out and does nothing.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import cache
 from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES
+from mh_emulator.cpu.code_hooks import CodeHooks
 from mh_emulator.cpu.engine import Engine
 
-_OPCODES = re.compile(rb"[\xf4\xe4-\xe7\xec-\xef]|\x0f[\x30\x32\xa2]", re.DOTALL)
 _LOCK = re.compile(rb"[\x64-\x66]?\xf0")
 """LOCK, maybe behind an override of the segment or of the operand size."""
 _ANSWERED = re.compile(rb"\x66?[\x40-\x4f]?\x0f(?:\xc7[\xf0-\xf7]|\x31)", re.DOTALL)
 """RDRAND and RDTSC."""
+_ANSWERED_BEGUN = re.compile(rb"\x66?[\x40-\x4f]?(?:\x0f\xc7?)?")
 LONGEST_ANSWERED = 5
+MANY_HOOKS = 2000
+"""More than these slow translation down by more than it costs to translate all again."""
 _OPERAND_SIZE = 0x66
 _TWO_BYTE = 0x0F
 _RDTSC = 0x31
@@ -38,6 +42,14 @@ class Trap(Enum):
     LOCK = auto()
     RDRAND = auto()
     RDTSC = auto()
+
+
+_OPCODES = {
+    Trap.HLT: rb"\xf4", Trap.IN: rb"[\xe4\xe5\xec\xed]", Trap.OUT: rb"[\xe6\xe7\xee\xef]",
+    Trap.RDMSR: rb"\x0f\x32", Trap.WRMSR: rb"\x0f\x30", Trap.CPUID: rb"\x0f\xa2",
+}  # fmt: skip
+ALWAYS = frozenset({Trap.RDMSR, Trap.WRMSR})
+"""What is to be watched in every guest."""
 
 
 class Trapped(NamedTuple):
@@ -82,8 +94,8 @@ def classify_answered(code: bytes) -> Trapped | None:
 class Traps:
     """The hooks of one engine; `on_trap` gets the address of every candidate that is about to execute.
 
-    `on_lock` gets that of every instruction with LOCK, `on_answered` that of RDRAND and RDTSC, while they are looked
-    for.
+    `on_lock` gets that of every instruction with LOCK, `on_answered` that of RDRAND and RDTSC. Which of them are looked
+    for is `watched`; a change is for pages that are covered from then on.
     """
 
     def __init__(
@@ -93,32 +105,53 @@ class Traps:
         on_lock: Callable[[int], None],
         on_answered: Callable[[int], None],
     ) -> None:
-        self._always = (_Hooks(engine, on_trap, _candidates), _Hooks(engine, on_lock, _locked))
-        self._answered = _Hooks(engine, on_answered, _answered)
-        self.answered = False
-        """Whether RDRAND and RDTSC are looked for in pages that are covered from now on."""
+        self.watched: frozenset[Trap] = frozenset()
+        self._privileged = _Hooks(engine, on_trap)
+        self._locks = _Hooks(engine, on_lock)
+        self._answered = _Hooks(engine, on_answered)
+
+    @property
+    def are_many(self) -> bool:
+        """Whether it is time to forget them."""
+        return len(self._privileged) + len(self._locks) + len(self._answered) > MANY_HOOKS
 
     def cover(self, va: int, page: bytes) -> None:
         """Put hooks on the page at virtual address `va`, which holds `page`."""
-        for hooks in self._always:
-            hooks.cover(va, page)
-        if self.answered:
-            self._answered.cover(va, page)
+        self._privileged.cover(va, _candidates(page, _pattern(self.watched)))
+        if Trap.LOCK in self.watched:
+            self._locks.cover(va, _locked(page))
+        if Trap.RDTSC in self.watched:
+            self._answered.cover(va, _answered(page))
+
+    def forget(self) -> None:
+        """Remove all hooks; no translated code may be left, and what unicorn then asks of the TLB has no meaning."""
+        for hooks in (self._privileged, self._locks, self._answered):
+            hooks.forget()
 
 
 class _Hooks:
-    """Hooks for one purpose: on the offsets that `find` gives."""
+    """Hooks for one purpose, each address once."""
 
-    def __init__(self, engine: Engine, callback: Callable[[int], None], find: Callable[[bytes], set[int]]) -> None:
-        self._add = engine.code_hook(callback)
-        self._find = find
+    def __init__(self, engine: Engine, callback: Callable[[int], None]) -> None:
+        self._hooks = CodeHooks(engine, callback)
         self._hooked: set[int] = set()
 
-    def cover(self, va: int, page: bytes) -> None:
-        # Hooks stay for good: translated code refers to them.
-        for address in {va + offset for offset in self._find(page)} - self._hooked:
+    def __len__(self) -> int:
+        return len(self._hooks)
+
+    def cover(self, va: int, offsets: set[int]) -> None:
+        for address in {va + offset for offset in offsets} - self._hooked:
             self._hooked.add(address)
-            self._add(address)
+            self._hooks.add(address)
+
+    def forget(self) -> None:
+        self._hooked.clear()
+        self._hooks.forget()
+
+
+@cache
+def _pattern(watched: frozenset[Trap]) -> re.Pattern[bytes]:
+    return re.compile(b"|".join(pattern for trap, pattern in _OPCODES.items() if trap in watched), re.DOTALL)
 
 
 def _locked(page: bytes) -> set[int]:
@@ -129,11 +162,12 @@ def _locked(page: bytes) -> set[int]:
 def _answered(page: bytes) -> set[int]:
     """Offsets at which RDRAND or RDTSC may begin; a candidate may lack its prefixes, or end on the next page."""
     starts = {start for match in _ANSWERED.finditer(page) for start in range(match.start(), match.end() - 1)}
-    return starts | set(range(PAGE_BYTES - LONGEST_ANSWERED + 1, PAGE_BYTES))
+    tail = range(PAGE_BYTES - LONGEST_ANSWERED + 1, PAGE_BYTES)
+    return starts | {start for start in tail if _ANSWERED_BEGUN.fullmatch(page, start)}
 
 
-def _candidates(page: bytes) -> set[int]:
-    found = {match.start() for match in _OPCODES.finditer(page)}
+def _candidates(page: bytes, pattern: re.Pattern[bytes]) -> set[int]:
+    found = {match.start() for match in pattern.finditer(page)}
     found |= {start - 1 for start in found if start and page[start - 1] == _OPERAND_SIZE}
     if page[-1] in (_OPERAND_SIZE, _TWO_BYTE):
         found.add(PAGE_BYTES - 1)

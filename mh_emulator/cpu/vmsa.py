@@ -7,17 +7,25 @@ from __future__ import annotations
 
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.save_area import OFFSETS, Segment, get, get_segment, put, put_segment
-from mh_emulator.cpu.registers import GPR_NAMES, X87, X87_COUNT, XMM_COUNT, Registers, SystemSegment, Table
+from mh_emulator.cpu.registers import (
+    GPR_NAMES,
+    SEGMENT_NAMES,
+    X87,
+    X87_COUNT,
+    XMM_COUNT,
+    Hidden,
+    Registers,
+    Segments,
+    SystemSegment,
+    Table,
+)
+from mh_emulator.cpu.segments import from_descriptor, to_descriptor
 
 CR4_MCE = 1 << 6
 EFER_SVME = 1 << 12
 
 _PLAIN = (*GPR_NAMES, "rip", "rflags", "cr0", "cr2", "cr3", "kernel_gs_base", "star", "lstar", "sfmask")
-_DATA_SEGMENTS = ("es", "ss", "ds", "fs", "gs")
 _XMM_BYTES = 16
-_LIMIT = 0xFFFF_FFFF
-_CODE, _DATA = 0xA9B, 0xC93
-_DPL_SHIFT = 5
 _LDT_RESET, _TR_RESET = Segment(0, 0x082, 0xFFFF), Segment(0, 0x08B, 0xFFFF)
 
 _FIXED = {
@@ -50,12 +58,10 @@ def store(page: bytes, registers: Registers) -> bytes:
     put(new, "cr4", registers.cr4)
     put(new, "efer", registers.efer | EFER_SVME)
     put(new, "mxcsr", registers.mxcsr)
-    level = registers.cs & 3
-    put(new, "cpl", level)
-    put_segment(new, "cs", Segment(registers.cs, _CODE | level << _DPL_SHIFT, _LIMIT))
-    for name in _DATA_SEGMENTS:
-        base = getattr(registers, f"{name}_base", 0)
-        put_segment(new, name, Segment(getattr(registers, name), _DATA | level << _DPL_SHIFT, _LIMIT, base))
+    put(new, "cpl", registers.privilege)
+    for name, (limit, attributes) in zip(SEGMENT_NAMES, registers.hidden, strict=True):
+        selector, base = getattr(registers, name), getattr(registers, f"{name}_base")
+        put_segment(new, name, Segment(selector, attributes, limit, base))
     for name in ("gdtr", "idtr"):
         table: Table = getattr(registers, name)
         put_segment(new, name, Segment(0, 0, table.limit, table.base))
@@ -72,11 +78,12 @@ def store(page: bytes, registers: Registers) -> bytes:
 def load(page: bytes) -> Registers:
     """The state that VMRUN gives the CPU."""
     gdtr, idtr = (get_segment(page, name) for name in ("gdtr", "idtr"))
+    segments = {name: get_segment(page, name) for name in SEGMENT_NAMES}
     return Registers(
         **{name: get(page, name) for name in _PLAIN},
-        **{name: get_segment(page, name).selector for name in ("cs", *_DATA_SEGMENTS)},
-        fs_base=get_segment(page, "fs").base,
-        gs_base=get_segment(page, "gs").base,
+        **{name: segment.selector for name, segment in segments.items()},
+        **{f"{name}_base": segment.base for name, segment in segments.items()},
+        hidden=Segments(*(Hidden(segment.limit, segment.attributes) for segment in segments.values())),
         gdtr=Table(gdtr.base, gdtr.limit),
         idtr=Table(idtr.base, idtr.limit),
         tr=_system(get_segment(page, "tr")),
@@ -102,10 +109,9 @@ def _get_vector(page: bytes, name: str, count: int, size: int) -> tuple[int, ...
 def _put_system(page: bytearray, name: str, segment: SystemSegment) -> None:
     """Write TR or LDTR; one that was never loaded keeps what reset gives it."""
     if segment != SystemSegment():
-        attributes = segment.attributes >> 8 & 0xFF | segment.attributes >> 12 & 0xF00
+        attributes = from_descriptor(segment.attributes)
         put_segment(page, name, Segment(segment.selector, attributes, segment.limit, segment.base))
 
 
 def _system(segment: Segment) -> SystemSegment:
-    attributes = (segment.attributes & 0xFF) << 8 | (segment.attributes & 0xF00) << 12
-    return SystemSegment(segment.selector, segment.base, segment.limit, attributes)
+    return SystemSegment(segment.selector, segment.base, segment.limit, to_descriptor(segment.attributes))

@@ -168,7 +168,7 @@ class EsVcpu(Vcpu):
         else:
             raise MalformedError(Malformed.INVALID_INPUT)
 
-    def _mmio(self, ghcb: Ghcb, *, is_write: bool) -> Exit:
+    def _mmio(self, ghcb: Ghcb, *, is_write: bool) -> Exit | None:
         gpa, size = ghcb.read("exit_info_1"), ghcb.read("exit_info_2")
         spa = self._vm.spa(ghcb.scratch(size))
         if spa is None:
@@ -180,6 +180,12 @@ class EsVcpu(Vcpu):
                 dram.write_raw(spa, (answer.value & (1 << 8 * size) - 1).to_bytes(size, "little"))
             ghcb.done()
 
-        self._pending = complete
         value = int.from_bytes(dram.read_raw(spa, size), "little") if is_write else 0
+        devices = self._vm.devices
+        if devices is not None:
+            if is_write:
+                devices.write_memory(gpa, size, value)
+            complete(Answer(0 if is_write else devices.read_memory(gpa, size)))
+            return None
+        self._pending = complete
         return Exit(Reason.MMIO, gpa=gpa, size=size, value=value, is_write=is_write)

@@ -1,4 +1,4 @@
-"""Intercepted MSRs: KVM has none that this machine needs, so each is #GP unless the host asked for it.
+"""Intercepted MSRs: those that KVM keeps for a vCPU; each other is #GP unless the host asked for it.
 
 Source: Linux, arch/x86/kvm/x86.c (kvm_emulate_rdmsr, kvm_emulate_wrmsr, kvm_msr_allowed, kvm_msr_user_space),
 Documentation/virt/kvm/api.rst (KVM_X86_SET_MSR_FILTER, KVM_CAP_X86_USER_SPACE_MSR).
@@ -31,13 +31,18 @@ class MsrExits:
         return bool(self.reasons & (EXIT_FILTER if index in self.denied else EXIT_UNKNOWN))
 
 
-def begin(frame: Frame, exits: MsrExits, *, is_write: bool) -> Exit | None:
-    """Deliver #GP, or return the exit for the access."""
+def begin(frame: Frame, exits: MsrExits, kept: dict[int, int], *, is_write: bool) -> Exit | None:
+    """Answer from what KVM has `kept`, deliver #GP, or return the exit for the access."""
     index = frame.read("rcx") & _MASK32
+    value = (frame.read("rdx") & _MASK32) << 32 | frame.read("rax") & _MASK32 if is_write else 0
+    if index in kept and index not in exits.denied:
+        if is_write:
+            kept[index] = value
+        finish(frame, kept[index], is_write=is_write, error=False)
+        return None
     if not exits.wanted(index):
         frame.fault()
         return None
-    value = (frame.read("rdx") & _MASK32) << 32 | frame.read("rax") & _MASK32 if is_write else 0
     return Exit(Reason.MSR, msr=index, value=value, is_write=is_write)
 
 

@@ -5,6 +5,7 @@ Source: Linux, arch/x86/kvm/x86.c (kvm_fast_pio).
 
 from __future__ import annotations
 
+from mh_emulator.cpu.devices import Devices
 from mh_emulator.cpu.intercepts import Intercept
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.frame import Frame
@@ -14,6 +15,13 @@ def begin(frame: Frame, stop: Intercept) -> Exit:
     """The exit for the access."""
     value = frame.read("rax") & _mask(stop.size) if stop.is_write else 0
     return Exit(Reason.IO, port=stop.port, size=stop.size, value=value, is_write=stop.is_write)
+
+
+def serve(frame: Frame, stop: Intercept, devices: Devices) -> None:
+    """Have devices answer at once."""
+    if stop.is_write:
+        devices.write_port(stop.port, stop.size, frame.read("rax") & _mask(stop.size))
+    finish(frame, stop, 0 if stop.is_write else devices.read_port(stop.port, stop.size))
 
 
 def finish(frame: Frame, stop: Intercept, value: int) -> None:

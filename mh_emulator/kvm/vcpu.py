@@ -27,6 +27,9 @@ class Machine(Executed, Protocol):
     def runnable(self) -> bool:
         """Whether the CPU accepts the VM's ASID."""
 
+    def count(self) -> int:
+        """What RDTSC gives, where it is intercepted."""
+
 
 class Answer(NamedTuple):
     """What the host leaves in struct kvm_run for the instruction that it was asked about."""
@@ -58,6 +61,9 @@ class Vcpu:
         self._pending: Pending | None = None
         self._answer = Answer()
         self._injected: EventInjection | None = None
+        self.msrs: dict[int, int] = {}
+        """What KVM keeps of MSRs, by index, and gives no host a say in: KVM_SET_MSRS puts them there."""
+        self._kicked = False
 
     @property
     def watchers(self) -> list[Watcher]:
@@ -87,6 +93,7 @@ class Vcpu:
         if not self._vm.runnable:
             return Exit(Reason.FAIL_ENTRY)
         remaining = max_instructions
+        self._kicked = False
         self._complete()
         while True:
             stop = self._enter(remaining)
@@ -95,6 +102,8 @@ class Vcpu:
             exit_ = self._handle(stop)
             if exit_ is not None:
                 return exit_
+            if self._kicked:
+                return Exit(Reason.LIMIT)
 
     def inject_event(self, event: EventInjection) -> None:
         """Make `event` happen at the next VMRUN, in place of one that waits already.
@@ -105,6 +114,7 @@ class Vcpu:
 
     def kick(self) -> None:
         """Make KVM_RUN return soon, from another thread, to give the vCPU up; a call before it began may be lost."""
+        self._kicked = True
         self._core.kick()
 
     def flush_translations(self) -> None:
@@ -137,8 +147,8 @@ class Vcpu:
         if stop.code is Code.NPF:
             return Exit(Reason.MMIO, gpa=stop.gpa, size=stop.size, is_write=stop.is_write)
         frame = PlainFrame(self._core, stop.length, self.inject_event)
-        if stop.code is Code.RDTSC and self._vm.tsc is not None:
-            self._rdtsc(frame, self._vm.tsc)
+        if stop.code is Code.RDTSC and self._vm.intercepts_tsc:
+            self._rdtsc(frame, self._vm.count())
             return None
         return self._emulate(frame, stop)
 
@@ -159,9 +169,12 @@ class Vcpu:
             exit_ = hypercalls.begin(frame, self._vm.hypercall_exits)
             self._pending = lambda answer: hypercalls.finish(frame, answer.value)
         elif stop.code is Code.MSR:
-            exit_ = msrs.begin(frame, self._vm.msr_exits, is_write=stop.is_write)
+            exit_ = msrs.begin(frame, self._vm.msr_exits, self.msrs, is_write=stop.is_write)
             self._pending = lambda answer: msrs.finish(frame, answer.value, is_write=stop.is_write, error=answer.error)
         elif stop.code is Code.IOIO:
+            if self._vm.devices is not None:
+                ports.serve(frame, stop, self._vm.devices)
+                return None
             exit_ = ports.begin(frame, stop)
             self._pending = lambda answer: ports.finish(frame, stop, answer.value)
         else:

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from mh_builder.paging import Geometry
 from mh_builder.parts import CpuidResult
+from mh_emulator.cpu.devices import Devices
 from mh_emulator.cpu.rdrand import Generator
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import UserMemory
@@ -57,6 +58,8 @@ class Vm(TransportCommands, DebugCommands):
 
         A plain SEV guest cannot tell. Under SEV-ES the intercept is #VC first.
         """
+        self.devices: Devices | None = None
+        """What answers at ports and outside of all slots, without an exit that the model shows; before any vCPU."""
         self.geometry: Geometry = self.part.geometry(encrypted=False)
         self.hypercall_exits = 0
         """KVM_CAP_EXIT_HYPERCALL: a bit for each hypercall that leaves for the host."""
@@ -83,6 +86,17 @@ class Vm(TransportCommands, DebugCommands):
     def runnable(self) -> bool:
         """Whether a vCPU can enter the guest."""
         return self._encryption is None or self._psp.is_runnable(self._encryption.asid)
+
+    @property
+    def intercepts_tsc(self) -> bool:
+        """Whether RDTSC is KVM's: with `tsc`, and in a plain guest with devices, whose time it has to agree with."""
+        return self.tsc is not None or (self.devices is not None and not self.es)
+
+    def count(self) -> int:
+        """What RDTSC gives then."""
+        if self.tsc is not None:
+            return self.tsc
+        return 0 if self.devices is None else self.devices.count()
 
     @property
     def has_protected_state(self) -> bool:

@@ -1,0 +1,36 @@
+"""Every scheme that firmware loads, on every part, and stock images: `make test-guests`. Not collected by the suite."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from emulator_tests.command.conftest import Command
+from emulator_tests.firmware.conftest import Find
+from mh_builder.parts import PARTS
+from mh_builder.schemes import SCHEMES
+
+LOADED = [scheme for scheme in SCHEMES if scheme != "isolated"]
+PAIRS = [*((scheme, "milan") for scheme in LOADED), *(("regions", part) for part in PARTS if part != "milan")]
+
+
+@pytest.mark.parametrize(("scheme", "part"), PAIRS)
+def test_migrates(stock: Find, command: Command, scheme: str, part: str) -> None:
+    path = stock("X64")
+    outcome = command("boot", "--fd", path, "--migrate", "--scheme", scheme, "--part", part, "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["moved"]["equal"]
+    assert found["milestones"][-1]["what"] == "idle"
+
+
+@pytest.mark.parametrize("name", ["X64", "4M"])
+def test_stock_images_boot_and_do_so_again_in_the_same_way(stock: Find, command: Command, name: str) -> None:
+    outcomes = [command("boot", "--fd", stock(name), "--json") for _ in range(2)]
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes[0].err
+    first, second = (json.loads(outcome.out) for outcome in outcomes)
+    assert first["serial"] == second["serial"] != ""
+    assert [(one["what"], one["virtual_ms"]) for one in first["milestones"]] == [
+        (one["what"], one["virtual_ms"]) for one in second["milestones"]
+    ]

@@ -1,0 +1,59 @@
+"""Debian's OVMF from the reset vector, its loader, and its migration while it runs. More of it: `guests.py`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from emulator_tests.command.conftest import Command
+from emulator_tests.firmware.conftest import Find
+from mh_abi import abi
+from mh_abi.image import parse_image
+from mh_builder.firmware.inject import extract
+
+
+def test_real_firmware_is_migrated_by_the_helper_that_it_has_loaded(injected: Find, command: Command) -> None:
+    """And goes on at the target, until it has nothing to do."""
+    path = injected("X64")
+    outcome = command("boot", "--fd", path, "--migrate", "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    helper = parse_image(extract(path.read_bytes()).blob)
+    assert found["debug"] == f"{abi.MH_DEBUG_MARKER}{helper.descriptor.home:016x} {helper.memory_bytes:016x}\n"
+    moved = found["moved"]
+    assert moved["pages"] > 8000
+    assert moved == {
+        "helper_equal": True, "equal": True, "source_plain_pages": 0, "naive_equal_pages": 0,
+        "pages": moved["pages"], "shared_pages": moved["shared_pages"],
+    }  # fmt: skip
+    seen = [milestone["what"] for milestone in found["milestones"]]
+    assert seen[0] == "launched"
+    assert seen.index("loader's line") < seen.index("moved") < seen.index("first use of serial port")
+    assert seen[-1] == "idle"
+    assert 'BdsDxe: starting Boot0001 "EFI Internal Shell"' in found["serial"]
+    assert len(outcome.err.splitlines()) == len(seen)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--fd", "nothing.fd"), 2, "nothing.fd: No such file or directory"),
+        (("--fd", "text"), 1, "text: no compressed volume "),
+        (("--fd", "{X64}", "--scheme", "regions"), 2, "--scheme is of a helper: give --migrate"),
+        (("--fd", "{X64}", "--memory", "64M"), 2, "--memory 0x4000000: not in 0x8000000 to 0x80000000"),
+        (("--fd", "{X64}", "--migrate"), 1, "no image of the migration helper: "),
+        (("--fd", "{with-variables}"), 1, "it has its own variable store, which needs a flash device"),
+        (("--fd", "{X64}", "--migrate", "--scheme", "isolated"), 1, "no firmware loads it"),
+    ],
+)
+def test_bad_requests(
+    stock: Find, command: Command, tmp_path: Path, options: tuple[str, ...], code: int, message: str
+) -> None:
+    (tmp_path / "text").write_text("no image")
+    arguments = [str(stock(text[1:-1])) if text[0] == "{" else text for text in options]
+    outcome = command("boot", *arguments)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1

@@ -1,0 +1,124 @@
+"""`boot`: run a firmware image on the emulated machine from the reset vector, and migrate it while it runs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mh_abi.image import HelperImage, parse_image
+from mh_builder.firmware.errors import FirmwareError
+from mh_builder.firmware.flash import read_flash
+from mh_builder.firmware.inject import check_target, extract, inject
+from mh_builder.firmware.volume import find_volumes
+from mh_builder.helper import build_helper
+from mh_builder.paging import MIB, PAGE_BYTES
+from mh_builder.parts import PARTS
+from mh_builder.schemes import SCHEMES
+from mh_builder.schemes.space import Options
+from mh_cli import options
+from mh_cli.errors import BAD, GOOD, UsageError
+from mh_cli.output import print_json
+from mh_cli.ovmf_files import about, read_image
+
+if TYPE_CHECKING:
+    from mh_emulator.q35.boot import Milestone, Report
+
+_MOVE, _CONTROL = re.compile(r"\x1b\[[0-9;]*H"), re.compile(r"\x1b\[[0-9;=]*[A-Za-z]")
+"""Of ANSI terminals: the cursor goes elsewhere; everything else that is not shown."""
+_LEAST, _MOST = 128 * MIB, 2 << 30
+_HELPER_RAM_LIMIT = 1 << 30
+"""Of a helper that is built here: the tables for more have to be launched too."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the verb takes."""
+    parser.add_argument(
+        "--fd", type=Path, required=True, metavar="IMAGE", help="flash image of OVMF, without variables"
+    )
+    parser.add_argument("--migrate", action="store_true", help="migrate it, by the helper that it has loaded")
+    parser.add_argument(
+        "--scheme",
+        choices=list(SCHEMES),
+        metavar="SCHEME",
+        help="inject a helper of that scheme first (with --migrate)",
+    )
+    parser.add_argument(
+        "--memory", type=options.size, default=256 * MIB, metavar="BYTES", help="RAM of the guest (default 256M)"
+    )
+    options.add_part(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Boot; bad where the firmware does not come to its end, or its migration is not good."""
+    from mh_emulator.q35.boot import Boot, Firmware
+
+    if arguments.scheme and not arguments.migrate:
+        raise UsageError("--scheme is of a helper: give --migrate")
+    if not _LEAST <= arguments.memory <= _MOST or arguments.memory % PAGE_BYTES:
+        raise UsageError(f"--memory {arguments.memory:#x}: not in {_LEAST:#x} to {_MOST:#x}, or not made of pages")
+    flash, helper = _image(arguments)
+    report = Boot(Firmware(PARTS[arguments.part], flash, arguments.memory, helper), _show).run()
+    if arguments.json:
+        print_json("boot/1", report.as_json())
+    else:
+        _print(report)
+    return GOOD if report.good else BAD
+
+
+def _image(arguments: argparse.Namespace) -> tuple[bytes, HelperImage | None]:
+    """The flash, and with `--migrate` the helper in it. Raises `UsageError`, `FirmwareError`."""
+    flash = read_image(arguments.fd).flash
+    with about(arguments.fd):
+        read_flash(flash)
+        if any(volume.first_file is None for volume in find_volumes(flash)):
+            raise FirmwareError("it has its own variable store, which needs a flash device: give the image of the code")
+        if not arguments.migrate:
+            return flash, None
+        if arguments.scheme:
+            check_target(flash)
+    if arguments.scheme:
+        blob = build_helper(arguments.scheme, Options(ram_limit=_HELPER_RAM_LIMIT)).data
+        with about(arguments.fd):
+            flash = inject(flash, blob)
+    with about(arguments.fd):
+        helper = parse_image(extract(flash).blob)
+        _check_room(helper, arguments.memory)
+    return flash, helper
+
+
+def _check_room(helper: HelperImage, ram_bytes: int) -> None:
+    end = helper.descriptor.home + helper.memory_bytes
+    if end > ram_bytes:
+        raise FirmwareError(f"its helper ends at {end:#x}, RAM at {ram_bytes:#x}")
+    if helper.descriptor.ram_limit < ram_bytes:
+        raise FirmwareError(f"its helper reaches RAM below {helper.descriptor.ram_limit:#x}, there is {ram_bytes:#x}")
+
+
+def _show(milestone: Milestone) -> None:
+    text = f"{milestone.cpu_seconds:8.2f} s CPU {milestone.virtual_ms:10.2f} ms  {milestone.what}"
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print(report: Report) -> None:
+    moved = report.moved
+    if moved is not None:
+        whole = "equal to what its loader has to leave, byte for byte" if moved.helper_equal else "DIFFERENT"
+        pages = f"{moved.pages} pages private, {moved.shared_pages} shared"
+        seen = f"{moved.source_plain_pages} in plaintext, {moved.naive_equal_pages} survive a copy"
+        print(f"helper: {whole}")
+        print(f"migrated: {pages}, {'equal' if moved.equal else 'DIFFERENT'}; as the host sees them {seen}")
+    for name, text in (("debug port", report.debug), ("serial port", report.serial)):
+        for line in _lines(text):
+            print(f"{name}: {line}")
+    print(f"idle after {report.cpu_seconds:.1f} s CPU")
+
+
+def _lines(text: str) -> list[str]:
+    """What a terminal would show of it, as far as lines go."""
+    plain = _CONTROL.sub("", _MOVE.sub("\n", text))
+    return [line for line in ("".join(filter(str.isprintable, one)).rstrip() for one in plain.splitlines()) if line]

@@ -1,0 +1,42 @@
+"""Devices on the engine of a plain guest: what an instruction asks of them is answered before its next one.
+
+It stands for an exit that KVM_RUN completes at once: KVM decodes and emulates instructions of a plain guest.
+Source: Linux, arch/x86/kvm/emulate.c; arch/x86/kvm/svm/svm.c (svm_can_emulate_instruction: what it may decode of SEV).
+"""
+
+from __future__ import annotations
+
+from unicorn import unicorn_const, x86_const
+
+from mh_emulator.cpu.devices import Devices
+from mh_emulator.cpu.engine import Engine
+from mh_emulator.dram.bus import Turn
+
+WINDOW = 1 << 50
+"""Physical address for the engine of what lies at GPA 0 and has no slot; no part has DRAM there."""
+WINDOW_BYTES = 1 << 32
+
+
+def attach(engine: Engine, devices: Devices, turn: Turn) -> None:
+    """Have IN, OUT, and loads and stores of the window answered."""
+
+    def read_port(_uc: object, port: int, size: int, _data: object) -> int:
+        with turn.hooked():
+            return devices.read_port(port, size)
+
+    def write_port(_uc: object, port: int, size: int, value: int, _data: object) -> None:
+        with turn.hooked():
+            devices.write_port(port, size, value & (1 << 8 * size) - 1)
+
+    def read_memory(_uc: object, gpa: int, size: int, _data: object) -> int:
+        with turn.hooked():
+            return devices.read_memory(gpa, size)
+
+    def write_memory(_uc: object, gpa: int, size: int, value: int, _data: object) -> None:
+        with turn.hooked():
+            devices.write_memory(gpa, size, value & (1 << 8 * size) - 1)
+
+    uc = engine.uc
+    uc.hook_add(unicorn_const.UC_HOOK_INSN, read_port, None, 1, 0, x86_const.UC_X86_INS_IN)
+    uc.hook_add(unicorn_const.UC_HOOK_INSN, write_port, None, 1, 0, x86_const.UC_X86_INS_OUT)
+    uc.mmio_map(WINDOW, WINDOW_BYTES, read_memory, None, write_memory, None)

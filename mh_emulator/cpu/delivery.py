@@ -1,0 +1,42 @@
+"""Delivery of exceptions and interrupts: what comes of one that fails on its way.
+
+Source: AMD64 APM volume 2, section 8.2.9 (double fault).
+"""
+
+from __future__ import annotations
+
+from mh_emulator.cpu import exceptions, protected
+from mh_emulator.cpu.exceptions import Event, Origin
+from mh_emulator.cpu.mmu import VECTOR_DF, VECTOR_PF, GuestFault, Mmu
+from mh_emulator.cpu.registers import EFER_LMA, Registers
+
+_CONTRIBUTORY = frozenset({0, 10, 11, 12, 13})
+
+
+class TripleFault(Exception):
+    """A fault during the delivery of a double fault."""
+
+
+def deliver(event: Event, registers: Registers, mmu: Mmu) -> Registers:
+    """Return the state at the first instruction of the handler; raise `TripleFault` when there is none."""
+    if event.address is not None:
+        registers = registers.with_changes(cr2=event.address)
+    enter = exceptions.enter if registers.efer & EFER_LMA else protected.enter
+    while True:
+        try:
+            return enter(event, registers, mmu)
+        except GuestFault as fault:
+            if fault.address is not None:
+                registers = registers.with_changes(cr2=fault.address)
+            event = _escalate(event, fault)
+
+
+def _escalate(first: Event, second: GuestFault) -> Event:
+    if first.origin is Origin.EXCEPTION:
+        if first.vector == VECTOR_DF:
+            raise TripleFault
+        both_contributory = first.vector in _CONTRIBUTORY and second.vector in _CONTRIBUTORY
+        after_page_fault = first.vector == VECTOR_PF and (second.vector in _CONTRIBUTORY or second.vector == VECTOR_PF)
+        if both_contributory or after_page_fault:
+            return Event(VECTOR_DF, 0)
+    return Event(second.vector, second.error_code, second.address)

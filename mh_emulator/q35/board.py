@@ -1,0 +1,110 @@
+"""All devices of one guest, by port and by guest-physical address. Where none is, all ones are read."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+
+from mh_emulator.host.topology import Block, Topology
+from mh_emulator.q35 import cmos, debugcon, fw_cfg, i8042, lapic, pci, pm_timer, uart
+from mh_emulator.q35.clock import TSC_HZ, Clock
+from mh_emulator.q35.console import Console
+from mh_emulator.q35.fw_cfg import FwCfg, RawMemory
+from mh_emulator.q35.port import PortDevice, ones
+
+_E820 = struct.Struct("<QQI")
+_E820_RAM = 1
+_SYSTEM_STATES = bytes([0x80, 0, 0, 0x81, 0x80, 0x80])
+"""S3 and S4 are there, as QEMU has it without options (hw/acpi/core.c, hw/isa/lpc_ich9.c)."""
+
+
+class Board:
+    """Devices of a guest whose RAM is laid out as `topology`, in which the host sees `memory`.
+
+    `on_line` is told each line that is printed on the debug port, `on_use` the name of each device when it is used
+    first.
+    """
+
+    def __init__(
+        self, topology: Topology, memory: RawMemory, on_line: Callable[[str], None], on_use: Callable[[str], None]
+    ) -> None:
+        self.clock = Clock()
+        self.debug, self.serial = Console(on_line), Console()
+        self.accesses = 0
+        self._on_use = on_use
+        self._used: set[str] = set()
+        self._apic = lapic.LocalApic(self.clock)
+        self._pci = pci.Pci()
+        files = {"etc/e820": _e820(topology.blocks), "etc/system-states": _SYSTEM_STATES}
+        self._fw_cfg = FwCfg(memory, topology.ram_bytes, files)
+        self._ports: dict[int, tuple[str, PortDevice]] = {}
+        self._add("debug port", debugcon.PORTS, debugcon.DebugPort(self.debug))
+        self._add("CMOS", cmos.PORTS, cmos.Cmos(topology.below, topology.above))
+        self._add("PCI", pci.PORTS, self._pci)
+        self._add("fw_cfg", fw_cfg.PORTS, self._fw_cfg)
+        self._add("PM timer", pm_timer.PORTS, pm_timer.PmTimer(self.clock))
+        self._add("keyboard controller", i8042.PORTS, i8042.KeyboardController())
+        self._add("serial port", uart.COM1, uart.Uart(uart.COM1, self.serial))
+
+    def show(self, memory: RawMemory) -> None:
+        """From here on the host sees the guest there: it has moved."""
+        self._fw_cfg.memory = memory
+
+    def read_port(self, port: int, size: int) -> int:
+        """IN."""
+        self._look()
+        if port not in self._ports:
+            return ones(size)
+        name, device = self._ports[port]
+        self._use(name)
+        return device.read(port, size)
+
+    def write_port(self, port: int, size: int, value: int) -> None:
+        """OUT."""
+        self._look()
+        if port in self._ports:
+            name, device = self._ports[port]
+            self._use(name)
+            device.write(port, size, value)
+
+    def read_memory(self, gpa: int, size: int) -> int:
+        """A load."""
+        self._look()
+        if gpa in lapic.GPAS:
+            self._use("local APIC")
+            return self._apic.read(gpa) & ones(size)
+        if gpa in self._pci.ecam:
+            self._use("ECAM")
+            return self._pci.read_ecam(gpa - self._pci.ecam.start, size)
+        return ones(size)
+
+    def write_memory(self, gpa: int, size: int, value: int) -> None:
+        """A store."""
+        self._look()
+        if gpa in lapic.GPAS:
+            self._use("local APIC")
+            self._apic.write(gpa, value)
+        elif gpa in self._pci.ecam:
+            self._pci.write_ecam(gpa - self._pci.ecam.start, size, value)
+
+    def count(self) -> int:
+        """RDTSC."""
+        self._look()
+        return self.clock.ticks(TSC_HZ)
+
+    def _look(self) -> None:
+        self.accesses += 1
+        self.clock.look()
+
+    def _use(self, name: str) -> None:
+        if name not in self._used:
+            self._used.add(name)
+            self._on_use(name)
+
+    def _add(self, name: str, ports: Iterable[int], device: PortDevice) -> None:
+        self._ports.update(dict.fromkeys(ports, (name, device)))
+
+
+def _e820(blocks: Iterable[Block]) -> bytes:
+    """The map of RAM, as QEMU gives it to firmware."""
+    return b"".join(_E820.pack(block.gpa, block.size, _E820_RAM) for block in blocks)

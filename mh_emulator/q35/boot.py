@@ -1,0 +1,216 @@
+"""Real firmware on the emulated machine, from the reset vector; and its migration by the helper that it has loaded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mh_abi import abi
+from mh_abi.image import HelperImage
+from mh_builder.firmware.line import check_line
+from mh_builder.paging import PAGE_BYTES
+from mh_builder.parts import Part
+from mh_emulator.host import look, migration
+from mh_emulator.host.machine import Machine
+from mh_emulator.kvm.exits import Exit, Reason
+from mh_emulator.platform import Platform
+from mh_emulator.q35.launch import Carrier, Powered, Telling, expect, power_on, power_on_with_helper, topology
+from mh_emulator.q35.run import GuestStopped, run
+from mh_emulator.q35.view import HostView
+from mh_emulator.secret import Secret
+from mh_emulator.uefi.loaded import loaded
+
+_MORE_DRAM = 64 << 20
+"""Beyond the guest's RAM: flash, helpers, and what the platform takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """Something that the host has seen of the guest."""
+
+    what: str
+    cpu_seconds: float
+    """Of this process, since the launch began."""
+    virtual_ms: float
+    """Since RESET, as the guest's clocks have it."""
+
+
+@dataclass
+class Moved:
+    """What came of the migration of a firmware that was running."""
+
+    helper_equal: bool
+    """Whether the helper's private pages were, byte for byte, what its loader has to leave there."""
+    pages: int
+    shared_pages: int
+    source_plain_pages: int
+    """Pages whose plaintext the host of the source could see."""
+    naive_equal_pages: int
+    """Pages that survive when the host copies ciphertext."""
+    equal: bool = False
+    """Whether the target's guest sees in every page what the source's saw."""
+
+    @property
+    def good(self) -> bool:
+        """Whether everything that has to hold did."""
+        return self.helper_equal and self.equal and not self.source_plain_pages and not self.naive_equal_pages
+
+
+@dataclass
+class Report:
+    """One boot."""
+
+    part: str
+    ram_bytes: int
+    milestones: list[Milestone] = field(default_factory=list)
+    moved: Moved | None = None
+    debug: str = ""
+    """What the guest has printed on the debug port, and on the serial port."""
+    serial: str = ""
+    cpu_seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """Whether the firmware has come to its end, and its migration was good."""
+        return self.moved is None or self.moved.good
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return asdict(self) | {"good": self.good}
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """What is to be booted."""
+
+    part: Part
+    flash: bytes
+    ram_bytes: int
+    helper: HelperImage | None = None
+    """What the flash carries; with it the boot is one with a migration."""
+
+
+class Boot:
+    """One boot; `on_milestone` is told of each as it comes."""
+
+    def __init__(self, firmware: Firmware, on_milestone: Callable[[Milestone], None]) -> None:
+        self._firmware = firmware
+        self._on_milestone = on_milestone
+        self._began = time.process_time()
+        self._powered: Powered | None = None
+        self._line = ""
+        self.report = Report(firmware.part.name, firmware.ram_bytes)
+
+    def run(self) -> Report:
+        """Boot to the first HLT with interrupts on; with a helper, by way of a migration behind the loader's line.
+
+        Raises `GuestStopped`, `FirmwareError` for what the loader says, and what a migration raises.
+        """
+        try:
+            if self._firmware.helper is None:
+                powered = power_on(self._platform(1), self._firmware.flash, self._firmware.ram_bytes, self._telling())
+                self._powered = powered
+                self._reach("launched")
+                run(powered.vcpu, powered.board, powered.vcpu.run)
+            else:
+                self._migrate(self._firmware.helper)
+        except GuestStopped as stopped:
+            raise GuestStopped(f"{stopped}; last seen: {self.report.milestones[-1].what}") from None
+        finally:
+            self._note_console()
+        self._reach("idle")
+        self.report.cpu_seconds = self._cpu()
+        return self.report
+
+    def _migrate(self, helper: HelperImage) -> None:
+        carrier = Carrier(self._firmware.flash, helper, Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV))
+        ram_bytes, telling = self._firmware.ram_bytes, self._telling()
+        powered, source = power_on_with_helper(self._platform(1), carrier, ram_bytes, telling)
+        self._powered = powered
+        self._reach("launched")
+        paused = run(powered.vcpu, powered.board, lambda: _run_guest(source))
+        if paused.reason is not Reason.LIMIT:
+            raise GuestStopped("the firmware is idle, and its loader has said nothing on the debug port")
+        check_line(self._line, int(helper.descriptor.home), helper.memory_bytes)
+        arrived, target = expect(self._platform(2), powered, carrier)
+        self.report.moved = _move(source, target, carrier)
+        arrived.vcpu.set_registers(powered.vcpu.get_registers())
+        arrived.vcpu.msrs = dict(powered.vcpu.msrs)
+        arrived.board.show(HostView(topology(arrived.memory.size), arrived.memory))
+        source.mirror.vm.close()
+        source.vm.close()
+        self._reach("moved")
+        run(arrived.vcpu, arrived.board, lambda: _run_guest(target))
+
+    def _telling(self) -> Telling:
+        return Telling(self._on_line, self._reach_use)
+
+    def _platform(self, seed: int) -> Platform:
+        return Platform(self._firmware.part, self._firmware.ram_bytes + _MORE_DRAM, seed)
+
+    def _on_line(self, line: str) -> None:
+        if line.startswith(abi.MH_DEBUG_MARKER) and self._powered is not None:
+            self._line = line
+            self._reach("loader's line")
+            if self._firmware.helper is not None:
+                self._powered.vcpu.kick()
+
+    def _reach_use(self, device: str) -> None:
+        self._reach(f"first use of {device}")
+
+    def _reach(self, what: str) -> None:
+        now = 0 if self._powered is None else self._powered.board.clock.now
+        milestone = Milestone(what, round(self._cpu(), 2), now / 1e6)
+        self.report.milestones.append(milestone)
+        self._on_milestone(milestone)
+
+    def _cpu(self) -> float:
+        return time.process_time() - self._began
+
+    def _note_console(self) -> None:
+        if self._powered is not None:
+            self.report.debug, self.report.serial = self._powered.board.debug.text, self._powered.board.serial.text
+
+
+def _run_guest(machine: Machine) -> Exit:
+    """Until something else than what the guest says of its migration, which the host has answered."""
+    while True:
+        exit_ = machine.run_guest()
+        if exit_.reason is not Reason.MSR:
+            return exit_
+
+
+def _move(source: Machine, target: Machine, carrier: Carrier) -> Moved:
+    if not source.consent.allowed:
+        raise GuestStopped("the loader has said its line and has not allowed the migration")
+    pages, shared = source.guest_pages(), source.shared_pages()
+    moved = Moved(
+        helper_equal=_helper_is_whole(source, carrier),
+        pages=len(pages),
+        shared_pages=len(shared),
+        source_plain_pages=look.count_plain_pages(source, pages),
+        naive_equal_pages=look.count_naive_copies(source, target, pages),
+    )
+    target.regions, target.consent.shared = source.regions, source.consent.shared
+    migration.move(source, target, pages)
+    migration.copy_shared(source, target, shared)
+    moved.equal = all(source.read_guest(page) == target.read_guest(page) for page in pages)
+    return moved
+
+
+def _helper_is_whole(source: Machine, carrier: Carrier) -> bool:
+    """Whether its private pages are what the loader has to leave, with the owner's secret in the one for it."""
+    helper, secret = carrier.helper, carrier.secret
+    expected = loaded(helper, source.platform.part.c_bit)
+    start = helper.descriptor.secret_offset
+    page, table = start // PAGE_BYTES * PAGE_BYTES, secret.table()
+    for offset in range(0, helper.ring_offset, PAGE_BYTES):
+        found = source.read_helper(offset, PAGE_BYTES)
+        if offset == page:
+            if found[start - page :][: len(table)] != table:
+                return False
+        elif found != expected[offset : offset + PAGE_BYTES]:
+            return False
+    return True

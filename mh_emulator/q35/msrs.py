@@ -1,0 +1,26 @@
+"""MSRs that KVM keeps for a vCPU and that firmware needs, as they are after RESET.
+
+Source: Linux, arch/x86/kvm/x86.c (kvm_set_msr_common), arch/x86/kvm/mtrr.c; AMD64 APM volume 2, sections 7.7 (MTRRs),
+7.8 (PAT).
+"""
+
+from __future__ import annotations
+
+from mh_emulator.q35 import lapic
+
+_MTRR_CAP, _MTRR_DEFAULT, _PAT = 0x0FE, 0x2FF, 0x277
+_VARIABLE = range(0x200, 0x210)
+_FIXED = (0x250, 0x258, 0x259, *range(0x268, 0x270))
+_CAP = 1 << 10 | 1 << 8 | len(_VARIABLE) // 2
+_PAT_RESET = 0x0007_0406_0007_0406
+
+
+def after_reset() -> dict[int, int]:
+    """Index -> value."""
+    return {
+        lapic.BASE_MSR: lapic.BASE,
+        _MTRR_CAP: _CAP,
+        _MTRR_DEFAULT: 0,
+        _PAT: _PAT_RESET,
+        **dict.fromkeys((*_VARIABLE, *_FIXED), 0),
+    }

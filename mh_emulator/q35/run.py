@@ -1,0 +1,79 @@
+"""A guest under its devices, until it has nothing to do; and what it means where it never has."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mh_abi.errors import MigrationHelperError
+from mh_emulator.cpu.registers import RFLAGS_IF
+from mh_emulator.kvm import Vcpu
+from mh_emulator.kvm.exits import Exit, Reason
+from mh_emulator.q35.board import Board
+
+IDLE_SECONDS = 20.0
+"""CPU seconds for which a guest may do without any device. LZMA of the largest volumes takes 6."""
+LONGEST_NS = 600 * 1_000_000_000
+"""Virtual time that a guest may take: no firmware waits longer."""
+
+_POLL_SECONDS = 0.5
+
+
+class GuestStopped(MigrationHelperError):
+    """The guest came to an end that is none of a firmware that works; one line with where it stood."""
+
+
+def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit]) -> Exit:
+    """`enter` is KVM_RUN of `vcpu`, until a HLT with interrupts, or until somebody pauses it: LIMIT.
+
+    Raises `GuestStopped` for every other end.
+    """
+    with _watched(vcpu, board) as waits:
+        exit_ = enter()
+    if waits():
+        raise GuestStopped(f"the guest waits for ever{_where(vcpu, board)}")
+    if exit_.reason is Reason.LIMIT:
+        return exit_
+    if exit_.reason is Reason.SHUTDOWN:
+        raise GuestStopped(f"triple fault{_where(vcpu, board)}")
+    if exit_.reason is Reason.MMIO:
+        kind = "store to" if exit_.is_write else "load from"
+        raise GuestStopped(f"{kind} GPA {exit_.gpa:#x}, where nothing is{_where(vcpu, board)}")
+    if exit_.reason is not Reason.HLT:
+        raise GuestStopped(f"the guest left with {exit_.reason.value}{_where(vcpu, board)}")
+    if not vcpu.get_registers().rflags & RFLAGS_IF:
+        raise GuestStopped(f"the guest halts with interrupts off{_where(vcpu, board)}")
+    return exit_
+
+
+def _where(vcpu: Vcpu, board: Board) -> str:
+    state = vcpu.get_registers()
+    said = [line for line in board.serial.text.splitlines() if line.strip()]
+    printed = f'; first on the serial port: "{said[0].strip()}"' if said else ""
+    pc = state.rip if state.is_64_bit else state.cs_base + state.rip
+    return f": at {pc:#x}, after {board.accesses} accesses to devices{printed}"
+
+
+@contextmanager
+def _watched(vcpu: Vcpu, board: Board) -> Iterator[Callable[[], bool]]:
+    """Give the vCPU up where it goes on without devices for too long; gives whether that was done."""
+    ended, given_up = threading.Event(), threading.Event()
+
+    def look() -> None:
+        accesses, since = board.accesses, time.process_time()
+        while not ended.wait(_POLL_SECONDS):
+            if board.accesses != accesses and board.clock.now < LONGEST_NS:
+                accesses, since = board.accesses, time.process_time()
+            elif time.process_time() - since > IDLE_SECONDS or board.clock.now >= LONGEST_NS:
+                given_up.set()
+                vcpu.kick()
+
+    thread = threading.Thread(target=look, name="stall", daemon=True)
+    thread.start()
+    try:
+        yield given_up.is_set
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,59 @@
+"""A serial port, of which only the sender works.
+
+Source: National Semiconductor PC16550D; QEMU, hw/char/serial.c.
+"""
+
+from __future__ import annotations
+
+from mh_emulator.q35.console import Console
+
+COM1, COM2 = range(0x3F8, 0x400), range(0x2F8, 0x300)
+_DATA, _ENABLE, _FIFO, _LINE, _MODEM, _STATUS, _MODEM_STATUS, _SCRATCH = range(8)
+_DIVISOR_LATCH = 1 << 7
+_LOOP = 1 << 4
+_IDLE, _NO_INTERRUPT, _FIFOS_ON = 0x60, 0x01, 0xC0
+_RECEIVED = 1 << 0
+_CONNECTED = 0xB0
+"""CTS, DSR and DCD, as QEMU has them of a backend that is open."""
+
+
+class Uart:
+    """At `ports`; what is sent is printed on `console`."""
+
+    def __init__(self, ports: range, console: Console) -> None:
+        self._start = ports.start
+        self._console = console
+        self._kept = bytearray(8)
+        self._divisor = bytearray(2)
+        self._looped: list[int] = []
+
+    def read(self, port: int, _size: int) -> int:
+        """A register."""
+        register = port - self._start
+        if register <= _ENABLE and self._kept[_LINE] & _DIVISOR_LATCH:
+            return self._divisor[register]
+        if register == _DATA:
+            return self._looped.pop(0) if self._looped else 0
+        if register == _FIFO:
+            return _NO_INTERRUPT | (_FIFOS_ON if self._kept[_FIFO] & 1 else 0)
+        if register == _STATUS:
+            return _IDLE | (_RECEIVED if self._looped else 0)
+        if register == _MODEM_STATUS:
+            return (self._kept[_MODEM] << 4 | self._kept[_MODEM] >> 1 & 1) & 0xF0 if self._loops else _CONNECTED
+        return self._kept[register]
+
+    def write(self, port: int, _size: int, value: int) -> None:
+        """A register."""
+        register = port - self._start
+        if register <= _ENABLE and self._kept[_LINE] & _DIVISOR_LATCH:
+            self._divisor[register] = value & 0xFF
+        elif register != _DATA:
+            self._kept[register] = value & 0xFF
+        elif self._loops:
+            self._looped = [*self._looped[-15:], value & 0xFF]
+        else:
+            self._console.put(value & 0xFF)
+
+    @property
+    def _loops(self) -> bool:
+        return bool(self._kept[_MODEM] & _LOOP)
