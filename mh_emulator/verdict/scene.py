@@ -36,7 +36,7 @@ PROGRAM = 0x1_0000
 """GPA of the program that a guest may need."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cast:
     """What all scenes of a run have in common."""
 
