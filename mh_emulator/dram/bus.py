@@ -35,7 +35,7 @@ class Bus:
         self.executing: list[Turn] = []
         """Those whose engine may do something natively."""
         self.taken = ctypes.c_uint64()
-        """Not 0 while somebody has the bus."""
+        """Not 0 while somebody has the bus and an engine executes."""
         self.crowded = False
         """Whether several CPUs run, or are about to."""
 
@@ -43,7 +43,7 @@ class Bus:
         """Wait for the bus."""
         self._lock.acquire()
         self._depth += 1
-        if self._depth == 1:
+        if self.executing and self._depth == 1:
             self._take()
 
     def __exit__(
@@ -51,19 +51,19 @@ class Bus:
     ) -> None:
         """Give it away."""
         self._depth -= 1
-        if not self._depth:
+        if self.executing and not self._depth:
             self.taken.value = 0
         self._lock.release()
 
     def _take(self) -> None:
+        """Keep engines from doing anything natively; none of them begins as long as the bus is held."""
         self.taken.value = 1
-        if self.executing:
-            # The store has to be seen before the flags are read; a lock's instruction is a fence on x86.
-            with self._barrier:
-                pass
-            for turn in self.executing:
-                while turn.native.value:
-                    time.sleep(_POLL_SECONDS)
+        # The store has to be seen before the flags are read; a lock's instruction is a fence on x86.
+        with self._barrier:
+            pass
+        for turn in self.executing:
+            while turn.native.value:
+                time.sleep(_POLL_SECONDS)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

@@ -178,28 +178,33 @@ class Dram:
 
     def _read(self, key: bytes | None, spa: int, size: int) -> bytes:
         start = self._offset(spa, size)
+        view = self.view_number(key)
         with self.bus:
-            for page in range(spa & -PAGE_BYTES, spa + size, PAGE_BYTES):
-                self.own(page, key)
+            for frame in range(start >> PAGE_SHIFT, (start + size + PAGE_BYTES - 1) >> PAGE_SHIFT):
+                if self.views[frame] != view:
+                    self.own(self.base_spa + (frame << PAGE_SHIFT), key)
             return self._bytes[start : start + size]
 
     def _write(self, key: bytes | None, spa: int, data: bytes) -> None:
         start = self._offset(spa, len(data))
+        end = start + len(data)
+        view = self.view_number(key)
         with self.bus:
-            for page in range(spa & -PAGE_BYTES, spa + len(data), PAGE_BYTES):
-                if spa <= page and page + PAGE_BYTES <= spa + len(data):
-                    self._replace(self.frame(page), key)
-                else:
-                    self.own(page, key)
-                self.forget_code(page)
-            self.view[start : start + len(data)] = data
+            for frame in range(start >> PAGE_SHIFT, (end + PAGE_BYTES - 1) >> PAGE_SHIFT):
+                if self.views[frame] != view:
+                    page = frame << PAGE_SHIFT
+                    if start <= page and page + PAGE_BYTES <= end:
+                        self._replace(frame, key)
+                    else:
+                        self.own(self.base_spa + page, key)
+                if self.executed[frame]:
+                    self.forget_code(self.base_spa + (frame << PAGE_SHIFT))
+            self.view[start:end] = data
 
     def _replace(self, frame: int, key: bytes | None) -> None:
         """Make `frame` a page of `key` that is about to be overwritten whole: its old contents are not converted."""
-        view = self.view_number(key)
-        if self.views[frame] != view:
-            self._forget_translations(frame)
-            self.views[frame] = view
+        self._forget_translations(frame)
+        self.views[frame] = self.view_number(key)
 
     def _held(self, frame: int) -> bytes | None:
         return self._key_of[self.views[frame]]

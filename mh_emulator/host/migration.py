@@ -288,7 +288,7 @@ def _move_batch(source: Ring, target: Ring, batch: Batch) -> None:
 
 
 def _check(operation: str, results: list[Result]) -> None:
-    for result in results:
+    for result in dict.fromkeys(results):
         if result.status != abi.mh_status.MH_DONE:
             raise HelperRefused(operation, result.status)
 
