@@ -1,1 +1,1 @@
-"""The secure processor."""
+"""The reverse map table."""

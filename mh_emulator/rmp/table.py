@@ -56,7 +56,9 @@ class Rmp:
         self._entries.pop(spa >> PAGE_SHIFT, None)
 
     def pages_of(self, asid: int) -> int:
-        """The counter of `asid`: 4 KiB pages that are assigned to it."""
+        """The counter of `asid`: 4 KiB pages that are assigned to it; nobody counts those of ASID 0."""
+        if not asid:
+            return 0
         owned = (entry for entry in self._entries.values() if entry.assigned and entry.asid == asid)
         return sum(entry.size.bytes // PAGE_BYTES for entry in owned)
 
