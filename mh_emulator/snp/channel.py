@@ -51,9 +51,11 @@ class Channel:
         self.host.psp.guest_request(GuestRequest(self.gctx, request, response))
         return self.host.dram.read_raw(response, 0x1000)
 
-    def ask(self, kind: MessageType, payload: bytes) -> tuple[Status, bytes]:
-        """Send a request; return the status in its answer, and the answer. Raises `CommandError`, `BadAnswerError`."""
-        page = self.carry(self.seal(kind, payload))
+    def open(self, kind: MessageType, page: bytes) -> tuple[Status, bytes]:
+        """The status in the answer to the last message, which was of `kind`, and the answer.
+
+        Raises `BadAnswerError`.
+        """
         clear = page[:HEADER_BYTES]
         header = Header.parse(clear)
         answer = unseal(self.key, clear, page[HEADER_BYTES : HEADER_BYTES + header.size])
@@ -61,3 +63,7 @@ class Channel:
             raise BadAnswerError(f"answer {header.kind:#x} with number {header.seqno}, expected {kind + 1:#x}")
         self.count += 2
         return Status(struct.unpack_from("<I", answer)[0]), answer
+
+    def ask(self, kind: MessageType, payload: bytes) -> tuple[Status, bytes]:
+        """Send a request; return the status in its answer, and the answer. Raises `CommandError`, `BadAnswerError`."""
+        return self.open(kind, self.carry(self.seal(kind, payload)))
