@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+from mh_builder.paging import PAGE_BYTES
 from mh_emulator.psp.crypto import KEY_BYTES
 from mh_emulator.psp.snp.command import SnpGuestState
 from mh_emulator.psp.snp.context import SnpGuest
@@ -34,6 +35,7 @@ def gctx_create(sp: SnpProcessor, gctx: int) -> None:
     (gctx,) = sp.begin(gctx)
     entry = sp.need_page(gctx, PageState.FIRMWARE)
     require(entry.size is PageSize.SMALL, Status.INVALID_PAGE_SIZE)
+    sp.memory.write(gctx, bytes(PAGE_BYTES))
     sp.guests[gctx] = SnpGuest(gctx, sp.random(KEY_BYTES), sp.committed_tcb())
     sp.rmp.replace(gctx, replace(entry, vmsa=True))
 
