@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
+from mh_builder.paging import PAGE_BYTES
 from mh_emulator.psp.snp.context import KEY_BYTES
 from mh_emulator.psp.snp.message import HEADER_BYTES, Header, MessageType, seal, unseal
 from mh_emulator.psp.snp.requests import GuestRequest
@@ -48,8 +49,12 @@ class Channel:
     def carry(self, message: bytes) -> bytes:
         """Have the host hand a message over, and return the page of the answer. Raises `CommandError`."""
         request, response = self.host.page(message), self.host.donate()
+        self.hand_over(request, response)
+        return self.host.dram.read_raw(response, PAGE_BYTES)
+
+    def hand_over(self, request: int, response: int) -> None:
+        """Have the host hand over the message in one page, for an answer in another one. Raises `CommandError`."""
         self.host.psp.guest_request(GuestRequest(self.gctx, request, response))
-        return self.host.dram.read_raw(response, 0x1000)
 
     def open(self, kind: MessageType, page: bytes) -> tuple[Status, bytes]:
         """The status in the answer to the last message, which was of `kind`, and the answer.
