@@ -360,11 +360,11 @@ COMMANDS: Mapping[str, tuple[list[Check], Callable[[Model, Args], None]]] = {
     ], nothing),
     "DBG_DECRYPT": ([
         aligned("gctx", "source", "destination"), PLATFORM, CONTEXT, state_of("source", 0x1A, *OWNED),
-        state_of("destination", 0x1A, "FIRMWARE"), owned("source"), DEBUG, ACTIVE,
+        state_of("destination", 0x1A, "FIRMWARE"), owned("source"), DEBUG,
     ], written("destination")),
     "DBG_ENCRYPT": ([
         PLATFORM, aligned("gctx", "source", "destination"), CONTEXT, state_of("destination", 0x1A, *LEAVING),
-        owned("destination"), DEBUG, ACTIVE, there("source"),
+        owned("destination"), DEBUG, there("source"),
     ], written("destination")),
     "MD_INIT": ([aligned("gctx", "page"), PLATFORM, CONTEXT, state_of("page", 0x1A, "FIRMWARE"), LAUNCHED], md_init),
     "SWAP_OUT": ([

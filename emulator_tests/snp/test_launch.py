@@ -21,14 +21,17 @@ from emulator_tests.psp.rig import status
 from mh_builder.firmware.measure import FlashLaunch, Vcpus
 from mh_builder.firmware.snp import Imi, PageType, SnpPage, WholeLaunch, pages_at, pages_of_type, vmsa_page
 from mh_builder.parts import PARTS
+from mh_emulator.dram.dram import Dram
 from mh_emulator.psp.snp.command import SnpGuestState
 from mh_emulator.psp.snp.context import SnpGuest
+from mh_emulator.psp.snp.firmware import SnpFirmware
 from mh_emulator.psp.snp.id_block import IdBlock, sign_id_block
 from mh_emulator.psp.snp.launch import LaunchFinish, LaunchStart, LaunchUpdate
 from mh_emulator.psp.snp.policy import DEFAULT_POLICY
 from mh_emulator.psp.status import Status
 from mh_emulator.rmp.entry import PageSize, PageState
 from mh_emulator.rmp.instructions import NewState
+from mh_emulator.rmp.table import Rmp
 from mh_emulator.snp.host import SECRETS_GPA, Launched, SnpHost
 
 __all__ = ["stock"]
@@ -208,3 +211,10 @@ def test_bad_id_blocks(keys: list[ec.EllipticCurvePrivateKey], case: str) -> Non
 def test_parts_without_snp() -> None:
     with pytest.raises(ValueError, match="rome has no SEV-SNP, milan, genoa, turin have"):
         SnpHost(PARTS["rome"], 1)
+
+
+def test_an_rmp_of_pages_that_are_no_dram() -> None:
+    dram = Dram(0x40_0000, 0x1000_0000, PARTS["milan"], 1)
+    for base, size in ((0xFE0_0000, 0x40_0000), (0x1020_0000, 0x40_0000), (0x1000_0000, 0x60_0000)):
+        with pytest.raises(ValueError, match=r"^RMP of 0x\w+\.\.0x\w+ is not for DRAM of 0x10000000\.\.0x10400000$"):
+            SnpFirmware(dram, Rmp(base, size), 1)

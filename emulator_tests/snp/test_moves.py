@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import struct
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from emulator_tests.psp.rig import status
 from emulator_tests.snp.foreign import (
     ABSORB,
     IMPORT,
     NOMA,
     REPORT,
+    TSC,
     VMRK,
     Line,
     key,
@@ -21,8 +24,12 @@ from emulator_tests.snp.foreign import (
 from mh_builder.firmware.snp import PageType, SnpPage, WholeLaunch, pages_at
 from mh_builder.parts import PARTS
 from mh_emulator.psp.snp.command import SnpGuestState
+from mh_emulator.psp.snp.context import SnpGuest
+from mh_emulator.psp.snp.id_block import IdBlock, sign_id_block
 from mh_emulator.psp.snp.launch import LaunchFinish, LaunchStart
+from mh_emulator.psp.snp.metadata import SwapType
 from mh_emulator.psp.snp.policy import DEFAULT_POLICY, SnpPolicy
+from mh_emulator.psp.snp.swap import Swap
 from mh_emulator.psp.status import Status
 from mh_emulator.rmp.entry import PageState
 from mh_emulator.snp.host import SECRETS_GPA, Launched, SnpHost
@@ -125,3 +132,86 @@ def test_agent() -> None:
     assert ids["report_id_ma"] == parse_report(stranger.report())["report_id"]
     assert ids["report_id"] != blob[0x170:0x190]
     assert agent.export(gctx, 1)[0] == S.INVALID_GUEST
+
+
+def context(line: Line) -> SnpGuest:
+    return line.host.psp._sp.guests[line.guest.gctx]
+
+
+REPORT_ID, FLAGS, ID_BLOCK, COUNTS = slice(0x170, 0x190), slice(0x220, 0x228), slice(0x240, 0x2A0), slice(0x1C0, 0x1E0)
+
+
+def without(blob: bytes, *fields: slice) -> bytes:
+    rest = bytearray(blob)
+    for field in fields:
+        rest[field] = bytes(field.stop - field.start)
+    return bytes(rest)
+
+
+def identified(host: SnpHost, start: LaunchStart) -> Line:
+    """A running guest of the incoming image alone with an ID block, which has used every part of its context."""
+    guest = host.start(WholeLaunch().marked([*pages(), SnpPage(PageType.SECRETS, SECRETS_GPA)]), start)
+    ld = host.psp._sp.guests[guest.gctx].digest.ld
+    block = IdBlock(ld, b"f" * 16, b"i" * 16, 1, 9, start.policy)
+    keys = [ec.derive_private_key(number, ec.SECP384R1()) for number in (21, 22)]
+    spas = host.page(block.pack()), host.page(sign_id_block(block, *keys))
+    host.psp.launch_finish(LaunchFinish(guest.gctx, *spas, author_key_en=True, vcek_dis=True, host_data=b"h" * 32))
+    mdata, out = host.donate(), host.donate()
+    host.psp.md_init(guest.gctx, mdata)
+    host.psp.swap_out(Swap(guest.gctx, mdata, out, None, SwapType.METADATA, software_data=5))
+    host.psp._sp.guests[guest.gctx].tsc_offset = 99
+    for vmpck in range(4):
+        for _ in range(vmpck + 1):
+            Line(host, guest, vmpck, host.psp._sp.guests[guest.gctx].message_counts[vmpck]).ask(TSC, bytes(0x80))
+    return Line(host, guest, count=2)
+
+
+def test_all_of_a_context_arrives() -> None:
+    """What IMPORT, and what ABSORB_NOMA, takes of an exported context: the latter neither ID block nor its flags."""
+    host = SnpHost(PARTS["milan"], 5)
+    agent = Line(host, host.run(pages()))
+    policy = DEFAULT_POLICY | SnpPolicy.MIGRATE_MA
+    start = LaunchStart(host.create(), policy, agent.guest.gctx, tsc_khz=1_000_000, gosvw=b"g" * 16)
+    line = identified(host, start)
+    exported = context(line).export()
+    assert [struct.unpack_from("<Q", exported, 0x1C0 + 8 * n)[0] for n in range(4)] == [2, 4, 6, 8]
+    assert not any(exported[at : at + 8] == bytes(8) for at in range(0, 0x1E0, 8))
+    assert agent.export(line.guest.gctx, 1) == (S.SUCCESS, without(exported, slice(0x1E0, 0x220)))
+    blob = agent.export(line.guest.gctx, 0)[1]
+    assert blob == exported
+    gctx = host.create()
+    assert agent.bring(IMPORT, gctx, blob) == S.SUCCESS
+    imported = host.psp._sp.guests[gctx].export()
+    assert without(imported, REPORT_ID, FLAGS) == without(blob, REPORT_ID, FLAGS)
+    assert (blob[0x220], imported[0x220]) == (0b111, 0b011)
+    target = incoming(8)
+    assert target.bring(NOMA, 0, blob) == S.SUCCESS
+    absorbed = context(target).export()
+    changed = REPORT_ID, FLAGS, ID_BLOCK, COUNTS
+    assert without(absorbed, *changed) == without(blob, *changed)
+    assert (absorbed[FLAGS], absorbed[ID_BLOCK]) == (bytes(8), bytes(0x60))
+    assert struct.unpack("<4Q", absorbed[COUNTS]) == (4, 4, 6, 8)
+
+
+def test_both_digests_of_the_target_count() -> None:
+    """A launch without marks has the right LD for whoever makes up the IMD, but no IMD of its own."""
+    target = running()
+    source = incoming()
+    _, blob = source.export(source.guest.gctx, 1)
+    made_up = blob[:0x190] + context(target).digest.ld + blob[0x1C0:]
+    assert target.bring(NOMA, 0, made_up) == S.BAD_MEASUREMENT
+    assert target.bring(NOMA, 0, blob) == S.BAD_MEASUREMENT
+
+
+def test_a_target_that_has_swapped_absorbs_nobody() -> None:
+    host = SnpHost(PARTS["milan"], 5)
+    agent, source = Line(host, host.run(pages())), incoming()
+    marked = WholeLaunch().marked([*pages(), SnpPage(PageType.SECRETS, SECRETS_GPA)])
+    target = host.start(marked, LaunchStart(host.create(), DEFAULT_POLICY, imi_en=True))
+    _, blob = source.export(source.guest.gctx, 1)
+    mdata, out = host.donate(), host.donate()
+    host.psp.md_init(target.gctx, mdata)
+    host.psp.swap_out(Swap(target.gctx, mdata, out, None, SwapType.METADATA))
+    assert agent.bring(ABSORB, target.gctx, blob) == S.INVALID_MDATA_ENTRY
+    host.psp.swap_in(Swap(target.gctx, out, host.donate(), None, SwapType.METADATA))
+    assert agent.bring(ABSORB, target.gctx, blob) == S.SUCCESS

@@ -76,6 +76,8 @@ def test_a_page_that_left_comes_back_as_it_was() -> None:
     entry = scene.host.rmp.entry(page)
     assert (told, scene.read(page), entry.state, entry.gpa) == (S.SUCCESS, DATA, PageState.PRE_SWAP, GPA)
     assert entry.perms == (ALL_PERMS, Perm(3), Perm(1), NO_PERMS)
+    scene.out(scene.freeze(OTHER), mdata=0x40)
+    assert struct.unpack("<Q", scene.host.dram.read_raw(scene.md + 0x48, 8)) == (1,)
     scene.host.psp.page_reclaim(page)
     access = Access(Kind.READ, GPA, page)
     assert guest_access(scene.host.rmp, Guest(scene.guest.asid), access) is None

@@ -46,7 +46,9 @@ PAGES = [GCTX, AGENT, MD, DATA, FRESH, OUT, FREE, BEYOND, GCTX + 8, spa(MEMORY),
 FLAWS: Mapping[str, list[Any]] = {
     "gctx": PAGES, "page": PAGES, "source": PAGES, "destination": PAGES,
     "agent": [AGENT, GCTX, FREE, GCTX + 1],
-    "policy": [0, 0x10000, 0x20000, 0xB0000, 0x70000, 0x1F0000, 0x230000, 0x30137, 0x30138, 0x30200, 1 << 63 | 0x30000],
+    "policy": [
+        0, 0x10000, 0x20000, 0xB0000, 0x70000, 0x170000, 0x230000, 0x30137, 0x30138, 0x30200, 1 << 63 | 0x30000,
+    ],
     "imi_en": [True], "imi": [True], "in_place": [True], "size": [1],
     "asid": [0, ASID + 1, 99, 100, 509, 510, 1023, 2047, 2048, (1 << 32) - 1],
     "type": [0, 2, 3, 4, 5, 7],
@@ -205,7 +207,13 @@ STARTS: Mapping[str, list[tuple[str, Fields]]] = {
     "nothing": [],
     "INIT": [("GCTX_CREATE", {}), *rmpupdates(DATA, FRESH)],
     "LAUNCH, inactive": [("GCTX_CREATE", {}), ("LAUNCH_START", {}), *rmpupdates(DATA, FRESH)],
-    "LAUNCH": launch(),
+    "INIT beside an agent": [
+        ("GCTX_CREATE", {"gctx": AGENT}), ("LAUNCH_START", {"gctx": AGENT}), ("GCTX_CREATE", {}),
+    ],
+    "INIT beside an agent for one socket": [
+        ("GCTX_CREATE", {"gctx": AGENT}), ("LAUNCH_START", {"gctx": AGENT, "policy": 0x130000}), ("GCTX_CREATE", {}),
+    ],
+    "LAUNCH": [*launch(), ("RMPUPDATE", {"page": FREE, "to": "PRE_GUEST", "asid": ASID + 1})],
     "LAUNCH, incoming image": launch(imi_en=True),
     "LAUNCH with an agent": [
         ("GCTX_CREATE", {"gctx": AGENT}), ("LAUNCH_START", {"gctx": AGENT}), *launch(policy=0x70000, agent=AGENT),
@@ -227,8 +235,9 @@ def test_every_command_with_every_field_out_of_range(start: str) -> None:
     host.agrees()
     bases: list[Fields] = [{}, {"source": OUT, "destination": FRESH}, {"destination": BEYOND, "source": MD, "kind": 1}]
     bases += [{"source": BEYOND, "destination": OUT, "kind": 1, "mdata": None}]
+    bound: list[Fields] = [{}, {"agent": AGENT, "policy": 0x70000}]
     for command, names in TAKES.items():
-        for base in bases if "source" in names else bases[:1]:
+        for base in bases if "source" in names else bound if "agent" in names else bases[:1]:
             for flaw in ({}, *({name: value} for name in names for value in FLAWS[name])):
                 if host.check(command, GOOD | base | flaw) == 0:
                     host.agrees()

@@ -102,7 +102,7 @@ class RmpEntry:
 
     @property
     def owner(self) -> int:
-        """Of a METADATA page: the address of the context whose entries it holds."""
+        """The context whose entries a METADATA page holds, by its address."""
         return self.gpa % METADATA_MARK
 
 

@@ -160,7 +160,7 @@ def _any_assigned(rmp: Rmp, start: int) -> bool:
 
 def _write(rmp: Rmp, spa: int, old: RmpEntry, new: NewState) -> None:
     stays = (old.assigned, old.asid, old.gpa, old.size) == (True, new.asid, new.gpa, new.size)
-    entry = old if stays and new.asid else RmpEntry(assigned=True, asid=new.asid, gpa=new.gpa, size=new.size)
+    entry = old if stays else RmpEntry(assigned=True, asid=new.asid, gpa=new.gpa, size=new.size)
     rmp.replace(spa, replace(entry, immutable=new.immutable))
 
 

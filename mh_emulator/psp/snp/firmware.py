@@ -33,7 +33,7 @@ class SnpFirmware:
     """The secure processor of one platform; every command raises `CommandError` unless it succeeds.
 
     A command that does not succeed changes nothing. Addresses are system physical ones. Raises `ValueError` for a part
-    without SEV-SNP.
+    without SEV-SNP, and for an RMP of pages that are no DRAM.
     """
 
     def __init__(self, dram: Dram, rmp: Rmp, seed: int, board: Board = _ON_ANY_MACHINE) -> None:

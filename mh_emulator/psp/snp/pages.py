@@ -10,7 +10,7 @@ from dataclasses import replace
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.psp.snp.context import SnpGuest
 from mh_emulator.psp.snp.policy import SnpPolicy
-from mh_emulator.psp.snp.processor import SnpProcessor, need_asid, need_owner
+from mh_emulator.psp.snp.processor import SnpProcessor, need_owner
 from mh_emulator.psp.status import Status, require
 from mh_emulator.rmp.entry import PageSize, PageState, RmpEntry
 
@@ -75,5 +75,5 @@ def encrypt(sp: SnpProcessor, gctx: int, source: int, destination: int) -> None:
 
 def _need_debuggable(guest: SnpGuest, entry: RmpEntry) -> None:
     need_owner(entry, guest)
+    # The firmware looks at last whether the guest is active, but one that is not owns no page.
     require(guest.policy & SnpPolicy.DEBUG, Status.POLICY_FAILURE)
-    need_asid(guest)

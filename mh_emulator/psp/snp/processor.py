@@ -35,6 +35,11 @@ class SnpProcessor:
     def __init__(self, dram: Dram, rmp: Rmp, seed: int, board: Board) -> None:
         if dram.part.name not in TCB_LAYOUTS:
             raise ValueError(f"{dram.part.name} has no SEV-SNP, {', '.join(TCB_LAYOUTS)} have")
+        if not dram.base_spa <= rmp.base <= dram.base_spa + dram.size - rmp.size:
+            raise ValueError(
+                f"RMP of {rmp.base:#x}..{rmp.base + rmp.size:#x} is not for DRAM of {dram.base_spa:#x}.."
+                f"{dram.base_spa + dram.size:#x}"
+            )
         self.part = dram.part
         self.board = board
         self.build = BUILDS[dram.part.firmware]

@@ -65,6 +65,16 @@ def export_by_agent_vmpl3(stage: Stage) -> Outcome:
     return _trap(stage)
 
 
+def export_by_replaced_agent(stage: Stage) -> Outcome:
+    """the host puts a guest of its own into the page in which the agent's context was"""
+    agent, guest = _bound(stage)
+    stage.host.psp.decommission(agent.gctx)
+    stage.host.psp.gctx_create(agent.gctx)
+    impostor = stage.guest(start=LaunchStart(agent.gctx, DEFAULT_POLICY))
+    stage.export(Channel.of(stage.host, impostor), guest.gctx, 1)
+    return stage.last()
+
+
 def export_with_agent_by_itself(stage: Stage) -> Outcome:
     """a guest that has an agent exports itself"""
     _, guest = _bound(stage)
@@ -269,6 +279,7 @@ MOVES: Mapping[str, Callable[[Stage], Outcome]] = MappingProxyType(
         "export-by-stranger": export_by_stranger,
         "export-by-agent": export_by_agent,
         "export-by-agent-vmpl3": export_by_agent_vmpl3,
+        "export-by-replaced-agent": export_by_replaced_agent,
         "export-with-agent-by-itself": export_with_agent_by_itself,
         "import": import_,
         "import-without-pages": import_without_pages,
