@@ -33,7 +33,7 @@ from mh_emulator.psp.snp.report import REPORT_BYTES
 from mh_emulator.psp.status import Refused, Status, require
 from mh_emulator.rmp.entry import PageSize, PageState
 
-_SEQNO_LIMIT = (1 << 64) - 2
+_COUNTS = 1 << 64
 _SHORT_BYTES = 16
 _ANSWER_BYTES = {
     MessageType.KEY_REQ: 0x40,
@@ -81,7 +81,7 @@ def guest_request(sp: SnpProcessor, wanted: GuestRequest) -> None:
     key = guest.vmpcks[header.vmpck]
     answer = _answer(Asked(sp, guest, header.vmpck, payload), kind)[:size].ljust(size, b"\0")
     reply = Header(header.seqno + 1, kind + 1, size, header.vmpck)
-    guest.message_counts[header.vmpck] += 2
+    guest.message_counts[header.vmpck] = (guest.message_counts[header.vmpck] + 2) % _COUNTS
     sp.memory.write(response, seal(key, reply, answer))
 
 
@@ -100,7 +100,7 @@ def _open(sp: SnpProcessor, guest: SnpGuest, request: int) -> tuple[Header, byte
     if payload is None:
         raise Refused(Status.BAD_MEASUREMENT)
     count = guest.message_counts[header.vmpck]
-    require(count < _SEQNO_LIMIT and header.seqno == count + 1, Status.AEAD_OFLOW)
+    require(count != _COUNTS - 2 and header.seqno == (count + 1) % _COUNTS, Status.AEAD_OFLOW)
     is_known = header.kind in set(MessageType) and header.version == MESSAGE_VERSION
     require(is_known, Status.INVALID_PARAM)
     return header, payload.ljust(PAGE_BYTES, b"\0")
