@@ -26,6 +26,7 @@ VERBS = {
     "compare": "schemes, or two layouts, side by side",
     "ovmf": "put the helper into OVMF images or sources, read and measure images",
     "psp": "ask the secure processor for an isolated helper",
+    "snp": "play what an SNP host can ask of the secure processor and the RMP",
     "secret": "make the launch secret of one guest",
     "bench": "measure kernels, builds and emulated migrations",
     "doctor": "check packages and programs",
