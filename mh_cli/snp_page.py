@@ -30,7 +30,8 @@ check.
   here in the layout of TCB versions and in the chip's ID alone.
 * **Fields and states of the RMP, return codes, error codes**: the same firmware, Linux, COCONUT-SVSM.
 * **What PVALIDATE, RMPADJUST and accesses check, and in which order**: recollection of AMD64 APM volumes 2 and 3, whose
-  text we do not have; it agrees with the model of the hardware in microsoft/verismo.
+  text we do not have; it agrees with the model of the hardware in microsoft/verismo, but for reads without the C-bit,
+  which that model forbids as it does writes.
 * **What RMPUPDATE and PSMASH refuse**: recollection too. Two rules are ours: a page without an ASID has no GPA, or a
   host could make METADATA pages with entries of its own choice; and a page that is not assigned has neither ASID nor
   GPA and is not immutable.
@@ -39,6 +40,7 @@ check.
 
 * PAGE_SET_STATE, ACTIVATE_EX, INIT_EX, SHUTDOWN_EX, VLEK_LOAD, FEATURE_INFO, TIO. DOWNLOAD_FIRMWARE_EX is reduced to
   what it does to the versions.
+* RMPQUERY. Of RMPREAD, which Zen 5 has, there is what RMPUPDATE may have written.
 * Where the RMP itself lies, and its protection; segmented RMPs; the IOMMU; SEV guests beside SNP guests.
 * The registers in a list of CPUID functions: the firmware compares them with what the part has.
 * The tweak of VMSAs (VmsaRegProt), and that a VMSA is in use while a vCPU runs.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from emulator_tests.firmware.liars import KVM_LEAF, answering
 from emulator_tests.firmware.machine import SEV, Booted, small_image, volume
-from emulator_tests.firmware.wrong import constant, more, moved, with_field
+from emulator_tests.firmware.wrong import constant, more, moved, with_field, with_relocation
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
@@ -32,6 +34,14 @@ def test_a_helper_that_begins_in_the_lower_half(driver: bytes) -> None:
     image = small_image("regions")
     low = parse_image(with_field(image.data, "entry64", constant((1 << 47) - PAGE_BYTES)))
     assert Booted(low, SEV, driver).outcome.status == 0
+
+
+def test_a_relocation_of_no_words(driver: bytes) -> None:
+    image = small_image("regions")
+    record = partial(with_relocation, image.data, offset=constant(abi.MH_PAGE_BYTES), kinds=abi.MH_RELOCATE_BASE)
+    booted = Booted(parse_image(record(count=0)), SEV, driver)
+    assert booted.outcome.status == 0
+    assert booted.loaded() == loaded(parse_image(record(count=0)), booted.c_bit)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ _PORTION = 256
 
 
 def portions(pages: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The same pages, or what there is for each, some at a time."""
+    """Yield `pages`, or what there is for each of them, some at a time."""
     for start in range(0, len(pages), _PORTION):
         yield pages[start : start + _PORTION]
 

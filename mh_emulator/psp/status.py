@@ -42,7 +42,6 @@ class Status(IntEnum):
     INVALID_MDATA_ENTRY = 0x1B
     INVALID_PAGE_OWNER = 0x1C
     AEAD_OFLOW = 0x1D
-    RMP_INIT_REQUIRED = 0x20
     BAD_SVN = 0x21
     INVALID_KEY = 0x27
 

@@ -1,8 +1,9 @@
 """The checks of the RMP that a CPU makes for an access: pure functions, which say what fault there is, if any.
 
 Which accesses are checked, and what for, is recollection of AMD64 APM volume 2, section 15.36.10, whose text we do not
-have; it agrees with microsoft/verismo, source/verismo/src/arch/rmp/access_s.rs (check_access), with Linux,
-arch/x86/mm/fault.c and arch/x86/kvm/svm/sev.c (sev_handle_rmp_fault), and the error codes are those of `fault.py`.
+have. It agrees with Linux, arch/x86/mm/fault.c and arch/x86/kvm/svm/sev.c (sev_handle_rmp_fault), and with
+microsoft/verismo, source/verismo/src/arch/rmp/access_s.rs (check_access), but for reads without the C-bit, which that
+model forbids as it does writes. Error codes are those of `fault.py`.
 """
 
 from __future__ import annotations

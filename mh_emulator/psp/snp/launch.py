@@ -82,14 +82,13 @@ def start(sp: SnpProcessor, wanted: LaunchStart) -> None:
 def update(sp: SnpProcessor, wanted: LaunchUpdate) -> None:
     """LAUNCH_UPDATE: measure, encrypt in place, and hand over as Guest-Valid."""
     gctx, spa = sp.begin(wanted.gctx, wanted.page)
-    sp.guest(gctx)
+    guest = sp.guest(gctx)
     entry = sp.need_page(spa, PageState.PRE_GUEST)
     require(entry.size is wanted.size, Status.INVALID_PAGE_SIZE)
     # That an entry of 2 MiB is at an address of 2 MiB is checked too, but RMPUPDATE makes no other.
     require(wanted.kind in set(PageType), Status.INVALID_PARAM)
     kind = PageType(wanted.kind)
     require(kind not in _ONLY_SMALL or wanted.size is PageSize.SMALL, Status.INVALID_PAGE_SIZE)
-    guest = sp.guest(gctx)
     require(guest.state is SnpGuestState.LAUNCH, Status.INVALID_GUEST_STATE)
     need_asid(guest)
     need_owner(entry, guest)
