@@ -35,14 +35,26 @@ class Memory:
             raise OSError(ctypes.get_errno(), "mprotect")
 
 
-class Function:
-    """A function of a file that has nothing but its text, and no relocations."""
+class Functions:
+    """The functions of a file that has nothing but its text, and no relocations."""
 
-    def __init__(self, unit: ObjectFile, name: str) -> None:
+    def __init__(self, unit: ObjectFile) -> None:
         (section,) = (one for one in unit.sections if one.size)
         if section.relocations:
             raise ValueError(f"{section.relocations[0].place}: not a reference within the text")
         self._memory = Memory(section.size)
         self._memory.write(0, section.data)
         self._memory.make_executable(0, section.size)
-        self.address = self._memory.base + next(symbol.value for symbol in unit.symbols if symbol.name == name)
+        self._values = {symbol.name: symbol.value for symbol in unit.symbols}
+
+    def address(self, name: str) -> int:
+        """Where one begins in this process."""
+        return self._memory.base + self._values[name]
+
+
+class Function:
+    """One of these functions."""
+
+    def __init__(self, unit: ObjectFile, name: str) -> None:
+        self._all = Functions(unit)
+        self.address = self._all.address(name)

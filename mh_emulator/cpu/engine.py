@@ -35,6 +35,7 @@ from mh_emulator.cpu.registers import (
     Table,
 )
 from mh_emulator.cpu.segments import SEGMENT_BYTES
+from mh_emulator.cpu.vector import use_native
 
 CODELESS = 1 << 51
 """Set in a physical address: the same memory, but unicorn does not look for code where it stores there.
@@ -305,6 +306,7 @@ class Engine:
 
 
 def _new_engine() -> Foreign:
+    use_native()
     engine: Foreign = _unicorn.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64, CPU_MODEL)
     engine.ctl_set_tlb_mode(unicorn_const.UC_TLB_VIRTUAL)
     # Without this unicorn fetches from the `until` address of every start.
