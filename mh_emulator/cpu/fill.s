@@ -274,6 +274,12 @@ native_fill:
 .Lslow:
     jmp qword ptr [r8 + fill.slow]
 
+# The `fill.slow` of who asks for what is answered here and nothing else.
+.global unanswered
+unanswered:
+    mov eax, UNANSWERED
+    ret
+
 # rdi: GPA. Returns in rax how far from the first byte of DRAM it is; carry set where it has no frame (yet).
 # Changes rcx, rdx, rsi.
 populated:

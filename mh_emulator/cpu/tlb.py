@@ -79,6 +79,8 @@ class Tlb:
             entry.paddr, entry.perms = self._forgotten, _READ | _EXECUTE
             return True
         with self._turn.hooked():
+            if self._dram.bus.crowded and self.native.answer(va, access, entry):
+                return True
             return self._fill(va, Access(access), entry)
 
     def _fill(self, va: int, wanted: Access, entry: TlbEntry) -> bool:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from mh_abi import abi
 from mh_abi.errors import MigrationHelperError
@@ -41,6 +41,11 @@ _SPARE_FRAMES = 4
 """A platform has this many times the frames that the guest touches, so that they lie scattered."""
 
 
+_Pair: TypeAlias = tuple[Ring, Ring]
+_Turns: TypeAlias = tuple[threading.Lock, threading.Lock]
+"""Held while a vCPU of the source works, and of the target."""
+
+
 class MigrationError(MigrationHelperError):
     """A migration that did not come to its end."""
 
@@ -64,7 +69,7 @@ class Report:
     host_exits: int
     """KVM_RUN calls that the moving took, both sides together."""
     vcpus: int
-    """Of each helper, working at once."""
+    """Of each helper; source and target work at once if it is more than one."""
     source_plain_pages: int
     """Pages whose plaintext the host of the source can see."""
     target_plain_pages: int
@@ -170,12 +175,13 @@ def move(source: Machine, target: Machine, pages: list[int], chunk: int = CHUNK)
     sources, targets = [ring for ring, _ in pairs], [ring for _, ring in pairs]
     connect_all(sources, targets)
     longest = min(abi.MH_RING_SLOTS, -(-len(pages) // (len(pairs) * chunk)) * chunk)
+    turns = threading.Lock(), threading.Lock()
     batches = runs([source.request_address(page) for page in pages], chunk, longest)
     if len(pairs) == 1:
-        _move_batches(*pairs[0], batches)
+        _move_batches(pairs[0], batches, turns)
     else:
-        _move_at_once(source, target, pairs, batches)
-    _move_batches(*pairs[0], runs(source.state_requests(), chunk))
+        _move_at_once(pairs, batches, turns)
+    _move_batches(pairs[0], runs(source.state_requests(), chunk), turns)
     total = finish_all(sources, targets)
     return total, source.mirror.exits + target.mirror.exits - before
 
@@ -241,14 +247,16 @@ def _work_until_stopped(source: Machine, worker: Worker) -> None:
         raise MigrationError(f"the guest was to be stopped at work: it left with {stopped}")
 
 
-def _move_at_once(
-    source: Machine, target: Machine, pairs: Sequence[tuple[Ring, Ring]], batches: Iterator[Batch]
-) -> None:
-    """A thread for every pair of rings; each takes the next batch when it is done with one."""
+def _move_at_once(pairs: Sequence[_Pair], batches: Iterator[Batch], turns: _Turns) -> None:
+    """A thread for every pair of rings; each takes the next batch when it is done with one.
+
+    The vCPUs of a side take turns, a submission each, so that source and target work at once, and each is as fast as
+    with one vCPU: those that run at once wait for each other (`mh_emulator.dram.bus`).
+    """
     shared = _Shared(batches)
-    with source.at_once(), target.at_once(), ThreadPoolExecutor(len(pairs)) as pool:
+    with ThreadPoolExecutor(len(pairs)) as pool:
         try:
-            moves = [pool.submit(_move_batches, *pair, shared) for pair in pairs]
+            moves = [pool.submit(_move_batches, pair, shared, turns) for pair in pairs]
             for move in moves:
                 move.result()
         finally:
@@ -276,15 +284,14 @@ class _Shared:
         self._stopped = True
 
 
-def _move_batches(source: Ring, target: Ring, batches: Iterable[Batch]) -> None:
+def _move_batches(pair: _Pair, batches: Iterable[Batch], turns: _Turns) -> None:
+    source, target = pair
     for batch in batches:
-        _move_batch(source, target, batch)
-
-
-def _move_batch(source: Ring, target: Ring, batch: Batch) -> None:
-    packets, results = export_batch(source, batch)
-    _check("export", results)
-    _check("import", import_batch(target, batch, packets))
+        with turns[0]:
+            packets, results = export_batch(source, batch)
+        _check("export", results)
+        with turns[1]:
+            _check("import", import_batch(target, batch, packets))
 
 
 def _check(operation: str, results: list[Result]) -> None:
