@@ -32,11 +32,26 @@ FEATURES = {
 
 def missing(kernel: str) -> list[str]:
     """The CPU features that a kernel needs and this machine does not show."""
-    flags: set[str] = set()
+    return sorted(NEEDS[kernel] - set(_cpuinfo("flags").split()))
+
+
+def cpu_name() -> str:
+    """The CPU as it says itself: name, family, model and stepping, as far as it does."""
+    name = _cpuinfo("model name")
+    numbers = ", ".join(f"{field} {_cpuinfo(key)}" for field, key in _NUMBERS.items() if _cpuinfo(key))
+    return f"{name} ({numbers})" if numbers else name
+
+
+_NUMBERS = {"family": "cpu family", "model": "model", "stepping": "stepping"}
+
+
+def _cpuinfo(key: str) -> str:
+    """A field of the first CPU, where this machine is x86-64 Linux."""
     cpuinfo = Path("/proc/cpuinfo")
-    if platform.machine() == "x86_64" and cpuinfo.exists():
-        flags = set(next(line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")).split())
-    return sorted(NEEDS[kernel] - flags)
+    if platform.machine() != "x86_64" or not cpuinfo.exists():
+        return ""
+    fields = (line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines())
+    return next((value.strip() for name, _, value in fields if name.strip() == key), "")
 
 
 class NativeImage:
