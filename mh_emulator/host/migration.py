@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any, TypeAlias
 
 from mh_abi import abi
@@ -306,20 +307,27 @@ def _resume_and_check(source: Machine, target: Machine, placement: Placement, wo
     exit_ = target.run_guest()
     if exit_.reason is not Reason.HLT:
         return False
-    pages = [
-        bytearray(contents[at : at + PAGE_BYTES].ljust(PAGE_BYTES, b"\0")) for at in range(0, len(contents), PAGE_BYTES)
-    ]
-    result = expected(pages, worker.rounds)
+    result, changed = expected(contents, worker.rounds)
     topology = placement.topology
     if worker.result(target.read_guest(topology.ram_addr(worker.base))) != result:
         return False
+    after = _overwritten(contents, changed)
     # Pieces of the contents follow each other without a gap.
     places = [
         topology.ram_addr(content.gpa + at)
         for content in placement.contents
         for at in range(0, content.size, PAGE_BYTES)
     ]
-    return all(
-        target.read_pages(some) == b"".join(right)
-        for some, right in zip(portions(places), portions(pages), strict=True)
-    )
+    return all(target.read_pages(some) == b"".join(islice(after, len(some))) for some in portions(places))
+
+
+def _overwritten(contents: bytes, changed: dict[int, bytes]) -> Iterator[bytes]:
+    """The pages of `contents`, the last one filled up with zeros, with these words in them, by offset."""
+    words: dict[int, list[tuple[int, bytes]]] = {}
+    for offset, word in changed.items():
+        words.setdefault(offset // PAGE_BYTES, []).append((offset % PAGE_BYTES, word))
+    for number, start in enumerate(range(0, len(contents), PAGE_BYTES)):
+        page = bytearray(contents[start : start + PAGE_BYTES].ljust(PAGE_BYTES, b"\0"))
+        for offset, word in words.get(number, ()):
+            page[offset : offset + len(word)] = word
+        yield bytes(page)
