@@ -105,6 +105,11 @@ class Vcpu:
             if self._kicked:
                 return Exit(Reason.LIMIT)
 
+    @property
+    def begun(self) -> int:
+        """Instructions begun since the last exit of a run with a limit, that one's included."""
+        return self._core.begun
+
     def inject_event(self, event: EventInjection) -> None:
         """Make `event` happen at the next VMRUN, in place of one that waits already.
 
