@@ -147,6 +147,7 @@ class Tlb:
     def set_counts(self, counts: bool) -> None:  # noqa: FBT001
         """Forget all code, before the engine begins or ends to count."""
         ended, self.counts = self.counts and not counts, counts
+        self._traps.counts = counts
         self.flush_code()
         if ended:
             with self._asked(self._dram.base_spa):
