@@ -12,7 +12,7 @@ from pathlib import Path
 from emulator_tests.coverage.blobs import is_data
 from emulator_tests.mutation.mutants import KINDS, Mutant
 from mh_builder import helper
-from mh_builder.asm import ObjectFile, Section, assemble
+from mh_builder.asm import ObjectFile, Section, assemble, assemble_text
 from mh_builder.firmware import driver
 
 Change = tuple[str, int, Callable[[bytes], bytes]]
@@ -39,6 +39,28 @@ def changed(change: Change | None) -> Iterator[None]:
         unit = _assembled(path, tuple(sorted(symbols.items())), name)
         return replace(unit, sections=tuple(_changed(section, change) for section in unit.sections))
 
+    with _assembler(assembled):
+        yield
+
+
+@contextmanager
+def behind(source: str, line: str, more: str) -> Iterator[None]:
+    """Helpers and loaders that are built in here have `more` behind that one line of that source."""
+
+    def assembled(path: Path, *, symbols: dict[str, int], name: str) -> ObjectFile:
+        if name != source:
+            return _assembled(path, tuple(sorted(symbols.items())), name)
+        text = path.read_text(encoding="ascii")
+        if text.count(f"{line}\n") != 1:
+            raise AssertionError(f"{source} has {text.count(line)} lines {line!r}")
+        return assemble_text(text.replace(line, f"{line}\n{more}"), name, symbols=symbols, include_dir=path.parent)
+
+    with _assembler(assembled):
+        yield
+
+
+@contextmanager
+def _assembler(assembled: Callable[..., ObjectFile]) -> Iterator[None]:
     forget()
     for module in (helper, driver):
         vars(module)["assemble"] = assembled
