@@ -69,7 +69,8 @@ class Table:
 
     def run(self) -> Iterator[tuple[int, int]]:
         """(offset, bytes) of the blocks that ran."""
-        return ((offset, entry.size) for offset, entry in enumerate(self.entries) if entry.size)
+        sizes = memoryview(self.entries).cast("B").cast("I")[:: ctypes.sizeof(Entry) // 4]
+        return ((offset, size) for offset, size in enumerate(sizes) if size)
 
 
 @cache
