@@ -13,6 +13,7 @@ from emulator_tests.machine.guests import (
     HANDLERS,
     HEAP,
     HEAP_WORD,
+    IDT,
     PAGE,
     RW,
     SHARED,
@@ -39,9 +40,9 @@ def rmp_fault(gpa: int, error: int) -> Exit:
 
 def exchange(guest: SnpGuest, first: int, second: int) -> None:
     """A hostile kernel exchanges the pages behind two GPAs."""
-    gmem = guest.vm._gmem
-    gmem[first], gmem[second] = gmem[second], gmem[first]
-    guest.vm.flush_translations()
+    pages = guest.spa(first), guest.spa(second)
+    guest.vm.remap(first, pages[1])
+    guest.vm.remap(second, pages[0])
 
 
 @pytest.mark.parametrize("part", ["milan", "genoa", "turin"])
@@ -244,3 +245,11 @@ def test_writable_page_of_the_tables_but_not_of_the_rmp() -> None:
     guest.tables.map(HEAP, HEAP, DATA | RW)
     vcpu = guest.launch(f"mov rsi, {SHARED + HEAP}\n mov rax, [rsi]\n add qword ptr [rsi], 1\n hlt")
     assert vcpu.run().reason is Reason.MEMORY_FAULT
+
+
+def test_fault_in_the_delivery_of_a_fault_ends_the_guest() -> None:
+    """#VC is contributory: a guest whose pages are all gone does not deliver it for ever."""
+    guest = SnpGuest()
+    vcpu = guest.launch(f"mov rsi, {FRESH}\n mov rax, [rsi]\n hlt")
+    guest.vm.punch_hole(IDT, PAGE)
+    assert vcpu.run() == Exit(Reason.SHUTDOWN)

@@ -12,6 +12,7 @@ import pytest
 from emulator_tests.machine.guests import HEAP, PAGE, fails
 from emulator_tests.snp.machine import FRESH, GHCB, MEMORY, SECRETS, SnpGuest
 from mh_builder.firmware.snp import VMSA_GPA, PageType, SnpDigest, SnpPage
+from mh_builder.parts import PARTS
 from mh_emulator.cpu import vmsa
 from mh_emulator.kvm import KvmError
 from mh_emulator.kvm.exits import Exit, Reason
@@ -21,6 +22,7 @@ from mh_emulator.psp.snp.policy import DEFAULT_POLICY, SnpPolicy
 from mh_emulator.psp.snp.report import SIGNED_BYTES
 from mh_emulator.psp.status import Status
 from mh_emulator.rmp.entry import PageState
+from mh_emulator.snp.kvm.stage import KvmStage
 
 START, UPDATE, FINISH = (f"KVM_SEV_SNP_LAUNCH_{name}" for name in ("START", "UPDATE", "FINISH"))
 
@@ -199,6 +201,18 @@ def test_nothing_of_a_guest_is_left_when_it_is_closed() -> None:
         vm.sev_init2()
         vm.snp_launch_start(DEFAULT_POLICY)
         vm.close()
+
+
+def test_asid_of_a_guest_that_exported_itself_is_lost() -> None:
+    """snp_decommission_context() fails, and sev_vm_destroy() leaves the ASID as it is."""
+    stage = KvmStage(PARTS["milan"])
+    guest = stage.guest()
+    stage.export(guest.mailbox, guest.gctx, 0)
+    guest.vm.close()
+    for _ in range(stage.part.min_asid - 2):
+        stage.platform.create_vm().sev_init2()
+    with fails(errno.EBUSY, "KVM_SEV_INIT2"):
+        stage.platform.create_vm().sev_init2()
 
 
 def test_mirror_of_an_snp_guest_is_none() -> None:

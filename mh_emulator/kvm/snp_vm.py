@@ -147,6 +147,11 @@ class SnpVm(VirtualMachine):
             self._release(self._gmem.pop(page))
         self.flush_translations()
 
+    def remap(self, gpa: int, spa: int) -> None:
+        """Have the nested tables lead from a private page to another one: no ioctl, but a hostile kernel can."""
+        self._gmem[gpa] = spa
+        self.flush_translations()
+
     @watched("KVM_CREATE_VCPU")
     def create_vcpu(self) -> SnpVcpu:
         """KVM_CREATE_VCPU."""
