@@ -33,6 +33,9 @@ FIRMWARE := .cache/firmware
 KERNEL := $(VENV)/linux/vmlinuz
 KERNEL_PACKAGE := linux-image-cloud-amd64
 
+# Tests that run the blobs, and are quick enough to run them often.
+REACHING := helper firmware igvm builder edk2
+
 # Which part of the mutants, and the results of parts.
 SHARD := 1/1
 JOIN :=
@@ -52,9 +55,8 @@ mutants: $(TESTABLE)
 	$(VENV)/bin/python -m emulator_tests.mutation --join $(JOIN)
 
 # Which test runs what; tests that are as they were need no new one.
-out/mutation/record.json: $(wildcard emulator_tests/helper/*.py emulator_tests/firmware/*.py emulator_tests/igvm/*.py emulator_tests/builder/*.py)
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q -p emulator_tests.mutation.record \
-		emulator_tests/helper emulator_tests/firmware emulator_tests/igvm emulator_tests/builder
+out/mutation/record.json: $(foreach folder,$(REACHING),$(wildcard emulator_tests/$(folder)/*.py))
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q -p emulator_tests.mutation.record $(REACHING:%=emulator_tests/%)
 
 test-guests: $(TESTABLE) oracles
 	$(VENV)/bin/python -m pytest -v -o faulthandler_timeout=1200 emulator_tests/q35/guests.py
