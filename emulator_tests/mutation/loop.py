@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import pytest
 
-from emulator_tests.coverage.blobs import NAMES, blob, linked
+from emulator_tests.coverage.blobs import NAMES, blob
 from emulator_tests.mutation.child import Child
 from emulator_tests.mutation.mutants import Mutant
 from emulator_tests.mutation.plant import changed, planted
@@ -64,10 +64,6 @@ class Loop:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In the place of running the tests."""
         self._items = {item.nodeid: item for item in session.items}
-        with changed(None):
-            # Assembled once, so that no child has to.
-            for name in NAMES:
-                linked(name)
         for mutant in self._mutants:
             while len(self._running) >= self._jobs:
                 self._reap()
