@@ -2,6 +2,7 @@
 # make test  set up and run all tests
 # make mutate  set up and plant every small fault in the blobs, each of which the tests must notice: hours of every CPU
 #              SHARD=K/N is one part of it; make mutants JOIN="FILE ..." says what parts found together
+# make verification  make test, and write what it says into docs/verification.md
 # make model set up and check the model of the protocol: two and a half minutes of one CPU
 # make lint  set up, ruff and mypy
 # make bare  make and make test on bare machines of Debian 12 and 13, each made in a folder: half an hour
@@ -17,8 +18,8 @@ TESTABLE := $(VENV)/.testable
 # Where the tests' results go, for other programs to read, and which tests to run.
 JUNIT := out/junit.xml
 TESTS :=
-# All of them have to run every instruction of the blobs.
-RECORDED := -p emulator_tests.coverage.plugin
+# All of them have to run every instruction of the blobs, and say which claims hold.
+RECORDED := -p emulator_tests.coverage.plugin -p emulator_tests.claims.plugin
 
 # Sources of edk2, which the patch series are tried on.
 EDK2 := .cache/edk2
@@ -40,13 +41,16 @@ REACHING := helper firmware igvm builder edk2
 SHARD := 1/1
 JOIN :=
 
-.PHONY: all test mutate mutants test-guests test-firmware bare model lint generated clean debian compilers oracles builders checkers sources kernel
+.PHONY: all test verification mutate mutants test-guests test-firmware bare model lint generated clean debian compilers oracles builders checkers sources kernel
 
 all: $(INSTALLED)
 	$(VENV)/bin/python build.py
 
 test: $(TESTABLE) oracles sources kernel
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q --junitxml $(JUNIT) $(if $(TESTS),,$(RECORDED)) $(TESTS)
+
+verification: RECORDED += --verification docs/verification.md
+verification: test
 
 mutate: $(TESTABLE) oracles out/mutation/record.json
 	$(VENV)/bin/python -m emulator_tests.mutation --shard $(SHARD)
