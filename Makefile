@@ -2,6 +2,7 @@
 # make test  set up and run all tests
 # make mutate  set up and plant every small fault in the blobs, each of which the tests must notice: hours of every CPU
 #              SHARD=K/N is one part of it; make mutants JOIN="FILE ..." says what parts found together
+# make verification  make test, and write what it says into docs/verification.md
 # make model set up and check the model of the protocol: two and a half minutes of one CPU
 # make lint  set up, ruff and mypy
 # make bare  make and make test on bare machines of Debian 12 and 13, each made in a folder: half an hour
@@ -17,8 +18,8 @@ TESTABLE := $(VENV)/.testable
 # Where the tests' results go, for other programs to read, and which tests to run.
 JUNIT := out/junit.xml
 TESTS :=
-# All of them have to run every instruction of the blobs.
-RECORDED := -p emulator_tests.coverage.plugin
+# All of them have to run every instruction of the blobs, and say which claims hold.
+RECORDED := -p emulator_tests.coverage.plugin -p emulator_tests.claims.plugin
 
 # Sources of edk2, which the patch series are tried on.
 EDK2 := .cache/edk2
@@ -33,17 +34,23 @@ FIRMWARE := .cache/firmware
 KERNEL := $(VENV)/linux/vmlinuz
 KERNEL_PACKAGE := linux-image-cloud-amd64
 
+# Tests that run the blobs, and are quick enough to run them often.
+REACHING := helper firmware igvm builder edk2
+
 # Which part of the mutants, and the results of parts.
 SHARD := 1/1
 JOIN :=
 
-.PHONY: all test mutate mutants test-guests test-firmware bare model lint generated clean debian compilers oracles builders checkers sources kernel
+.PHONY: all test verification mutate mutants test-guests test-firmware bare model lint generated clean debian compilers oracles builders checkers sources kernel
 
 all: $(INSTALLED)
 	$(VENV)/bin/python build.py
 
 test: $(TESTABLE) oracles sources kernel
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q --junitxml $(JUNIT) $(if $(TESTS),,$(RECORDED)) $(TESTS)
+
+verification: RECORDED += --verification docs/verification.md
+verification: test
 
 mutate: $(TESTABLE) oracles out/mutation/record.json
 	$(VENV)/bin/python -m emulator_tests.mutation --shard $(SHARD)
@@ -52,9 +59,8 @@ mutants: $(TESTABLE)
 	$(VENV)/bin/python -m emulator_tests.mutation --join $(JOIN)
 
 # Which test runs what; tests that are as they were need no new one.
-out/mutation/record.json: $(wildcard emulator_tests/helper/*.py emulator_tests/firmware/*.py emulator_tests/igvm/*.py emulator_tests/builder/*.py)
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q -p emulator_tests.mutation.record \
-		emulator_tests/helper emulator_tests/firmware emulator_tests/igvm emulator_tests/builder
+out/mutation/record.json: $(foreach folder,$(REACHING),$(wildcard emulator_tests/$(folder)/*.py))
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q -p emulator_tests.mutation.record $(REACHING:%=emulator_tests/%)
 
 test-guests: $(TESTABLE) oracles
 	$(VENV)/bin/python -m pytest -v -o faulthandler_timeout=1200 emulator_tests/q35/guests.py

@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -45,16 +45,35 @@ def _resident() -> int:
     return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
+class Built(Mapping[str, Image]):
+    """An image for each scheme, built when it is first asked for."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._known: dict[str, Image] = {}
+
+    def __getitem__(self, scheme: str) -> Image:
+        if scheme not in self._known:
+            self._known[scheme] = build_helper(scheme, self._options)
+        return self._known[scheme]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SCHEMES)
+
+    def __len__(self) -> int:
+        return len(SCHEMES)
+
+
 @pytest.fixture(scope="session")
-def images() -> dict[str, Image]:
+def images() -> Mapping[str, Image]:
     """Every scheme, built with the defaults."""
-    return {scheme: build_helper(scheme, Options()) for scheme in SCHEMES}
+    return Built(Options())
 
 
 @pytest.fixture(scope="session")
-def es_images() -> dict[str, Image]:
+def es_images() -> Mapping[str, Image]:
     """Every scheme, built for SEV-ES."""
-    return {scheme: build_helper(scheme, Options(start=Start.ES)) for scheme in SCHEMES}
+    return Built(Options(start=Start.ES))
 
 
 @pytest.fixture(params=list(SCHEMES))

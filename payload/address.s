@@ -36,7 +36,7 @@ check_address:
     mov eax, MH_DONE
     ret
 .Lvmsa:
-    cmp rdi, MH_VMSA_BYTES - MH_PAGE_BYTES
+    cmp rdi, MH_VMSA_BYTES - MH_PAGE_BYTES      # survives one more: addresses are aligned
     ja .Lout_of_range
     mov rdx, [rsi + mh_params.vmsa_va]
     add rdx, rdi

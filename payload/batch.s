@@ -364,7 +364,7 @@ check_chunk:
     test rax, rax
     jnz .Lbad_packet
     call check_packet
-    test eax, eax
+    test eax, eax               # survives dropped: check_packet leaves the same zero flag
     jnz 1f
     mov rax, [rsi + mh_packet.address]
     cmp rax, [r13 + lane.address]

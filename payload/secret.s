@@ -28,7 +28,7 @@ secret_record:
     mov ecx, [rsi + 16]
     je .Lfound
     sub ecx, MH_SECRET_ENTRY_BYTES
-    jb .Lnone
+    jb .Lnone                   # survives dropped: 4 GiB further is beyond the table too
     add rsi, rcx
     jmp .Lentry
 .Lfound:

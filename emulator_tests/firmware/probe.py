@@ -8,6 +8,7 @@ from functools import cache
 
 from unicorn import UC_ARCH_X86, UC_HOOK_CODE, UC_MODE_64, Uc, x86_const
 
+from emulator_tests.coverage.recorder import notice
 from emulator_tests.edk2.native_driver import TABLES
 from mh_builder.firmware.driver import _SECTIONS, SOURCES, _place, _symbols, build_loader, loader_objects
 from mh_builder.paging import PAGE_BYTES
@@ -47,6 +48,7 @@ class AssemblyWalk:
         for start, data in ((_LOADER, image), (_STACK, b""), (_RETURN, b""), (TABLES, tables)):
             engine.mem_map(start, max(PAGE_BYTES, -(-len(data) // PAGE_BYTES) * PAGE_BYTES))
             engine.mem_write(start, data)
+        notice(engine, _LOADER, image)
         state = bytearray(state_offsets()["bytes"])
         struct.pack_into("<Q", state, state_offsets()["c_mask"], c_mask)
         struct.pack_into("<Q", state, state_offsets()["c_bit"], max(c_mask.bit_length() - 1, 0))

@@ -42,6 +42,16 @@ def test_packets_made_by_cryptography_are_imported(scheme: str, make_pair: PairM
     assert pair.target_page(pair.pages[3]) == page
 
 
+@pytest.mark.parametrize("bit", [0, 7, 32, 63])
+def test_a_packet_of_a_page_counts_no_urgent_ones(pair: Pair, bit: int) -> None:
+    """Its field for them is refused before the tag, whoever has set it: the session goes on."""
+    sealed = pair.source.export(pair.pages[0])
+    fields = abi.mh_packet(sealed.packet)
+    fields.urgent = 1 << bit
+    assert pair.target.put(pair.pages[0], Sealed(fields.dumps(), sealed.data)) == Status.MH_BAD_PACKET
+    assert pair.target.put(pair.pages[0], sealed) == Status.MH_DONE
+
+
 def test_end_packet_carries_the_total(pair: Pair) -> None:
     for address in pair.pages:
         pair.source.export(address)

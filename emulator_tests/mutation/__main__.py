@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from emulator_tests.coverage.blobs import NAMES
+from emulator_tests.coverage.blobs import NAMES, blob
 from emulator_tests.mutation import record
 from emulator_tests.mutation.loop import Loop, files
 from emulator_tests.mutation.mutants import Mutant, mutants
+from emulator_tests.mutation.plant import changed
 from emulator_tests.mutation.results import Result, Results, is_good, read, summary
 
 
@@ -43,6 +44,10 @@ def main() -> int:
 
 
 def _chosen(texts: Sequence[str]) -> list[Mutant]:
+    with changed(None):
+        # Assembled here once, and in no child.
+        for name in NAMES:
+            blob(name)
     return [mutant for mutant in mutants(NAMES) if any(text in mutant.line for text in texts)]
 
 

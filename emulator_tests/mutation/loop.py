@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import pytest
 
-from emulator_tests.coverage.blobs import NAMES, blob, linked
+from emulator_tests.coverage.blobs import NAMES, blob
 from emulator_tests.mutation.child import Child
 from emulator_tests.mutation.mutants import Mutant
 from emulator_tests.mutation.plant import changed, planted
 from emulator_tests.mutation.record import Run
 from emulator_tests.mutation.results import Result, Results
 
+_FIRST = 8
+"""Tests that noticed most faults of the same source, which come before all others."""
 
-def order(tests: Mapping[str, Run], mutant: Mutant) -> list[str]:
-    """The tests that run the mutant's instruction: the cheapest of every function first, then the second of each."""
-    found: dict[str, list[str]] = {}
+
+def order(tests: Mapping[str, Run], mutant: Mutant, noticed: Mapping[str, int] = MappingProxyType({})) -> list[str]:
+    """The tests that run the mutant's instruction: those that noticed most faults of its source come first.
+
+    Then the cheapest case of every test, the second of each, and so on.
+    """
+    ranks: dict[str, int] = {}
+    cases: Counter[str] = Counter()
     for test in sorted(_reaching(tests, mutant), key=lambda test: (tests[test].seconds, test)):
-        found.setdefault(test.partition("[")[0], []).append(test)
-    rounds = [(number, test) for ones in found.values() for number, test in enumerate(ones)]
-    return [test for _, test in sorted(rounds, key=lambda one: (one[0], tests[one[1]].seconds, one[1]))]
+        function = test.partition("[")[0]
+        ranks[test] = cases[function]
+        cases[function] += 1
+    best = sorted(noticed.keys() & ranks.keys(), key=lambda test: (-noticed[test], test))[:_FIRST]
+    ranks |= dict.fromkeys(best, -1)
+    return sorted(ranks, key=lambda test: (ranks[test], tests[test].seconds, test))
 
 
 def _reaching(tests: Mapping[str, Run], mutant: Mutant) -> set[str]:
@@ -46,15 +58,12 @@ class Loop:
         self._jobs, self._seconds = jobs, seconds
         self._running: dict[int, tuple[Mutant, Child]] = {}
         self._items: dict[str, pytest.Item] = {}
+        self._noticed: dict[str, Counter[str]] = defaultdict(Counter)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In the place of running the tests."""
         self._items = {item.nodeid: item for item in session.items}
-        with changed(None):
-            # Assembled once, so that no child has to.
-            for name in NAMES:
-                linked(name)
         for mutant in self._mutants:
             while len(self._running) >= self._jobs:
                 self._reap()
@@ -71,7 +80,8 @@ class Loop:
         )
 
     def _start(self, mutant: Mutant) -> None:
-        tests = [test for test in order(self._tests, mutant) if test in self._items]
+        ordered = order(self._tests, mutant, self._noticed[mutant.line.partition(":")[0]])
+        tests = [test for test in ordered if test in self._items]
         if not tests:
             self._results.add(Result(mutant, "is not reached", ""))
             return
@@ -84,6 +94,7 @@ class Loop:
             return
         mutant, child = self._running.pop(pid)
         passed, last = child.end(status)
+        self._noticed[mutant.line.partition(":")[0]][last] += not passed
         self._results.add(Result(mutant, "lives" if passed else "is noticed", last))
 
     def _control(self) -> None:

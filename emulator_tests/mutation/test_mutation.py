@@ -68,7 +68,8 @@ def first(name: str) -> Instruction:
     return blob(name).instructions[0]
 
 
-def test_order_is_cheapest_first_and_every_function_before_its_second_case() -> None:
+def test_order_of_tests() -> None:
+    """Every test before its second case, cheapest first; what has noticed faults before all."""
     one = first("helper")
     tests = {
         "a.py::slow": Run(2.0, {"helper": 1}),
@@ -76,8 +77,13 @@ def test_order_is_cheapest_first_and_every_function_before_its_second_case() -> 
         "a.py::cases[0]": Run(0.1, {"helper": 3}),
         "a.py::elsewhere": Run(0.1, {"loader": 1}),
         "a.py::other": Run(0.1, {"helper": 2}),
+        "b.py::slowest": Run(9.0, {"helper": 1}),
     }
-    assert order(tests, Mutant(*one.key, "dropped")) == ["a.py::cases[0]", "a.py::slow", "a.py::cases[1]"]
+    expected = ["a.py::cases[0]", "a.py::slow", "b.py::slowest", "a.py::cases[1]"]
+    mutant = Mutant(*one.key, "dropped")
+    assert order(tests, mutant) == expected
+    noticed = {"a.py::slow": 2, "a.py::elsewhere": 3, "a.py::cases[1]": 1}
+    assert order(tests, mutant, noticed) == ["a.py::cases[1]", "a.py::slow", "a.py::cases[0]", "b.py::slowest"]
 
 
 def test_results_are_kept_and_joined(tmp_path: Path) -> None:

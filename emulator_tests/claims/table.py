@@ -1,0 +1,82 @@
+"""What is claimed of the helper and its loader, and the tests that try it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One sentence; `tests` are how the ids of its tests begin."""
+
+    text: str
+    tests: tuple[str, ...]
+
+    def outcomes(self, outcomes: Mapping[str, str]) -> Counter[str]:
+        """How many of its tests ended how."""
+        return Counter(outcome for test, outcome in outcomes.items() if test.startswith(self.tests))
+
+
+def _claim(text: str, *tests: str) -> Claim:
+    return Claim(text, tuple(f"emulator_tests/{test}" for test in tests))
+
+
+CLAIMS = (
+    _claim(
+        "Privileged and vector instructions are where they are expected; objdump reads all bytes as capstone does",
+        "claims/test_instructions.py",
+    ),
+    _claim(
+        "No write by name but to variables, no address that no link wrote, a lock where two vCPUs write one word",
+        "claims/test_memory.py",
+    ),
+    _claim("Every path leaves the stack as it found it, and none uses more than there is", "claims/test_stack.py"),
+    _claim(
+        "No shared byte is read twice in a request, none is read back",
+        "helper/test_single_fetch.py",
+        "crypto/test_contract.py::test_shared_bytes_are_touched_once",
+    ),
+    _claim("A second read that is planted in an operation is found", "helper/test_planted_fetch.py"),
+    _claim("A small fault that is planted in the linked bytes is noticed (a sample)", "mutation/test_mutation.py"),
+    _claim(
+        "Instructions and addresses do not depend on secrets",
+        "crypto/test_contract.py::test_path_does_not_depend_on_secrets",
+        "crypto/test_contract.py::test_the_verdict_comes_late",
+        "crypto/test_x25519.py",
+    ),
+    _claim(
+        "No secret is left in registers, on stacks or in memory",
+        "crypto/test_contract.py::test_no_secret_is_left_behind",
+        "helper/test_secrets.py",
+        "helper/test_residue.py",
+        "helper/test_forward_secrecy.py",
+    ),
+    _claim("A submission that says more than its operation takes is refused", "helper/test_submissions.py"),
+    _claim("Rings, packets and secrets of noise end in documented answers", "helper/test_fuzz", "helper/test_launch"),
+    _claim(
+        "A lost or restarted vCPU never leaves two live guests", "helper/test_lost_vcpus.py", "helper/test_handover"
+    ),
+    _claim(
+        "The loader refuses images, tables and services that are wrong",
+        "firmware/test_checks.py",
+        "firmware/test_loader",
+    ),
+    _claim("The linked image runs under another MMU than ours", "builder/test_second_engine.py"),
+)
+
+
+def result(outcomes: Counter[str]) -> str:
+    """In words."""
+    if not outcomes:
+        return "not tried"
+    others = [f"{number} {outcome}" for outcome, number in sorted(outcomes.items()) if outcome != "passed"]
+    return ", ".join(others) or "holds"
+
+
+def rows(outcomes: Mapping[str, str], claims: Iterable[Claim] = CLAIMS) -> Iterator[tuple[str, int, str]]:
+    """(claim, cases, result) of a run, whose `outcomes` are by test."""
+    for claim in claims:
+        found = claim.outcomes(outcomes)
+        yield claim.text, sum(found.values()), result(found)
