@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from mh_cli.snp_flips import FLIPS, STAYS, Flip
 from mh_emulator.snp.kvm.needs import Need
 from mh_emulator.snp.notes import Outcome, Step
 from mh_emulator.snp.run import Case
@@ -81,6 +82,23 @@ its mirrors are for SEV and SEV-ES. Each line was executed twice: with KVM as it
 |---|---|---|---|---|
 """
 
+_FLIPS = """\
+## What flips
+
+Attacks of [compare.md](compare.md) as they end under SEV, and the case above that carries the same out under SNP. There
+is no helper in these cases: the page that is attacked is one of a guest.
+
+| attack | under SEV | under SNP | case |
+|---|---|---|---|
+"""
+
+_STAYS = """
+This one does not, for it is the helper that has to be silent when the guest has left:
+
+| attack | under SEV | under SNP | case |
+|---|---|---|---|
+"""
+
 _HELPER = """\
 ## A helper under SNP
 
@@ -107,7 +125,17 @@ This is a plan, of which nothing is built: no scheme of `build.py` starts under 
 
 def render(cases: Sequence[Case], needs: Sequence[Need]) -> str:
     """The whole page."""
-    return _HEAD + "\n" + "\n".join(_tables(cases)) + "\n" + _needs(needs) + "\n" + _HELPER
+    parts = (_HEAD, *_tables(cases), _flips(cases), _needs(needs), _HELPER)
+    return "\n".join(parts)
+
+
+def _flips(cases: Sequence[Case]) -> str:
+    outcomes = {case.id: case.outcome.value for case in cases}
+    return _FLIPS + _rows(FLIPS, outcomes) + _STAYS + _rows(STAYS, outcomes)
+
+
+def _rows(flips: Sequence[Flip], outcomes: Mapping[str, str]) -> str:
+    return "".join(f"| {flip.title} | {flip.sev} | {outcomes[flip.case]} | `{flip.case}` |\n" for flip in flips)
 
 
 def _needs(needs: Sequence[Need]) -> str:
