@@ -59,6 +59,7 @@ REFUSED = {
     **dict.fromkeys(("vcpu-exchange-pages", "vcpu-exchange-tables", "vcpu-exchange-code"), "#NPF"),
     **dict.fromkeys(("vcpu-page-of-another-guest", "vcpu-vmpl1-reads-helper", "vcpu-vmpl1-writes-helper"), "#NPF"),
     **dict.fromkeys(("vcpu-vmpl1-makes-vmsa", "vcpu-vmsa-by-host", "vcpu-mirror"), "VMEXIT_INVALID"),
+    "vcpu-mirror-elsewhere": "#NPF",
     "vcpu-old-ciphertext": "#PF", "vcpu-share-private-page": "KVM_EXIT_MEMORY_FAULT", "vcpu-vmpl1-validates": "#GP",
     "vcpu-vmpl1-takes-rights": "FAIL_PERMISSION", "vcpu-host-read-hidden": "hidden",
 }  # fmt: skip

@@ -21,7 +21,6 @@ from mh_emulator.psp.snp.policy import DEFAULT_POLICY, SnpPolicy
 from mh_emulator.rmp.instructions import NewState
 from mh_emulator.snp.kvm.guest import (
     AP_VMSA,
-    LAUNCHED,
     RAM_BYTES,
     REGISTER_GHCB,
     KvmGuest,
@@ -193,7 +192,7 @@ def mirror_vcpu(stage: KvmStage) -> None:
     guest, mirror = _mirrored(stage)
     stage.run(guest, "VMRUN", _OF_MIRROR)
     stage.past_kvm()
-    _show_memory(guest, mirror)
+    guest.show_memory(mirror)
     guest.vcpus[_OF_MIRROR].vmsa_spa = guest.spa(AP_VMSA)
     stage.run(guest, "VMRUN", _OF_MIRROR)
 
@@ -207,7 +206,7 @@ def mirror_memory(stage: KvmStage) -> None:
     stage.past_kvm()
     guest, mirror = _mirrored(stage)
     guest.vcpus[_OF_MIRROR].vmsa_spa = guest.spa(AP_VMSA)
-    _show_memory(guest, mirror)
+    guest.show_memory(mirror)
     stage.run(guest, "VMRUN", _OF_MIRROR)
 
 
@@ -215,18 +214,7 @@ def _mirrored(stage: KvmStage) -> tuple[KvmGuest, SnpVm]:
     """A guest that has made a VMSA, and a mirror of it, whose vCPU is the third of `vcpus`."""
     guest = stage.guest(_SHARE_OUT + "hlt")
     guest.run()
-    mirror = stage.platform.create_vm()
-    mirror.copy_enc_context_from(guest.vm)
-    mirror.set_user_memory_region(0, 0, RAM_BYTES, guest.memory, 0)
-    guest.vcpus.append(mirror.create_vcpu())
-    return guest, mirror
-
-
-def _show_memory(guest: KvmGuest, mirror: SnpVm) -> None:
-    """What one guest_memfd for both would be."""
-    mirror.set_memory_attributes(0, RAM_BYTES, private=True)
-    for gpa in LAUNCHED:
-        mirror.remap(gpa, guest.spa(gpa))
+    return guest, guest.mirror()
 
 
 def _answered(stage: KvmStage, guest: KvmGuest, name: str) -> None:
