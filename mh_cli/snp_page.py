@@ -103,7 +103,7 @@ This one does not, for it is the helper that has to be silent when the guest has
 _HELPER = """\
 ## A helper under SNP
 
-This is a plan, of which nothing is built: no scheme of `build.py` starts under SNP.
+This is a plan, of which only the owner's half of the keys is built: no scheme of `build.py` starts under SNP.
 
 * **Where**: in the guest itself, at VMPL0, launched with a VMSA of its own; the guest runs at VMPL1, on vCPUs of its
   own. KVM as it is can do that (`vcpu-of-vmpl1`); one vCPU for both needs the two lines about VMPLs above. The guest's
