@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from mh_cli.snp_flips import FLIPS, STAYS, Flip
 from mh_emulator.snp.kvm.needs import Need
 from mh_emulator.snp.notes import Outcome, Step
 from mh_emulator.snp.run import Case
@@ -24,6 +25,7 @@ runs under SNP yet: what one would be is [at the end](#a-helper-under-snp).
 | `mh_emulator/psp/snp/` | the commands, guest contexts, digests, guest messages, reports, swapped pages |
 | `mh_emulator/cpu/` | `nested.py` asks the RMP, `ownership.py` has PVALIDATE and RMPADJUST, `snp_vmrun.py` VMRUN |
 | `mh_emulator/kvm/` | `snp_vm.py` and `snp_vcpu.py`: KVM's VM type for SNP, with what it refuses |
+| `mh_emulator/attest/` | the owner: whom it believes by a report, and how the transport record reaches helpers |
 | `mh_emulator/snp/` | a host without KVM, a guest's end of its messages, the cases below; in `kvm/` those with vCPUs |
 
 ## From where
@@ -81,14 +83,34 @@ its mirrors are for SEV and SEV-ES. Each line was executed twice: with KVM as it
 |---|---|---|---|---|
 """
 
+_FLIPS = """\
+## What flips
+
+Attacks of [compare.md](compare.md) as they end under SEV, and the case above that carries the same out under SNP. There
+is no helper in these cases: the page that is attacked is one of a guest.
+
+| attack | under SEV | under SNP | case |
+|---|---|---|---|
+"""
+
+_STAYS = """
+This one does not, for it is the helper that has to be silent when the guest has left:
+
+| attack | under SEV | under SNP | case |
+|---|---|---|---|
+"""
+
 _HELPER = """\
 ## A helper under SNP
 
-This is a plan, of which nothing is built: no scheme of `build.py` starts under SNP.
+This is a plan, of which only the owner's half of the keys is built: no scheme of `build.py` starts under SNP.
 
-* **Where**: in the guest itself, at VMPL0, launched with a VMSA of its own; the guest runs at VMPL1. That needs the two
-  lines about VMPLs above. The guest's kernel cannot reach the helper (`vcpu-vmpl1-reads-helper`), which `isolated`
-  alone has under SEV.
+* **Where**: in the guest itself, at VMPL0, launched with a VMSA of its own; the guest runs at VMPL1, on vCPUs of its
+  own. KVM as it is can do that (`vcpu-of-vmpl1`); one vCPU for both needs the two lines about VMPLs above. The guest's
+  kernel cannot reach the helper (`vcpu-vmpl1-reads-helper`), which `isolated` alone has under SEV.
+* **A mirror**, whatever KVM adds, sees a page at the GPA that the guest has it at, or not at all
+  (`vcpu-mirror-elsewhere`). `alias-gpa` alone does: the other schemes have RAM by `ram_addr`, and `regions` its helper
+  too, at other GPAs.
 * **Rings** lie in pages that are shared by a page state change; the host reads and writes them as now.
 * **Pages of the target** are given by the host with the first touch and validated by the helper, which takes CF = 1
   for an attack. CF = 0 proves less than it seems (`vcpu-validate-remapped`): the helper has to keep what it has
@@ -96,18 +118,30 @@ This is a plan, of which nothing is built: no scheme of `build.py` starts under 
 * **Rights** of VMPL1 are given by RMPADJUST page by page, after the page is whole.
 * **Registers**: a VMSA of the guest arrives as a page, which the helper makes a VMSA by RMPADJUST; AP_CREATION starts
   it. So a landing as under SEV-ES is not needed.
-* **Keys**: there is no LAUNCH_SECRET. Each helper puts a digest of its X25519 share and of its role into REPORT_DATA.
-  The owner checks chain, TCB, policy and measurement of both, and wraps the transport record to the two shares. A
-  refusal has to say which of these it was.
+* **Keys**: there is no LAUNCH_SECRET. The owner's half is built (`attest`, and what it refuses): a report whose
+  REPORT_DATA is the helper's X25519 share, the owner's challenge and the side; checks of chain, TCB, policy, VMPL,
+  agent and digest, each refusal with its reason; the record sealed for both shares or for none, and once. The owner's
+  public key has to lie in the helper's measured pages, or a host could seal a record of its own (`attest-by-host`).
+  The helper's half, a guest request and HKDF, is not built.
 * **One copy**: EXPORT with IMI_EN leaves the source running (`two-copies`), so the helper has to be silent after it.
 * **What is in the way**: the helper's entry and its host drive it by HLT and registers, where AP_CREATION and #VC are
-  needed; its image has no writable record of what is validated; the owner's record has no form for two recipients.
+  needed; its image has no writable record of what is validated, and no page with its owner's key.
 """
 
 
 def render(cases: Sequence[Case], needs: Sequence[Need]) -> str:
     """The whole page."""
-    return _HEAD + "\n" + "\n".join(_tables(cases)) + "\n" + _needs(needs) + "\n" + _HELPER
+    parts = (_HEAD, *_tables(cases), _flips(cases), _needs(needs), _HELPER)
+    return "\n".join(parts)
+
+
+def _flips(cases: Sequence[Case]) -> str:
+    outcomes = {case.id: case.outcome.value for case in cases}
+    return _FLIPS + _rows(FLIPS, outcomes) + _STAYS + _rows(STAYS, outcomes)
+
+
+def _rows(flips: Sequence[Flip], outcomes: Mapping[str, str]) -> str:
+    return "".join(f"| {flip.title} | {flip.sev} | {outcomes[flip.case]} | `{flip.case}` |\n" for flip in flips)
 
 
 def _needs(needs: Sequence[Need]) -> str:

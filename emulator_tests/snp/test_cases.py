@@ -11,6 +11,7 @@ from emulator_tests.command.conftest import ROOT, Command, command
 from mh_builder.parts import PARTS
 from mh_cli import snp_page
 from mh_cli.snp import DEFAULT_PARTS
+from mh_cli.snp_flips import FLIPS, STAYS, Flip
 from mh_emulator.psp.snp.command import SnpCommand
 from mh_emulator.psp.snp.message import MessageType
 from mh_emulator.snp.kvm.needs import Need, needs
@@ -44,6 +45,13 @@ REFUSED = {
     "export-with-agent-by-itself": "INVALID_GUEST",
     "import-without-pages": "INVALID_MDATA_ENTRY", "absorb-other-image": "BAD_MEASUREMENT",
     "absorb-twice": "INVALID_GUEST_STATE", "absorb-noma-beside-the-image": "BAD_MEASUREMENT",
+    "attest-replayed": "refuses: challenge", "attest-asked-twice": "refuses: challenge",
+    "attest-second-target": "refuses: given", "attest-by-host": "not by the owner",
+    "attest-other-owner": "refuses: digest",
+    "attest-other-share": "refuses: challenge", "attest-other-role": "refuses: digest",
+    "attest-other-helper": "refuses: digest", "attest-other-policy": "refuses: policy",
+    "attest-with-agent": "refuses: agent", "attest-by-vmpl1": "refuses: VMPL", "attest-old-tcb": "refuses: TCB",
+    "attest-forged": "refuses: signature", "attest-other-chip": "refuses: signature",
     "vmrk-by-stranger": "INVALID_GUEST", "rmp-validate-not-assigned": "#NPF", "rmp-validate-at-vmpl1": "#GP",
     "rmp-exchange-pages": "#NPF", "rmp-alias-page": "#NPF", "rmp-host-write": "#PF", "rmp-host-read-hidden": "hidden",
     "rmp-shared-write": "#NPF", "rmp-vmpl1-reads-helper": "#NPF", "rmp-rights-taken-by-vmpl1": "FAIL_PERMISSION",
@@ -51,6 +59,7 @@ REFUSED = {
     **dict.fromkeys(("vcpu-exchange-pages", "vcpu-exchange-tables", "vcpu-exchange-code"), "#NPF"),
     **dict.fromkeys(("vcpu-page-of-another-guest", "vcpu-vmpl1-reads-helper", "vcpu-vmpl1-writes-helper"), "#NPF"),
     **dict.fromkeys(("vcpu-vmpl1-makes-vmsa", "vcpu-vmsa-by-host", "vcpu-mirror"), "VMEXIT_INVALID"),
+    "vcpu-mirror-elsewhere": "#NPF",
     "vcpu-old-ciphertext": "#PF", "vcpu-share-private-page": "KVM_EXIT_MEMORY_FAULT", "vcpu-vmpl1-validates": "#GP",
     "vcpu-vmpl1-takes-rights": "FAIL_PERMISSION", "vcpu-host-read-hidden": "hidden",
 }  # fmt: skip
@@ -144,3 +153,18 @@ def test_a_part_without_snp(command: Command) -> None:
 def test_page_is_what_the_command_prints(cases: tuple[Case, ...], lacks: tuple[Need, ...]) -> None:
     page = ROOT / "docs" / "snp.md"
     assert snp_page.render(cases, lacks) == page.read_text(), "run: build.py snp --markdown > docs/snp.md"
+
+
+@pytest.mark.parametrize("flip", [*FLIPS, *STAYS], ids=lambda flip: flip.case)
+def test_attacks_that_flip_are_those_of_compare(flip: Flip) -> None:
+    """The row of docs/compare.md, which is made by running it: under `alias-gpa`, or under all."""
+    lines = (ROOT / "docs" / "compare.md").read_text().splitlines()
+    rows = [line.split(" | ") for line in lines if f"| {flip.title} |" in line]
+    found = [cells for cells in rows if cells[2] in ("both", "SEV")]
+    assert [cells[3].strip("*| ") for cells in found] == [flip.sev]
+
+
+def test_every_flip_is_one(cases: tuple[Case, ...]) -> None:
+    outcomes = {case.id: case.outcome.value for case in cases}
+    assert {outcomes[flip.case] for flip in FLIPS} == {"refused", "detected"}
+    assert {outcomes[flip.case] for flip in STAYS} == {"succeeds"}

@@ -53,6 +53,17 @@ def test_guest_reads_what_was_launched_and_writes(part: str) -> None:
     assert guest.private(HEAP) == (7).to_bytes(8, "little")
 
 
+def test_memory_of_the_process_is_never_taken_for_private_pages() -> None:
+    """Even where it holds the same tables, under the guest's own key: native fills know the slots alone."""
+    guest = SnpGuest()
+    vcpu = guest.launch(f"mov rsi, {HEAP}\n mov rbx, [rsi]\n hlt")
+    dram = guest.platform.dram
+    for page in {address & -PAGE for address in (*guest.contents, *guest.tables.entries)} - {HEAP}:
+        dram.write_private(guest.vm.asid, guest.memory.spa(page), guest.private(page, PAGE))
+    dram.write_private(guest.vm.asid, guest.memory.spa(HEAP), bytes(PAGE))
+    assert guest.halted(vcpu).rbx == HEAP_WORD
+
+
 def test_page_is_the_guests_when_it_has_validated_it() -> None:
     guest = SnpGuest()
     code = f"{pvalidate(FRESH)} mov rdi, rax\n mov rsi, {FRESH}\n mov qword ptr [rsi], 9\n mov rcx, [rsi]\n hlt"

@@ -230,7 +230,10 @@ def test_destroyed_vcpu_cannot_be_run() -> None:
         vcpu.run()
 
 
-@pytest.mark.parametrize(("field", "value"), [("vmpl", 4), ("sev_features", 0), ("efer", 0x500), ("cr0", 1)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("vmpl", 4), ("sev_features", 0), ("sev_features", 3), ("sev_features", 1 << 63 | 1), ("efer", 0x500), ("cr0", 1)],
+)
 def test_vmsas_with_which_no_cpu_runs(field: str, value: int) -> None:
     guest = SnpGuest(vcpus=1)
     page = bytearray(vmsa.make(guest.registers(rip=TEXT + PAGE), fpu=True, features=1))

@@ -154,6 +154,21 @@ def test_page_that_the_firmware_refuses_goes_back_to_the_host() -> None:
     assert guest.platform.rmp.state(guest.spa(FRESH)) is PageState.GUEST_INVALID
 
 
+def test_vmsa_that_the_firmware_refuses_stays_the_vcpus() -> None:
+    guest = SnpGuest()
+    vm = guest.vm
+    vm.sev_init2()
+    vm.snp_launch_start(DEFAULT_POLICY)
+    vm.snp_launch_finish()
+    late = vm.create_vcpu()
+    late.set_registers(guest.registers())
+    with pytest.raises(KvmError) as told:
+        vm.snp_launch_finish()
+    assert told.value.status is Status.INVALID_GUEST_STATE
+    assert guest.platform.rmp.state(late.vmsa.spa(0)) is PageState.HYPERVISOR
+    assert guest.platform.host.page() != late.vmsa.spa(0)
+
+
 @pytest.mark.parametrize(("gpa", "size"), [(0, 0), (1, PAGE), (0, 1), (1 << 50, 1 << 51)])
 def test_attributes_of_no_pages(gpa: int, size: int) -> None:
     with fails(errno.EINVAL, "KVM_SET_MEMORY_ATTRIBUTES"):

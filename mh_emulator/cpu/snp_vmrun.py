@@ -47,9 +47,9 @@ class SnpVmsa:
 
 
 def _load(core: Core, page: bytes) -> bool:
-    """Whether the CPU takes the state, which a guest may have written as it liked."""
+    """Whether the CPU takes the state, which a guest may have written as it liked; it has no further features."""
     vmpl = get(page, "vmpl")
-    if vmpl >= VMPLS or not get(page, "sev_features") & SNP_ACTIVE or not get(page, "efer") & vmsa.EFER_SVME:
+    if vmpl >= VMPLS or get(page, "sev_features") != SNP_ACTIVE or not get(page, "efer") & vmsa.EFER_SVME:
         return False
     try:
         core.set_registers(vmsa.load(page))

@@ -214,7 +214,11 @@ class SnpVm(VirtualMachine):
                 raise KvmError(errno.EIO, ioctl)
             data = b"" if kind == PageType.ZERO else memory.read_raw(offset + done, PAGE_BYTES)
             spa = self._host.page(data)
-            self._launch(ioctl, LaunchUpdate(gctx, spa, kind), page)
+            try:
+                self._launch(ioctl, LaunchUpdate(gctx, spa, kind), page)
+            except KvmError:
+                self._host.free(spa)
+                raise
             self._gmem[page] = spa
 
     @watched("KVM_SEV_SNP_LAUNCH_FINISH")
@@ -296,7 +300,7 @@ class SnpVm(VirtualMachine):
         try:
             self._firmware(ioctl, lambda: self._psp.launch_update(update))
         except KvmError:
-            self._release(update.page)
+            self._host.reclaim(update.page)
             raise
 
     def _release(self, spa: int) -> None:

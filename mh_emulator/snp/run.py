@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mh_builder.parts import Part
+from mh_emulator.snp.cases.attest import ATTEST
 from mh_emulator.snp.cases.launch import LAUNCH
 from mh_emulator.snp.cases.messages import MESSAGES
 from mh_emulator.snp.cases.moves import MOVES
@@ -18,7 +19,7 @@ from mh_emulator.snp.kvm.stage import KvmStage
 from mh_emulator.snp.notes import Outcome, Step
 from mh_emulator.snp.stage import Stage
 
-_WITHOUT_VCPUS: Mapping[str, Callable[[Stage], Outcome]] = {**LAUNCH, **PAGES, **MESSAGES, **MOVES, **RMP}
+_WITHOUT_VCPUS: Mapping[str, Callable[[Stage], Outcome]] = {**LAUNCH, **PAGES, **MESSAGES, **MOVES, **ATTEST, **RMP}
 CASES: Mapping[str, Callable[..., Outcome]] = MappingProxyType({**_WITHOUT_VCPUS, **ATTACKS})
 """By id; what a case is about is its docstring."""
 

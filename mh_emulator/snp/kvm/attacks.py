@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from mh_builder.paging import PAGE_BYTES
+from mh_emulator.cpu.snp_vmrun import SNP_ACTIVE
+from mh_emulator.kvm.snp_vcpu import SnpEvent
 from mh_emulator.rmp.entry import Perm
 from mh_emulator.rmp.instructions import NewState
 from mh_emulator.snp.kvm.guest import (
@@ -15,8 +17,10 @@ from mh_emulator.snp.kvm.guest import (
     OTHER,
     PVALIDATE,
     RAM_BYTES,
+    REGISTER_GHCB,
     WORD,
     KvmGuest,
+    request,
     rmpadjust,
     share_all,
 )
@@ -172,6 +176,26 @@ def mirror(stage: KvmStage) -> Outcome:
     return stage.last()
 
 
+def mirror_elsewhere(stage: KvmStage) -> Outcome:
+    """a mirror that shares the guest's pages has one at another GPA, as every scheme but `alias-gpa` needs it"""
+    guest = _at_vmpl1(stage, f"mov rsi, {OTHER}\n mov rax, [rsi]\n hlt")
+    mirror = guest.mirror()
+    guest.show_memory(mirror)
+    mirror.remap(OTHER, guest.spa(DATA))
+    guest.vcpus[-1].vmsa_spa = guest.spa(AP_VMSA)
+    stage.run(guest, "read in the mirror", len(guest.vcpus) - 1)
+    return stage.last()
+
+
+def vcpu_of_vmpl1(stage: KvmStage) -> Outcome:
+    """VMPL0 starts a vCPU that is VMPL1's alone: AP_CREATION names no VMPL, and KVM cannot look into the VMSA"""
+    create = request(SnpEvent.AP_CREATION, 1 << 32 | 1, AP_VMSA, rax=SNP_ACTIVE)
+    guest = stage.guest(share_all(1) + rmpadjust(AP_VMSA, 1, 0, vmsa_bit=1) + REGISTER_GHCB + create + "hlt")
+    stage.run(guest, "AP_CREATION")
+    stage.run(guest, "VMRUN of VMPL1", 1)
+    return stage.last()
+
+
 def read_by_host(stage: KvmStage) -> Outcome:
     """the host compares what it reads of a page before and after the guest has written the same there again"""
     return _same_again(stage)
@@ -221,6 +245,8 @@ ATTACKS: Mapping[str, Callable[[KvmStage], Outcome]] = MappingProxyType(
         "vcpu-vmpl1-makes-vmsa": vmsa_at_higher_vmpl,
         "vcpu-vmsa-by-host": vmsa_of_data,
         "vcpu-mirror": mirror,
+        "vcpu-mirror-elsewhere": mirror_elsewhere,
+        "vcpu-of-vmpl1": vcpu_of_vmpl1,
         "vcpu-host-read": read_by_host,
         "vcpu-host-read-hidden": read_by_host_hidden,
     }

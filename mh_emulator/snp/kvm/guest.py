@@ -135,6 +135,20 @@ class KvmGuest:
         """Have a private page elsewhere: a hostile kernel's doing."""
         self.vm.remap(gpa, spa)
 
+    def mirror(self) -> SnpVm:
+        """A mirror as KVM makes it; its vCPU is the last of `vcpus`."""
+        mirror = self.platform.create_vm()
+        mirror.copy_enc_context_from(self.vm)
+        mirror.set_user_memory_region(0, 0, RAM_BYTES, self.memory, 0)
+        self.vcpus.append(mirror.create_vcpu())
+        return mirror
+
+    def show_memory(self, mirror: SnpVm) -> None:
+        """Have the private pages in the mirror too: what one guest_memfd for both would be."""
+        mirror.set_memory_attributes(0, RAM_BYTES, private=True)
+        for gpa in LAUNCHED:
+            mirror.remap(gpa, self.spa(gpa))
+
     def start_ap(self) -> None:
         """Have the second vCPU go on with the guest's own VMSA, as KVM does for AP_CREATION."""
         self.vcpus[1].replace_vmsa(AP_VMSA)

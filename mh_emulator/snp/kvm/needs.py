@@ -15,13 +15,16 @@ from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import Part
 from mh_emulator.kvm import SnpVm
 from mh_emulator.kvm.ghcb import Malformed, Response
+from mh_emulator.psp.snp.context import KEY_BYTES
 from mh_emulator.psp.snp.launch import LaunchFinish, LaunchStart, LaunchUpdate
 from mh_emulator.psp.snp.message import MessageType
 from mh_emulator.psp.snp.policy import DEFAULT_POLICY, SnpPolicy
+from mh_emulator.psp.snp.requests import GuestRequest
+from mh_emulator.psp.snp.secrets import VMPCK_OFFSET
 from mh_emulator.rmp.instructions import NewState
+from mh_emulator.snp.channel import Mailbox
 from mh_emulator.snp.kvm.guest import (
     AP_VMSA,
-    LAUNCHED,
     RAM_BYTES,
     REGISTER_GHCB,
     KvmGuest,
@@ -31,6 +34,7 @@ from mh_emulator.snp.kvm.guest import (
 )
 from mh_emulator.snp.kvm.stage import KvmStage
 from mh_emulator.snp.notes import Step
+from mh_emulator.snp_platform import SnpPlatform
 
 _IMI = 1 << 0
 """A flag that KVM would have to pass on; it knows none."""
@@ -62,6 +66,23 @@ class Need:
         return {"id": self.id, "part": self.part, "what": self.what, "missing": self.missing, **steps}
 
 
+class _BelowMailbox(Mailbox):
+    """VMPCK0 of a guest whose messages go to the secure processor without KVM."""
+
+    def __init__(self, platform: SnpPlatform, gctx: int, key: bytes) -> None:
+        self._platform = platform
+        self._gctx = gctx
+        self.key = key
+        self.vmpck = 0
+        self.count = 0
+
+    def carry(self, message: bytes) -> bytes:
+        """SNP_GUEST_REQUEST. Raises `CommandError`."""
+        request, response = self._platform.host.page(message), self._platform.host.donate()
+        self._platform.psp.guest_request(GuestRequest(self._gctx, request, response))
+        return self._platform.dram.read_raw(response, PAGE_BYTES)
+
+
 class _Below:
     """A guest that is launched without KVM, on the machine of a stage."""
 
@@ -83,6 +104,11 @@ class _Below:
         update = LaunchUpdate(self.gctx, spa, page.kind, imi=page.imi)
         self._stage.try_("SNP_LAUNCH_UPDATE", lambda: self._psp.launch_update(update))
         return spa
+
+    def mailbox(self, secrets: int) -> _BelowMailbox:
+        """The guest's end of its messages, which has its key from the page of secrets at that SPA."""
+        key = self._stage.platform.dram.read_private(self._asid, secrets + VMPCK_OFFSET, KEY_BYTES)
+        return _BelowMailbox(self._stage.platform, self.gctx, key)
 
     def _begin(self, wanted: LaunchStart) -> None:
         self._psp.launch_start(wanted)
@@ -143,7 +169,11 @@ def image_vmsa(stage: KvmStage) -> None:
     below = _Below(stage)
     below.start(LaunchStart(below.gctx, DEFAULT_POLICY))
     below.launch(SnpPage(PageType.VMSA, VMSA_GPA, bytes(PAGE_BYTES), imi=True))
+    secrets = below.launch(SnpPage(PageType.SECRETS, 0, imi=True))
     stage.try_("SNP_LAUNCH_FINISH", lambda: stage.platform.psp.launch_finish(LaunchFinish(below.gctx)))
+    mailbox = below.mailbox(secrets)
+    blob = stage.export(mailbox, below.gctx, 1)
+    stage.bring(mailbox, MessageType.ABSORB_NOMA_REQ, 0, blob)
 
 
 def context_address(stage: KvmStage) -> None:
@@ -193,7 +223,7 @@ def mirror_vcpu(stage: KvmStage) -> None:
     guest, mirror = _mirrored(stage)
     stage.run(guest, "VMRUN", _OF_MIRROR)
     stage.past_kvm()
-    _show_memory(guest, mirror)
+    guest.show_memory(mirror)
     guest.vcpus[_OF_MIRROR].vmsa_spa = guest.spa(AP_VMSA)
     stage.run(guest, "VMRUN", _OF_MIRROR)
 
@@ -207,7 +237,7 @@ def mirror_memory(stage: KvmStage) -> None:
     stage.past_kvm()
     guest, mirror = _mirrored(stage)
     guest.vcpus[_OF_MIRROR].vmsa_spa = guest.spa(AP_VMSA)
-    _show_memory(guest, mirror)
+    guest.show_memory(mirror)
     stage.run(guest, "VMRUN", _OF_MIRROR)
 
 
@@ -215,18 +245,7 @@ def _mirrored(stage: KvmStage) -> tuple[KvmGuest, SnpVm]:
     """A guest that has made a VMSA, and a mirror of it, whose vCPU is the third of `vcpus`."""
     guest = stage.guest(_SHARE_OUT + "hlt")
     guest.run()
-    mirror = stage.platform.create_vm()
-    mirror.copy_enc_context_from(guest.vm)
-    mirror.set_user_memory_region(0, 0, RAM_BYTES, guest.memory, 0)
-    guest.vcpus.append(mirror.create_vcpu())
-    return guest, mirror
-
-
-def _show_memory(guest: KvmGuest, mirror: SnpVm) -> None:
-    """What one guest_memfd for both would be."""
-    mirror.set_memory_attributes(0, RAM_BYTES, private=True)
-    for gpa in LAUNCHED:
-        mirror.remap(gpa, guest.spa(gpa))
+    return guest, guest.mirror()
 
 
 def _answered(stage: KvmStage, guest: KvmGuest, name: str) -> None:

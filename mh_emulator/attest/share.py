@@ -1,0 +1,57 @@
+"""A helper's X25519 share for its owner: what it puts into REPORT_DATA, and the record that comes back sealed for it.
+
+The owner has a key of its own, whose public half is in the helper's measured pages: so a record opens for the helper
+alone, and only the owner can have sealed it. AES-256-GCM under HKDF-SHA-256 of both keys' secret (RFC 7748, RFC 5869).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from mh_abi import abi
+
+SHARE_BYTES, CHALLENGE_BYTES = 32, 16
+_REPORT_DATA = struct.Struct("<32s16sI12s")
+_LABEL = b"SEV MH share"
+_KEY_BYTES = 32
+_IV = bytes(12)
+"""A constant: a challenge is used once, hence each key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Who asks for the record: a share, the side of the migration, and the owner's challenge."""
+
+    role: abi.mh_role
+    share: bytes
+    challenge: bytes
+
+    @property
+    def report_data(self) -> bytes:
+        """The 64 bytes that a report has to show, and that the record is bound to."""
+        return _REPORT_DATA.pack(self.share, self.challenge, self.role.value, _LABEL)
+
+
+def seal(record: bytes, binding: Binding, owner: X25519PrivateKey) -> bytes:
+    """The record for who has the private half of the share. Raises `ValueError` for a share that gives no secret."""
+    return AESGCM(_key(owner, binding.share, binding)).encrypt(_IV, record, binding.report_data)
+
+
+def unseal(sealed: bytes, binding: Binding, private: X25519PrivateKey, owner: bytes) -> bytes | None:
+    """The record; None where it is not for `private` and `binding`, not by `owner`, or was changed."""
+    try:
+        return AESGCM(_key(private, owner, binding)).decrypt(_IV, sealed, binding.report_data)
+    except (InvalidTag, ValueError):
+        return None
+
+
+def _key(private: X25519PrivateKey, public: bytes, binding: Binding) -> bytes:
+    secret = private.exchange(X25519PublicKey.from_public_bytes(public))
+    return HKDF(SHA256(), _KEY_BYTES, binding.challenge, binding.report_data).derive(secret)
