@@ -183,8 +183,10 @@ def _run_guest(machine: Machine) -> Exit:
 
 
 def _move(source: Machine, target: Machine, carrier: Carrier) -> Moved:
-    if not source.consent.allowed:
+    if carrier.helper.hands_over and not source.consent.allowed:
         raise GuestStopped("the loader has said its line and has not allowed the migration")
+    # Where caches are not coherent, a page of zeros may not have got to DRAM, which is zeros too.
+    source.platform.dram.flush_all()
     pages, shared = source.guest_pages(), source.shared_pages()
     moved = Moved(
         helper_equal=_helper_is_whole(source, carrier),
