@@ -4,7 +4,7 @@
 # make lint  set up, ruff and mypy
 # make bare  make and make test on bare machines of Debian 12 and 13, each made in a folder: half an hour
 # make test-guests  set up, boot and migrate Debian's firmware images under emulation: ten minutes of one CPU
-# make test-firmware  set up, build both Debian releases of edk2 with the helper and boot them: 10 minutes and more
+# make test-firmware  set up, build both Debian releases of edk2 with the helper, or TREE, and boot them: 10 minutes and more
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,9 +15,17 @@ TESTABLE := $(VENV)/.testable
 # Where the tests' results go, for other programs to read, and which tests to run.
 JUNIT := out/junit.xml
 TESTS :=
+# All of them have to run every instruction of the blobs.
+RECORDED := -p emulator_tests.coverage.plugin
 
 # Sources of edk2, which the patch series are tried on.
 EDK2 := .cache/edk2
+
+# A tree of edk2 of your own, which `make test-firmware` builds in the place of Debian's.
+TREE :=
+
+# OVMF images of Debian's suites, on which every verb is tried.
+FIRMWARE := .cache/firmware
 
 # A Linux kernel that the tests boot: Debian's, unpacked and not installed.
 KERNEL := $(VENV)/linux/vmlinuz
@@ -29,13 +37,13 @@ all: $(INSTALLED)
 	$(VENV)/bin/python build.py
 
 test: $(TESTABLE) oracles sources kernel
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q --junitxml $(JUNIT) $(TESTS)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q --junitxml $(JUNIT) $(if $(TESTS),,$(RECORDED)) $(TESTS)
 
 test-guests: $(TESTABLE) oracles
 	$(VENV)/bin/python -m pytest -v -o faulthandler_timeout=1200 emulator_tests/q35/guests.py
 
 test-firmware: $(TESTABLE) oracles builders sources kernel
-	$(VENV)/bin/python -m pytest -q -o faulthandler_timeout=3600 emulator_tests/edk2/builds.py
+	TREE=$(TREE) $(VENV)/bin/python -m pytest -q -o faulthandler_timeout=3600 emulator_tests/edk2/builds.py
 
 # As root on Debian: SUITE="bookworm trixie"
 bare:
@@ -73,6 +81,7 @@ oracles builders checkers compilers:
 # apt needs no root for this. Where there is no apt, or no network, the tests name what they skip.
 sources: $(INSTALLED) oracles
 	-@$(VENV)/bin/python -m ovmf_patches.sources $(EDK2) >/dev/null
+	-@$(VENV)/bin/python -m ovmf_patches.images $(FIRMWARE) >/dev/null
 
 debian:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -20,6 +20,7 @@ def table() -> str:
     for name, rule in RULES.items():
         where = "images of ours" if rule.needs_plan else "memory with a C-bit" if rule.needs_c_bit else "all tables"
         where = "dumps with registers" if rule.needs_cpu else where
+        where = f"{where}, a note" if rule.is_note else where
         rows.append(f"| `{name}` | {where} | {rule.holds} | {rule.why} |")
     return "\n".join([START, "| rule | of | what must hold | why |", "|---|---|---|---|", *rows, END])
 

@@ -1,6 +1,6 @@
 """x86-64 page tables: entries, a builder and a walker; the one place that knows the bits.
 
-Source: AMD64 Architecture Programmer's Manual volume 2, chapter 5 (long-mode page translation), and
+Source: AMD64 Architecture Programmer's Manual volume 2, chapter 5 (5.3: long mode; 5.2.3: PAE paging), and
 section 15.34.1 on the C-bit, whose position CPUID 8000_001F EBX[5:0] gives.
 """
 
@@ -35,6 +35,9 @@ SMALL_PAT, LARGE_PAT = 1 << 7, 1 << 12
 KEY_SHIFT, KEY_MASK = 59, 0xF
 """Protection key of a leaf (CR4.PKE)."""
 
+AVAILABLE = 0x7 << 9 | 0x7F << 52
+"""Bits of an entry that are left to software: 11:9 and 58:52."""
+
 ADDRESS_FIELD = 0x000F_FFFF_FFFF_F000
 """Bits 51:12 of an entry, before MAXPHYADDR and the C-bit are considered."""
 
@@ -42,6 +45,13 @@ KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 LEAF_BYTES = {1: PAGE_BYTES, 2: 2 * MIB, 3: GIB}
 """Level of a leaf entry -> bytes that it maps."""
+
+PAE_LEVELS = 3
+"""Of 32-bit code with PAE, whose root has four entries, and virtual addresses 32 bits."""
+_PAE_ROOT_ENTRIES, _PAE_ROOT_BYTES = 4, 32
+_PAE_RESERVED = 0x7FF << 52
+_PAE_ROOT_RESERVED = WRITABLE | USER | 0x7 << 6 | NO_EXECUTE
+"""Of the root: bit 5 is reserved too, but QEMU sets A there (TCG, target/i386/tcg/sysemu/excp_helper.c)."""
 
 
 def level_shift(level: int) -> int:
@@ -55,7 +65,9 @@ def table_index(address: int, level: int) -> int:
 
 
 def is_canonical(address: int, levels: int = 4) -> bool:
-    """Whether the 64-bit `address` is sign-extended from bit 47 (4 levels) or 56 (5 levels)."""
+    """Whether the 64-bit `address` is sign-extended from bit 47 (4 levels) or 56 (5 levels); with PAE, has 32 bits."""
+    if levels == PAE_LEVELS:
+        return not address >> 32
     top = address >> (level_shift(levels + 1) - 1)
     return top in (0, (1 << (65 - level_shift(levels + 1))) - 1)
 
@@ -227,7 +239,27 @@ class Geometry:
     @property
     def reserved_mask(self) -> int:
         """Bits of every present entry that must be zero."""
-        return ADDRESS_FIELD & ~self.c_mask & ~((1 << self.physical_bits) - 1)
+        wide = _PAE_RESERVED if self.levels == PAE_LEVELS else 0
+        return ADDRESS_FIELD & ~self.c_mask & ~((1 << self.physical_bits) - 1) | wide
+
+    def reserved_at(self, level: int) -> int:
+        """Bits of a present entry of `level` that must be zero, whether it is a leaf or not."""
+        if level == self.levels == PAE_LEVELS:
+            return self.reserved_mask | _PAE_ROOT_RESERVED
+        return self.reserved_mask | (LARGE if level > max(LEAF_BYTES) else 0)
+
+    def granted_at(self, level: int) -> int:
+        """Rights that entries of `level` have no bits for, and give."""
+        return WRITABLE | USER if level == self.levels == PAE_LEVELS else 0
+
+    @property
+    def root_entries(self) -> int:
+        """Entries of the root table."""
+        return _PAE_ROOT_ENTRIES if self.levels == PAE_LEVELS else ENTRIES
+
+    def root(self, cr3: int) -> int:
+        """GPA of the root table."""
+        return cr3 & (0x1_0000_0000 - _PAE_ROOT_BYTES if self.levels == PAE_LEVELS else self.address_mask)
 
 
 class Leaf(NamedTuple):
@@ -257,8 +289,8 @@ def walk(read_entry: Callable[[int], int], cr3: int, va: int, geometry: Geometry
     Rights are combined as the CPU does; EFER.NXE, CR0.WP, SMEP and SMAP are the caller's.
     """
     path: list[tuple[int, int, int]] = []
-    address_mask, reserved_mask = geometry.address_mask, geometry.reserved_mask
-    table = cr3 & address_mask
+    address_mask = geometry.address_mask
+    table = geometry.root(cr3)
     combined = WRITABLE | USER
     no_execute = 0
     for level in range(geometry.levels, 0, -1):
@@ -268,9 +300,9 @@ def walk(read_entry: Callable[[int], int], cr3: int, va: int, geometry: Geometry
         if not entry & PRESENT:
             return Hole(reserved=False, path=tuple(path))
         is_leaf = level == 1 or (level in LEAF_BYTES and entry & LARGE)
-        if entry & reserved_mask or (entry & LARGE and level > 3):
+        if entry & geometry.reserved_at(level):
             return Hole(reserved=True, path=tuple(path))
-        combined &= entry
+        combined &= entry | geometry.granted_at(level)
         no_execute |= entry & NO_EXECUTE
         if is_leaf:
             offset_mask = LEAF_BYTES[level] - 1

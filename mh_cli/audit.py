@@ -12,6 +12,7 @@ from mh_builder.image.output import write_files
 from mh_builder.parts import PARTS
 from mh_builder.report.audit import MAX_FINDINGS, RULES, Audit, Rule, audit
 from mh_builder.report.diff import diff
+from mh_builder.report.finding import Finding
 from mh_builder.report.layout import Layout
 from mh_builder.report.mapping import Mapping
 from mh_builder.report.open import DEFAULT_PART, layout_of
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         for layout, found in audits:
             for line in _lines(layout, found):
                 print(line)
-        for line in _differences([layout for layout, _ in audits] if arguments.all_cpus else []):
+        for line in _of_cpus([layout for layout, _ in audits] if arguments.all_cpus else []):
             print(line)
     return BAD if any(found.findings for _, found in audits) else GOOD
 
@@ -88,6 +89,7 @@ def _needs(rule: Rule) -> dict[str, bool]:
         "images of ours": rule.needs_plan,
         "memory with a C-bit": rule.needs_c_bit,
         "dumps with registers": rule.needs_cpu,
+        "dumps of which EFER is known": rule.needs_efer,
     }
 
 
@@ -105,8 +107,13 @@ def _layouts(arguments: argparse.Namespace) -> Iterator[tuple[Path | None, Layou
         yield None, layout_of(build_helper(scheme, chosen), part.geometry(encrypted=True))
 
 
-def _differences(layouts: Sequence[Layout]) -> Iterator[str]:
-    """How the tables of a dump's CPUs differ from those of its first."""
+def _of_cpus(layouts: Sequence[Layout]) -> Iterator[str]:
+    """How the tables of a dump's CPUs differ from those of its first, and which have none."""
+    for layout in layouts:
+        if layout.cpu is not None and layout.cpu is next((cpu for cpu in layout.cpus if cpu.has_tables), None):
+            without = [str(number) for number, cpu in enumerate(layout.cpus) if not cpu.has_tables]
+            if without:
+                yield f"{layout.name}: not audited, no tables that are read: CPU {', '.join(without)}"
     for layout in layouts[1:]:
         if layout.cpus and layout.cpus == layouts[0].cpus:
             count = len(diff(layouts[0], layout))
@@ -116,6 +123,8 @@ def _differences(layouts: Sequence[Layout]) -> Iterator[str]:
 def _lines(layout: Layout, found: Audit) -> Iterator[str]:
     for finding in found.findings:
         yield f"{layout.name}: {finding.rule}: {finding.what}"
+    for note in found.notes:
+        yield f"{layout.name}: note: {note.rule}: {note.what}"
     for rule in found.cut:
         yield f"{layout.name}: {rule}: more than {MAX_FINDINGS} findings, the rest is not listed"
     mapped = sum(mapping.size for mapping in layout.reading.mappings)
@@ -136,17 +145,19 @@ def _as_json(layout: Layout, found: Audit) -> dict[str, Any]:
         "clean": not found.findings,
         "mappings": len(layout.reading.mappings),
         "tables": len(layout.reading.tables),
-        "findings": [
-            {
-                "rule": finding.rule,
-                "what": finding.what,
-                "mappings": [_mapping_as_json(mapping, layout) for mapping in finding.mappings],
-            }
-            for finding in found.findings
-        ],
+        "findings": [_finding_as_json(finding, layout) for finding in found.findings],
+        "notes": [_finding_as_json(finding, layout) for finding in found.notes],
         "applied": {rule: RULES[rule].holds for rule in found.applied},
         "not_applied": found.skipped,
         "cut": list(found.cut),
+    }
+
+
+def _finding_as_json(finding: Finding, layout: Layout) -> dict[str, Any]:
+    return {
+        "rule": finding.rule,
+        "what": finding.what,
+        "mappings": [_mapping_as_json(mapping, layout) for mapping in finding.mappings],
     }
 
 

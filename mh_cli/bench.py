@@ -3,30 +3,62 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mh_cli import options
-from mh_cli.errors import GOOD
+from mh_cli.errors import GOOD, UsageError
 from mh_cli.output import print_json
 
 if TYPE_CHECKING:
     from mh_bench import crypto
 
-_COLUMNS = ("kernel", "direction", "GB/s", "cycles/byte", "x openssl", "x libgcrypt", "x cryptography", "x limit")
+KINDS = ("openssl", "libgcrypt", "ipsec-mb")
+"""Of libraries that the kernels are compared with."""
+_LEAST_PACKET, _PAGE = 16, 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
+    parser.add_argument(
+        "--packet", type=options.size, default=_PAGE, metavar="BYTES",
+        help=f"bytes of a packet of the kernels, {_LEAST_PACKET} to {_PAGE} (default {_PAGE})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--peer", type=_peer, action="append", default=[], metavar="KIND=FILE",
+        help="another library to compare with: openssl, libgcrypt or ipsec-mb (its header is needed); may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--dump", type=Path, metavar="FILE", help="read the page tables of this dump, and nothing else")
+    parser.add_argument(
+        "--volatility", type=Path, default=Path(sys.executable), metavar="PYTHON",
+        help="an interpreter that has volatility3, to be measured beside (default: this one)",
+    )  # fmt: skip
     options.add_json(parser)
     parser.set_defaults(run=run)
 
 
+def _peer(text: str) -> tuple[str, Path]:
+    kind, _, path = text.partition("=")
+    if kind not in KINDS or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(KINDS)} and a file (openssl=libcrypto.so)")
+    return kind, Path(path)
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and print."""
+    """Measure and print. Raises `UsageError`."""
+    if arguments.dump is not None:
+        return _walks(arguments)
+    if not _LEAST_PACKET <= arguments.packet <= _PAGE:
+        raise UsageError(f"--packet {arguments.packet}: not in {_LEAST_PACKET} to {_PAGE}")
+    for _, path in arguments.peer:
+        if not path.is_file():
+            raise UsageError(f"--peer {path}: no such file")
     from mh_bench import crypto
+    from mh_bench.peers import libraries
     from mh_bench.speed import measure
 
-    report = crypto.measure()
+    report = crypto.measure(arguments.packet, libraries(arguments.peer))
     figures = measure()
     if arguments.json:
         print_json("bench/1", _plain(report) | {"figures": [figure._asdict() for figure in figures]})
@@ -37,36 +69,59 @@ def run(arguments: argparse.Namespace) -> int:
     return GOOD
 
 
+def _walks(arguments: argparse.Namespace) -> int:
+    from mh_bench.walks import measure
+
+    found = measure(arguments.dump, arguments.volatility)
+    if arguments.json:
+        print_json("bench-walks/1", {"walks": [walk._asdict() for walk in found.walks], "absent": found.absent})
+        return GOOD
+    for walk in found.walks:
+        print(f"{walk.name:12} {walk.seconds:8.2f} s {walk.mib:8.1f} MiB")
+    for reason in found.absent:
+        print(reason)
+    return GOOD
+
+
 def _plain(report: crypto.Report) -> dict[str, Any]:
     return report._asdict() | {
-        "kernels": [item._asdict() for item in report.kernels],
+        "kernels": [_plain_kernel(item) for item in report.kernels],
         "limits": [item._asdict() for item in report.limits],
         "peers": [item._asdict() for item in report.peers],
     }
+
+
+def _plain_kernel(kernel: crypto.Kernel) -> dict[str, Any]:
+    return kernel._asdict() | {"ratios": {name: spread._asdict() for name, spread in kernel.ratios.items()}}
 
 
 def _print_kernels(report: crypto.Report) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    peers = list(dict.fromkeys(name for kernel in report.kernels for name in kernel.ratios))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, name in enumerate(_COLUMNS):
-        table.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)
+    for name in ("kernel", "direction"):
+        table.add_column(name, no_wrap=True)
+    for name in ("GB/s", "cycles/byte", "min to max", "ports", "x limit", *(f"x {name}" for name in peers)):
+        table.add_column(name, justify="right")
     for kernel in report.kernels:
-        ratios = (kernel.ratio_openssl, kernel.ratio_libgcrypt, kernel.ratio_cryptography, kernel.ratio_limit)
+        ratios = (kernel.ratios.get(name) for name in peers)
         table.add_row(
-            kernel.kernel,
-            kernel.direction,
-            f"{kernel.gbps:.2f}",
-            f"{kernel.cycles_per_byte:.3f}",
-            *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+            *(kernel.kernel, kernel.direction, f"{kernel.gbps:.2f}", f"{kernel.cycles_median:.3f}"),
+            *(f"{kernel.cycles_min:.3f} to {kernel.cycles_max:.3f}", f"{kernel.port_limit:.3f}"),
+            f"{kernel.ratio_limit:.2f}",
+            *("-" if ratio is None else f"{ratio.middle:.2f}" for ratio in ratios),
         )
     console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
-    print(f"4 KiB pages with 64 bytes of AAD; harness: {report.harness}; core clock {report.clock_ghz:.2f} GHz")
+    (console if console.is_terminal else Console(width=140)).print(table)
+    print(f"packets of {report.packet_bytes} bytes with 64 of AAD; {report.cpu or 'no x86-64 CPU'}")
+    print(f"harness: {report.harness}; core clock {report.clock_ghz:.2f} GHz")
     for limit in report.limits:
         parts = f"AES alone {limit.aes_gbps:.2f}, GHASH alone {limit.ghash_gbps:.2f}"
-        print(f"limit of {limit.kernel}: {limit.gbps:.2f} GB/s ({parts})")
+        print(
+            f"limit of {limit.kernel}: {limit.gbps:.2f} GB/s ({parts}); of its ports {limit.port_limit:.3f} cycles/byte"
+        )
     for peer in report.peers:
         speed = "" if peer.gbps is None else f"{peer.gbps:.2f} GB/s"
         print(" ".join(filter(None, (f"{peer.name} {peer.direction}:", speed, peer.version, peer.note))))

@@ -1,4 +1,4 @@
-"""`compare`: the address-space schemes side by side, what each costs and what each withstands, from one run."""
+"""`compare`: the schemes side by side, what each costs and withstands, from one run; or two files' layouts."""
 
 from __future__ import annotations
 
@@ -11,23 +11,32 @@ from rich.progress import Progress
 
 from mh_builder.image.output import write_files
 from mh_builder.schemes.space import Start
-from mh_cli import options
+from mh_cli import options, sides, source
 from mh_cli.errors import GOOD, UsageError
 from mh_cli.matrix import print_comparison
 from mh_cli.output import print_json
+from mh_cli.show import region_as_json
 from mh_compare.attacks import ATTACKS
 from mh_compare.columns import COLUMNS
+from mh_compare.decision import decide
+from mh_compare.drawing import as_svg
 from mh_compare.markdown import render
-from mh_compare.page import as_html, as_svg
+from mh_compare.page import as_html
 from mh_compare.results import Comparison
 from mh_compare.run import Task, compare, subject, tasks
 
 _WORTH_A_PROCESS = 20
 """Tasks that take about as long as it takes to begin another process."""
 
+_OF_SCHEMES = ("scheme", "start", "column", "attack", "jobs", "evidence", "markdown")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
+    parser.add_argument(
+        "files", type=Path, nargs="*", metavar="FILE",
+        help=f"two files, to be shown side by side instead of the schemes; each a {source.WHAT}",
+    )  # fmt: skip
     options.add_scheme(parser, help_text="one scheme (default: all)")
     options.add_part(parser)
     parser.add_argument(
@@ -42,6 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="everything, with pictures, as one page")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="the address spaces in one drawing")
     parser.add_argument("--jobs", type=_jobs, metavar="N", help="processes (default: one a CPU, fewer for little work)")
+    parser.add_argument(
+        "--evidence", action="store_true", help="say of each attack what happened: calls, addresses, answers of helpers"
+    )
+    source.add_dump(parser)
     form = parser.add_mutually_exclusive_group()
     options.add_json(form)
     form.add_argument("--markdown", action="store_true", help="print the page docs/compare.md")
@@ -50,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do everything, or what was asked for, and print it."""
+    if arguments.files:
+        return _files(arguments)
+    given = next((name for name in source.DUMP if getattr(arguments, name)), None)
+    if given is not None:
+        raise UsageError(f"--{given.replace('_', '-')} is about two files, and none is named")
     schemes = options.schemes(arguments)
     names = [*arguments.column, *arguments.attack] or [*COLUMNS, *ATTACKS]
     starts = tuple(Start) if arguments.start is None else (Start(arguments.start),)
@@ -62,13 +80,27 @@ def run(arguments: argparse.Namespace) -> int:
         _write(arguments.html, as_html(result, layouts))
     if arguments.svg is not None:
         _write(arguments.svg, as_svg(layouts))
+    if not arguments.evidence:
+        result = result.without_evidence()
     if arguments.json:
-        print_json("compare/1", result.as_json())
+        decision = decide(result)
+        print_json("compare/2", result.as_json() | {"decision": None if decision is None else decision.as_json()})
     elif arguments.markdown:
         print(render(result), end="")
     else:
         print_comparison(result)
     return GOOD
+
+
+def _files(arguments: argparse.Namespace) -> int:
+    if len(arguments.files) != 2:
+        raise UsageError(f"{len(arguments.files)} file{'s' * (len(arguments.files) > 1)}: two are put side by side")
+    given = next((name for name in _OF_SCHEMES if getattr(arguments, name)), None)
+    if given is not None:
+        raise UsageError(f"--{given} is about schemes: of two files only the page tables are compared")
+    if not arguments.part_named:
+        arguments.part = None
+    return sides.run(arguments, arguments.files, region_as_json)
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,21 +1,26 @@
-"""A comparison as text: one column a layout, or on a narrow terminal one paragraph a question."""
+"""A comparison as text: what tells the schemes apart first, then what is the same under all of them.
+
+One scheme alone, and a terminal that is too narrow for a table, get a paragraph for each question.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mh_compare import advice
+from mh_compare.decision import Decision, decide
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
-from mh_compare.rows import families, name, places
+from mh_compare.rows import CellRow, Row, alike, apart, cell_rows, families, headline, name, reasons
 
 _STYLE = {Verdict.REFUSED: "green", Verdict.DETECTED: "cyan", Verdict.HARMLESS: "blue", Verdict.SUCCEEDS: "bold red"}
-_WORD = {Verdict.HARMLESS: "garbage"}
 _NARROW = 80
+_VALUE = 16
+"""Columns that the value of one scheme has at the most, so that the question keeps some."""
 _PIPED = 120
 """Width in columns where the output is no terminal."""
 
@@ -25,57 +30,103 @@ def print_comparison(result: Comparison) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PIPED)
+    decision = decide(result)
+    if decision is not None:
+        _print_decision(console, decision)
     if len(result.layouts) == 1 or console.width < _NARROW:
         _print_list(console, result)
     else:
         _print_tables(console, result)
     _print_reasons(console, result.attacks)
+    _print_evidence(console, result.attacks)
 
 
 def _print_tables(console: Console, result: Comparison) -> None:
-    if result.cells:
+    cells = cell_rows(result.cells)
+    if apart(cells):
         table = _table("", result.layouts)
-        for title, cells in groupby(result.cells, key=lambda cell: cell.title):
-            table.add_row(title, *(cell.value for cell in cells))
+        for row in apart(cells):
+            table.add_row(row.title, *(cell.value for cell in row.cells))
         console.print(table)
-    if result.attacks:
-        table = _table("attack", ["guest", *result.layouts])
-        for family, rows in families(result.attacks):
-            table.add_row(Text(family, style="bold"))
-            for row in rows:
-                table.add_row(f"  {row.title}", row.start, *map(_word, row.results))
+        console.print()
+    if alike(cells):
+        table = _table("the same under all", ["value"])
+        for row in alike(cells):
+            table.add_row(row.title, row.cells[0].value)
         console.print(table)
+        console.print()
+    found = list(families(result.attacks))
+    different = [(family, apart(rows)) for family, rows in found if apart(rows)]
+    if different:
+        _print_attacks(console, _table("attack", ["guest", *result.layouts]), different, slice(None))
+    same = [(family, alike(rows)) for family, rows in found if alike(rows)]
+    if same:
+        _print_attacks(console, _table("attacks that end alike under all", ["guest", "outcome"]), same, slice(1))
+
+
+def _print_attacks(console: Console, table: Table, found: Iterable[tuple[str, list[Row]]], shown: slice) -> None:
+    for family, rows in found:
+        table.add_row(Text(headline(family), style="bold"))
+        for row in rows:
+            table.add_row(f"  {row.title}", row.start, *map(_word, row.results[shown]))
+    console.print(table)
+    console.print()
 
 
 def _table(what: str, columns: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(what, overflow="fold")
     for column in columns:
-        table.add_column(column.replace("-", "-\n"), overflow="fold")
+        table.add_column(column.replace("-", "-\n"), overflow="fold", max_width=_VALUE if len(columns) > 2 else None)
     return table
 
 
 def _print_list(console: Console, result: Comparison) -> None:
-    for title, lines in groupby(_lines(result), key=lambda line: line[0]):
-        console.print(Text(title, style="bold"))
-        for _, where, text in lines:
+    cells = cell_rows(result.cells)
+    rows = [row for _, found in families(result.attacks) for row in found]
+    in_order: list[CellRow | Row] = [*apart(cells), *alike(cells), *apart(rows), *alike(rows)]
+    for row in in_order:
+        console.print(Text(row.title, style="bold"))
+        for where, text in _lines(row):
             console.print(Text(f"  {where}: ").append_text(text))
 
 
-def _lines(result: Comparison) -> Iterator[tuple[str, str, Text]]:
-    for cell in result.cells:
-        yield cell.title, cell.layout, Text(f"{cell.value} ({cell.detail})" if cell.detail else cell.value)
-    for attack in result.attacks:
-        yield attack.title, name(attack), _word(attack).append(f": {attack.seen}")
+def _lines(row: CellRow | Row) -> Iterable[tuple[str, Text]]:
+    if isinstance(row, CellRow):
+        for cell in row.cells:
+            yield cell.layout, Text(f"{cell.value} ({cell.detail})" if cell.detail else cell.value)
+        return
+    for results in row.cells:
+        for attack in results:
+            yield name(attack), _word(attack).append(f": {attack.seen}")
 
 
 def _print_reasons(console: Console, attacks: Sequence[AttackResult]) -> None:
-    reasons = {result.attack: result for result in attacks if result.why}
-    for result in reasons.values():
-        where = places([other for other in attacks if other.attack == result.attack and other.why])
-        console.print(Text(f"\n{result.title}: {result.seen} ({where}). {result.why}"))
+    for why, found in reasons(attacks).items():
+        console.print(Text(f"\n{why}", style="bold"))
+        for _, title, where in found:
+            console.print(Text(f"  {title} ({where})"))
+
+
+def _print_decision(console: Console, decision: Decision) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in advice.HEADINGS:
+        table.add_column(heading, overflow="fold")
+    for names, text in advice.choices(decision):
+        table.add_row(names, text)
+    console.print(table)
+    for line in advice.impossible(decision):
+        console.print(Text(line))
+    console.print()
+
+
+def _print_evidence(console: Console, attacks: Sequence[AttackResult]) -> None:
+    for attack in attacks:
+        if attack.evidence:
+            console.print(Text(f"\n{attack.title} ({name(attack)}): ").append_text(_word(attack)))
+            console.print(Text("\n".join(f"  {line}" for line in (*attack.evidence, attack.seen))))
 
 
 def _word(result: AttackResult) -> Text:
     verdict = Verdict(result.outcome)
-    return Text(_WORD.get(verdict, verdict.value), style=_STYLE[verdict])
+    return Text(verdict.value, style=_STYLE[verdict])

@@ -11,6 +11,8 @@ VERBS = {
     "inject": "put the helper into a prebuilt image",
     "extract": "get the helper back out of an image",
     "measure": "compute launch digests",
+    "check": "say whether an image may be given to a guest's owner",
+    "diff": "compare two images: files, tables, launch digests",
     "wrap": "make an IGVM file of a flash image",
     "igvm": "show what an IGVM file launches",
     "patch": "put the helper and its loader into an edk2 tree",

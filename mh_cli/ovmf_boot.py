@@ -105,6 +105,8 @@ def _wiring(flash: bytes, has_variables: bool) -> list[str]:  # noqa: FBT001
         options_ += ["-drive", "if=pflash,format=raw,unit=1,file={folder}/variables"]
     if needs_smm:
         options_ += ["-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]
+        # With S3, X64 builds with SMM that are older than edk2-stable202305 stop in PEI: OvmfPkg/PlatformPei.
+        options_ += ["-global", "ICH9-LPC.disable_s3=1"]
     return options_
 
 

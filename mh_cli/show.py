@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mh_builder.image.output import write_files
-from mh_builder.report.html import PageSection, figure, page, table
+from mh_builder.report.html import PageSection, figure, page, region_table
 from mh_builder.report.layout import Layout, Region
+from mh_builder.report.listing import listing
 from mh_builder.report.svg import draw
-from mh_builder.schemes.space import human
-from mh_cli import options, source
+from mh_cli import options, sides, source
 from mh_cli.errors import GOOD, UsageError
 from mh_cli.output import print_json
 
-_COLUMNS = ("virtual", "bytes", "rights", "type", "view", "page", "mirror GPA", "main GPA", "ram_addr", "purpose")
-_FOREIGN = ("virtual", "bytes", "rights", "type", "view", "page", "GPA", "")
-"""Of a dump: nothing is known of what lies behind."""
+_FILTERS = ("writable", "executable", "user", "shared", "type", "after")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("image", type=Path, metavar="IMAGE", help=source.WHAT)
+    parser.add_argument("other", type=Path, nargs="?", metavar="OTHER", help="another one, to be shown beside it")
     source.add_memory(parser)
     group = parser.add_argument_group("which regions")
     group.add_argument("--writable", action="store_true", help="those alone that are writable")
@@ -41,25 +40,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read and print."""
+    if arguments.other is not None:
+        return _beside(arguments)
     layout = source.read_layout(arguments.image, arguments)
     if arguments.shared and layout.geometry.c_bit is None:
         raise UsageError("--shared: there is no C-bit; say which with --c-bit or --part")
     regions = [region for region in layout.regions if _is_wanted(region, layout, arguments)]
-    for line in _warnings(layout):
+    for line in source.warnings(layout):
         print(f"{arguments.image}: warning: {line}", file=sys.stderr)
     if arguments.svg is not None:
         _write(arguments.svg, draw(layout))
     if arguments.html is not None:
         _write(arguments.html, _html(layout))
     if arguments.json:
-        shown = [region_as_json(region, layout) for region in regions]
-        print_json("show/1", as_json(layout) | {"regions": shown})
+        print_json("show/1", _as_json(layout, regions))
         return GOOD
     for line in _head(layout):
         print(line)
     for line in _rows(regions, layout):
         print(line)
     return GOOD
+
+
+def _beside(arguments: argparse.Namespace) -> int:
+    chosen = [f"--{name}" for name in _FILTERS if getattr(arguments, name) not in (None, False)]
+    if chosen:
+        raise UsageError(f"{chosen[0]} is for one layout, not for two side by side")
+    return sides.run(arguments, (arguments.image, arguments.other), region_as_json)
 
 
 def _is_wanted(region: Region, layout: Layout, arguments: argparse.Namespace) -> bool:
@@ -72,18 +79,6 @@ def _is_wanted(region: Region, layout: Layout, arguments: argparse.Namespace) ->
         and (arguments.type is None or layout.memory_type(mapping).lower() == arguments.type.lower())
         and (arguments.after is None or mapping.end > arguments.after)
     )
-
-
-def _warnings(layout: Layout) -> Iterator[str]:
-    """What makes a listing say less than it seems to."""
-    reading = layout.reading
-    if not reading.mappings:
-        yield f"nothing is mapped by the tables at CR3 {reading.cr3:#x}"
-    if reading.defects:
-        count = len(reading.defects)
-        yield f"{count} entr{'y is' if count == 1 else 'ies are'} defective: see `audit`"
-    if reading.stopped is not None:
-        yield f"the tables are too large: not looked at from {reading.stopped:#x} on"
 
 
 def _write(path: Path, text: str) -> None:
@@ -106,13 +101,15 @@ def region_as_json(region: Region, layout: Layout) -> dict[str, Any]:
         "type": layout.memory_type(mapping),
         "global": mapping.is_global,
         "key": mapping.key,
+        "accessed": mapping.is_accessed if layout.has_marks else None,
+        "dirty": mapping.is_dirty if layout.has_marks else None,
+        "available": list(mapping.available) if layout.has_marks else None,
         "repeats_after": mapping.period or None,
         "purpose": region.purpose or None,
     }
 
 
-def as_json(layout: Layout) -> dict[str, Any]:
-    """The whole layout for programs."""
+def _as_json(layout: Layout, regions: Sequence[Region]) -> dict[str, Any]:
     reading, plan = layout.reading, layout.plan
     return {
         "name": layout.name,
@@ -128,7 +125,7 @@ def as_json(layout: Layout) -> dict[str, Any]:
             {"cr0": hex(cpu.cr0), "cr3": hex(cpu.cr3), "cr4": hex(cpu.cr4), "efer": cpu.efer and hex(cpu.efer)}
             for cpu in layout.cpus
         ],
-        "regions": [region_as_json(region, layout) for region in layout.regions],
+        "regions": [region_as_json(region, layout) for region in regions],
     }
 
 
@@ -141,44 +138,18 @@ def _head(layout: Layout) -> list[str]:
     for number, cpu in enumerate(layout.cpus):
         mine = " (shown)" if cpu is layout.cpu and len(layout.cpus) > 1 else ""
         lines.append(f"CPU {number}{mine}: CR3 {cpu.cr3:#x}, {cpu.summary()}")
-    return [*lines, *_warnings(layout)]
-
-
-def cells(region: Region, layout: Layout) -> tuple[str, ...]:
-    """A region as the cells of a row."""
-    mapping, backing = region.mapping, region.backing
-    again = f" again every {human(mapping.period)}" if mapping.period else ""
-    return (
-        f"{mapping.va:#x}",
-        human(mapping.size),
-        mapping.rights + ("u" if mapping.user else "") + ("g" if mapping.is_global else ""),
-        layout.memory_type(mapping) + (f" key {mapping.key}" if mapping.key else ""),
-        layout.view(mapping),
-        human(mapping.page_bytes),
-        f"{mapping.gpa:#x}",
-        "-" if backing is None or backing.main_gpa is None else f"{backing.main_gpa:#x}",
-        "-" if backing is None or backing.ram_addr is None else f"{backing.ram_addr:#x}",
-        region.purpose + again,
-    )
+    return [*lines, *source.warnings(layout)]
 
 
 def _rows(regions: Sequence[Region], layout: Layout) -> list[str]:
-    columns, rows = _table(regions, layout)
+    columns, rows = listing(regions, layout)
     table = [columns, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
-def _table(regions: Sequence[Region], layout: Layout) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Titles and rows; of a dump without the columns that only an image of ours fills."""
-    rows = [cells(region, layout) for region in regions]
-    if layout.plan is not None:
-        return _COLUMNS, rows
-    return _FOREIGN, [(*row[:7], row[9]) for row in rows]
-
-
 def _html(layout: Layout) -> str:
-    sections = [PageSection("Regions", table(*_table(layout.regions, layout)))]
+    sections = [PageSection("Regions", region_table(layout))]
     if layout.plan is not None:
         sections.insert(0, PageSection("Address spaces", figure(layout)))
     return page(f"Address space of {layout.name}", _head(layout)[0], sections)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mh_abi.image import ImageError
 from mh_builder.firmware.errors import FirmwareError
+from mh_builder.paging import PAE_LEVELS
 from mh_builder.parts import PARTS
 from mh_builder.report.layout import Layout
 from mh_builder.report.memory_type import PATS
@@ -25,11 +26,20 @@ WHAT = "flat image, ELF file, firmware with the helper in it, or memory dump"
 
 def add_memory(parser: argparse.ArgumentParser) -> None:
     """How to read the file: the processor, and what a dump does not say of itself."""
-    group = parser.add_argument_group("memory")
-    group.add_argument(
+    parser.add_argument(
         "--part", choices=sorted(PARTS),
         help=f"processor (default: {DEFAULT_PART} for images; for dumps no C-bit and MAXPHYADDR {WIDEST})",
     )  # fmt: skip
+    add_dump(parser)
+
+
+DUMP = ("c_bit", "physical_bits", "base", "cr3", "la57", "cpu", "pat")
+"""What `add_dump` adds."""
+
+
+def add_dump(parser: argparse.ArgumentParser) -> None:
+    """What a dump does not say of itself, and no part says."""
+    group = parser.add_argument_group("memory")
     group.add_argument("--c-bit", type=options.bit, metavar="BIT", help="C-bit (default: the image's or the part's)")
     group.add_argument("--physical-bits", type=options.bit, metavar="BITS", help="MAXPHYADDR (default: the part's)")
     group.add_argument(
@@ -39,7 +49,11 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
         help="GPA of the first byte (default: the image's own; 0 for raw dumps)",
     )
     group.add_argument("--cr3", type=options.size, metavar="CR3", help="root table of a dump (QEMU's ELF dumps say it)")
-    group.add_argument("--la57", action="store_true", help="5-level tables (QEMU's ELF dumps say it)")
+    levels = group.add_mutually_exclusive_group()
+    levels.add_argument("--la57", action="store_true", help="5-level tables (QEMU's dumps say it)")
+    levels.add_argument("--pae", action="store_true", help="tables of 32-bit code with PAE (QEMU's dumps say it)")
+    group.add_argument("--marks", action="store_true", help="A, D and bits of software of a dump count (an image's do)")
+    group.add_argument("--efer", type=options.size, metavar="EFER", help="MSR EFER of a dump (no dump says it)")
     group.add_argument("--cpu", type=_number, metavar="N", help="whose tables of a dump (default: the first, 0)")
     group.add_argument(
         "--pat", choices=sorted(PATS), help="MSR PAT of a dump, by which memory types have names (default: not known)"
@@ -56,6 +70,18 @@ def read_every_cpu(path: Path, arguments: argparse.Namespace) -> list[Layout]:
     """A layout for each CPU of a dump with tables of its own. Raises as `read_layout` does."""
     with _about(path):
         return open_every_cpu(_open(path), path.stem, _hints(arguments))
+
+
+def warnings(layout: Layout) -> Iterator[str]:
+    """What makes a listing say less than it seems to."""
+    reading = layout.reading
+    if not reading.mappings:
+        yield f"nothing is mapped by the tables at CR3 {reading.cr3:#x}"
+    if reading.defects:
+        count = len(reading.defects)
+        yield f"{count} entr{'y is' if count == 1 else 'ies are'} defective: see `audit`"
+    if reading.stopped is not None:
+        yield f"the tables are too large: not looked at from {reading.stopped:#x} on"
 
 
 @contextmanager
@@ -82,7 +108,18 @@ def _hints(arguments: argparse.Namespace) -> Hints:
         raise UsageError(f"C-bit {c_bit} is not in {C_BITS.start} to {C_BITS.stop - 1}")
     part = PARTS.get(arguments.part or "")
     pat = None if arguments.pat is None else PATS[arguments.pat]
-    return Hints(part, c_bit, bits, arguments.base, arguments.cr3, arguments.la57, arguments.cpu, pat)
+    return Hints(
+        part,
+        c_bit,
+        bits,
+        arguments.base,
+        arguments.cr3,
+        5 if arguments.la57 else PAE_LEVELS if arguments.pae else None,
+        arguments.cpu,
+        pat,
+        arguments.marks,
+        arguments.efer,
+    )
 
 
 def _open(path: Path) -> bytes | mmap.mmap:

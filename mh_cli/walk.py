@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mh_builder.report.layout import Backing, Layout
-from mh_builder.report.trace import MAX_REACHED, Reached, Route, reaching_gpa, reaching_memory, route
+from mh_builder.report.trace import MAX_REACHED, Reached, Route, denied, reaching_gpa, reaching_memory, route
 from mh_builder.schemes.space import human
 from mh_cli import options, source
 from mh_cli.errors import BAD, GOOD
@@ -47,7 +47,14 @@ def _forward(layout: Layout, arguments: argparse.Namespace) -> int:
             target = f"{step.entry:#018x}  {' '.join(step.bits) or 'not present'}"
             print(f"{step.table:4} [{step.number:3}] at GPA {step.gpa:#x}: {target}")
         print(_result(found, layout))
+        if found.leaf is not None:
+            rights = denied(found.steps, layout.geometry)
+            print(", ".join(f"{right}: {_decided(tables)}" for right, tables in rights.items()))
     return BAD if found.leaf is None else GOOD
+
+
+def _decided(tables: Sequence[str]) -> str:
+    return f"denied by {' and '.join(tables)}" if tables else "allowed"
 
 
 def _result(found: Route, layout: Layout) -> str:
@@ -85,6 +92,7 @@ def _route_as_json(found: Route, layout: Layout) -> dict[str, Any]:
             }
             for step in found.steps
         ],
+        "denied": {right: list(tables) for right, tables in denied(found.steps, layout.geometry).items()},
         "mapped": leaf is not None,
         "why_not": found.why or None,
         "gpa": None if leaf is None else hex(leaf.gpa),

@@ -15,6 +15,7 @@ from mh_builder.schemes.space import HELPER_VA, Start
 from mh_compare import guest_os
 from mh_compare.candidate import Candidate
 from mh_compare.outcome import INSTRUCTIONS, Ended, by_exit
+from mh_compare.trace import attend
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
@@ -43,6 +44,8 @@ SECRET = Secret(TRANSPORT_KEY, guest=bytes(range(16)))
 
 SOURCE, TARGET = 1, 2
 """Seeds of the two platforms."""
+
+_NAMES = {SOURCE: "source", TARGET: "target"}
 
 _DRAM_BYTES = 24 << 20
 """Of a platform, beside room for the contents."""
@@ -129,7 +132,9 @@ class Arena:
 
     def ground(self, seed: int) -> tuple[Platform, Placement, HelperImage]:
         """What a machine is made of; another seed is another platform."""
-        return Platform(self.part, _DRAM_BYTES + 2 * len(self.contents), seed), self.placement, self.helper
+        platform = Platform(self.part, _DRAM_BYTES + 2 * len(self.contents), seed)
+        attend(platform, _NAMES.get(seed, f"platform {seed}"), self.helper)
+        return platform, self.placement, self.helper
 
     def site(self, seed: int = SOURCE) -> Site:
         """A faithful host's, with nothing launched yet."""

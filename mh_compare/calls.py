@@ -12,6 +12,9 @@ from mh_emulator.psp.status import Status
 _ABOUT_PLATFORMS = frozenset({Command.PLATFORM_STATUS, Command.PDH_CERT_EXPORT})
 """What a host asks for the owner, once for all guests: no part of what a layout costs."""
 
+_OF_VCPUS = frozenset({"KVM_RUN", "KVM_GET_REGS", "KVM_SET_REGS"})
+"""On the file descriptors of vCPUs: no part of how a layout is made."""
+
 
 class Calls:
     """What happens on `platform` from now on."""
@@ -29,7 +32,7 @@ class Calls:
 
     def _count_vm(self, vm: Vm) -> None:
         counter = Counter({"KVM_CREATE_VM": 1})
-        vm.watchers.append(lambda ioctl: counter.update([ioctl]))
+        vm.watchers.append(lambda call: counter.update({call.name} - _OF_VCPUS))
         self.vms.append(counter)
 
 

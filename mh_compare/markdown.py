@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
 
+from mh_compare import advice
+from mh_compare.decision import Decision, decide
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
-from mh_compare.rows import families
+from mh_compare.rows import Row, alike, apart, cell_rows, families, headline, reasons
 
 _HEAD = """\
 # Which address space?
 
-*Made by `build.py compare --markdown`: every cell and every outcome below was executed in the emulator.*
+*Made by `build.py compare --markdown`: every outcome was executed in the emulator, and no cell is written by hand.*
 
-The thread of August 2021 proposed three address spaces for the mirror VM. This page says what tells them apart; the
-figures (page tables, translations, memory, calls, host exits) are printed by `build.py compare`, and `--html FILE`
-makes one page of all that with pictures. Each cell there names the command that reproduces it.
+The thread of August 2021 proposed three address spaces for the mirror VM. This page says which to choose, and what
+tells them apart; the figures (page tables, translations, memory, calls, host exits) are printed by `build.py compare`,
+and `--html FILE` makes one page of all that with pictures. Each cell there names the command that reproduces it.
 
-* **`isolated`** is the only one in which the guest's own kernel cannot reach the helper: it has no address for it.
-  It takes no RAM of the guest, so a host with newer firmware may bring a larger helper, or one at another place, and
-  its RAM window has no hole, so that a GiB is one translation. Its price is a launch in which the host gives
-  LAUNCH_UPDATE_DATA pages that are in no slot of the main VM, as `docs/isolated.md` says.
-* **`regions`** keeps the helper in the guest's memory, at an address that both firmwares must reserve, and moves it
-  out of the way in the mirror. It costs a slot more than the others, and the guest has to hand its tuples over.
-* **`alias-window`** and **`alias-window-high`** are as `regions`, with one slot less; they can be started in 32-bit
-  mode. They differ in where the window begins.
-* **`alias-gpa`** asks for nothing new of the host, but what has no guest-physical address cannot be named: unplugged
-  memory and the like stay behind.
+## Which to choose
+"""
 
+_CELLS = """
 What a hostile *host* can do does not depend on the scheme: where SEV has no integrity none of them makes up for it.
+Under SEV-SNP nothing begins, with any scheme: [security.md](security.md) says why.
 
 ## What each can do
 """
@@ -40,39 +35,68 @@ _ATTACKS = """
 *refused*: something says no before anything happens. *detected*: it is noticed before anything comes of it. *garbage*:
 it gives the attacker nothing that he can choose or read. **succeeds**: it does; why nothing in SEV prevents it stands
 below. Every attack was tried on a guest of plain SEV and on one of SEV-ES, where it makes sense there: a row for
-*both*, where they end alike.
+*both*, where they end alike. SEV-ES guests have images that are built for it.
 """
 
 _FIGURES = frozenset({"bytes", "pages", "leaves", "commands", "exits"})
 """Units of what changes with every change of the helper."""
 
-_WORDS = {Verdict.HARMLESS.value: "garbage", Verdict.SUCCEEDS.value: "**succeeds**"}
+_WORDS = {Verdict.SUCCEEDS.value: "**succeeds**"}
 
 
 def render(result: Comparison) -> str:
     """The whole page."""
-    lines = [_HEAD, *_row("", result.layouts), *_row("---", ["---"] * len(result.layouts))]
-    cells = (cell for cell in result.cells if cell.unit not in _FIGURES)
-    for title, answers in groupby(cells, key=lambda cell: cell.title):
-        lines += _row(title, [cell.value for cell in answers])
-    for family, rows in families(result.attacks):
-        lines += [_ATTACKS if family == result.attacks[0].family else "", f"### {family[0].upper()}{family[1:]}\n"]
-        lines += _row("", ["guest", *result.layouts])
-        lines += _row("---", ["---"] * (1 + len(result.layouts)))
-        for row in rows:
-            lines += _row(row.title, [row.start, *(_WORDS.get(one.outcome, one.outcome) for one in row.results)])
-    lines += ["\n## Why some succeed\n", *_reasons(result.attacks)]
+    cells = cell_rows(cell for cell in result.cells if cell.unit not in _FIGURES)
+    found = list(families(result.attacks))
+    lines = [
+        _HEAD,
+        *_decision(decide(result)),
+        _CELLS,
+        *_table(("",), result.layouts, [(row.title, *(cell.value for cell in row.cells)) for row in apart(cells)]),
+        "\nThe same under all:\n",
+        *_table(("",), ["value"], [(row.title, row.cells[0].value) for row in alike(cells)]),
+        _ATTACKS,
+        *_attacks(((family, apart(rows)) for family, rows in found), result.layouts, result.part),
+        "\n### The same under all\n",
+        *_attacks(((family, alike(rows)) for family, rows in found), ["under all"], result.part),
+        "\n## Why some succeed\n",
+        *_reasons(result.attacks),
+    ]
     return "\n".join(lines) + "\n"
 
 
-def _row(title: str, cells: Sequence[str]) -> list[str]:
-    return [f"| {' | '.join((title, *cells))} |"]
+def _decision(decision: Decision | None) -> Iterator[str]:
+    if decision is None:
+        return
+    chosen = [(" or ".join(f"`{name}`" for name in who.split(" or ")), text) for who, text in advice.choices(decision)]
+    yield from _table(advice.HEADINGS, (), chosen)
+    yield ""
+    yield from (f"* {line}" for line in advice.impossible(decision))
+    yield "\nIt follows from what each has, by the rows further below:\n"
+    needs = [(headline(need.text), *answers) for need, answers in advice.matrix(decision)]
+    yield from _table(("",), list(decision.met), needs)
+
+
+def _attacks(found: Iterable[tuple[str, list[Row]]], columns: Sequence[str], part: str) -> list[str]:
+    """One table; the family stands where the first of its rows does."""
+    lines = []
+    for family, rows in found:
+        for number, row in enumerate(rows):
+            where = "" if row.part == part else f", on {row.part}"
+            shown = [_WORDS.get(one.outcome, one.outcome) for one in row.results[: len(columns)]]
+            lines.append(("" if number else headline(family), row.title + where, row.start, *shown))
+    return _table(("", "attack", "guest"), columns, lines)
+
+
+def _table(corner: Sequence[str], columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    head = [*corner, *columns]
+    return [_row(head), _row(["---"] * len(head)), *map(_row, rows)]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _reasons(attacks: Sequence[AttackResult]) -> Iterator[str]:
-    reasons: dict[str, list[str]] = {}
-    for attack in attacks:
-        if attack.why and attack.title not in reasons.setdefault(attack.why, []):
-            reasons[attack.why].append(attack.title)
-    for why, titles in reasons.items():
-        yield f"* {why} (*{'*; *'.join(titles)}*)"
+    for why, found in reasons(attacks).items():
+        yield f"* {why} (*{'*; *'.join(title for _, title, _ in found)}*)"

@@ -26,7 +26,7 @@ class Verdict(Enum):
     """Somebody said no before anything happened: the helper, KVM, the secure processor, the CPU."""
     DETECTED = "detected"
     """It was carried out, and noticed before anything came of it."""
-    HARMLESS = "harmless garbage"
+    HARMLESS = "garbage"
     """It was carried out, and gave the attacker nothing that he could choose or read."""
     SUCCEEDS = "succeeds"
 

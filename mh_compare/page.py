@@ -1,146 +1,92 @@
-"""A comparison as files: one HTML page, one drawing."""
+"""A comparison as one HTML page."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
-from itertools import groupby
 
-from mh_builder.report.html import PageSection, figure, page
+from mh_builder.report.html import PageSection, figure, on_demand, page, region_table
 from mh_builder.report.layout import Layout
-from mh_builder.report.svg import WIDE, draw
+from mh_compare import advice, dossier, grid
+from mh_compare.decision import Decision, decide
 from mh_compare.outcome import Verdict
-from mh_compare.results import AttackResult, Cell, Comparison
-from mh_compare.rows import families, places
-
-_CSS = """
-.compare td,.compare th{white-space:normal;min-width:6.5em}
-.compare td:first-child,.compare th:first-child{min-width:15em}
-.compare th[colspan]{font-size:.9rem;background:var(--paper);padding-top:1rem}
-.compare td span[title]{text-decoration:none}
-.compare td.start{min-width:4.5em;color:var(--dim)}
-.verdict{white-space:nowrap!important;font-weight:600}
-.verdict::before{display:inline-block;width:1.3em;font-weight:700}
-.refused{color:var(--good)}.refused::before{content:"\\2713"}
-.detected{color:var(--seen)}.detected::before{content:"\\25C9"}
-.harmless{color:var(--dim)}.harmless::before{content:"\\2248"}
-.succeeds{color:var(--bad)}.succeeds::before{content:"\\2717"}
-.cost td{font-variant-numeric:tabular-nums}
-:root{--good:#17643a;--seen:#0b5a76;--bad:#b42318}
-@media (prefers-color-scheme:dark){:root{--good:#6fd39a;--seen:#6cc4e6;--bad:#ff8a7a}}
-dl.why dt{font-weight:600;margin-top:.8rem}dl.why dd{margin:0;max-width:90ch}
-code{font-size:.9em}
-@media (max-width:760px){.compare thead{display:none}.compare tr{display:block;padding:8px 0;
-border-bottom:1px solid var(--line)}.compare td,.compare th[colspan]{display:block;border:0;padding:1px 6px}
-.compare td:first-child{font-weight:600}.compare td+td::before{content:attr(data-name) ": ";display:inline;width:auto;
-color:var(--dim);font-weight:400}.compare td.compare td.start{min-width:4.5em;color:var(--dim)}
-.verdict{white-space:normal!important}}
-"""
-
-_CLASS = {
-    Verdict.REFUSED.value: "refused",
-    Verdict.DETECTED.value: "detected",
-    Verdict.HARMLESS.value: "harmless",
-    Verdict.SUCCEEDS.value: "succeeds",
-}
+from mh_compare.results import AttackResult, Comparison
+from mh_compare.rows import headline, reasons
 
 _LEGEND = (
-    (Verdict.REFUSED, "something says no before anything happens: helper, KVM, secure processor, or there is no slot"),
-    (Verdict.DETECTED, "carried out, and noticed before anything comes of it"),
-    (Verdict.HARMLESS, "carried out, and gives the attacker nothing that he can choose or read"),
-    (Verdict.SUCCEEDS, "the attacker has what he wants; below stands why nothing in SEV prevents it"),
+    (Verdict.REFUSED, "Something says no before anything happens: helper, KVM, secure processor, or there is no slot."),
+    (Verdict.DETECTED, "Carried out, and noticed before anything comes of it."),
+    (Verdict.HARMLESS, "Carried out, and gives the attacker nothing that he can choose or read."),
+    (Verdict.SUCCEEDS, "The attacker has what he wants. Below stands why nothing in SEV prevents it."),
 )
+
+_CSS = """
+.decision td:first-child{font-weight:600}
+ul.legend{list-style:none;padding:0;font-size:.9rem}
+dl.why dt{font-weight:600;margin-top:.8rem}dl.why dt,dl.why dd{max-width:90ch}
+dl.why dd{margin:0;font-size:.85rem}dl.why ul{margin:.2rem 0}
+"""
 
 
 def as_html(result: Comparison, layouts: Sequence[Layout]) -> str:
-    """One self-contained file; hovering over a value tells the command that reproduces it."""
+    """One self-contained file; every title leads to what was seen and to the command that shows it again."""
     sections = []
+    decision = decide(result)
+    if decision is not None:
+        sections.append(PageSection("Which to choose", _decision(decision)))
     if result.cells:
-        sections.append(PageSection("What each costs and can do", _style() + _cells(result)))
+        sections.append(PageSection("What each costs and can do", grid.cell_tables(result)))
     if result.attacks:
-        sections.append(PageSection("Attacks, carried out", _legend() + _attacks(result)))
+        sections.append(PageSection("Attacks, carried out", _legend() + grid.attack_tables(result)))
         sections.append(PageSection("Why some succeed", _reasons(result.attacks)))
-    drawings = "".join(f"<h3>{escape(layout.name)}</h3>{figure(layout)}" for layout in layouts)
-    sections.append(PageSection("Address spaces, from the page tables", drawings))
-    lead = f"Measured and executed on the emulated part {result.part}. Hover over a value for its command."
-    return page("The address spaces of the SEV migration helper, compared", lead, sections)
+    sections.append(PageSection("Address spaces, from the page tables", "".join(map(_address_space, layouts))))
+    sections.append(PageSection("What was seen", dossier.dossier(result)))
+    style = f"<style>{grid.CSS}{dossier.CSS}{_CSS}</style>"
+    sections[0] = sections[0]._replace(body=style + sections[0].body)
+    return page("The address spaces of the SEV migration helper, compared", _lead(result), sections)
 
 
-def as_svg(layouts: Iterable[Layout]) -> str:
-    """All address spaces in one drawing, one below the other."""
-    parts, top = [], 0.0
-    for layout in layouts:
-        drawing = draw(layout, WIDE)
-        height = float(_HEIGHT.search(drawing)[1])  # type: ignore[index]
-        heading = f'<text x="12" y="{top + 22:g}" font-size="16" font-weight="600">{escape(layout.name)}</text>'
-        parts += [heading, drawing.replace("<svg ", f'<svg y="{top + 32:g}" height="{height:g}" ', 1)]
-        top += 32 + height
-    frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE.width}" viewBox="0 0 {WIDE.width} {top:g}"'
-    return f'{frame} font-family="system-ui,sans-serif">\n{"".join(parts)}</svg>\n'
+def _lead(result: Comparison) -> str:
+    where = f"Measured and executed on the emulated part {result.part}"
+    others = sorted({attack.part for attack in result.attacks} - {result.part})
+    if others:
+        where += f"; where a row names {' or '.join(others)}, on that one"
+    if any(attack.start == "es" for attack in result.attacks):
+        where += "; for SEV-ES with images that are built for it"
+    return f"{where}. A title leads to what was seen, with the command that shows it again."
 
 
-_HEIGHT = re.compile(r'viewBox="0 0 \d+ ([\d.]+)"')
+def _decision(decision: Decision) -> str:
+    rows = "".join(f"<tr><td>{escape(who)}</td><td>{escape(text)}</td></tr>" for who, text in advice.choices(decision))
+    head = "".join(f'<th scope="col">{escape(headline(name))}</th>' for name in advice.HEADINGS)
+    never = "".join(f"<li>{escape(line)}</li>" for line in advice.impossible(decision))
+    return (
+        f'<div class="scroll"><table class="decision"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f"<ul>{never}</ul>{on_demand('How that follows', _needs(decision))}"
+    )
 
 
-def _style() -> str:
-    return f"<style>{_CSS}</style>"
+def _needs(decision: Decision) -> str:
+    entries = []
+    for need, answers in advice.matrix(decision):
+        where = [layout for layout, answer in zip(decision.met, answers, strict=True) if answer == "yes"]
+        rows = ", ".join(f'<a href="#seen-{name}">{name}</a>' for name in need.rows)
+        entries.append(f"<li>{escape(headline(need.text))}: {', '.join(where)}. Read from {rows}.</li>")
+    return f"<ul>{''.join(entries)}</ul>"
 
 
 def _legend() -> str:
-    words = "".join(
-        f'<li><span class="verdict {_CLASS[verdict.value]}">{verdict.value}</span>: {escape(text)}</li>'
-        for verdict, text in _LEGEND
-    )
-    return f"{_style()}<ul>{words}</ul>"
+    words = "".join(f"<li>{grid.verdict(verdict.value)} {escape(text)}</li>" for verdict, text in _LEGEND)
+    return f'<ul class="legend">{words}</ul>'
 
 
-def _cells(result: Comparison) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(title)}</td>{''.join(map(_cell, cells))}</tr>\n"
-        for title, cells in groupby(result.cells, key=lambda cell: cell.title)
-    )
-    return _table("cost", ("",), result.layouts, rows)
-
-
-def _cell(cell: Cell) -> str:
-    tip = escape("\n".join(filter(None, (cell.detail, cell.how))))
-    return f'<td data-name="{escape(cell.layout)}"><span title="{tip}">{escape(cell.value)}</span></td>'
-
-
-def _attacks(result: Comparison) -> str:
-    return _table("attacks", ("attack", "guest"), result.layouts, "".join(_families(result)))
-
-
-def _families(result: Comparison) -> Iterator[str]:
-    for family, rows in families(result.attacks):
-        yield f'<tr><th colspan="{2 + len(result.layouts)}">{escape(family)}</th></tr>\n'
-        for row in rows:
-            cells = "".join(map(_outcome, row.cells))
-            start = f'<td class="start" data-name="guest">{escape(row.start)}</td>'
-            yield f"<tr><td>{escape(row.title)}</td>{start}{cells}</tr>\n"
-
-
-def _outcome(cell: Sequence[AttackResult]) -> str:
-    tip = escape("\n".join(f"{result.seen}\n{result.how}" for result in cell))
-    first = cell[0]
-    word = f'<span title="{tip}">{escape(first.outcome)}</span>'
-    return f'<td class="verdict {_CLASS[first.outcome]}" data-name="{escape(first.layout)}">{word}</td>'
-
-
-def _table(kind: str, corner: Sequence[str], layouts: Sequence[str], rows: str) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in (*corner, *layouts))
-    return (
-        f'<div class="scroll"><table class="compare {kind}"><thead><tr>{head}</tr></thead>'
-        f"<tbody>\n{rows}</tbody></table></div>"
-    )
+def _address_space(layout: Layout) -> str:
+    return f"<h3>{escape(layout.name)}</h3>{figure(layout)}{on_demand('Its regions as a table', region_table(layout))}"
 
 
 def _reasons(attacks: Sequence[AttackResult]) -> str:
-    found = {attack.attack: attack for attack in attacks if attack.why}
     entries = []
-    for attack in found.values():
-        where = places([other for other in attacks if other.attack == attack.attack and other.why])
-        text = f"{attack.seen} ({where}). {attack.why}"
-        entries.append(f"<dt>{escape(attack.title)}</dt><dd>{escape(text)}</dd>")
+    for why, found in reasons(attacks).items():
+        titles = "".join(f"<li>{grid.link(title, name)} ({escape(where)})</li>" for name, title, where in found)
+        entries.append(f"<dt>{escape(why)}</dt><dd><ul>{titles}</ul></dd>")
     return f'<dl class="why">{"".join(entries)}</dl>'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -38,15 +38,19 @@ class AttackResult:
     start: str
     """`host` in plain SEV, `es`."""
     outcome: str
-    """`refused`, `detected`, `harmless garbage` or `succeeds`."""
+    """`refused`, `detected`, `garbage` or `succeeds`."""
     seen: str
     """What the verdict was read from."""
     why: str
     """Where it succeeds: why SEV does not prevent it; else empty."""
     how: str
+    part: str
+    """The processor on which it was carried out."""
+    evidence: tuple[str, ...] = ()
+    """What happened, line by line."""
 
     def as_json(self) -> dict[str, Any]:
-        """All fields; `why` only where there is one."""
+        """All fields; `why` and `evidence` only where there are any."""
         return {name: value for name, value in asdict(self).items() if value}
 
 
@@ -59,8 +63,12 @@ class Comparison:
     cells: tuple[Cell, ...]
     attacks: tuple[AttackResult, ...]
 
+    def without_evidence(self) -> Comparison:
+        """The verdicts alone, with what each was read from."""
+        return replace(self, attacks=tuple(replace(attack, evidence=()) for attack in self.attacks))
+
     def as_json(self) -> dict[str, Any]:
-        """Schema `compare/1`."""
+        """Rows, attacks; what follows from them is the decision's."""
         return {
             "part": self.part,
             "rows": [

@@ -17,6 +17,7 @@ from mh_compare.candidate import candidate
 from mh_compare.columns import COLUMNS, Subject
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Cell, Comparison
+from mh_compare.trace import tracing
 
 DEFAULT_PART = "milan"
 
@@ -39,7 +40,8 @@ class Task:
         """The command that does just this."""
         part = "" if self.part == DEFAULT_PART else f" --part {self.part}"
         start = "" if self.start is None else f" --start {self.start.value}"
-        return f"build.py compare --scheme {self.scheme}{part}{start} {option} {self.name}"
+        evidence = "" if self.start is None else " --evidence"
+        return f"build.py compare --scheme {self.scheme}{part}{start} {option} {self.name}{evidence}"
 
 
 def compare(tasks: Sequence[Task], jobs: int, done: Callable[[], object]) -> Comparison:
@@ -90,7 +92,12 @@ def _arena(scheme: str, part: str, start: Start) -> Arena:
     return Arena(candidate(scheme, part, start))
 
 
-_shared_arena = cache(_arena)
+@cache
+def _ready_arena(scheme: str, part: str, start: Start) -> Arena:
+    """One for all gentle attacks, launched before the first of them."""
+    arena = _arena(scheme, part, start)
+    arena.connect()
+    return arena
 
 
 @cache
@@ -117,7 +124,9 @@ def _measure(task: Task) -> Cell:
 def _attack(task: Task, start: Start) -> AttackResult:
     attack = ATTACKS[task.name]
     part = attack.part or task.part
-    outcome = attack.outcome((_shared_arena if attack.is_gentle else _arena)(task.scheme, part, start))
+    arena = _ready_arena(task.scheme, part, start) if attack.is_gentle else _arena(task.scheme, part, start)
+    with tracing() as trace:
+        outcome = attack.outcome(arena)
     return AttackResult(
         attack=attack.name,
         family=next(family for family, attacks in FAMILIES.items() if attack in attacks),
@@ -128,4 +137,6 @@ def _attack(task: Task, start: Start) -> AttackResult:
         seen=outcome.seen,
         why=attack.why if outcome.verdict is Verdict.SUCCEEDS else "",
         how=task.how("--attack"),
+        part=part,
+        evidence=trace.lines,
     )

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
+# not here: the tests of the kernels run it natively, on CPUs that have VAES; unicorn executes VEX wrongly
 #
 # AES-256-GCM with VAES and VPCLMULQDQ on 256-bit vectors: 16 blocks in a step. Everything that gcm.s and ghash.inc say holds
 # here; gcm.s takes what is shorter than a step and what is left behind the last. Only this file and gcm_zmm.s have VEX

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
+# not here: the tests of the kernels run it natively, on CPUs that have AVX-512; unicorn executes no EVEX
 #
 # AES-256-GCM with VAES and VPCLMULQDQ on 512-bit vectors: 32 blocks in a step, with one reduction. Everything that gcm.s and
 # ghash.inc say holds here; what is shorter than a step is left to gcm_vaes.s, what is left behind the last to gcm.s. The

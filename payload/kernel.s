@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
 # AES-256-GCM for the helper: the key is checked, then the kernel chosen by what the CPU has. And how to wipe behind it.
-# A gcm_job and its buffers are as gcm.inc and gcm.s say.
+# A gcm_job and its buffers are as gcm.inc and gcm.s say. What only a CPU with VEX instructions comes to, the tests of the
+# kernels run natively.
 
 .include "vcpu.inc"
 
@@ -31,12 +32,12 @@ gcm_seal:
     call .Lcheck_key
     jnz .Lno_key
     test dword ptr [rdi + gcm_key.features], MH_FEATURE_VAES
-    jz gcm_aesni_seal
+    jz gcm_aesni_seal           # one side: the other natively
 .ifdef MH_VECTORS_512
-    test dword ptr [rdi + gcm_key.features], MH_FEATURE_ZMM
-    jnz gcm_zmm_seal
+    test dword ptr [rdi + gcm_key.features], MH_FEATURE_ZMM     # not here: natively
+    jnz gcm_zmm_seal            # not here: natively
 .endif
-    jmp gcm_vaes_seal
+    jmp gcm_vaes_seal           # not here: natively
 
 # gcm_open(rdi: gcm_key, rsi: gcm_job, xmm0: mask) -> eax: GCM_DONE, GCM_WRONG_TAG, GCM_NO_KEY
 #
@@ -48,12 +49,12 @@ gcm_open:
     call .Lcheck_key
     jnz .Lno_key
     test dword ptr [rdi + gcm_key.features], MH_FEATURE_VAES
-    jz gcm_aesni_open
+    jz gcm_aesni_open           # one side: the other natively
 .ifdef MH_VECTORS_512
-    test dword ptr [rdi + gcm_key.features], MH_FEATURE_ZMM
-    jnz gcm_zmm_open
+    test dword ptr [rdi + gcm_key.features], MH_FEATURE_ZMM     # not here: natively
+    jnz gcm_zmm_open            # not here: natively
 .endif
-    jmp gcm_vaes_open
+    jmp gcm_vaes_open           # not here: natively
 
 # gcm_matches(rdi: gcm_key, rsi: gcm_job) -> eax: GCM_DONE when the source, sealed, has the tag of the job, else
 # GCM_WRONG_TAG; or GCM_NO_KEY. Writes nothing.
@@ -81,8 +82,8 @@ wipe_vectors:
     call avx_is_on
     jne 1f
 .ifdef MH_VECTORS_512
-    call avx512_is_on
-    je gcm_zmm_wipe
+    call avx512_is_on           # not here: natively
+    je gcm_zmm_wipe             # not here: natively
 .endif
     jmp gcm_vaes_wipe
 1:  ret

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
+# not here: QEMU runs it, in test_second_engine.py
 #
 # entry32: protected mode, flat segments, paging off. Nothing else of the start state is trusted: the descriptor
 # tables, the stack and all registers may be anything.

@@ -1,45 +1,53 @@
-"""Speed of sealing and opening pages: the linked helper's kernels, other implementations, and the limit.
+"""Speed of sealing and opening packets: the linked helper's kernels, other implementations, and limits.
 
-A page is 4 KiB with 64 bytes of AAD. All contestants take turns, a batch of pages each, round after round; figures are
-medians over the rounds, ratios are medians of the ratios within a round.
+A packet is a page with 64 bytes of AAD, unless another size is asked for. All contestants take turns, a batch of
+packets each, round after round; figures are medians over the rounds, ratios are medians of the ratios within a round.
 """
 
 from __future__ import annotations
 
-import ctypes.util
 import time
-from collections.abc import Callable
-from statistics import median
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from cryptography.hazmat.backends.openssl import backend
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mh_bench import harness, native
+from mh_bench.peers import Library
+from mh_bench.rounds import Rounds, Spread
 from mh_builder.helper import build_helper
 from mh_builder.schemes.space import Options
 
-ROUNDS = 41
-BATCH = 768
-"""Pages for one contestant in one round."""
+BATCH_BYTES = 768 * harness.PAGE_BYTES
+"""For one contestant in one round."""
 KEY = bytes(range(32))
 DIRECTIONS = {"export": "seal", "import": "open"}
-PEERS = {"openssl": "crypto", "libgcrypt": "gcrypt"}
-"""Peers in the harness, by the names of their libraries."""
 PYTHON_PEER = "cryptography"
+PAGE_STEPS = ("aes", "ghash", "ports")
+"""Of limit.s, for a page each."""
 
 
 class Kernel(NamedTuple):
-    """One kernel in one direction; a ratio above 1 means that it is faster, None that the other is not here."""
+    """One kernel in one direction; cycles are for a byte, a ratio above 1 means that the kernel is faster."""
 
     kernel: str
     direction: str
     gbps: float
     cycles_per_byte: float
+    """The median."""
+    cycles_min: float
+    cycles_median: float
+    cycles_max: float
+    port_limit: float
+    """Cycles that its AES instructions and multiplications take where nothing else is, and none waits for another."""
     ratio_openssl: float | None
     ratio_libgcrypt: float | None
     ratio_cryptography: float | None
     ratio_limit: float
+    ratios: dict[str, Spread]
+    """By name and version of each peer."""
 
 
 class Peer(NamedTuple):
@@ -53,19 +61,24 @@ class Peer(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """AES alone, GHASH alone, and one after the other."""
+    """AES alone, GHASH alone, one after the other, and the ports that both need."""
 
     kernel: str
     aes_gbps: float
     ghash_gbps: float
     gbps: float
+    port_limit: float
+    """Cycles for a byte."""
 
 
 class Report(NamedTuple):
     """All of one run. `clock_ghz` is that of the core, by a chain of additions."""
 
+    cpu: str
+    """Its name as it says itself."""
     harness: str
     """The compiler of the loop that times."""
+    packet_bytes: int
     clock_ghz: float
     kernels: list[Kernel]
     limits: list[Limit]
@@ -73,132 +86,148 @@ class Report(NamedTuple):
     absent: list[str]
 
 
-class _Run:
-    """Contestants by name, and the nanoseconds for a page of each in every round."""
+class _Known(NamedTuple):
+    """A peer, and the name of it as a contestant."""
 
-    def __init__(self) -> None:
-        self._contestants: dict[str, Callable[[], float]] = {}
-        self.times: dict[str, list[float]] = {}
-
-    def add(self, name: str, measure: Callable[[], float]) -> None:
-        self._contestants[name] = measure
-        self.times[name] = []
-
-    def go(self) -> None:
-        for number in range(ROUNDS + 1):
-            for name, measure in self._contestants.items():
-                elapsed = measure()
-                if number:  # the first round warms up
-                    self.times[name].append(elapsed)
-
-    def gbps(self, name: str) -> float:
-        return harness.PAGE_BYTES / median(self.times[name])
-
-    def ratio(self, mine: str, *theirs: str) -> float | None:
-        """How many times faster `mine` is than all of `theirs` one after the other."""
-        if not all(name in self.times for name in theirs):
-            return None
-        sums = [sum(parts) for parts in zip(*(self.times[name] for name in theirs), strict=True)]
-        return float(median(total / own for total, own in zip(sums, self.times[mine], strict=True)))
+    kind: str
+    contestant: str
+    version: str
+    note: str
 
 
-def measure() -> Report:
-    """Measure everything that is here. Raises `harness.NoCompilerError`."""
-    image = native.NativeImage(build_helper("regions", Options(vector_bits=512)))
-    limits = native.Limits()
-    driver = harness.make(KEY)
-    kernels = [kernel for kernel in native.NEEDS if not native.missing(kernel)]
-    absent = [
-        f"kernel {kernel}: this CPU lacks {', '.join(native.missing(kernel))}"
-        for kernel in native.NEEDS
-        if kernel not in kernels
-    ]
-    run = _Run()
-    peers: dict[str, tuple[str, str]] = {}
-    if kernels:
-        driver.set_image(image.set_key(KEY), image.address("gcm_seal"), image.address("gcm_open"))
-        driver.seal_ring("image_seal")
-        for kernel in kernels:
-            _add_kernel(run, driver, image, limits, kernel)
-    for name, library in PEERS.items():
-        peers[name] = _add_peer(run, driver, name, library)
-    _add_python(run)
-    peers[PYTHON_PEER] = (backend.openssl_version_text(), "through Python, calls included")
-    run.go()
-    return Report(
-        driver.compiler,
-        run.gbps("clock") if kernels else 0.0,
-        [_kernel(run, kernel, direction) for kernel in kernels for direction in DIRECTIONS],
-        [_limit(run, kernel) for kernel in kernels],
-        [_peer(run, name, direction, *peers[name]) for name in peers for direction in DIRECTIONS],
-        absent,
-    )
+class _Contest:
+    """One run for packets of `size` bytes."""
 
+    def __init__(self, driver: harness.Harness, size: int) -> None:
+        self.rounds = Rounds()
+        self._driver = driver
+        self._size = size
+        self._batch = BATCH_BYTES // size
 
-def _add_kernel(
-    run: _Run, driver: harness.Harness, image: native.NativeImage, limits: native.Limits, kernel: str
-) -> None:
-    def timed(step: str, prepare: Callable[[], None]) -> Callable[[], float]:
-        def measure() -> float:
-            prepare()
-            return driver.nanoseconds(step, BATCH)
+    def add_kernel(self, image: native.NativeImage, limits: native.Limits, kernel: str) -> None:
+        """A kernel in both directions, and its limits."""
+        for direction, verb in DIRECTIONS.items():
+            self._add(f"{kernel} {direction}", f"image_{verb}", partial(image.choose, kernel))
+        for part in PAGE_STEPS:
+            self._add(f"{kernel} {part}", "alone", partial(self._driver.set_alone, limits.address(f"{part}_{kernel}")))
+        self._add("clock", "alone", partial(self._driver.set_alone, limits.address("cycles_4096")))
+        image.choose(kernel)
+        self._driver.check_open("image_open")
 
-        return measure
+    def add_library(self, library: Library) -> _Known:
+        """A library in both directions, if it is here."""
+        contestant = f"{library.kind} {library.number}"
+        if not library.path:
+            return _Known(library.kind, contestant, "", "not here")
+        choose = partial(self._driver.choose_peer, library.number)
+        choose()
+        try:
+            version = self._driver.open_peer(library.function, library.path)
+        except harness.PeerError as error:
+            return _Known(library.kind, contestant, "", str(error))
+        self._driver.check_open(f"{library.function}_open")
+        for direction, verb in DIRECTIONS.items():
+            self._add(f"{contestant} {direction}", f"{library.function}_{verb}", choose)
+        return _Known(library.kind, contestant, version, "")
 
-    for direction, verb in DIRECTIONS.items():
-        run.add(f"{kernel} {direction}", timed(f"image_{verb}", lambda: image.choose(kernel)))
-    for part in ("aes", "ghash"):
-        address = limits.address(f"{part}_{kernel}")
-        run.add(f"{kernel} {part}", timed("alone", lambda address=address: driver.set_alone(address)))  # type: ignore[misc]
-    run.add("clock", timed("alone", lambda: driver.set_alone(limits.address("cycles_4096"))))
-    image.choose(kernel)
-    driver.check_open("image_open")
+    def add_python(self) -> _Known:
+        """cryptography, through Python."""
+        cipher, data, aad = AESGCM(KEY), bytes(self._size), bytes(harness.AAD_BYTES)
+        ivs = [number.to_bytes(12, "big") for number in range(harness.PAGES)]
+        sealed = [cipher.encrypt(iv, data, aad) for iv in ivs]
 
-
-def _add_peer(run: _Run, driver: harness.Harness, name: str, library: str) -> tuple[str, str]:
-    """Add a peer if it is here; give its version and why there is no figure."""
-    path = ctypes.util.find_library(library)
-    version = driver.open_peer(name, path) if path else ""
-    if not version:
-        return "", "not here"
-    driver.check_open(f"{name}_open")
-    for direction, verb in DIRECTIONS.items():
-        run.add(f"{name} {direction}", lambda verb=verb: driver.nanoseconds(f"{name}_{verb}", BATCH))  # type: ignore[misc]
-    return version, ""
-
-
-def _add_python(run: _Run) -> None:
-    cipher, page, aad = AESGCM(KEY), bytes(harness.PAGE_BYTES), bytes(harness.AAD_BYTES)
-    ivs = [number.to_bytes(12, "big") for number in range(harness.PAGES)]
-    sealed = [cipher.encrypt(iv, page, aad) for iv in ivs]
-
-    def timed(work: Callable[[int], bytes]) -> Callable[[], float]:
-        def measure() -> float:
+        def timed(work: Callable[[int], bytes]) -> float:
             began = time.perf_counter_ns()
             for number in range(harness.PAGES):
                 work(number)
             return (time.perf_counter_ns() - began) / harness.PAGES
 
-        return measure
+        seal = partial(timed, lambda number: cipher.encrypt(ivs[number], data, aad))
+        open_ = partial(timed, lambda number: cipher.decrypt(ivs[number], sealed[number], aad))
+        self.rounds.add(f"{PYTHON_PEER} export", seal)
+        self.rounds.add(f"{PYTHON_PEER} import", open_)
+        return _Known(PYTHON_PEER, PYTHON_PEER, backend.openssl_version_text(), "through Python, calls included")
 
-    run.add(f"{PYTHON_PEER} export", timed(lambda number: cipher.encrypt(ivs[number], page, aad)))
-    run.add(f"{PYTHON_PEER} import", timed(lambda number: cipher.decrypt(ivs[number], sealed[number], aad)))
+    def _add(self, name: str, step: str, prepare: Callable[[], None]) -> None:
+        def measure() -> float:
+            prepare()
+            return self._driver.nanoseconds(step, self._batch)
+
+        self.rounds.add(name, measure)
+
+    def gbps(self, name: str) -> float:
+        """Of packets."""
+        return self._size / self.rounds.time(name)
+
+    def cycles(self, name: str) -> Spread:
+        """For a byte of a packet; a step of the clock is a cycle for each byte of a page."""
+        low, middle, high = (1 / ratio for ratio in self.rounds.ratios(name, "clock"))
+        scale = harness.PAGE_BYTES / self._size
+        return Spread(high * scale, middle * scale, low * scale)
+
+    def kernel(self, kernel: str, direction: str, peers: Sequence[_Known]) -> Kernel:
+        """What was found of one."""
+        name = f"{kernel} {direction}"
+        names = {peer: f"{peer.contestant} {direction}" for peer in peers}
+        ratios = {peer: self.rounds.ratios(name, other) for peer, other in names.items() if other in self.rounds}
+        first = {peer.kind: spread.middle for peer, spread in reversed(ratios.items())}
+        cycles = self.cycles(name)
+        alone = self.rounds.ratios(name, f"{kernel} aes", f"{kernel} ghash").middle
+        return Kernel(
+            kernel=kernel,
+            direction=direction,
+            gbps=self.gbps(name),
+            cycles_per_byte=cycles.middle,
+            cycles_min=cycles.low,
+            cycles_median=cycles.middle,
+            cycles_max=cycles.high,
+            port_limit=self.limit(kernel).port_limit,
+            ratio_openssl=first.get("openssl"),
+            ratio_libgcrypt=first.get("libgcrypt"),
+            ratio_cryptography=first.get(PYTHON_PEER),
+            ratio_limit=alone * self._size / harness.PAGE_BYTES,
+            ratios={f"{peer.kind} {peer.version}": spread for peer, spread in ratios.items()},
+        )
+
+    def limit(self, kernel: str) -> Limit:
+        """What bounds it."""
+        aes, ghash = (harness.PAGE_BYTES / self.rounds.time(f"{kernel} {part}") for part in ("aes", "ghash"))
+        ports = 1 / self.rounds.ratios(f"{kernel} ports", "clock").middle
+        return Limit(kernel, aes, ghash, 1 / (1 / aes + 1 / ghash), ports)
+
+    def peer(self, known: _Known, direction: str) -> Peer:
+        """What was found of another implementation."""
+        name = f"{known.contestant} {direction}"
+        speed = self.gbps(name) if name in self.rounds else None
+        return Peer(known.kind, known.version, direction, speed, known.note)
 
 
-def _kernel(run: _Run, kernel: str, direction: str) -> Kernel:
-    name = f"{kernel} {direction}"
-    openssl, libgcrypt, python = (run.ratio(name, f"{peer} {direction}") for peer in (*PEERS, PYTHON_PEER))
-    limit = run.ratio(name, f"{kernel} aes", f"{kernel} ghash") or 0.0
-    # The clock's step is one cycle for each byte of a page.
-    cycles = 1 / (run.ratio(name, "clock") or 1.0)
-    return Kernel(kernel, direction, run.gbps(name), cycles, openssl, libgcrypt, python, limit)
-
-
-def _limit(run: _Run, kernel: str) -> Limit:
-    aes, ghash = (run.gbps(f"{kernel} {part}") for part in ("aes", "ghash"))
-    return Limit(kernel, aes, ghash, 1 / (1 / aes + 1 / ghash))
-
-
-def _peer(run: _Run, name: str, direction: str, version: str, note: str) -> Peer:
-    known = f"{name} {direction}"
-    return Peer(name, version, direction, run.gbps(known) if known in run.times else None, note)
+def measure(size: int, libraries: Sequence[Library]) -> Report:
+    """Measure everything that is here, with packets of `size` bytes. Raises `harness.NoCompilerError`."""
+    image = native.NativeImage(build_helper("regions", Options(vector_bits=512)))
+    driver = harness.make(KEY)
+    driver.set_size(size)
+    contest = _Contest(driver, size)
+    kernels = [kernel for kernel in native.NEEDS if not native.missing(kernel)]
+    if kernels:
+        limits = native.Limits()
+        driver.set_image(image.set_key(KEY), image.address("gcm_seal"), image.address("gcm_open"))
+        driver.seal_ring("image_seal")
+        for kernel in kernels:
+            contest.add_kernel(image, limits, kernel)
+    peers = [*map(contest.add_library, libraries), contest.add_python()]
+    contest.rounds.go()
+    return Report(
+        cpu=native.cpu_name(),
+        harness=driver.compiler,
+        packet_bytes=size,
+        clock_ghz=harness.PAGE_BYTES / contest.rounds.time("clock") if kernels else 0.0,
+        kernels=[contest.kernel(kernel, direction, peers) for kernel in kernels for direction in DIRECTIONS],
+        limits=[contest.limit(kernel) for kernel in kernels],
+        peers=[contest.peer(peer, direction) for peer in peers for direction in DIRECTIONS],
+        absent=[
+            f"kernel {kernel}: this CPU lacks {', '.join(native.missing(kernel))}"
+            for kernel in native.NEEDS
+            if kernel not in kernels
+        ],
+    )

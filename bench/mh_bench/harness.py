@@ -15,10 +15,16 @@ PAGE_BYTES = 4096
 PAGES = 32
 AAD_BYTES = 64
 TAG_BYTES = 16
+PEERS = 8
+"""Libraries of one kind."""
 
 
 class NoCompilerError(MigrationHelperError):
     """Nothing here compiles a line of C."""
+
+
+class PeerError(MigrationHelperError):
+    """A library that cannot be measured."""
 
 
 class Harness:
@@ -55,18 +61,29 @@ class Harness:
             raise RuntimeError(f"{name} does not open what another sealed")
 
     def nanoseconds(self, name: str, count: int) -> float:
-        """Give the time of a step for one page, over `count` pages; `RuntimeError` if one fails."""
+        """Give the time of a step for one packet, over `count` of them; `RuntimeError` if one fails."""
         elapsed = self._library.time_steps(self._step(name), count)
         if not elapsed:
             raise RuntimeError(f"{name} failed")
         return int(elapsed) / count
 
-    def open_peer(self, name: str, path: str) -> str:
-        """Open a library; give its version, or nothing where it cannot be measured here."""
-        opener = self._library[f"open_{name}"]
+    def set_size(self, size: int) -> None:
+        """Bytes of a packet, up to a page."""
+        self._library.set_size(ctypes.c_size_t(size))
+
+    def choose_peer(self, number: int) -> None:
+        """Have the library of that number, up to `PEERS` of a kind, do the steps of its kind."""
+        self._library.choose_peer(ctypes.c_uint(number))
+
+    def open_peer(self, kind: str, path: str) -> str:
+        """Open a library as the chosen one; give its version. Raises `PeerError` where it cannot be measured here."""
+        opener = self._library[f"open_{kind}"]
         opener.restype = ctypes.c_char_p
+        self._library.trouble.restype = ctypes.c_char_p
         version = opener(path.encode())
-        return version.decode() if version else ""
+        if not version:
+            raise PeerError(self._library.trouble().decode())
+        return str(version.decode())
 
     def _step(self, name: str) -> ctypes.c_void_p:
         return ctypes.cast(self._library[f"step_{name}"], ctypes.c_void_p)

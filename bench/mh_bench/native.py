@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 import platform
 import struct
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from mh_abi import abi
 from mh_abi.sources import PAYLOAD
 from mh_builder.asm import ObjectFile, RelocationKind, assemble_text
+from mh_builder.asm.native import Memory
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
 
@@ -32,30 +32,26 @@ FEATURES = {
 
 def missing(kernel: str) -> list[str]:
     """The CPU features that a kernel needs and this machine does not show."""
-    flags: set[str] = set()
+    return sorted(NEEDS[kernel] - set(_cpuinfo("flags").split()))
+
+
+def cpu_name() -> str:
+    """The CPU as it says itself: name, family, model and stepping, as far as it does."""
+    name = _cpuinfo("model name")
+    numbers = ", ".join(f"{field} {_cpuinfo(key)}" for field, key in _NUMBERS.items() if _cpuinfo(key))
+    return f"{name} ({numbers})" if numbers else name
+
+
+_NUMBERS = {"family": "cpu family", "model": "model", "stepping": "stepping"}
+
+
+def _cpuinfo(key: str) -> str:
+    """A field of the first CPU, where this machine is x86-64 Linux."""
     cpuinfo = Path("/proc/cpuinfo")
-    if platform.machine() == "x86_64" and cpuinfo.exists():
-        flags = set(next(line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")).split())
-    return sorted(NEEDS[kernel] - flags)
-
-
-class Memory:
-    """Page-aligned memory of this process."""
-
-    def __init__(self, size: int) -> None:
-        self._map = mmap.mmap(-1, -(-size // PAGE_BYTES) * PAGE_BYTES)
-        self.base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-
-    def write(self, offset: int, data: bytes) -> None:
-        """Copy bytes to `offset`."""
-        self._map[offset : offset + len(data)] = data
-
-    def make_executable(self, offset: int, size: int) -> None:
-        """Make the pages of a range readable and executable, and no longer writable."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        length = -(-size // PAGE_BYTES) * PAGE_BYTES
-        if libc.mprotect(ctypes.c_void_p(self.base + offset), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_EXEC):
-            raise OSError(ctypes.get_errno(), "mprotect")
+    if platform.machine() != "x86_64" or not cpuinfo.exists():
+        return ""
+    fields = (line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines())
+    return next((value.strip() for name, _, value in fields if name.strip() == key), "")
 
 
 class NativeImage:

@@ -141,7 +141,7 @@ def test_registers_are_nobodys_under_es(comparison: Comparison, attack: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("attacks", "outcome"), [(HARMLESS, "harmless garbage"), (DETECTED, "detected")], ids=["harmless", "detected"]
+    ("attacks", "outcome"), [(HARMLESS, "garbage"), (DETECTED, "detected")], ids=["harmless", "detected"]
 )
 def test_carried_out_and_in_vain(comparison: Comparison, attacks: set[str], outcome: str) -> None:
     for attack in attacks:
@@ -183,7 +183,7 @@ def test_tuples_that_lie(comparison: Comparison) -> None:
         if result.layout == "regions":
             assert result.seen.startswith("the host refuses the hand-over tuple 0: mirror GPA 0x1000 to 0x2000")
         elif result.layout != "isolated":
-            assert result.outcome == "harmless garbage"
+            assert result.outcome == "garbage"
 
 
 def test_helper_is_named_by_no_alias(comparison: Comparison) -> None:

@@ -20,7 +20,7 @@ def test_json(command: Command) -> None:
     outcome = command(*ONE, "--attack", "guest-reads-key", "--json")
     assert (outcome.code, outcome.err) == (0, "")
     result = json.loads(outcome.out)
-    assert result["schema"] == "sev-migration-helper/compare/1"
+    assert result["schema"] == "sev-migration-helper/compare/2"
     assert [(attack["attack"], attack["start"], attack["layout"]) for attack in result["attacks"]] == [
         (attack, start, scheme)
         for attack in ("host-drops", "guest-reads-key")
@@ -54,9 +54,16 @@ def test_an_attack_that_makes_no_sense(command: Command) -> None:
 def test_a_row_for_both_starts_where_they_end_alike(command: Command) -> None:
     text = command("compare", "--jobs", "1", "--attack", "host-drops", "--attack", "host-sets-registers").out
     rows = [re.split(r"  +", line.strip()) for line in text.splitlines()]
-    cells = [row[1:] for row in rows if len(row) == 2 + len(SCHEMES) and row[0] != "attack"]
-    count = len(SCHEMES)
-    assert cells == [["both", *["detected"] * count], ["SEV", *["succeeds"] * count], ["SEV-ES", *["refused"] * count]]
+    cells = [row[1:] for row in rows if len(row) == 3]
+    assert cells == [["guest", "outcome"], ["both", "detected"], ["SEV", "succeeds"], ["SEV-ES", "refused"]]
+
+
+def test_what_tells_schemes_apart_comes_first(command: Command) -> None:
+    text = command("compare", "--jobs", "1", "--attack", "host-drops", "--attack", "guest-reads-key").out
+    different, same = text.split("attacks that end alike under all")
+    assert (different.count("succeeds"), different.count("refused")) == (len(SCHEMES) - 1, 1)
+    assert same.split("Guest OS reads")[0].count("detected") == 1
+    assert "Host drops" not in different
 
 
 def test_how_is_a_command_that_does_it_again(command: Command, comparison: Comparison) -> None:
@@ -65,7 +72,7 @@ def test_how_is_a_command_that_does_it_again(command: Command, comparison: Compa
         _parser().parse_args(how.split()[1:])
     first = comparison.attacks[0]
     again = json.loads(command(*first.how.split()[1:], "--json", "--jobs", "1").out)["attacks"]
-    assert again == [first.as_json()]
+    assert again == [json.loads(json.dumps(first.as_json()))]
 
 
 def test_cells(command: Command) -> None:
@@ -90,6 +97,17 @@ def test_several_processes_find_the_same(command: Command) -> None:
     assert command("compare", "--jobs", "2", *arguments).out == command("compare", "--jobs", "1", *arguments).out
 
 
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_no_value_is_cut_off(command: Command, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", columns)
+    names = ("start-32", "brought-by", "pieces", "never-mapped")
+    text = command("compare", "--jobs", "1", *(word for name in names for word in ("--column", name))).out
+    for word in ("requests", "home", "alone", "firmware"):
+        assert word in text.split()
+
+
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_terminals_of_any_width(command: Command, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -99,7 +117,7 @@ def test_terminals_of_any_width(command: Command, monkeypatch: pytest.MonkeyPatc
     text = command(*ONE).out
     assert "\x1b[3" not in text
     assert max(len(re.sub(r"\x1b\[\d*m", "", line)) for line in text.splitlines()) <= columns
-    assert text.count("detected") == len(SCHEMES) * (2 if columns < 80 else 1)
+    assert text.count("detected") == (2 * len(SCHEMES) if columns < 80 else 1)
 
 
 @pytest.mark.parametrize("arguments", [["--attack", "nonsense"], ["--jobs", "0"], ["--jobs", "x"], ["--scheme", "x"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -14,10 +15,11 @@ from emulator_tests.command.conftest import ROOT
 from emulator_tests.report.browser import PROGRAM, open_page
 from mh_builder.report.layout import Layout
 from mh_builder.schemes import SCHEMES
+from mh_compare.drawing import as_svg
 from mh_compare.markdown import render
-from mh_compare.page import as_html, as_svg
+from mh_compare.page import as_html
 from mh_compare.results import Comparison
-from mh_compare.rows import families
+from mh_compare.rows import alike, apart, cell_rows, families
 from mh_compare.run import DEFAULT_PART, subject
 
 SVG = "{http://www.w3.org/2000/svg}svg"
@@ -33,6 +35,23 @@ def html(comparison: Comparison, layouts: list[Layout]) -> str:
     return as_html(comparison, layouts)
 
 
+class Marks(HTMLParser):
+    """Places, links and `title` attributes of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.places: list[str] = []
+        self.links: list[str] = []
+        self.titled: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.places += [found["id"] or ""] if "id" in found else []
+        self.links += [found["href"] or ""] if tag == "a" else []
+        self.titled += [tag] if "title" in found else []
+
+
 def test_page_needs_nothing_else(html: str) -> None:
     assert not re.search(r"<script|<iframe|@import|url\((?!#)", html)
     addresses = set(re.findall(r"https?://[^\"'<\s]+", html))
@@ -40,13 +59,29 @@ def test_page_needs_nothing_else(html: str) -> None:
     assert "prefers-color-scheme:dark" in html
 
 
+def test_nothing_needs_a_pointer(html: str) -> None:
+    """Without hovering, without a script: links and what opens on demand, which fingers and keys reach."""
+    marks = Marks(html)
+    assert marks.titled == []
+    assert len(set(marks.places)) == len(marks.places)
+    assert {link.removeprefix("#") for link in marks.links} == {
+        place for place in marks.places if not place.startswith("stripes-")
+    }
+    assert html.count("<details>") == html.count("<summary>") > len(SCHEMES)
+
+
 def test_page_says_everything(html: str, comparison: Comparison) -> None:
-    assert html.count("<td data-name=") == len(comparison.cells)
-    kinds = {"refused": "refused", "detected": "detected", "harmless garbage": "harmless", "succeeds": "succeeds"}
-    for attack in comparison.attacks:
-        cell = f'<td class="verdict {kinds[attack.outcome]}" data-name="{attack.layout}">'
-        assert len(re.findall(f'{cell}<span title="[^"]*{attack.how}[\n"]', html)) == 1, attack
-    assert all(f'{cell.how}"' in html for cell in comparison.cells)
+    seen = html.split('<section id="what-was-seen">')[1]
+    for how in (*(cell.how for cell in comparison.cells), *(attack.how for attack in comparison.attacks)):
+        assert f"<code>{how}</code>" in seen
+    for asked in cell_rows(comparison.cells):
+        tables = html.split('<section id="what-each')[1]
+        assert tables.count(f'<a href="#seen-{asked.cells[0].column}">') == (1 if asked.is_same else 2)
+    rows = [row for _, found in families(comparison.attacks) for row in found]
+    assert html.count('<span class="verdict succeeds">succeeds</span>') > len(rows) / 4
+    for row in apart(rows):
+        wide = html.split(f'<tr><td><a href="#seen-{row.attack}">')[1].split("</tr>", maxsplit=1)[0]
+        assert re.findall(r">(\w+)</span>", wide) == [result.outcome for result in row.results]
 
 
 def test_rows(comparison: Comparison) -> None:
@@ -62,6 +97,25 @@ def test_rows(comparison: Comparison) -> None:
         assert all(len({result.outcome for result in cell}) == 1 for cell in row.cells)
 
 
+def test_rows_that_are_the_same_are_folded(html: str, comparison: Comparison) -> None:
+    rows = [row for _, found in families(comparison.attacks) for row in found]
+    _, cells, attacks = html.split('<section id="why', maxsplit=1)[0].split("<h3>The same under all</h3>")
+    for row in apart(rows):
+        assert f'"#seen-{row.attack}"' not in attacks
+    for row in alike(rows):
+        assert f'<tr><td><a href="#seen-{row.attack}">' in attacks
+    folded = [row.cells[0].column for row in alike(cell_rows(comparison.cells))]
+    assert {"sev-es", "post-copy"} <= set(folded)
+    assert all(f'<tr><td><a href="#seen-{column}">' in cells for column in folded)
+
+
+def test_where_a_row_was_executed(html: str, comparison: Comparison) -> None:
+    elsewhere = {result.attack for result in comparison.attacks if result.part != comparison.part}
+    assert elsewhere == {"host-moves-chosen-naples"}
+    assert html.count(", on naples</a>") == 1
+    assert "where a row names naples, on that one" in html
+
+
 def test_docs_are_up_to_date(comparison: Comparison) -> None:
     page = ROOT / "docs" / "compare.md"
     assert render(comparison) == page.read_text(), "run: build.py compare --markdown > docs/compare.md"
@@ -73,14 +127,17 @@ def test_drawing(layouts: list[Layout]) -> None:
     places = [(float(part.get("y", "")), float(part.get("height", ""))) for part in root.findall(SVG)]
     assert len(places) == len(SCHEMES)
     assert all(y + height <= after for (y, height), (after, _) in pairwise(places))
+    assert float(root.get("height", "")) == sum(places[-1])
+    assert root.get("viewBox") == f"0 0 {root.get('width')} {root.get('height')}"
 
 
 def test_browser(program: Callable[[str], str], tmp_path: Path, html: str) -> None:
-    """No console error, no request, nothing to scroll sideways, nothing too small."""
-    opened = open_page(program(PROGRAM), html, tmp_path, (1200, 400))
+    """No console error, no request, nothing to scroll sideways, nothing too small, no endless column of names."""
+    opened = open_page(program(PROGRAM), html, tmp_path, (1200, 760, 400))
     assert opened.console == ()
     for screen in opened.screens:
         assert screen.scroll <= screen.width
         assert screen.resources == ()
         assert min(size for _, size, _, _ in screen.words) >= 7.5
         assert sum(text == "succeeds" for text, *_ in screen.words) > len(SCHEMES)
+        assert screen.height < 18_000

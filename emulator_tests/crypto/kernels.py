@@ -16,6 +16,7 @@ from typing import Any
 import unicorn
 from unicorn import unicorn_const, x86_const
 
+from emulator_tests.coverage.recorder import notice
 from mh_abi import abi
 from mh_abi.sources import PAYLOAD
 from mh_builder.asm import ObjectFile, RelocationKind, assemble, assemble_text
@@ -208,6 +209,7 @@ class Emulated(Engine):
         self.uc.mem_map(self.DATA, DATA_BYTES, unicorn_const.UC_PROT_READ | unicorn_const.UC_PROT_WRITE)
         super().__init__(self.CODE, self.DATA)
         self.uc.mem_write(self.CODE, self.image)
+        notice(self.uc, self.CODE, self.image)
 
     def write(self, address: int, data: bytes) -> None:
         self.uc.mem_write(address, data)

@@ -9,18 +9,18 @@ import pytest
 import unicorn
 from unicorn import unicorn_const, x86_const
 
+from emulator_tests.coverage.recorder import notice
 from mh_abi import abi
 from mh_abi.image import parse_image
-from mh_abi.sources import PAYLOAD
-from mh_builder.asm import assemble, assemble_text
+from mh_builder.asm import assemble_text
 from mh_builder.helper import build_helper
 from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
 from mh_emulator.host.migration import Scenario, run
 
-from .kernels import Traced, addresses, relocated
+from .kernels import Traced, helper
 
-CODE, STACK, END = 0x1000, 0x8000, 0x1800
+CODE, STACK, END = 0x40_0000, 0x8000, 0x1800
 BOTH = abi.MH_FEATURE_AESNI | abi.MH_FEATURE_VAES
 NEEDED_ECX = 1 << 1 | 1 << 9 | 1 << 19 | 1 << 25 | 1 << 30
 XSAVE, AVX, AVX2, VAES, VPCLMULQDQ = 1 << 26, 1 << 28, 1 << 5, 1 << 9, 1 << 10
@@ -32,15 +32,23 @@ XCR0_OFFERS = {0b001: False, 0b011: False, 0b101: False, 0b111: True}
 """XCR0, and whether VEX instructions on ymm registers work: AMD64 APM volume 2, 11.5.2."""
 
 
+def mapped(uc: Any, bits: int) -> tuple[int, bytes]:
+    """Map the linked helper at `CODE`; the address of `detect_features`, and the image."""
+    image = helper(bits)
+    uc.mem_map(CODE, -(-len(image.data) // 0x1000) * 0x1000)
+    uc.mem_write(CODE, image.data)
+    notice(uc, CODE, image.data)
+    text = image.section(".text")
+    return CODE + image.symbol("detect_features").value - text.va + text.offset, image.data
+
+
 def detected(cpuid: dict[tuple[int, str], int], xsetbv: bytes = XSETBV) -> tuple[int, int, int]:
     """What `detect_features` makes of a CPU: the features, CR4 and XCR0. `xsetbv` is what that instruction becomes."""
     library: Any = unicorn  # says that it is typed, and is not
     uc = library.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
     uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_EPYC_ROME)
     uc.mem_map(0, 0x10000)
-    source = assemble(PAYLOAD / "features.s", symbols=abi.assembler_symbols())
-    places = {".text": CODE}
-    code = relocated(source, places, {})[".text"]
+    entry, code = mapped(uc, 256)
     assert code.count(XSETBV) == 1
     uc.mem_write(CODE, code.replace(XSETBV, xsetbv))
     reader = assemble_text("xor ecx, ecx\nxgetbv\n", "reader.s").sections[0].data
@@ -58,7 +66,7 @@ def detected(cpuid: dict[tuple[int, str], int], xsetbv: bytes = XSETBV) -> tuple
     uc.reg_write(x86_const.UC_X86_REG_RSP, STACK)
     uc.reg_write(x86_const.UC_X86_REG_RCX, 0x55)
     uc.reg_write(x86_const.UC_X86_REG_CR4, uc.reg_read(x86_const.UC_X86_REG_CR4) & ~OSXSAVE)
-    uc.emu_start(addresses(source, places)["detect_features"], END)
+    uc.emu_start(entry, END)
     features = uc.reg_read(x86_const.UC_X86_REG_EAX)
     cr4 = uc.reg_read(x86_const.UC_X86_REG_CR4)
     enabled = 0

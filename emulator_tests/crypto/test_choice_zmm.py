@@ -9,14 +9,11 @@ import unicorn
 from unicorn import unicorn_const, x86_const
 
 from mh_abi import abi
-from mh_abi.sources import PAYLOAD
-from mh_builder.asm import assemble
 from mh_builder.helper import build_helper
 from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
 
-from .kernels import SYMBOLS, addresses, relocated
-from .test_choice import ALL, AVX2, BOTH, CODE, END, STACK, XSETBV
+from .test_choice import ALL, AVX2, BOTH, END, STACK, XSETBV, mapped
 
 XGETBV = b"\x0f\x01\xd0"
 AVX512F, AVX512BW, AVX512VL = 1 << 16, 1 << 30, 1 << 31
@@ -38,13 +35,12 @@ class Cpu:
         library: Any = unicorn  # says that it is typed, and is not
         self._uc = library.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
         self._uc.mem_map(0, 0x10000)
-        source = assemble(PAYLOAD / "features.s", symbols=SYMBOLS)
-        self._uc.mem_write(CODE, relocated(source, {".text": CODE}, {})[".text"])
+        entry, _ = mapped(self._uc, 512)
         self._uc.hook_add(unicorn_const.UC_HOOK_INSN, self._answer, None, 1, 0, x86_const.UC_X86_INS_CPUID)
         self._uc.hook_add(unicorn_const.UC_HOOK_CODE, self._before)
         self._uc.mem_write(STACK, END.to_bytes(8, "little"))
         self._write("RSP", STACK)
-        self._uc.emu_start(addresses(source, {".text": CODE})["detect_features"], END)
+        self._uc.emu_start(entry, END)
         self.features = self._read("EAX")
 
     def _read(self, name: str) -> int:

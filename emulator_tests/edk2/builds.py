@@ -1,9 +1,13 @@
-"""Both releases, patched, built and booted: `make test-firmware`. Not collected by the suite."""
+"""Releases of edk2, patched, built and booted: `make test-firmware`. Not collected by the suite.
+
+Both that Debian has, or the tree that the variable TREE names.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +21,7 @@ from mh_abi import abi
 from mh_builder.firmware.flash import read_flash
 from mh_builder.firmware.inject import _with_contents, extract
 from mh_builder.helper import build_helper
+from mh_builder.needs import FIRMWARE, NEEDS
 from mh_builder.schemes.space import Options
 from mh_cli.main import main
 from mh_qemu.machine import QemuMachine
@@ -42,16 +47,21 @@ def booted(code: Path, variables: Path) -> Iterator[QemuMachine]:
         yield machine
 
 
-@pytest.fixture(scope="module", params=list(SUITES))
+GIVEN = os.environ.get("TREE")
+
+
+@pytest.fixture(scope="module", params=[GIVEN] if GIVEN else list(SUITES))
 def firmware(request: pytest.FixtureRequest, edk2: Edk2, program: Callable[[str], str]) -> Path:
     """The folder of the built images."""
-    for name in ("make", "gcc", "g++", "nasm", "iasl", "git", "qemu-system-x86_64"):
-        program(name)
-    tree = CACHE / "build" / request.param
-    tree.parent.mkdir(exist_ok=True)
-    build_tree(edk2(request.param), tree)
+    for need in NEEDS:
+        if FIRMWARE in need.uses:
+            program(need.name)
+    source = Path(GIVEN).expanduser() if GIVEN else edk2(request.param)
+    tree = CACHE / "build" / source.name
+    tree.parent.mkdir(parents=True, exist_ok=True)
+    build_tree(source, tree)
     assert main(["ovmf", "patch", "--edk2", str(tree), "--scheme", "regions"]) == 0
-    return build_ovmf(tree, request.param)
+    return build_ovmf(tree, source.name)
 
 
 def test_it_boots_and_loads_the_helper(firmware: Path, linux_kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:

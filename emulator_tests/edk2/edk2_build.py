@@ -17,7 +17,6 @@ FLAGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         # Debian's Shell of 2022.11 wants the secure boot library; without a network its FDF still parses.
         "edk2-stable202211": ("SECURE_BOOT_ENABLE=TRUE", "NETWORK_ENABLE=FALSE"),
-        "edk2-stable202502": (),
     }
 )
 """What a release needs to build, or to build faster."""
@@ -29,14 +28,20 @@ _SCRIPT = 'cd "$WORKSPACE" && . ./edksetup.sh >/dev/null && exec build "${words[
 def build_tree(source: Path, tree: Path) -> None:
     """A copy of `source` at `tree` with its tools built, kept from one run to the next."""
     if not tree.is_dir():
-        shutil.copytree(source, tree, symlinks=True)
+        shutil.copytree(source, tree, symlinks=True, ignore=_of_another_place)
     if not (tree / _TOOLS / "bin/GenFw").is_file():
         _run(["make", "-C", str(tree / _TOOLS), f"-j{os.cpu_count()}"], tree.parent / f"{tree.name}-tools.log")
 
 
+def _of_another_place(folder: str, names: list[str]) -> set[str]:
+    """What a tree that was built before has of its own: objects, history, and where its tools were."""
+    own = {"BuildEnv.sh"} if Path(folder).name == "Conf" else {"Build", ".git"}
+    return own.intersection(names)
+
+
 def build_ovmf(tree: Path, release: str) -> Path:
     """The folder of `OVMF_CODE.fd` and `OVMF_VARS.fd`, built with the helper."""
-    defines = [word for flag in (FLAG, "FD_SIZE_4MB", *FLAGS[release]) for word in ("-D", flag)]
+    defines = [word for flag in (FLAG, "FD_SIZE_4MB", *FLAGS.get(release, ())) for word in ("-D", flag)]
     tools = tool_chain(tree)
     words = ["-n", str(os.cpu_count()), "-a", "X64", "-t", tools, "-b", "DEBUG", "-p", PLATFORM, *defines]
     # What is sourced sees the arguments of who sources it.

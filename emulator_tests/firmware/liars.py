@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mh_builder.parts import NO_LEAF, CpuidResult
 from mh_emulator.cpu.msr import MSR_SEV_STATUS, Msrs
 from mh_emulator.kvm.vcpu import Vcpu
@@ -13,6 +15,22 @@ SECOND_INTERFACE = 0x100
 """How far behind the first interface of a hypervisor its next one lies."""
 
 SEV_STATUS_SNP = 1 << 2
+
+
+def answering(asked: int, change: Callable[[CpuidResult], CpuidResult]) -> type[Vm]:
+    """A host that changes what one leaf says."""
+
+    class Answering(Vm):
+        def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
+            result = super().cpuid(leaf, subleaf)
+            return change(result) if leaf == asked else result
+
+    return Answering
+
+
+EXTENDED_LEAF = 0x8000_0000
+HasNoEncryptionLeaf = answering(EXTENDED_LEAF, lambda result: result._replace(eax=ENCRYPTION_LEAF - 1))
+"""A CPU whose extended leaves end before that."""
 
 
 class HidesSev(Vm):
@@ -65,11 +83,26 @@ class _SnpMsrs(Msrs):
         return super().read(index) | (SEV_STATUS_SNP if index == MSR_SEV_STATUS else 0)
 
 
+class _NoSevMsrs(Msrs):
+    def read(self, index: int) -> int:
+        return 0 if index == MSR_SEV_STATUS else super().read(index)
+
+
+def _with_msrs(vcpu: Vcpu, msrs: type[Msrs], vm: Vm) -> Vcpu:
+    core = vcpu._core
+    core.msrs = core._microcode._msrs = msrs(core._engine, vm)
+    return vcpu
+
+
 class HasSnp(Vm):
     """A CPU that says of its guest that SNP is active."""
 
     def create_vcpu(self) -> Vcpu:
-        vcpu = super().create_vcpu()
-        core = vcpu._core
-        core.msrs = core._microcode._msrs = _SnpMsrs(core._engine, self)
-        return vcpu
+        return _with_msrs(super().create_vcpu(), _SnpMsrs, self)
+
+
+class SaysInactive(Vm):
+    """A CPU whose MSR says that SEV is not active, whatever CPUID shows."""
+
+    def create_vcpu(self) -> Vcpu:
+        return _with_msrs(super().create_vcpu(), _NoSevMsrs, self)

@@ -87,3 +87,19 @@ def with_inner(small: Small, change: Callable[[bytes], bytes]) -> bytes:
     body = make_guided(guids.LZMA, compress(change(flash.inner), CARRIER_BYTES))
     file = file_header(old.guid, old.kind, old.attributes, body) + body
     return patched(small.data, old.offset, file.ljust(CARRIER_BYTES - old.offset, b"\xff"))
+
+
+def with_inner_file(small: Small, guid: UUID, kind: int | None, change: Callable[[bytes], bytes]) -> bytes:
+    """The image with another body of the same size, and maybe another type, of a driver."""
+    flash = read_flash(small.data)
+    file = next(file for file in flash.driver_files().files if file.guid == guid)
+    body = change(flash.inner[file.body : file.end])
+    header = file_header(file.guid, file.kind if kind is None else kind, file.attributes, body)
+    return with_inner(small, lambda inner: patched(inner, file.offset, header + body))
+
+
+def variables(small: Small, size: int = 0x20000) -> bytes:
+    """The head of a variable store, in a volume of any size; what is in it no reader looks at."""
+    head = bytearray(resized(b"".join((small.data[:0x78], bytes(size - 0x78)))))
+    head[16:32] = guids.VARIABLES.bytes_le
+    return resized(bytes(head))

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from emulator_tests.firmware.conftest import Find
 from emulator_tests.firmware.small import CARRIER_BYTES, Small, patched, shrink
 from mh_builder.firmware import guids
+from mh_builder.firmware.check import Answer, Subject, check
 from mh_builder.firmware.compressed import compress
-from mh_builder.firmware.digests import Mode
+from mh_builder.firmware.digests import Digests, Mode
 from mh_builder.firmware.errors import FirmwareError
+from mh_builder.firmware.facts import facts_of
 from mh_builder.firmware.flash import read_flash
 from mh_builder.firmware.inject import extract, inject
-from mh_builder.firmware.measure import Vcpus, launch_digest
+from mh_builder.firmware.measure import FlashLaunch, Vcpus, launch_digest
 from mh_builder.firmware.section import GUIDED_HEADER_BYTES, make_guided
 from mh_builder.firmware.volume import FILE_HEADER, file_header
 from mh_builder.image.model import Image
@@ -76,12 +78,20 @@ def test_mutated_contents(small: bytes, images: dict[str, Image], data: st.DataO
 
 
 def exercise(flash: bytes, blob: bytes) -> None:
-    readers: list[Callable[[bytes], object]] = [extract, lambda image: inject(image, blob), *map(measure, Mode)]
+    readers: list[Callable[[bytes], object]] = [extract, facts, lambda image: inject(image, blob), *map(measure, Mode)]
     for read in readers:
         try:
             read(flash)
         except FirmwareError as error:
             assert str(error).count("\n") == 0  # noqa: PT017 - the fuzzer's point: no other exception
+    rows = check(Subject("flash image", flash, lambda: FlashLaunch(flash, VCPUS), lambda: extract(flash)))
+    assert not [row for row in rows if "\n" in row.reason]
+    # What decides and cannot be told has a cause, which is a no.
+    assert any(row.refuses for row in rows) or not [row for row in rows if row.decides and row.answer is Answer.UNKNOWN]
+
+
+def facts(flash: bytes) -> object:
+    return facts_of(flash, Digests())
 
 
 def measure(mode: Mode) -> Callable[[bytes], bytes]:

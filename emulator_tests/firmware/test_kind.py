@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from emulator_tests.command.conftest import Command
 from emulator_tests.firmware.conftest import VARIABLES, Find
-from emulator_tests.firmware.small import Small, patched, resized, shrink, with_inner
+from emulator_tests.firmware.small import Small, patched, resized, shrink, variables, with_inner
 from emulator_tests.firmware.tails import table_only
 from mh_builder.firmware import guids
 from mh_builder.firmware.errors import FirmwareError
@@ -36,13 +36,6 @@ NOT = "not an OVMF image: "
 @pytest.fixture(scope="module")
 def small(stock: Find) -> Small:
     return shrink(stock("X64").read_bytes())
-
-
-def variables(small: Small, size: int = 0x20000) -> bytes:
-    """The head of a variable store, in a volume of any size; what is in it no reader looks at."""
-    head = bytearray(resized(b"".join((small.data[:0x78], bytes(size - 0x78)))))
-    head[16:32] = guids.VARIABLES.bytes_le
-    return resized(bytes(head))
 
 
 def code_for(kind_of_section: int, header: bytes, core: int) -> Callable[[Small], bytes]:
@@ -138,7 +131,7 @@ KINDS: dict[str, tuple[Callable[[Small], bytes], str]] = {
 }  # fmt: skip
 
 VERBS = {
-    "table": (), "measure": (), "boot": (), "extract": ("-o", "x.bin"),
+    "table": (), "measure": (), "boot": (), "extract": ("-o", "x.bin"), "diff": ("in.fd",),
     "inject": ("-o", "x.fd", "--scheme", "regions"),
 }  # fmt: skip
 

@@ -8,11 +8,12 @@ import pytest
 
 from emulator_tests.firmware import wrong
 from emulator_tests.firmware.checks import DEVICE_ERROR
-from emulator_tests.firmware.liars import HidesSev
+from emulator_tests.firmware.liars import HasNoEncryptionLeaf, HidesSev, SaysInactive
 from emulator_tests.firmware.machine import Booted, small_image
 from mh_abi import abi
 from mh_abi.image import HelperImage
 from mh_builder.paging import GIB, PAGE_BYTES
+from mh_emulator.kvm.vm import Vm
 from mh_emulator.uefi.loaded import loaded
 
 STEP = abi.mh_load_step
@@ -72,9 +73,10 @@ def test_another_mirror_address_is_relocated(driver: bytes, image: HelperImage) 
     assert booted.loaded()[:0x10000] != loaded(image, booted.c_bit)[:0x10000]
 
 
-def test_a_host_that_hides_sev_gets_a_helper_without_c_bits(driver: bytes, image: HelperImage) -> None:
+@pytest.mark.parametrize("liar", [HidesSev, HasNoEncryptionLeaf, SaysInactive])
+def test_a_host_that_hides_sev_gets_a_helper_without_c_bits(driver: bytes, image: HelperImage, liar: type[Vm]) -> None:
     """It sees no plain text by that: the helper's pages are private, and its own tables reach ciphertext only."""
-    booted = Booted(image, driver=driver, vm_type=HidesSev)
+    booted = Booted(image, driver=driver, vm_type=liar)
     assert booted.outcome.status == 0
     private = booted.firmware.memory.read(booted.home, len(image.data))
     assert private == loaded(image, None)[: len(image.data)]

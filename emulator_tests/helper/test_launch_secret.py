@@ -103,6 +103,14 @@ def test_a_table_at_the_end_of_the_page(side: Side, room: int) -> None:
     assert answers(side, whole[:PAGE]) == expected
 
 
+@pytest.mark.parametrize("size", [0, 1, ENTRY - 1])
+def test_an_entry_shorter_than_its_own_head(side: Side, size: int) -> None:
+    """Nothing says where the next one begins: what lies behind it is not looked for."""
+    short = guided("00000000-0000-0000-0000-000000000001", b"")[:16] + size.to_bytes(4, "little")
+    entries = short + guided(abi.MH_SECRET_RECORD_GUID, SECRET.record())
+    assert answers(side, guided(abi.MH_SECRET_TABLE_GUID, entries)) == NO_KEY
+
+
 def test_noise(side: Side) -> None:
     """What a wrong memory key makes of the page; also behind a table's GUID, and behind a record's."""
     source = random.Random("noise")

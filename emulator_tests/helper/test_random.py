@@ -10,7 +10,7 @@ from emulator_tests.helper.conftest import Op, Pair, Status, lonely
 from emulator_tests.helper.oracle import scalar_of
 from mh_abi import abi
 from mh_builder.image.model import Image
-from mh_emulator.cpu.rdrand import FAULTS
+from mh_emulator.cpu.rdrand import FAULTS, Fault
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import abort, greet
 from mh_emulator.host.side import Side
@@ -37,6 +37,23 @@ def hello_status(side: Side) -> abi.mh_status:
 def test_a_dead_generator_makes_no_hello(side: Side, fault: str) -> None:
     side.machine.platform.generator.fault = FAULTS[fault]
     assert [hello_status(side) for _ in range(3)] == [Status.MH_NO_ENTROPY] * 3
+    side.machine.platform.generator.fault = None
+    assert hello_status(side) == Status.MH_DONE
+
+
+def test_a_word_that_comes_twice_is_asked_for_again(side: Side) -> None:
+    words = (0x1111_2222_3333_4444, 0x1111_2222_3333_4444, 0x5555_6666_7777_8888, 0x9999_AAAA_BBBB_CCCC)
+    side.machine.platform.generator.fault = Fault(words, carry=True)
+    hellos = [abi.mh_hello(greeting) for greeting in greetings(side, 4)]
+    assert len({bytes(hello.nonce) for hello in hellos}) == 4
+
+
+@pytest.mark.parametrize("good", range(4))
+def test_a_generator_that_dies_in_the_middle(side: Side, good: int) -> None:
+    """After some words, of the four that a hello takes."""
+    words = tuple(range(2, 2 + good)) + (0,) * 1000
+    side.machine.platform.generator.fault = Fault(words, carry=True)
+    assert hello_status(side) == Status.MH_NO_ENTROPY
     side.machine.platform.generator.fault = None
     assert hello_status(side) == Status.MH_DONE
 

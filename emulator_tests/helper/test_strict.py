@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 
 from emulator_tests.helper.conftest import PAGES, boot_contents, contents_of
+from emulator_tests.helper.contention import last, stop_before_write
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
@@ -33,6 +34,7 @@ from mh_emulator.host.session import (
 )
 from mh_emulator.host.side import Side
 from mh_emulator.host.site import prepare
+from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
@@ -228,3 +230,39 @@ def test_a_ring_that_joins_is_strict_too() -> None:
     join(source.rings[1])
     with pytest.raises(HelperRefused, match="MH_NOT_STRICT"):
         export_batch(source.rings[1], Batch(address=0, count=2, chunk=2))
+
+
+def test_the_finish_waits_for_the_epoch() -> None:
+    guest = Strict(rings=2)
+    guest.move(0)
+    assert guest.source.rings[0].serve([Request(Op.MH_OP_EPOCH)])[0].status == Status.MH_DONE
+    assert guest.finish_source() == Status.MH_EPOCH_PENDING
+
+
+def test_a_page_that_another_ring_is_about_to_seal_is_that_rings() -> None:
+    """It has the bit of its page already, and no authenticator yet."""
+    guest = Strict(rings=2)
+    ring = guest.source.rings[1]
+    page = guest.source.request_address(guest.ram[1])
+    ring.submit(Batch(address=page, count=1).request(Op.MH_OP_EXPORT).dumps(0))
+    stop_before_write(guest.source, 1, 1)
+    assert guest.source.mirror.vcpus[1].run(2).reason is Reason.LIMIT
+    assert guest.finish_source() == Status.MH_DONE
+    ring.run()
+    assert last(ring) == Status.MH_DONE
+    assert guest.finish_source(1) == Status.MH_DONE
+
+
+def test_a_vmsa_that_has_changed_is_noticed() -> None:
+    guest = Strict()
+    vmsa = Batch(address=0, count=1, flags=abi.MH_BATCH_VMSA)
+    memory = guest.source.platform.memory(abi.MH_PAGE_BYTES)
+    gpa = (guest.source.base + guest.source.helper.descriptor.vmsa_offset) % (1 << 64)
+    guest.source.mirror.vm.set_user_memory_region(9, gpa, abi.MH_PAGE_BYTES, memory, 0)
+    guest.source.platform.dram.write_private(guest.source.asid, memory.spa(0), contents_of(1))
+    _, results = export_batch(guest.source.rings[0], vmsa)
+    assert results[0].status == Status.MH_DONE
+    guest.source.platform.dram.write_private(guest.source.asid, memory.spa(0), b"x")
+    assert guest.finish_source() == Status.MH_CHANGED
+    guest.source.platform.dram.write_private(guest.source.asid, memory.spa(0), contents_of(1)[:1])
+    assert guest.finish_source() == Status.MH_DONE

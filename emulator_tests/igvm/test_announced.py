@@ -169,9 +169,7 @@ def test_firmware_that_reads_no_hobs(small: bytes, images: dict[str, Image], cas
 
 
 def test_older_firmware(small: bytes, images: dict[str, Image]) -> None:
-    with pytest.raises(
-        FirmwareError, match=r"^IGVM metadata: none of 0x0 areas is for data HOBs: the firmware reads none$"
-    ):
+    with pytest.raises(FirmwareError, match=r"^no IGVM metadata in the GUIDed table: the firmware reads no data HOBs$"):
         announce(read_igvm(wrap(small, VCPUS)), images["alias-gpa"].data)
 
 

@@ -21,7 +21,7 @@ def test_a_helper_beside_the_firmware(
     command("ovmf", "wrap", path, "-o", "stock.igvm")
     outcome = command("ovmf", "inject", "stock.igvm", "-o", "with.igvm", "--scheme", "regions", "--by", "hob")
     if read_table(path.read_bytes()).find(guids.IGVM_METADATA) is None:
-        message = "IGVM metadata: none of 0x0 areas is for data HOBs: the firmware reads none"
+        message = "no IGVM metadata in the GUIDed table: the firmware reads no data HOBs"
         assert outcome == (1, "", f"build.py: error: stock.igvm: {message}\n")
         assert not (tmp_path / "with.igvm").exists()
         return

@@ -18,6 +18,7 @@ from mh_abi import abi
 from mh_builder.firmware.digests import Mode
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.igvm.announced import announced
+from mh_builder.igvm.facts import facts_of_igvm
 from mh_builder.igvm.file import Igvm
 from mh_builder.igvm.firmware import flash_of, memory_of, with_flash
 from mh_builder.igvm.insert import with_pages
@@ -51,6 +52,7 @@ def exercise(data: bytes) -> Igvm | None:
             lambda: [mask_names(igvm, line.mask) for line in listing(igvm)],
             lambda: flash_of(with_flash(igvm, bytes(len(flash_of(igvm))))),
             lambda: wrong_id_block(igvm),
+            lambda: facts_of_igvm(igvm),
             lambda: announced(igvm),
             lambda: memory_of(with_pages(igvm, [(0x100_0000, b"n" * 4096)])),
             *(lambda mode=mode: launch_digest(igvm, mode) for mode in Mode),

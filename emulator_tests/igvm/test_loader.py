@@ -55,12 +55,13 @@ class Announced(Booted):
         blob = self.image.data
         data = blob + hashlib.sha256(blob).digest() if self.data is None else self.data
         hobs = (*OTHERS, data_hob(len(data)), END) if self.hobs is None else self.hobs
-        tables = struct.pack("<16sQ", HOB_LIST[:8] + bytes(8), 5) + struct.pack("<16sQ", HOB_LIST, LIST + PAGE_BYTES)
+        names = (HOB_LIST[:8] + bytes(8), bytes(8) + HOB_LIST[8:], HOB_LIST)
+        tables = b"".join(struct.pack("<16sQ", name, LIST + PAGE_BYTES * (name == HOB_LIST)) for name in names)
         memory = self.firmware.memory
         memory.write(DATA, data)
         memory.write(LIST, tables)
         memory.write(LIST + PAGE_BYTES, PHASE + b"".join(hobs))
-        memory.write(layout.SYSTEM_TABLE + 104, struct.pack("<QQ", 2 if hobs else 1, LIST))
+        memory.write(layout.SYSTEM_TABLE + 104, struct.pack("<QQ", 3 if hobs else 2, LIST))
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,12 @@ def test_data_that_the_host_can_write() -> None:
     last = DATA + (len(image.data) + 31) // PAGE_BYTES * PAGE_BYTES
     for page in (DATA, last):
         Announced(image, shared=[page]).check_failed(1, SECURITY_VIOLATION)
+
+
+@pytest.mark.parametrize("address", [1 << 45, (1 << 64) - PAGE_BYTES], ids=["not-mapped", "beyond-the-end"])
+def test_data_that_are_nowhere(address: int) -> None:
+    hobs = (data_hob(2 * PAGE_BYTES, address), END)
+    Announced(small_image("alias-gpa"), hobs=hobs).check_failed(1, SECURITY_VIOLATION)
 
 
 @pytest.mark.parametrize("call", [0, 1])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from mh_builder.asm.native import is_possible
 from mh_builder.parts import PARTS
+from mh_emulator.dram.cipher import Tweaks
 from mh_emulator.dram.dram import Dram, DramFullError, UnknownAsidError
 from mh_emulator.dram.process import UserMemory
 
@@ -37,6 +40,20 @@ def ecb(key: bytes, block: bytes) -> bytes:
 
 def inverse(key: bytes, block: bytes) -> bytes:
     return Cipher(algorithms.AES(key), modes.ECB()).decryptor().update(block)  # noqa: S305
+
+
+@pytest.mark.skipif(not is_possible(), reason="needs x86-64 Linux, or Python mixes all")
+@pytest.mark.parametrize("address", [0, BASE, BASE + 5 * PAGE, 0xF_FFFF_FFFF_F000])
+def test_native_mix_is_that_of_python(address: int) -> None:
+    tweaks = Tweaks(random.Random(3))
+    assert tweaks.mix != tweaks.mix_slowly
+    page = pattern(address % 251)
+    mixed = tweaks.mix(page, address)
+    assert mixed == tweaks.mix_slowly(page, address)
+    blocks = range(0, PAGE, 16)
+    assert xor(mixed, page) == b"".join(tweaks.block(address + n).to_bytes(16, "little") for n in blocks)
+    with pytest.raises(ValueError, match="^a page of 0x10 bytes, 0x1000 are needed$"):
+        tweaks.mix(bytes(16), address)
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -22,6 +22,8 @@ from emulator_tests.machine.guests import (
 )
 from mh_builder.parts import PARTS
 from mh_emulator.kvm import KvmError
+from mh_emulator.kvm.exits import Exit, Reason
+from mh_emulator.kvm.watched import Call
 from mh_emulator.platform import Platform
 from mh_emulator.psp.command import GuestState
 from mh_emulator.psp.packet import Packet
@@ -63,14 +65,34 @@ def test_a_second_start_dies_in_the_firmware_and_leaves_the_first_alone() -> Non
 def test_watchers_see_every_ioctl_also_one_that_is_refused() -> None:
     platform = machine()
     seen: list[str] = []
-    platform.watchers.append(lambda vm: vm.watchers.append(seen.append))
+    platform.watchers.append(lambda vm: vm.watchers.append(lambda call: seen.append(call.name)))
     vm, mirror = platform.create_vm(), platform.create_vm()
+    calls: list[Call] = []
+    vm.watchers.append(calls.append)
     with fails(errno.ENOTTY, "KVM_SEV_LAUNCH_START"):
         vm.sev_launch_start(0)
     vm.sev_init()
     mirror.copy_enc_context_from(vm)
     mirror.create_vcpu()
     assert seen == ["KVM_SEV_LAUNCH_START", "KVM_SEV_INIT", "KVM_CAP_VM_COPY_ENC_CONTEXT_FROM", "KVM_CREATE_VCPU"]
+    assert [(call.name, call.arguments) for call in calls] == [("KVM_SEV_LAUNCH_START", (0,)), ("KVM_SEV_INIT", ())]
+    assert isinstance(calls[0].result, KvmError)
+    assert calls[1].result is None
+
+
+def test_watchers_see_what_vcpus_do() -> None:
+    guest = Guest(es=True)
+    calls: list[Call] = []
+    guest.vm.watchers.append(calls.append)
+    vcpu = guest.launch("hlt")
+    assert vcpu.run() == Exit(Reason.HLT)
+    with fails(errno.EINVAL, "KVM_GET_REGS"):
+        vcpu.get_registers()
+    assert [call.name for call in calls if "_REG" in call.name or call.name == "KVM_RUN"] == [
+        "KVM_SET_REGS", "KVM_GET_REGS", "KVM_RUN", "KVM_GET_REGS"
+    ]  # fmt: skip
+    assert calls[-2].result == Exit(Reason.HLT)
+    assert isinstance(calls[-1].result, KvmError)
 
 
 def test_firmware_statuses_reach_the_caller() -> None:

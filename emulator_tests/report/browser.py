@@ -34,7 +34,8 @@ addEventListener("load", () => {{
       const scale = parent.ownerSVGElement ? parent.ownerSVGElement.getScreenCTM().a : 1;
       words.push([text, parseFloat(getComputedStyle(parent).fontSize) * scale, box.left, box.right]);
     }}
-    found.push({{width: frame.clientWidth, scroll: page.documentElement.scrollWidth, words,
+    found.push({{width: frame.clientWidth, scroll: page.documentElement.scrollWidth,
+      height: page.documentElement.scrollHeight, words,
       resources: frame.contentWindow.performance.getEntriesByType("resource").map(item => item.name)}});
   }}
   document.getElementById("result").textContent = JSON.stringify(found);
@@ -43,10 +44,11 @@ addEventListener("load", () => {{
 
 
 class Shown(NamedTuple):
-    """A page on a screen `width` pixels wide, of which it takes `scroll`."""
+    """A page on a screen `width` pixels wide, of which it takes `scroll`, and `height` pixels of its length."""
 
     width: int
     scroll: int
+    height: int
     words: tuple[tuple[str, float, float, float], ...]
     """(text, font size, left edge, right edge) in pixels, of what can be seen."""
     resources: tuple[str, ...]
@@ -76,7 +78,13 @@ def open_page(program: str, page: str, folder: Path, widths: Sequence[int]) -> O
     return Opened(
         tuple(line for line in done.stderr.splitlines() if ":CONSOLE" in line),
         tuple(
-            Shown(item["width"], item["scroll"], tuple(map(tuple, item["words"])), tuple(item["resources"]))
+            Shown(
+                item["width"],
+                item["scroll"],
+                item["height"],
+                tuple(map(tuple, item["words"])),
+                tuple(item["resources"]),
+            )
             for item in screens
         ),
     )

@@ -9,14 +9,16 @@ PAGE = 0x1000
 ZLIB, LZO = 1, 2
 
 
-def kdump(pages: dict[int, bytes], notes: bytes = b"", flags: int = ZLIB) -> bytes:
-    """A file with these pages, by number."""
+def kdump(pages: dict[int, bytes], notes: bytes = b"", flags: int = ZLIB, bits: int = 64) -> bytes:
+    """A file with these pages, by number; with structures of so many bits."""
     last = max(pages, default=0) + 1
     blocks = -(-last // (8 * PAGE))
     bitmap = bytearray(blocks * PAGE)
     for number in pages:
         bitmap[number >> 3] |= 1 << (number & 7)
-    header = struct.pack("<8sI390x22x10I", b"KDUMP   ", 6, flags, PAGE, 1, 2 * blocks, last, 0, 0, 0, 0, 1)
+    header = struct.pack(
+        f"<8sI390x{22 if bits == 64 else 10}x10I", b"KDUMP   ", 6, flags, PAGE, 1, 2 * blocks, last, 0, 0, 0, 0, 1
+    )
     start = (2 + 2 * blocks) * PAGE
     descriptors, body = bytearray(), bytearray(notes)
     offset = start + 24 * len(pages)
@@ -25,7 +27,10 @@ def kdump(pages: dict[int, bytes], notes: bytes = b"", flags: int = ZLIB) -> byt
         stored, how = (packed, flags) if len(packed) < PAGE else (data, 0)
         descriptors += struct.pack("<QIIQ", offset + len(body), len(stored), how, 0)
         body += stored
-    sub_header = struct.pack("<QiiQQQQQQ", 0, 0, 0, 0, 0, 0, 0, offset, len(notes))
+    if bits == 64:
+        sub_header = struct.pack("<QiiQQQQQQ", 0, 0, 0, 0, 0, 0, 0, offset, len(notes))
+    else:
+        sub_header = struct.pack("<IiiIIQIQI", 0, 0, 0, 0, 0, 0, 0, offset, len(notes))
     head = header.ljust(PAGE, b"\0") + sub_header.ljust(PAGE, b"\0") + bitmap + bitmap
     return head + descriptors + body
 

@@ -63,8 +63,8 @@ def boot(kernel: Path, folder: Path, cpu: str) -> Snapshot:
         compressed,
         _register(registers, "CR3"),
         levels,
-        frozenset(_tlb(tlb)),
-        tuple(_mem(mem)),
+        frozenset(tlb_of(tlb)),
+        tuple(mem_of(mem)),
         serial,
     )
 
@@ -75,14 +75,16 @@ def _register(text: str, name: str) -> int:
     return int(found[1], 16)
 
 
-def _tlb(text: str) -> list[tuple[int, int, str]]:
+def tlb_of(text: str) -> list[tuple[int, int, str]]:
+    """`info tlb`: (virtual address, GPA, flags) of each page."""
     rows = [re.fullmatch(r"([0-9a-f]{16}): ([0-9a-f]{16}) (\S{9})", line) for line in text.splitlines()]
     assert rows
     assert all(rows)
     return [(int(row[1], 16), int(row[2], 16), row[3]) for row in rows if row]
 
 
-def _mem(text: str) -> list[tuple[int, int, str]]:
+def mem_of(text: str) -> list[tuple[int, int, str]]:
+    """`info mem`: (start, end, rights) of each range."""
     rows = [re.fullmatch(r"([0-9a-f]{16})-([0-9a-f]{16}) [0-9a-f]{16} (\S{3})", line) for line in text.splitlines()]
     assert all(rows)
     return [(int(row[1], 16), int(row[2], 16), row[3]) for row in rows if row]

@@ -28,6 +28,10 @@ KINDS = {
     "ring-uncached": [((Kind.TYPE,), ".ring")],
     "code-global": [((Kind.GLOBAL,), ".text")],
     "key": [((Kind.KEY,), ".bss")],
+    "not-accessed": [((Kind.ACCESSED,), ".text")],
+    "not-dirty": [((Kind.DIRTY,), "guest RAM")],
+    "bit-52": [((Kind.AVAILABLE,), ".text")],
+    "bits-9-to-11": [((Kind.AVAILABLE,), ".bss")],
     "pages-swapped": [((Kind.MOVED,), ".bss"), ((Kind.MOVED,), ".bitmap")],
 }
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator_tests.report.build import NX, PAGE, PCD, Memory, P, U, W
+from emulator_tests.report.build import NX, PAGE, PCD, A, D, Memory, P, U, W
 from emulator_tests.report.kdumps import LZO, flattened, kdump
 from emulator_tests.report.test_memory import core
 from mh_builder.report.kdump import KdumpMemory
@@ -65,7 +67,10 @@ def test_what_a_core_spans_and_does_not_store_is_no_memory(tmp_path: Path, capsy
     for verb in ("audit", "show"):
         code, out, err = ran(capsys, verb, path)
         assert (code, out) == (1, "")
-        assert err == f"build.py: error: {path}: root table of CR3 {root:#x}: GPA {root:#x} is outside the dump\n"
+        assert err == (
+            f"build.py: error: {path}: root table of CR3 {root:#x}: GPA {root:#x} is outside the dump, "
+            "which stores 0x1000 bytes\n"
+        )
 
 
 def test_segments_of_the_same_memory_are_read_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,6 +111,42 @@ def test_registers_are_said_and_judged(tmp_path: Path, capsys: pytest.CaptureFix
     assert "dump: CR0 0x80000033, CR4 0x20: on none, off WP SMEP SMAP PKE LA57, NXE not known" in out
 
 
+def test_rights_that_registers_make_less_are_notes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without SMEP, SMAP and PKE, in a guest with user mode; with them nothing is said."""
+    memory, root = tables(0x5000 | P | U, 0x6000 | P | W | U | NX | 3 << 59, pointer=P | W | U)
+    segments = [(0, bytes(memory.data), len(memory.data))]
+    path = write(tmp_path, core(segments, note(root)))
+    code, out, _ = ran(capsys, "audit", path)
+    assert code == 0
+    assert [line for line in out.splitlines() if "note: " in line] == [
+        "dump: note: user-executable: CR4 0x20 is without SMEP: of user mode 1 mapping from 0x0 on can be executed",
+        "dump: note: user-reachable: CR4 0x20 is without SMAP: of user mode 2 mappings from 0x0 on can be reached",
+        "dump: note: keys-ignored: CR4 0x20 is without PKE: the keys of 1 mapping from 0x1000 on mean nothing",
+    ]
+    sarif = tmp_path / "found.sarif"
+    _, out, _ = ran(capsys, "audit", path, "--json", "--sarif", sarif)
+    (report,) = json.loads(out)["audits"]
+    (log,) = json.loads(sarif.read_text())["runs"]
+    assert (report["clean"], report["findings"]) == (True, [])
+    assert [(one["ruleId"], one["level"]) for one in log["results"]] == [(n["rule"], "note") for n in report["notes"]]
+    path = write(tmp_path, core(segments, note(root, cr4=LONG_MODE | 1 << 20 | 1 << 21 | 1 << 22)))
+    _, out, _ = ran(capsys, "audit", path)
+    assert "note: " not in out
+
+
+def test_efer_is_not_in_a_dump_and_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memory, root = tables(0x5000 | P)
+    path = write(tmp_path, core([(0, bytes(memory.data), len(memory.data))], note(root)))
+    _, out, _ = ran(capsys, "audit", path)
+    assert "dump: not checked, EFER is not in the dump; give it with --efer: no-execute\n" in out
+    code, out, _ = ran(capsys, "audit", path, "--efer", "0x500")
+    assert code == 1
+    assert "dump: no-execute: EFER 0x500 is without NXE: entries with NX fault" in out
+    assert ran(capsys, "audit", path, "--efer", "0xd00")[0] == 0
+    code, _, err = ran(capsys, "audit", write(tmp_path, bytes(memory.data)), "--cr3", hex(root), "--efer", "0xd00")
+    assert (code, err) == (1, f"build.py: error: {path}: EFER 0xd00: the dump has the registers of no CPU\n")
+
+
 def test_every_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     memory, first = tables(0x5000 | P)
     second = memory.chain(4, memory.table({0: 0x5000 | P | W, 1: 0x6000 | P | W | U | NX}), P | W | U)
@@ -125,9 +166,24 @@ def test_every_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, out, err) == (1, "", f"build.py: error: {path}: CPU 3: the dump has the registers of 3\n")
 
 
+def test_cpus_that_were_not_started_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    memory, root = tables(0x5000 | P)
+    notes = note(0, cr0=0x6000_0010, cr4=0) + note(root) + note(0, cr0=0x6000_0010, cr4=0)
+    path = write(tmp_path, core([(0, bytes(memory.data), len(memory.data))], notes))
+    code, out, _ = ran(capsys, "audit", path, "--all-cpus")
+    assert code == 0
+    assert "dump CPU 1: clean" in out
+    assert out.endswith("dump CPU 1: not audited, no tables that are read: CPU 0, 2\n")
+    code, out, err = ran(capsys, "audit", path)
+    assert (code, out) == (1, "")
+    assert "the CPU is in no paging: CR0 0x60000010" in err
+    path = write(tmp_path, core([(0, bytes(memory.data), len(memory.data))], note(0, cr0=0x6000_0010)))
+    assert "the CPU is in no paging: CR0 0x60000010" in ran(capsys, "audit", path, "--all-cpus")[2]
+
+
 @pytest.mark.parametrize(
     ("cr0", "cr4", "what"),
-    [(0x33, LONG_MODE, "no paging"), (0x8001_0033, 0, "the paging of 32-bit code")],
+    [(0x33, LONG_MODE, "no paging"), (0x8001_0033, 0, "paging without PAE")],
 )
 def test_modes_without_long_tables_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], cr0: int, cr4: int, what: str
@@ -136,7 +192,7 @@ def test_modes_without_long_tables_are_named(
     path = write(tmp_path, core([(0, bytes(memory.data), len(memory.data))], note(root, cr0, cr4)))
     code, out, err = ran(capsys, "show", path)
     assert (code, out) == (1, "")
-    assert f"the CPU is in {what}: CR0 {cr0:#x}, CR4 {cr4:#x}; read are tables of long mode" in err
+    assert f"the CPU is in {what}: CR0 {cr0:#x}, CR4 {cr4:#x}; read are tables of 8-byte entries" in err
 
 
 def pages_of(memory: Memory) -> dict[int, bytes]:
@@ -168,6 +224,19 @@ def test_pages_of_a_kdump_by_number() -> None:
     for number in (2, 39_999, 70_002, 1 << 40):
         with pytest.raises(MemoryGapError):
             memory.read(number * PAGE, 8)
+
+
+def test_pieces_of_a_flattened_file_cost_little() -> None:
+    """A dump of a large guest has millions of them."""
+    data = flattened(kdump({number: random.Random(number).randbytes(PAGE) for number in range(100)}), piece=16)
+    tracemalloc.start()
+    try:
+        memory = KdumpMemory(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert memory.read_table(7 * PAGE) == random.Random(7).randbytes(PAGE)
+    assert peak < 4 * len(data)
 
 
 def test_kdump_of_another_compression_is_named() -> None:
@@ -215,6 +284,33 @@ def test_rules_can_be_listed_and_chosen(tmp_path: Path, capsys: pytest.CaptureFi
     code, out, _ = ran(capsys, "audit", "--rules")
     assert code == 0
     assert "w^x              nothing is writable and executable: who can write there can execute\n" in out
+
+
+def test_marks_of_a_dump_count_where_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two dumps of one guest differ in A and D at once; which is noise, until somebody looks for it."""
+    paths = []
+    for name, marks in (("old", A), ("new", A | D | 1 << 9 | 1 << 57)):
+        memory, root = tables(0x5000 | P | NX | A, 0x6000 | P | NX | marks, 0x7000 | P | NX | A)
+        paths.append(tmp_path / name)
+        paths[-1].write_bytes(core([(0, bytes(memory.data), len(memory.data))], note(root)))
+    code, out, _ = ran(capsys, "diff", *paths)
+    assert (code, out) == (0, "old and new: no difference\n")
+    code, out, _ = ran(capsys, "diff", *paths, "--marks")
+    assert code == 1
+    assert out.splitlines() == [
+        "dirty and available bits: 4 KiB",
+        "  - 0x1000 to 0x2000 -> GPA 0x6000 r-- not dirty 4 KiB pages",
+        "  + 0x1000 to 0x2000 -> GPA 0x6000 r-- AVL9 AVL57 4 KiB pages",
+        "old and new: 1 difference: 1 dirty, 1 available bits",
+    ]
+
+    def shown(*options: str) -> list[tuple[object, ...]]:
+        out = ran(capsys, "show", paths[1], "--json", *options)[1]
+        wanted = ("bytes", "accessed", "dirty", "available")
+        return [tuple(region[name] for name in wanted) for region in json.loads(out)["regions"]]
+
+    assert shown() == [(3 * PAGE, None, None, None)]
+    assert shown("--marks") == [(PAGE, True, False, []), (PAGE, True, True, [9, 57]), (PAGE, True, False, [])]
 
 
 def test_regions_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,7 @@ def test_images_with_other_tables(images: dict[str, Image], tmp_path: Path, data
 
 
 @FUZZ
-@given(st.integers(0, 1 << 32), st.integers(1, 6), st.sampled_from([[], ["--la57"], ["--part", "rome"]]))
+@given(st.integers(0, 1 << 32), st.integers(1, 6), st.sampled_from([[], ["--la57"], ["--pae"], ["--part", "rome"]]))
 def test_noise_as_a_dump(tmp_path: Path, seed: int, pages: int, options: list[str]) -> None:
     """Half of the words point into the dump."""
     chance = random.Random(seed)

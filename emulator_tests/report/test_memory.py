@@ -66,7 +66,8 @@ def test_what_is_wrong_with_a_core() -> None:
             core([(0, bytes(2 * PAGE), 2 * PAGE), (PAGE, b"x" * PAGE, PAGE)]),
             r"^memory at GPA 0x1000 is stored twice, at 0x[0-9a-f]+ and 0x[0-9a-f]+, and not the same$",
         ),
-        (whole[:18] + b"\3\0" + whole[20:], r"machine 3, a 32-bit guest, whose tables are not read: not 2, 1, 62"),
+        (whole[:18] + b"\x28\0" + whole[20:], r"class 2, order 1, machine 40, type 4: neither 2, 1, 62 .* machine 3$"),
+        (whole[:16] + b"\2\0\3\0" + whole[20:], r"class 2, order 1, machine 3, type 2: neither 2, 1, 62 .* machine 3$"),
     ):
         with pytest.raises(DumpError, match=message):
             Elf(data).memory()

@@ -9,6 +9,7 @@ import pytest
 from emulator_tests.report.layouts import layout_of
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES, Geometry
+from mh_builder.report.chart import Shape, rounded
 from mh_builder.report.layout import Layout
 from mh_builder.report.physical import raw_dump
 from mh_builder.report.picture import NoPictureError, picture
@@ -77,6 +78,52 @@ def test_views_differ_in_colour_and_pattern(images: dict[str, Image]) -> None:
         ]
         assert bars
         assert all(("url(#" in bar.get("style", "")) == patterned for bar in bars)
+
+
+@pytest.mark.parametrize("style", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_picture_has_a_height_of_its_own(scheme: str, images: dict[str, Image], style: Style) -> None:
+    root = ET.fromstring(draw(layout_of(images[scheme]), style))  # noqa: S314 - our own
+    assert root.get("viewBox") == f"0 0 {root.get('width')} {root.get('height')}"
+
+
+def test_one_word_for_a_page_that_is_not_mapped(scheme: str, images: dict[str, Image]) -> None:
+    columns = picture(layout_of(images[scheme])).columns
+    pages = [
+        band.words for column in columns for band in column.bands if band.size == PAGE_BYTES and band.chain is None
+    ]
+    assert len(pages) >= 4
+    assert set(pages) == {"guard"}
+    for style in (WIDE, NARROW):
+        assert draw(layout_of(images[scheme]), style).count(">guard</text>") == len(pages)
+
+
+def test_vmsas_have_a_place_that_is_the_mirrors_alone(scheme: str, images: dict[str, Image]) -> None:
+    shown = picture(layout_of(images[scheme]))
+    [number] = [number for number, chain in enumerate(shown.chains) if chain.region.purpose == "VMSAs"]
+    bands = shown.columns[3].bands
+    heading = next(at for at, band in enumerate(bands) if band.shape is Shape.NOTE)
+    assert number in [band.chain for band in bands[heading:]]
+    path = next(
+        group.find(f"{SVG}path")
+        for group in ET.fromstring(draw(layout_of(images[scheme]))).iter(f"{SVG}g")  # noqa: S314 - our own
+        if (group.findtext(f"{SVG}title") or "").startswith("VMSAs")
+    )
+    assert path is not None
+
+
+def test_addresses_without_ram_are_not_drawn_as_ram(images: dict[str, Image]) -> None:
+    for scheme, image in images.items():
+        groups = ET.fromstring(draw(layout_of(image))).iter(f"{SVG}g")  # noqa: S314 - our own
+        empty = [group for group in groups if group.get("class") == "chain empty"]
+        assert len(empty) == (scheme == "alias-gpa"), scheme
+        assert all((text.text or "").startswith("no RAM") for group in empty for text in group.iter(f"{SVG}text"))
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(PAGE_BYTES, "4 KiB"), (6_480_000, "6.18 MiB"), (1020 << 30, "1020 GiB"), (999 << 20, "999 MiB")]
+)
+def test_sizes_are_short(size: int, text: str) -> None:
+    assert rounded(size) == text
 
 
 def test_no_picture_of_what_is_not_known() -> None:

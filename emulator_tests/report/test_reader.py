@@ -106,7 +106,10 @@ def test_defects_are_named_with_their_entry() -> None:
 
 def test_root_outside_the_memory() -> None:
     for cr3 in (0x1000, 0x1_0000_0000, 0xFFFF_FFFF_FFFF_F000):
-        with pytest.raises(DumpError, match=r"^root table of CR3 0x[0-9a-f]+: GPA 0x[0-9a-f]+ is outside the dump$"):
+        with pytest.raises(
+            DumpError,
+            match=r"^root table of CR3 0x[0-9a-f]+: GPA 0x[0-9a-f]+ is outside the dump, which stores 0x1000 bytes$",
+        ):
             read_tables(raw_dump(bytes(PAGE)), cr3, PLAIN)
 
 

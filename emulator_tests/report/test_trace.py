@@ -9,7 +9,15 @@ from mh_builder.paging import GIB, MIB, Geometry
 from mh_builder.report.layout import Layout
 from mh_builder.report.physical import DumpError, raw_dump
 from mh_builder.report.reader import read_tables
-from mh_builder.report.trace import MAX_REACHED, BadAddressError, bit_names, reaching_gpa, reaching_memory, route
+from mh_builder.report.trace import (
+    MAX_REACHED,
+    BadAddressError,
+    bit_names,
+    denied,
+    reaching_gpa,
+    reaching_memory,
+    route,
+)
 
 PLAIN = Geometry(52, None)
 
@@ -49,6 +57,25 @@ def test_five_levels_down_to_a_large_page() -> None:
     assert [(step.table, step.number) for step in found.steps] == [("PML5", 256), ("PML4", 1), ("PDPT", 2), ("PD", 3)]
     assert found.leaf is not None
     assert (found.leaf.gpa, found.leaf.page_bytes) == (8 * MIB + 0x123, 2 * MIB)
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+@pytest.mark.parametrize(("right", "bit"), [("write", W), ("user mode", U), ("execute", NX)])
+def test_one_level_denies_and_it_is_named(levels: int, right: str, bit: int) -> None:
+    """The reader, the walker and the line of `walk` agree on each level that can decide."""
+    names = ["PT", "PD", "PDPT", "PML4", "PML5"][:levels]
+    for name in names:
+        memory, below = Memory(), 0x5000
+        for table in names:
+            below = memory.table({0: (below | P | W | U) ^ (bit if table == name else 0)})
+        space = layout(memory, below, Geometry(52, None, levels))
+        (mapping,) = space.mappings
+        found = route(space, 0x123)
+        assert found.leaf is not None
+        rights = {"write": mapping.writable, "user mode": mapping.user, "execute": mapping.executable}
+        assert rights == {"write": True, "user mode": True, "execute": True} | {right: False}
+        assert (found.leaf.writable, found.leaf.user, found.leaf.executable) == tuple(rights.values())
+        assert denied(found.steps, space.geometry) == dict.fromkeys(rights, ()) | {right: (name,)}
 
 
 def test_reasons_to_end_nowhere() -> None:

@@ -51,7 +51,12 @@ class Emitter:
                     pieces.append(fragment.pattern * self._layout.count(fragment))
                 case Align():
                     pieces.append(bytes([fragment.fill]) * (end - offset))
-        return Section(builder.name, b"".join(pieces), size, builder.align, tuple(self._relocations))
+        places = tuple(
+            (offset, end - offset, fragment.line.place)
+            for fragment, offset, end in zip(builder.fragments, offsets, offsets[1:], strict=False)
+            if end > offset and isinstance(fragment, Bytes | Branch)
+        )
+        return Section(builder.name, b"".join(pieces), size, builder.align, tuple(self._relocations), places)
 
     def _fill_in(self, section: str, line: Line, offset: int, data: bytes, fields: tuple[Field, ...]) -> bytes:
         result = bytearray(data)

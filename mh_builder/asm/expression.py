@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mh_builder.asm.diagnostics import StatementError
@@ -72,7 +72,7 @@ Expression = Number | Name | Unary | Binary
 class Cursor:
     """The tokens of a statement and how far they have been read."""
 
-    def __init__(self, tokens: list[Token]) -> None:
+    def __init__(self, tokens: Sequence[Token]) -> None:
         """Begin at the first token; the last one must be an end token."""
         self._tokens = tokens
         self._index = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from mh_builder.asm.diagnostics import StatementError
@@ -37,8 +38,9 @@ class Token(NamedTuple):
     value: int = 0
 
 
-def tokenize(text: str, start: int) -> list[Token]:
-    """Cut `text` from index `start` into tokens and a final end token."""
+@lru_cache(maxsize=4096)
+def tokenize(text: str, start: int) -> tuple[Token, ...]:
+    """Cut `text` from index `start` into tokens and a final end token; what is included often is cut once."""
     tokens: list[Token] = []
     index, end = start, len(text.rstrip(" \t"))
     while index < end:
@@ -49,7 +51,7 @@ def tokenize(text: str, start: int) -> list[Token]:
         tokens.append(_token(match))
         index = match.end()
     tokens.append(Token("end", "end of line", len(text.rstrip()) + 1))
-    return tokens
+    return tuple(tokens)
 
 
 def unescape(body: str, column: int) -> str:

@@ -47,6 +47,8 @@ class Section:
     size: int
     align: int
     relocations: tuple[Relocation, ...]
+    places: tuple[tuple[int, int, str], ...] = ()
+    """(offset, bytes, the source's "file:line") of every statement that made bytes."""
 
 
 @dataclass(frozen=True, slots=True)

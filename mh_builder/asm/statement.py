@@ -36,7 +36,7 @@ class Statement:
         """Read the operands as tokens."""
         return Cursor(self.tokens())
 
-    def tokens(self) -> list[Token]:
+    def tokens(self) -> tuple[Token, ...]:
         """Cut the operands into tokens."""
         return tokenize(self.line.text, self.operands)
 

@@ -23,6 +23,13 @@ CAPSULES = (UUID("3b6686bd-0d76-4030-b70e-b5519e2fc5a0"), UUID("6dcbd5ed-e82d-4c
 
 DXEFV = UUID("7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1")
 """Name of the volume that OVMF's DXE phase dispatches drivers from."""
+VOLUMES = {
+    DXEFV: "DXEFV",
+    UUID("48db5e17-707c-472d-91cd-1613e7ef51b0"): "FVMAIN_COMPACT",
+    UUID("763bed0d-de9f-48f5-81f1-3e90e1b1a015"): "SECFV",
+    UUID("6938079b-b503-4e3d-9d24-b28337a25806"): "PEIFV",
+}
+"""What the .fdf files call the volumes of these names."""
 VOLUME_TOP = UUID("1ba0062e-c779-4582-8566-336ae8f78f09")
 """The file that ends with the reset vector."""
 

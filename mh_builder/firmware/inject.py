@@ -16,7 +16,7 @@ from mh_builder.firmware import guids
 from mh_builder.firmware.bridge import with_entry
 from mh_builder.firmware.compressed import compress
 from mh_builder.firmware.driver import build_loader
-from mh_builder.firmware.errors import FirmwareError
+from mh_builder.firmware.errors import AbsentError, FirmwareError
 from mh_builder.firmware.executable import X64, machine_name
 from mh_builder.firmware.flash import Flash, read_flash
 from mh_builder.firmware.kind import check_kind
@@ -100,12 +100,12 @@ def firmware_entry(blob: bytes) -> abi.mh_firmware_entry:
 
 
 def extract(flash: bytes) -> Carried:
-    """What was injected. Raises `FirmwareError` where there is nothing, or where its parts disagree."""
+    """What was injected. Raises `AbsentError` where there is nothing, `FirmwareError` where its parts disagree."""
     parts = read_flash(flash)
     inner = parts.inner
     files = [file for file in parts.driver_files().files if file.guid == guids.IMAGE_FILE]
     if not files:
-        raise FirmwareError(f"no image of the migration helper: no file {guids.IMAGE_FILE} in {guids.DXEFV} (DXEFV)")
+        raise AbsentError(f"no image of the migration helper: no file {guids.IMAGE_FILE} in {guids.DXEFV} (DXEFV)")
     raw = [section for section in read_sections(inner, files[0].body, files[0].end) if section.kind == RAW]
     if len(raw) != 2:
         raise FirmwareError(f"image file at {files[0].offset:#x}: {len(raw)} RAW sections, not 2")

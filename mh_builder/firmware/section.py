@@ -20,6 +20,9 @@ _GUIDED_HEADER = struct.Struct("<16sHH")
 GUIDED_HEADER_BYTES = _HEADER_BYTES + _GUIDED_HEADER.size
 PROCESSING_REQUIRED = 0x01
 
+MOST_SECTIONS = 0x10000
+"""OVMF's files have some ten; of more, none is read."""
+
 _PUSH, _AND, _END = 0x02, 0x03, 0x08
 
 
@@ -40,8 +43,11 @@ class Section:
 
 def read_sections(data: bytes, start: int, end: int) -> Iterator[Section]:
     """The sections between `start` and `end`. Raises `FirmwareError`."""
-    offset = start
+    offset, count = start, 0
     while offset < end:
+        count += 1
+        if count > MOST_SECTIONS:
+            raise FirmwareError(f"section at {offset:#x}: more than {MOST_SECTIONS:#x} since {start:#x}")
         size, header_bytes = int.from_bytes(data[offset : offset + 3], "little"), _HEADER_BYTES
         if size == _LARGE:
             header_bytes = _LARGE_HEADER_BYTES

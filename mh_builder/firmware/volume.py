@@ -1,6 +1,7 @@
 """Firmware volumes and the files in them.
 
-Source: UEFI PI 1.8, volume 3, sections 3.2.1 (volume header), 3.2.3 (file header), 3.2.4 (states).
+Source: UEFI PI 1.8, volume 3, sections 2.1.4 (types of files), 3.2.1 (volume header), 3.2.3 (file header),
+3.2.4 (states).
 """
 
 from __future__ import annotations
@@ -29,6 +30,14 @@ FILE_SIZE_LIMIT = 1 << 24
 
 TYPE_FREEFORM, TYPE_SEC_CORE, TYPE_PEI_CORE, TYPE_DXE_CORE, TYPE_DRIVER = 0x02, 0x03, 0x04, 0x05, 0x07
 TYPE_VOLUME, TYPE_SMM_CORE, TYPE_PAD = 0x0B, 0x0D, 0xF0
+FILE_TYPES = {
+    0x01: "raw", TYPE_FREEFORM: "freeform", TYPE_SEC_CORE: "SEC core", TYPE_PEI_CORE: "PEI core",
+    TYPE_DXE_CORE: "DXE core", 0x06: "PEIM", TYPE_DRIVER: "driver", 0x08: "PEIM and driver", 0x09: "application",
+    0x0A: "SMM driver", TYPE_VOLUME: "volumes", 0x0C: "SMM and DXE driver", TYPE_SMM_CORE: "SMM core", TYPE_PAD: "pad",
+}  # fmt: skip
+
+MOST_FILES = 0x4000
+"""OVMF has some 130 in a volume; of a volume with more, none is read."""
 
 # What is valid has its bit inverted against the erase polarity; the highest such bit is the state.
 _DATA_VALID, _MARKED_FOR_UPDATE, _DELETED = 0x04, 0x08, 0x10
@@ -143,9 +152,11 @@ def read_files(data: bytes, volume: Volume) -> Contents:
     """All files of a volume; what follows them must be erased. Raises `FirmwareError`."""
     if volume.first_file is None:
         raise FirmwareError(f"{volume.title}: its file system is unknown")
-    files = []
+    files: list[File] = []
     offset = volume.first_file
     while offset + FILE_HEADER.size <= volume.end:
+        if len(files) > MOST_FILES:
+            raise FirmwareError(f"{volume.title}: more than {MOST_FILES:#x} files")
         if data[offset : offset + FILE_HEADER.size] == ERASED * FILE_HEADER.size:
             break
         file, is_deleted = _read_file(data, offset, volume)

@@ -66,11 +66,18 @@ def announce(igvm: Igvm, blob: bytes) -> Igvm:
 
 
 def announced(igvm: Igvm) -> bytes | None:
-    """The image of the helper that the file brings, None without one. Raises `FirmwareError` where it is spoiled."""
-    for hob in data_hobs(igvm):
-        if hob.data_type == abi.MH_IGVM_DATA_IMAGE:
-            return _checked(_memory(igvm, hob.address, hob.length))
-    return None
+    """The image of the helper that the file brings, None without one.
+
+    Raises `FirmwareError` where it is spoiled, or where no program is there that would load it.
+    """
+    hobs = data_hobs(igvm)
+    image = next((hob for hob in hobs if hob.data_type == abi.MH_IGVM_DATA_IMAGE), None)
+    if image is None:
+        return None
+    blob = _checked(_memory(igvm, image.address, image.length))
+    if not any(hob.data_type in (_SHIM, _KERNEL) for hob in hobs):
+        raise FirmwareError(f"IGVM: a data HOB announces the helper at {image.address:#x}, but none a loader")
+    return blob
 
 
 def data_hobs(igvm: Igvm) -> list[DataHob]:

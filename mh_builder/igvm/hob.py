@@ -36,6 +36,8 @@ class DataHob(NamedTuple):
 def hob_area(flash: bytes) -> tuple[int, int]:
     """(GPA, bytes) of the page from which the firmware reads data HOBs. Raises `FirmwareError` without one."""
     areas = read_igvm_areas(flash, read_table(flash))
+    if not areas:
+        raise FirmwareError("no IGVM metadata in the GUIDed table: the firmware reads no data HOBs")
     for area in areas:
         if area.kind == IGVM_HOBS and area.size and not (area.gpa | area.size) % PAGE_BYTES:
             return area.gpa, area.size

@@ -8,7 +8,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
-from mh_builder.report import bits, promises, rules
+from mh_builder.report import bits, promises, registers, rules
 from mh_builder.report.finding import Finding
 from mh_builder.report.layout import Layout
 
@@ -28,6 +28,9 @@ class Rule(NamedTuple):
     needs_plan: bool = False
     needs_c_bit: bool = False
     needs_cpu: bool = False
+    needs_efer: bool = False
+    is_note: bool = False
+    """Whether what it finds is told and no fault: a system may have its reasons."""
 
 
 RULES: MappingOf[str, Rule] = MappingProxyType(
@@ -48,11 +51,23 @@ RULES: MappingOf[str, Rule] = MappingProxyType(
             "who can write there can execute",
         ),
         "write-protect": Rule(
-            "CR0.WP is set", rules.kernel_writes, "without it read-only is so for user mode alone", needs_cpu=True
+            "CR0.WP is set", registers.kernel_writes, "without it read-only is so for user mode alone", needs_cpu=True
         ),
         "no-execute": Rule(
-            "EFER.NXE is set", rules.no_execute, "without it NX is a reserved bit, and all is executable",
-            needs_cpu=True,
+            "EFER.NXE is set", registers.no_execute, "without it NX is a reserved bit, and all is executable",
+            needs_cpu=True, needs_efer=True,
+        ),
+        "user-executable": Rule(
+            "CR4.SMEP is set where user mode has code", registers.executed_user_pages,
+            "the kernel may be led to execute it", needs_cpu=True, is_note=True,
+        ),
+        "user-reachable": Rule(
+            "CR4.SMAP is set where user mode has memory", registers.reached_user_pages,
+            "the kernel may be led to read and write it", needs_cpu=True, is_note=True,
+        ),
+        "keys-ignored": Rule(
+            "CR4.PKE is set where pages have protection keys", registers.ignored_keys,
+            "without it they protect nothing", needs_cpu=True, is_note=True,
         ),
         "two-views": Rule(
             "no page is both private and shared", rules.two_views, "each view sees noise of what the other writes",
@@ -144,11 +159,14 @@ class Audit(NamedTuple):
     skipped: dict[str, str]
     cut: tuple[str, ...]
     """Rules with more findings than were taken."""
+    notes: tuple[Finding, ...] = ()
+    """What rules that make notes have found."""
 
 
 def audit(layout: Layout, names: Iterable[str] = RULES) -> Audit:
     """Check every mapping of `layout` against the rules of these `names`."""
     findings: list[Finding] = []
+    notes: list[Finding] = []
     applied, cut = [], []
     skipped: dict[str, str] = {}
     chosen = frozenset(names)
@@ -160,10 +178,10 @@ def audit(layout: Layout, names: Iterable[str] = RULES) -> Audit:
         else:
             applied.append(name)
             found = list(islice(rule.check(layout), MAX_FINDINGS + 1))
-            findings.extend(item._replace(rule=name) for item in found[:MAX_FINDINGS])
+            (notes if rule.is_note else findings).extend(item._replace(rule=name) for item in found[:MAX_FINDINGS])
             if len(found) > MAX_FINDINGS:
                 cut.append(name)
-    return Audit(tuple(findings), tuple(applied), skipped, tuple(cut))
+    return Audit(tuple(findings), tuple(applied), skipped, tuple(cut), tuple(notes))
 
 
 def _inapplicable(rule: Rule, layout: Layout) -> str:
@@ -174,4 +192,6 @@ def _inapplicable(rule: Rule, layout: Layout) -> str:
         return "there is no C-bit"
     if rule.needs_cpu and layout.cpu is None:
         return "the registers of the CPU are not known"
+    if rule.needs_efer and layout.cpu is not None and layout.cpu.efer is None:
+        return "EFER is not in the dump; give it with --efer"
     return ""

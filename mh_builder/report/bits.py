@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mh_builder.paging import (
     ACCESSED,
+    AVAILABLE,
     CACHE_DISABLE,
     DIRTY,
     ENTRIES,
@@ -19,7 +20,10 @@ from mh_builder.paging import (
     KEY_MASK,
     KEY_SHIFT,
     LARGE,
+    NO_EXECUTE,
     PRESENT,
+    USER,
+    WRITABLE,
     WRITE_THROUGH,
     Geometry,
 )
@@ -28,7 +32,6 @@ from mh_builder.report.layout import Layout
 from mh_builder.report.trace import TABLES, bit_names
 
 _TABLE = struct.Struct(f"<{ENTRIES}Q")
-_SOFTWARE = 0x7 << 9 | 0x7F << 52
 _KEY = KEY_MASK << KEY_SHIFT
 _TYPE = WRITE_THROUGH | CACHE_DISABLE
 
@@ -57,8 +60,8 @@ def keyed_pages(layout: Layout) -> Iterator[Finding]:
 def odd_entries(layout: Layout) -> Iterator[Finding]:
     """Bits that the builder does not set, or leaves out; an entry that is not present is zero.
 
-    These are A and D, what software may use, and in pointers to tables also memory type, G and key. Of leaves the
-    three have rules of their own.
+    These are A and D, what software may use, U, and in pointers to tables also rights, memory type, G and key. Of
+    leaves those have rules of their own.
     """
     for gpa, levels in layout.reading.tables.items():
         for index, value in enumerate(_TABLE.unpack(layout.memory.read_table(gpa))):
@@ -95,5 +98,6 @@ class _Shape(NamedTuple):
     wanted: int
 
 
-_LEAF = _Shape(PRESENT | ACCESSED | DIRTY | _SOFTWARE, PRESENT | ACCESSED | DIRTY)
-_POINTER = _Shape(PRESENT | ACCESSED | DIRTY | _SOFTWARE | _TYPE | GLOBAL | _KEY, PRESENT | ACCESSED)
+_ANYWHERE = PRESENT | ACCESSED | DIRTY | USER | AVAILABLE
+_LEAF = _Shape(_ANYWHERE, PRESENT | ACCESSED | DIRTY)
+_POINTER = _Shape(_ANYWHERE | WRITABLE | NO_EXECUTE | _TYPE | GLOBAL | _KEY, PRESENT | WRITABLE | ACCESSED)

@@ -1,9 +1,9 @@
-"""The difference of two layouts: what appeared, vanished, moved, or changed rights, view, page size, type, G or key."""
+"""The difference of two layouts: what appeared, vanished, moved, or changed in rights, view, page size, bits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
 
@@ -24,6 +24,9 @@ class Kind(Enum):
     TYPE = "memory type"
     GLOBAL = "global"
     KEY = "protection key"
+    ACCESSED = "accessed"
+    DIRTY = "dirty"
+    AVAILABLE = "available bits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,17 @@ class _Slice:
 
 def diff(before: Layout, after: Layout) -> list[Change]:
     """Every difference, by purpose where both layouts are of images of ours, else by virtual address."""
+    return [change for change in pairs(before, after) if change.kinds]
+
+
+def pairs(before: Layout, after: Layout) -> list[Change]:
+    """Everything of both side by side, in the order of `diff`; what is the same is a change of no kind.
+
+    Accessed, dirty and available bits are differences where both layouts count them.
+    """
+    if before.counted != after.counted:
+        counted = before.counted & after.counted
+        before, after = replace(before, counted=counted), replace(after, counted=counted)
     named = before.plan is not None and after.plan is not None
     old, new = (_by_purpose(layout, named=named) for layout in (before, after))
     changes: list[Change] = []
@@ -103,7 +117,7 @@ def _compare(old: list[_Slice], new: list[_Slice]) -> Iterator[Change]:
         left = before.cut(start, end) if before is not None and before.offset <= start else None
         right = after.cut(start, end) if after is not None and after.offset <= start else None
         kinds = tuple(_kinds(left, right))
-        if kinds:
+        if left is not None or right is not None:
             yield Change(kinds, left, right)
 
 
@@ -128,6 +142,9 @@ _LOOKED_AT: dict[Kind, Callable[[Mapping], object]] = {
     Kind.TYPE: lambda mapping: mapping.pat_index,
     Kind.GLOBAL: lambda mapping: mapping.is_global,
     Kind.KEY: lambda mapping: mapping.key,
+    Kind.ACCESSED: lambda mapping: mapping.is_accessed,
+    Kind.DIRTY: lambda mapping: mapping.is_dirty,
+    Kind.AVAILABLE: lambda mapping: mapping.available,
 }
 
 

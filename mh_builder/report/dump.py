@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from dataclasses import replace
 from typing import NamedTuple
 
 from mh_builder.report.cpu import Cpu
@@ -32,6 +33,14 @@ class Dump(NamedTuple):
 
     memory: PhysicalMemory
     cpus: tuple[Cpu, ...]
+
+    def with_efer(self, efer: int | None) -> Dump:
+        """The dump of CPUs that have this EFER, where it is said. Raises `DumpError` where there is no CPU."""
+        if efer is None:
+            return self
+        if not self.cpus:
+            raise DumpError(f"EFER {efer:#x}: the dump has the registers of no CPU")
+        return Dump(self.memory, tuple(replace(cpu, efer=efer) for cpu in self.cpus))
 
 
 def other_kind(data: bytes | mmap.mmap) -> str | None:

@@ -15,7 +15,7 @@ from mh_builder.report.notes import cpus_of
 from mh_builder.report.physical import DumpError, PhysicalMemory, Piece, merged
 
 MAGIC = b"\x7fELF"
-_CLASS64, _LITTLE = 2, 1
+_LITTLE = 1
 _ET_CORE = 4
 _EM_386, _EM_X86_64 = 3, 62
 _PT_LOAD, _PT_NOTE = 1, 4
@@ -24,9 +24,28 @@ _SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
 _MANY_PROGRAMS = 0xFFFF
 """PN_XNUM: the number of program headers is in section header 0."""
 
-_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-_PROGRAM = struct.Struct("<IIQQQQQQ")
-_SECTION = struct.Struct("<IIQQQQIIQQ")
+
+class _Class(NamedTuple):
+    """How the headers of a class of files are written; `program` says which of its fields come in which order."""
+
+    header: struct.Struct
+    program: struct.Struct
+    order: tuple[int, ...]
+    section: struct.Struct
+
+
+_CLASSES = {
+    1: _Class(
+        struct.Struct("<16sHHIIIIIHHHHHH"), struct.Struct("<8I"), (0, 6, 1, 2, 3, 4, 5, 7),
+        struct.Struct("<10I"),
+    ),
+    2: _Class(
+        struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ"), tuple(range(8)),
+        struct.Struct("<IIQQQQIIQQ"),
+    ),
+}  # fmt: skip
+_WIDE = _CLASSES[2]
+_IDENTITY = 16
 
 
 class ElfSection(NamedTuple):
@@ -41,25 +60,29 @@ class ElfSection(NamedTuple):
 
 
 class Elf:
-    """An ELF64 file for x86-64. Raises `DumpError` where it is another one, or truncated."""
+    """An ELF file for x86-64, or a core of a 32-bit guest. Raises `DumpError` where it is another, or truncated."""
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
         self._data = data
-        if len(data) < _HEADER.size or data[:4] != MAGIC:
-            raise DumpError(f"ELF file of {len(data):#x} bytes has no header of {_HEADER.size:#x}")
-        fields = _HEADER.unpack(data[: _HEADER.size])
-        identity, kind, machine = fields[:3]
-        if (identity[4], identity[5], machine) != (_CLASS64, _LITTLE, _EM_X86_64):
-            what = ", a 32-bit guest, whose tables are not read" if machine == _EM_386 else ""
-            raise DumpError(
-                f"ELF file is of class {identity[4]}, order {identity[5]}, machine {machine}{what}: "
-                f"not {_CLASS64}, {_LITTLE}, {_EM_X86_64} (x86-64)"
-            )
+        identity = data[:_IDENTITY]
+        self._class = _CLASSES.get(identity[4], _WIDE) if len(identity) == _IDENTITY else _WIDE
+        header = self._class.header
+        if len(data) < header.size or data[:4] != MAGIC:
+            raise DumpError(f"ELF file of {len(data):#x} bytes has no header of {header.size:#x}")
+        fields = header.unpack(data[: header.size])
+        _, kind, machine = fields[:3]
         self.is_core = kind == _ET_CORE
+        # A core of a 32-bit guest is of either class: it is 2 where memory ends at 4 GiB or above.
+        machines = (_EM_386, _EM_X86_64) if self.is_core else (_EM_X86_64,)
+        if identity[4] not in _CLASSES or identity[5] != _LITTLE or machine not in machines:
+            raise DumpError(
+                f"ELF file is of class {identity[4]}, order {identity[5]}, machine {machine}, type {kind}: "
+                f"neither 2, {_LITTLE}, {_EM_X86_64} (x86-64) nor a core of machine {_EM_386}"
+            )
         self._program_offset, self._section_offset = fields[5], fields[6]
         self._program_count, self._section_count, self._names = fields[10], fields[12], fields[13]
         if self._program_count == _MANY_PROGRAMS:
-            self._program_count = int(self._unpack(_SECTION, self._section_offset, "section header")[7])
+            self._program_count = int(self._unpack(self._class.section, self._section_offset, "section header")[7])
 
     def memory(self) -> PhysicalMemory:
         """What PT_LOAD segments put where (`p_paddr`). Raises `DumpError` where there is none, or it is cut off.
@@ -81,7 +104,9 @@ class Elf:
 
     def _programs(self) -> Iterator[tuple[int, ...]]:
         for number in range(self._program_count):
-            yield self._unpack(_PROGRAM, self._program_offset + number * _PROGRAM.size, "program header")
+            program = self._class.program
+            fields = self._unpack(program, self._program_offset + number * program.size, "program header")
+            yield tuple(fields[place] for place in self._class.order)
 
     def cpus(self) -> list[Cpu]:
         """The CPUs whose registers QEMU has dumped, in its order."""
@@ -93,8 +118,9 @@ class Elf:
 
     def sections(self) -> list[ElfSection]:
         """The sections that are in memory, in the order of the file."""
+        section = self._class.section
         headers = [
-            self._unpack(_SECTION, self._section_offset + number * _SECTION.size, "section header")
+            self._unpack(section, self._section_offset + number * section.size, "section header")
             for number in range(self._section_count)
         ]
         if not 0 < self._names < len(headers):

@@ -9,6 +9,7 @@ from mh_abi.image import HelperImage, parse_image
 from mh_builder.image.model import PlacedSection, vcpu_section
 from mh_builder.paging import GIB, PAGE_BYTES, Geometry
 from mh_builder.report.layout import Backing, Layout, Plan
+from mh_builder.report.mapping import ACTED_ON, MARKS
 from mh_builder.report.memory_type import PATS
 from mh_builder.report.physical import PhysicalMemory, Piece
 from mh_builder.report.reader import Reading, read_tables
@@ -45,7 +46,7 @@ def image_layout(data: bytes, base: int, geometry: Geometry, sections: Sequence[
         sections=found,
         backings=tuple(sorted([*_backings(image, base), vmsas])),
     )
-    return Layout(plan.scheme, memory, reading, plan, pat=PATS["reset"])
+    return Layout(plan.scheme, memory, reading, plan, pat=PATS["reset"], counted=ACTED_ON | MARKS)
 
 
 def _backings(image: HelperImage, base: int) -> Iterator[Backing]:

@@ -1,7 +1,7 @@
 """Kdump-compressed dumps: what makedumpfile and QEMU's `dump-guest-memory -z` write, also in the flattened form.
 
 Source: makedumpfile, IMPLEMENTATION and diskdump_mod.h (header, sub header, bitmaps, page descriptors), makedumpfile.h
-(the flattened form); QEMU, include/sysemu/dump.h. Offsets are of the 64-bit structures.
+(the flattened form); QEMU, include/sysemu/dump.h. QEMU, dump/dump.c (struct DiskDumpHeader32, KdumpSubHeader32).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import struct
 import zlib
+from array import array
 from bisect import bisect_right
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,10 +21,18 @@ from mh_builder.report.physical import DumpError, MemoryGapError, PhysicalMemory
 
 MAGIC, FLAT_MAGIC = b"KDUMP   ", b"makedumpfile\0\0\0\0"
 
-_HEADER = struct.Struct("<8sI390x22x4I")
-"""Signature, version; status, block size, blocks of the sub header, blocks of both bitmaps."""
-_NOTES = struct.Struct("<48xQQ")
-"""Of the sub header: where the notes are, and their size."""
+
+class _Format(NamedTuple):
+    """The structures of a dump, or of one whose addresses have 32 bits; the machine is x86_64 in both, for QEMU."""
+
+    header: struct.Struct
+    """Signature; status, block size, blocks of the sub header, blocks of both bitmaps."""
+    notes: struct.Struct
+    """Of the sub header: where the notes are, and their size."""
+
+
+_WIDE = _Format(struct.Struct("<8s394x22x4I"), struct.Struct("<48xQQ"))
+_NARROW = _Format(struct.Struct("<8s394x10x4I"), struct.Struct("<32xQI"))
 _DESCRIPTOR = struct.Struct("<QIIQ")
 _FLAT_START = 4096
 _FLAT_RECORD = struct.Struct(">qq")
@@ -53,33 +62,32 @@ class _Plain:
         return found
 
 
-class _Piece(NamedTuple):
-    """`size` bytes of the dump at `offset`, which lie at `place` in the flattened file."""
-
-    offset: int
-    size: int
-    place: int
-
-
 class _Flat:
-    """A flattened file: pieces with their places, as they were written to a pipe; the later of two counts."""
+    """A flattened file: pieces with their places, as they were written to a pipe; the later of two counts.
+
+    There is one for every few pages, so each is three numbers: where in the dump, how long, where in the file.
+    """
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
         self._data = data
-        self._pieces = sorted(self._read_pieces(), key=lambda piece: piece.offset)
-        self._offsets = [piece.offset for piece in self._pieces]
+        self._offsets, self._sizes, self._places = array("q"), array("q"), array("q")
+        self._read_pieces()
+        order = sorted(range(len(self._offsets)), key=self._offsets.__getitem__)
+        self._offsets, self._sizes, self._places = (
+            array("q", (column[number] for number in order)) for column in (self._offsets, self._sizes, self._places)
+        )
 
-    def _read_pieces(self) -> list[_Piece]:
-        found: dict[int, _Piece] = {}
+    def _read_pieces(self) -> None:
         position = _FLAT_START
         while position + _FLAT_RECORD.size <= len(self._data):
             offset, size = _FLAT_RECORD.unpack(self._data[position : position + _FLAT_RECORD.size])
             position += _FLAT_RECORD.size
             if offset < 0 or size < 0:
-                return list(found.values())
+                return
             if position + size > len(self._data):
                 raise DumpError(f"kdump: a piece ends at {position + size:#x}, the file at {len(self._data):#x}")
-            found[offset] = _Piece(offset, size, position)
+            for column, value in ((self._offsets, offset), (self._sizes, size), (self._places, position)):
+                column.append(value)
             position += size
         raise DumpError(f"kdump: cut off at {len(self._data):#x}, no mark of its end")
 
@@ -88,12 +96,11 @@ class _Flat:
         while len(found) < size:
             at = offset + len(found)
             number = bisect_right(self._offsets, at) - 1
-            piece = self._pieces[number] if number >= 0 else None
-            if piece is None or at >= piece.offset + piece.size:
+            skip = at - self._offsets[number] if number >= 0 else 0
+            if number < 0 or skip >= self._sizes[number]:
                 raise DumpError(f"kdump: {size:#x} bytes at {offset:#x}, nothing is stored at {at:#x}")
-            skip = at - piece.offset
-            length = min(size - len(found), piece.size - skip)
-            found += self._data[piece.place + skip : piece.place + skip + length]
+            start = self._places[number] + skip
+            found += self._data[start : start + min(size - len(found), self._sizes[number] - skip)]
         return bytes(found)
 
 
@@ -104,7 +111,11 @@ class KdumpMemory(PhysicalMemory):
         """Raise `DumpError` where it is another file, truncated, or of another page size."""
         super().__init__([])
         self._file = _Flat(data) if data[: len(FLAT_MAGIC)] == FLAT_MAGIC else _Plain(data)
-        signature, _, _, block, sub_blocks, bitmap_blocks = _HEADER.unpack(self._file.read(0, _HEADER.size))
+        self._format = _WIDE
+        signature, _, block, sub_blocks, bitmap_blocks = self._header(_WIDE)
+        if signature == MAGIC and block != PAGE_BYTES and self._header(_NARROW)[2] == PAGE_BYTES:
+            self._format = _NARROW
+            _, _, block, sub_blocks, bitmap_blocks = self._header(_NARROW)
         if signature != MAGIC:
             raise DumpError(f"kdump: signature {signature.hex()}, not {MAGIC.hex()}")
         if block != PAGE_BYTES:
@@ -119,6 +130,11 @@ class KdumpMemory(PhysicalMemory):
             self._before.append(self._before[-1] + chunk.bit_count())
         self._page = lru_cache(_KEPT_PAGES)(self._read_page)
 
+    def _header(self, layout: _Format) -> tuple[bytes, int, int, int, int]:
+        size = layout.header.size
+        signature, status, block, sub_blocks, bitmap_blocks = layout.header.unpack(self._file.read(0, size))
+        return signature, status, block, sub_blocks, bitmap_blocks
+
     @property
     def size(self) -> int:
         """Bytes of all pages that are stored."""
@@ -126,7 +142,8 @@ class KdumpMemory(PhysicalMemory):
 
     def cpus(self) -> list[Cpu]:
         """The CPUs whose registers QEMU has dumped."""
-        offset, size = _NOTES.unpack(self._file.read(PAGE_BYTES, _NOTES.size))
+        notes = self._format.notes
+        offset, size = notes.unpack(self._file.read(PAGE_BYTES, notes.size))
         if size > _MAX_NOTES:
             raise DumpError(f"kdump: notes of {size:#x} bytes, at most {_MAX_NOTES:#x} are read")
         return list(cpus_of(self._file.read(offset, size))) if size else []

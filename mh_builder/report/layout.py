@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mh_builder.image.model import PlacedSection
 from mh_builder.paging import PAGE_BYTES, Geometry
 from mh_builder.report.cpu import Cpu
-from mh_builder.report.mapping import Mapping, joined
+from mh_builder.report.mapping import ACTED_ON, MARKS, Mapping, joined
 from mh_builder.report.memory_type import Pat, type_name
 from mh_builder.report.physical import PhysicalMemory
 from mh_builder.report.reader import Reading
@@ -111,11 +111,18 @@ class Layout:
     """All CPUs of the dump."""
     pat: Pat | None = None
     """MSR PAT, where it is known."""
+    counted: int = ACTED_ON
+    """The bits of a leaf that make two mappings of neighbours: with `MARKS` all bits."""
 
     @property
     def geometry(self) -> Geometry:
         """How entries are read."""
         return self.reading.geometry
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether accessed, dirty and available bits count."""
+        return bool(self.counted & MARKS)
 
     @property
     def backings(self) -> tuple[Backing, ...]:
@@ -125,7 +132,7 @@ class Layout:
     @cached_property
     def mappings(self) -> tuple[Mapping, ...]:
         """All mappings, with neighbours joined that allow the same."""
-        return tuple(joined(self.reading.mappings))
+        return tuple(joined(self.reading.mappings, self.counted))
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
@@ -157,12 +164,23 @@ class Layout:
         return f"{place} {mapping.rights}{view}{odd} in pages of {human(mapping.page_bytes)}{repeats}"
 
     def attributes(self, mapping: Mapping) -> tuple[str, ...]:
-        """What is not as in most mappings, in words: a type other than WB, global, a protection key."""
+        """What is not as in most mappings, in words: a type other than WB, global, a key, and marks."""
         type_ = self.memory_type(mapping)
         return (
             *([type_] if type_ != "WB" else []),
             *(["global"] if mapping.is_global else []),
             *([f"key {mapping.key}"] if mapping.key else []),
+            *self.marks(mapping),
+        )
+
+    def marks(self, mapping: Mapping) -> tuple[str, ...]:
+        """What is not as the builder leaves it, where marks count: A or D that is missing, bits of software."""
+        if not self.has_marks:
+            return ()
+        return (
+            *([] if mapping.is_accessed else ["not accessed"]),
+            *([] if mapping.is_dirty else ["not dirty"]),
+            *(f"AVL{bit}" for bit in mapping.available),
         )
 
     def backed(self, mapping: Mapping) -> Iterator[tuple[Mapping, Backing | None]]:

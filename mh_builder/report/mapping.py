@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from mh_builder.paging import (
+    ACCESSED,
+    AVAILABLE,
     CACHE_DISABLE,
+    DIRTY,
     GLOBAL,
     KEY_MASK,
     KEY_SHIFT,
@@ -16,7 +19,10 @@ from mh_builder.paging import (
     WRITE_THROUGH,
 )
 
-_ACTED_ON = WRITE_THROUGH | CACHE_DISABLE | GLOBAL | KEY_MASK << KEY_SHIFT
+ACTED_ON = WRITE_THROUGH | CACHE_DISABLE | GLOBAL | KEY_MASK << KEY_SHIFT
+"""Bits of a leaf that a CPU acts on besides rights and address; PAT, whose place depends on the size, is always one."""
+MARKS = ACCESSED | DIRTY | AVAILABLE
+"""Bits of a leaf in which CPU and software leave marks."""
 
 
 class Mapping(NamedTuple):
@@ -32,7 +38,7 @@ class Mapping(NamedTuple):
     size: int
     page_bytes: int
     bits: int
-    """The leaf entries without address and C-bit; of joined mappings only what the CPU acts on besides rights."""
+    """The leaf entries without address and C-bit; of joined mappings only those that count."""
     writable: bool
     user: bool
     executable: bool
@@ -78,6 +84,21 @@ class Mapping(NamedTuple):
         return self.bits >> KEY_SHIFT & KEY_MASK
 
     @property
+    def is_accessed(self) -> bool:
+        """Whether a CPU has set A, or software: of joined mappings only where `MARKS` count."""
+        return bool(self.bits & ACCESSED)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether a CPU has set D, or software: of joined mappings only where `MARKS` count."""
+        return bool(self.bits & DIRTY)
+
+    @property
+    def available(self) -> tuple[int, ...]:
+        """The bits left to software that are set, by number."""
+        return tuple(bit for bit in range(64) if self.bits & AVAILABLE & 1 << bit)
+
+    @property
     def view(self) -> str:
         """What the CPU sees there: decrypted or raw memory."""
         return "private" if self.private else "shared"
@@ -107,14 +128,11 @@ class Mapping(NamedTuple):
         return range(self.va + gpa - self.gpa, self.end, self.reach)
 
 
-def joined(mappings: Iterable[Mapping]) -> list[Mapping]:
-    """The mappings, in their order, with neighbours joined of the same rights, memory type, key, and G.
-
-    Accessed, dirty and what is left to software do not count.
-    """
+def joined(mappings: Iterable[Mapping], counted: int = ACTED_ON) -> list[Mapping]:
+    """The mappings, in their order, with neighbours joined of the same rights, memory type, and `counted` bits."""
     found: list[Mapping] = []
     for item in mappings:
-        acted = item._replace(bits=item.bits & (_ACTED_ON | _pat_bit(item.page_bytes)))
+        acted = item._replace(bits=item.bits & (counted | _pat_bit(item.page_bytes)))
         if not found or not append(found, acted):
             found.append(acted)
     return found

@@ -19,6 +19,7 @@ from mh_builder.report.dump import Dump, chosen, elf_dump, other_kind, read_dump
 from mh_builder.report.image import image_layout
 from mh_builder.report.kdump import is_kdump
 from mh_builder.report.layout import Layout
+from mh_builder.report.mapping import ACTED_ON, MARKS
 from mh_builder.report.memory_type import Pat
 from mh_builder.report.physical import DumpError, PhysicalMemory
 from mh_builder.report.reader import read_tables
@@ -44,12 +45,16 @@ class Hints:
     """GPA of the first byte."""
     cr3: int | None = None
     """The root table of a dump."""
-    la57: bool = False
-    """Whether it has 5 levels."""
+    levels: int | None = None
+    """Levels of its tables: 4, 5, or 3 with PAE."""
     cpu: int | None = None
     """Whose tables of a dump: None is the first."""
     pat: Pat | None = None
     """MSR PAT of a dump."""
+    marks: bool = False
+    """Whether A, D and the bits of software of a dump count; those of an image always do."""
+    efer: int | None = None
+    """MSR EFER of the CPUs of a dump, which no note of QEMU has."""
 
 
 def layout_of(image: Image, geometry: Geometry) -> Layout:
@@ -67,13 +72,17 @@ def open_layout(data: bytes | mmap.mmap, name: str, hints: Hints) -> Layout:
 
 
 def open_every_cpu(data: bytes | mmap.mmap, name: str, hints: Hints) -> list[Layout]:
-    """One layout for each CPU of a dump that has other tables than those before. Raises as `open_layout` does."""
+    """One layout for each CPU of a dump that has other tables than those before. Raises as `open_layout` does.
+
+    CPUs without tables are left out, where there are others: so are those that nobody has started yet.
+    """
     found = _open(data, hints)
     if isinstance(found, Layout):
         return [found]
-    tables = {(cpu.cr3, cpu.levels): (number, cpu) for number, cpu in reversed(list(enumerate(found.cpus)))}
+    numbered = [(number, cpu) for number, cpu in enumerate(found.cpus) if cpu.has_tables]
+    tables = {(cpu.cr3, cpu.levels): (number, cpu) for number, cpu in reversed(numbered)}
     if not tables:
-        return [_dump(found, name, hints, None)]
+        return [_dump(found, name, hints, chosen(found.cpus, None))]
     return [_dump(found, f"{name} CPU {number}", hints, cpu) for number, cpu in sorted(tables.values())]
 
 
@@ -93,7 +102,7 @@ def _open(data: bytes | mmap.mmap, hints: Hints) -> Layout | Dump:
             f"{len(data):#x} bytes that start with {bytes(data[:8]).hex() or 'nothing'} are neither an image, "
             "an ELF file, a kdump nor firmware; a raw memory dump needs --cr3"
         )
-    return read_dump(data, hints.base or 0)
+    return read_dump(data, hints.base or 0).with_efer(hints.efer)
 
 
 def _elf(file: elf.Elf, hints: Hints) -> Layout | Dump:
@@ -102,7 +111,7 @@ def _elf(file: elf.Elf, hints: Hints) -> Layout | Dump:
     if hints.cr3 is None and memory.read(first.gpa, min(8, first.size)) == _MAGIC:
         base = first.gpa if hints.base is None else hints.base
         return _ours(_flat(memory), _sections(file), base, hints)
-    return elf_dump(file)
+    return elf_dump(file).with_efer(hints.efer)
 
 
 def _flat(memory: PhysicalMemory) -> bytes:
@@ -158,9 +167,10 @@ def _dump(dump: Dump, name: str, hints: Hints, cpu: Cpu | None) -> Layout:
     bits = bits if hints.physical_bits is None else hints.physical_bits
     if hints.cr3 is None and cpu is None:
         raise DumpError("the dump does not say CR3; give it with --cr3")
-    if hints.cr3 is None and cpu is not None and not (cpu.has_paging and cpu.has_long_tables):
-        kind = "no paging" if not cpu.has_paging else "the paging of 32-bit code"
-        raise DumpError(f"the CPU is in {kind}: CR0 {cpu.cr0:#x}, CR4 {cpu.cr4:#x}; read are tables of long mode")
+    if hints.cr3 is None and cpu is not None and not cpu.has_tables:
+        kind = "no paging" if not cpu.has_paging else "paging without PAE"
+        raise DumpError(f"the CPU is in {kind}: CR0 {cpu.cr0:#x}, CR4 {cpu.cr4:#x}; read are tables of 8-byte entries")
     cr3 = cpu.cr3 if hints.cr3 is None and cpu is not None else hints.cr3 or 0
-    geometry = Geometry(bits, c_bit, 5 if hints.la57 else cpu.levels if cpu else 4)
-    return Layout(name, dump.memory, read_tables(dump.memory, cr3, geometry), None, cpu, dump.cpus, hints.pat)
+    counted = ACTED_ON | (MARKS if hints.marks else 0)
+    geometry = Geometry(bits, c_bit, hints.levels or (cpu.levels if cpu else 4))
+    return Layout(name, dump.memory, read_tables(dump.memory, cr3, geometry), None, cpu, dump.cpus, hints.pat, counted)

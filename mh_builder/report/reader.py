@@ -15,10 +15,10 @@ from enum import Enum
 from typing import NamedTuple
 
 from mh_builder.paging import (
+    ADDRESS_FIELD,
     ENTRIES,
     ENTRY_BYTES,
     LARGE,
-    LEAF_BYTES,
     NO_EXECUTE,
     PAGE_BYTES,
     PRESENT,
@@ -44,6 +44,7 @@ class Flaw(Enum):
     """Why an entry leads nowhere, or where it should not."""
 
     TOO_HIGH = "its address is not below MAXPHYADDR"
+    RESERVED = "it has a reserved bit"
     LARGE_ROOT = "its level has no large pages"
     NOT_ALIGNED = "its large page is not aligned"
     NO_TABLE = "its table is outside the memory"
@@ -108,6 +109,7 @@ class _Reader:
         self._memory = memory
         self._geometry = geometry
         self._address_mask, self._reserved_mask = geometry.address_mask, geometry.reserved_mask
+        self._reserved_at = [geometry.reserved_at(level) for level in range(geometry.levels + 1)]
         self._c_mask = geometry.c_mask
         self._known: dict[tuple[int, int], list[Mapping]] = {}
         self._defects: list[Defect] = []
@@ -118,11 +120,12 @@ class _Reader:
         self._stopped: int | None = None
 
     def read(self, cr3: int) -> Reading:
-        root, levels = cr3 & self._address_mask, self._geometry.levels
+        root, levels = self._geometry.root(cr3), self._geometry.levels
         try:
             mappings = self._read(root, levels, 0)
         except MemoryGapError as gap:
-            raise DumpError(f"root table of CR3 {cr3:#x}: {gap}") from None
+            stored = self._memory.size
+            raise DumpError(f"root table of CR3 {cr3:#x}: {gap}, which stores {stored:#x} bytes") from None
         tables: dict[int, tuple[int, ...]] = {}
         for gpa, level in self._known:
             tables[gpa] = tuple(sorted((*tables.get(gpa, ()), level), reverse=True))
@@ -145,7 +148,7 @@ class _Reader:
         known = self._known.get((gpa, level))
         if known is not None:
             return known
-        data = self._memory.read_table(gpa)
+        data = self._table(gpa, level)
         table = _Table(gpa, level, va, [])
         self._known[gpa, level] = table.found
         if data != _EMPTY and self._stopped is None:
@@ -156,6 +159,11 @@ class _Reader:
                 # What was found before the bound is good, and all that comes after it in the walk is left out.
                 self._stopped = full.va if self._stopped is None else min(full.va, self._stopped)
         return table.found
+
+    def _table(self, gpa: int, level: int) -> bytes:
+        if level < self._geometry.levels:
+            return self._memory.read_table(gpa)
+        return self._memory.read(gpa, self._geometry.root_entries * ENTRY_BYTES).ljust(PAGE_BYTES, b"\0")
 
     def _entries(self, table: _Table, entries: tuple[int, ...]) -> None:
         index = 0
@@ -175,12 +183,12 @@ class _Reader:
 
     def _flaw(self, table: _Table, entry: int) -> Flaw | None:
         """Why the CPU would fault on the entry."""
-        if entry & self._reserved_mask:
-            return Flaw.TOO_HIGH
+        if entry & self._reserved_at[table.level]:
+            if entry & self._reserved_mask & ADDRESS_FIELD:
+                return Flaw.TOO_HIGH
+            return Flaw.LARGE_ROOT if entry & LARGE and table.level > 1 else Flaw.RESERVED
         if table.level == 1 or not entry & LARGE:
             return None
-        if table.level not in LEAF_BYTES:
-            return Flaw.LARGE_ROOT
         below = entry & self._address_mask & table.page_bytes - 1 & ~_LARGE_PAT
         return Flaw.NOT_ALIGNED if below else None
 
@@ -224,7 +232,11 @@ class _Reader:
         except MemoryGapError:
             self._defect(Flaw.NO_TABLE, table, index, entry)
             return
+        entry |= self._geometry.granted_at(table.level)
         writable, user, executable = bool(entry & WRITABLE), bool(entry & USER), not entry & NO_EXECUTE
+        if writable and user and executable:
+            self._take(table, start, inner)
+            return
         for item in inner:
             lower = Mapping(
                 start + item.va,
@@ -235,6 +247,17 @@ class _Reader:
                 *item[8:],
             )
             self._add(table, lower)
+
+    def _take(self, table: _Table, start: int, inner: list[Mapping]) -> None:
+        """Add what a table maps that loses no right on the way: of it only the first may go on with what there is."""
+        count = min(len(inner), self._room[table.level])
+        if count:
+            self._add(table, inner[0]._replace(va=start + inner[0].va))
+            rest = inner[1:count]
+            table.found.extend([Mapping._make((start + item[0], *item[1:])) for item in rest] if start else rest)
+            self._room[table.level] -= count - 1
+        if count < len(inner):
+            self._add(table, inner[count]._replace(va=start + inner[count].va))
 
     def _add(self, table: _Table, item: Mapping) -> None:
         if not (table.found and append(table.found, item)):

@@ -34,7 +34,7 @@ def missing_tables(layout: Layout) -> Iterator[Finding]:
 
 def reserved_bits(layout: Layout) -> Iterator[Finding]:
     """Entries on which the CPU faults."""
-    return defects(layout, Flaw.TOO_HIGH, Flaw.LARGE_ROOT, Flaw.NOT_ALIGNED)
+    return defects(layout, Flaw.TOO_HIGH, Flaw.RESERVED, Flaw.LARGE_ROOT, Flaw.NOT_ALIGNED)
 
 
 def defects(layout: Layout, *flaws: Flaw) -> Iterator[Finding]:
@@ -130,20 +130,6 @@ def private_devices(layout: Layout) -> Iterator[Finding]:
     for mapping in layout.mappings:
         if mapping.private and not mapping.executable and mapping.gpa < DEVICES.end and DEVICES.start < mapping.gpa_end:
             yield Finding(f"{layout.describe(mapping)} reaches devices or flash at {DEVICES}, as private", (mapping,))
-
-
-def kernel_writes(layout: Layout) -> Iterator[Finding]:
-    """Without CR0.WP the supervisor writes through read-only mappings."""
-    cpu = layout.cpu
-    if cpu is not None and not cpu.protects_from_kernel:
-        yield Finding(f"CR0 {cpu.cr0:#x} is without WP: what is read-only is so for user mode alone")
-
-
-def no_execute(layout: Layout) -> Iterator[Finding]:
-    """Without EFER.NXE the NX bit is reserved: every use of such a mapping faults."""
-    cpu = layout.cpu
-    if cpu is not None and cpu.has_no_execute is False:
-        yield Finding(f"EFER {cpu.efer:#x} is without NXE: entries with NX fault, and all else is executable")
 
 
 class _Placed(NamedTuple):

@@ -28,7 +28,12 @@ class Audited(NamedTuple):
 def sarif(audits: Sequence[Audited], version: str) -> str:
     """The log of one run of version `version` over these audits, as text."""
     rules = [{"id": name, "shortDescription": {"text": rule.holds}} for name, rule in RULES.items()]
-    results = [_result(audited, finding) for audited in audits for finding in audited.audit.findings]
+    results = [
+        _result(audited, finding, level)
+        for audited in audits
+        for level, findings in (("error", audited.audit.findings), ("note", audited.audit.notes))
+        for finding in findings
+    ]
     run = {
         "tool": {"driver": {"name": "sev-mh audit", "semanticVersion": version, "rules": rules}},
         "results": results,
@@ -37,11 +42,11 @@ def sarif(audits: Sequence[Audited], version: str) -> str:
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
 
 
-def _result(audited: Audited, finding: Finding) -> dict[str, Any]:
+def _result(audited: Audited, finding: Finding, level: str) -> dict[str, Any]:
     return {
         "ruleId": finding.rule,
         "ruleIndex": list(RULES).index(finding.rule),
-        "level": "error",
+        "level": level,
         "message": {"text": f"{audited.name}: {finding.what}"},
         "locations": _locations(audited, finding),
     }

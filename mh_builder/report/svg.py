@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from xml.sax.saxutils import escape
 
+from mh_builder.report.chart import Band, Chain, Detail, Look, Picture, Shape, rounded
 from mh_builder.report.layout import RAM, Layout
-from mh_builder.report.picture import Band, Chain, Picture, picture, rounded
+from mh_builder.report.picture import picture
 from mh_builder.schemes.space import human
 
 
@@ -39,33 +41,58 @@ _CSS = """
 .mh-space .mono{font-family:ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',monospace}
 .mh-space .halo{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
 .mh-space .private rect{fill:var(--private);stroke:var(--paper);stroke-width:.8}
+.mh-space .plain rect{fill:var(--private);stroke:var(--paper);stroke-width:.8}
+.mh-space .plain .join{fill:var(--private);opacity:.2}.mh-space .plain text{fill:var(--on-private)}
+.mh-space .changed rect{stroke:var(--guard);stroke-width:1.6}
+.mh-space .changed .join{stroke:var(--guard);stroke-dasharray:5 3;stroke-width:1}
 .mh-space .shared rect{stroke:var(--stripe);stroke-width:.8}
 .mh-space .private .join{fill:var(--private);opacity:.2}.mh-space .shared .join{opacity:.35}
 .mh-space .only{stroke:var(--private);stroke-dasharray:4 3;stroke-width:.8}
 .mh-space .private text{fill:var(--on-private)}.mh-space .shared text{fill:var(--ink)}
 .mh-space .gap{fill:var(--gap);stroke:var(--dim);stroke-width:.7;stroke-dasharray:2 2}
+.mh-space .empty rect{fill:var(--gap);stroke:var(--private);stroke-width:.8;stroke-dasharray:3 2}
+.mh-space .empty text{fill:var(--dim)}.mh-space .empty .join{fill:var(--private);opacity:.08}
 .mh-space .guard{fill:var(--paper);stroke:var(--guard);stroke-width:1}
 .mh-space text.guard{fill:var(--guard);stroke:none}
 .mh-space .chain:hover .join{opacity:.75}.mh-space .chain:hover rect{stroke:var(--ink);stroke-width:2}
 """
 
+_LEGEND = (
+    (Look.PRIVATE, "private: C-bit set, the CPU decrypts"),
+    (Look.SHARED, "shared: C-bit clear, raw bytes"),
+    (Look.PLAIN, "mapped"),
+    (Look.EMPTY, "no RAM on a q35"),
+)
+
+_LEGEND_STEP = 13
+
+_NO_NAME = re.compile(r"[^A-Za-z0-9-]+")
+"""What a name in a document cannot have everywhere."""
+
 
 def draw(layout: Layout, style: Style = WIDE) -> str:
     """One SVG element. Raises `NoPictureError` where `layout` is of an image that is not ours."""
-    shown = picture(layout)
+    return draw_picture(picture(layout), style)
+
+
+def draw_picture(shown: Picture, style: Style = WIDE) -> str:
+    """One SVG element of any picture."""
     return _Drawing(shown, style).text()
 
 
 class _Drawing:
     def __init__(self, shown: Picture, style: Style) -> None:
         self._shown, self._style = shown, style
-        self._stripes = f"stripes-{shown.layout.name}-{style.width}"
+        self._stripes = f"stripes-{_NO_NAME.sub('-', shown.name)}-{style.width}"
+        self._keys = self._legend_words()
+        # A narrow picture has its legend one below the other.
+        self._head = style.head + (_LEGEND_STEP * max(0, len(self._keys) - 3) if style.is_short else 0)
         self._pitch = (style.width - 2 * style.margin - style.label - style.bar) / (len(shown.columns) - 1)
-        self._height = style.head + max(column.height for column in shown.columns) + 24
+        self._height = self._head + max(column.height for column in shown.columns) + 24
 
     def text(self) -> str:
-        width, height, name = self._style.width, f"{self._height:g}", escape(self._shown.layout.name)
-        box = f'width="{width}" viewBox="0 0 {width} {height}" font-size="{self._style.font}"'
+        width, height, name = self._style.width, f"{self._height:g}", escape(self._shown.name)
+        box = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}" font-size="{self._style.font}"'
         lines = [
             f'<svg xmlns="http://www.w3.org/2000/svg" class="mh-space" role="img" {box}>',
             f"<title>Address spaces of {name}</title>",
@@ -95,7 +122,7 @@ class _Drawing:
         style = self._style
         for number, column in enumerate(self._shown.columns):
             middle = self._bar(number) + style.bar / 2
-            bottom = style.head - 8
+            bottom = self._head - 8
             if style.is_short:
                 yield f'<text x="{middle:g}" y="{bottom}" text-anchor="middle" font-weight="600">{column.title}</text>'
                 continue
@@ -105,21 +132,26 @@ class _Drawing:
                 f"{escape(column.note)}</text>"
             )
 
+    def _legend_words(self) -> list[tuple[str, str]]:
+        """(class, what it means) of what there is."""
+        looks = {chain.look for chain in self._shown.chains}
+        words = [(look.value, text) for look, text in _LEGEND if look in looks]
+        if any(chain.changed for chain in self._shown.chains):
+            words.append(("changed", "another one in the other layout"))
+        return [*words, ("gap", "break: not mapped, any size; heights grow with log(size)")]
+
     def _legend(self) -> Iterator[str]:
         style = self._style
         x, y = float(style.margin), 6.0
-        step = 13 if style.is_short else 0
-        words = (
-            ("private", "private: C-bit set, the CPU decrypts"),
-            ("shared", "shared: C-bit clear, raw bytes"),
-            ("gap", "break: not mapped, any size; heights grow with log(size)"),
-        )
-        for kind, text in words:
-            fill = f' style="fill:url(#{self._stripes})"' if kind == "shared" else ""
-            shape = f'<rect x="{x:g}" y="{y:g}" width="14" height="10"{fill}{" class=gap" if kind == "gap" else ""}/>'
-            shape = shape.replace("class=gap", 'class="gap"')
+        fills = {
+            "shared": f' style="fill:url(#{self._stripes})"',
+            "changed": ' style="fill:none"',
+            "gap": ' class="gap"',
+        }
+        for kind, text in self._keys:
+            shape = f'<rect x="{x:g}" y="{y:g}" width="14" height="10"{fills.get(kind, "")}/>'
             yield f'<g class="{kind}">{shape}</g><text x="{x + 19:g}" y="{y + 9:g}">{escape(text)}</text>'
-            x, y = (x, y + step) if step else (x + 30 + 5.4 * len(text), y)
+            x, y = (x, y + _LEGEND_STEP) if style.is_short else (x + 38 + 5.4 * len(text), y)
 
     def _gaps(self) -> Iterator[str]:
         style = self._style
@@ -127,19 +159,17 @@ class _Drawing:
             for band in column.bands:
                 if band.chain is not None:
                     continue
-                x, y = self._bar(number), style.head + band.top
+                x, y = self._bar(number), self._head + band.top
                 tip = _range(band.start, band.end) if band.size else ""
                 words = _brief(band) if style.is_short else band.words
-                shape = _torn(x, y, style.bar, band.height) if band.is_break else _box(x, y, style.bar, band.height)
-                kind = "gap" if band.is_break else "guard"
-                yield f"<g><title>{escape(words)} {tip}</title>{shape.format(kind)}"
-                yield from self._inside(x, band, words, "guard" if kind == "guard" else "dim")
+                yield f"<g><title>{escape(words)} {tip}</title>{_SHAPES[band.shape](x, y, style.bar, band.height)}"
+                yield from self._inside(x, band, words, "guard" if band.shape is Shape.GUARD else "dim")
                 yield "</g>"
 
     def _inside(self, x: float, band: Band, words: str, kind: str) -> Iterator[str]:
         """Words in a bar, as far as they fit."""
         style = self._style
-        middle = style.head + band.top + band.height / 2 + style.font * 0.35
+        middle = self._head + band.top + band.height / 2 + style.font * 0.35
         room = int((style.bar - 6) / (style.font * 0.53))
         line = words if len(words) <= room else f"{words[: room - 1]}…"
         x += style.bar / 2
@@ -147,17 +177,18 @@ class _Drawing:
 
     def _chain(self, number: int, chain: Chain) -> Iterator[str]:
         style = self._style
-        kind = "private" if chain.region.mapping.private else "shared"
+        kind = chain.look.value
         fill = f' style="fill:url(#{self._stripes})"' if kind == "shared" else ""
         halo = "halo" if kind == "shared" else ""
-        yield f'<g class="chain {kind}"><title>{escape(self._tip(chain))}</title>'
+        kinds = f"{kind} changed" if chain.changed else kind
+        yield f'<g class="chain {kinds}"><title>{escape(self._tip(chain))}</title>'
         for (first, *left), (second, *right) in pairwise(self._spots(number, chain)):
             path = _join(self._bar(first) + style.bar, left, self._bar(second), right)
             passes = " only" if second - first > 1 else ""
-            yield f'<path class="join{passes}" d="{path}" transform="translate(0 {style.head})"{fill}/>'
+            yield f'<path class="join{passes}" d="{path}" transform="translate(0 {self._head})"{fill}/>'
         for column, band in self._bands():
             if band.chain == number:
-                x, y = self._bar(column), style.head + band.top
+                x, y = self._bar(column), self._head + band.top
                 yield f'<rect x="{x:g}" y="{y:g}" width="{style.bar}" height="{band.height:g}"{fill}/>'
                 yield from self._inside(x, band, self._words(column, chain), halo)
         yield "</g>"
@@ -182,23 +213,27 @@ class _Drawing:
         region = chain.region
         name = region.purpose
         if name == RAM:
-            name = "no RAM" if column and chain.places[2:] == (None, None) else "RAM"
-        if self._style.is_short or column > 1:
+            name = "no RAM" if chain.look is Look.EMPTY else "RAM"
+        detail = self._shown.columns[column].detail
+        if detail is Detail.NOTHING or (name and self._style.is_short):
             return name
-        if column == 1:
-            return f"{name}, {rounded(chain.size)}"
-        pages = f" {human(region.mapping.page_bytes)} pages" if region.purpose == RAM else ""
-        return f"{name} {region.mapping.rights}{pages}"
+        if detail is Detail.SIZE:
+            return ", ".join(filter(None, (name, rounded(chain.size))))
+        has_pages = detail is Detail.PAGES and region.purpose == RAM
+        pages = f" {human(region.mapping.page_bytes)} pages" if has_pages else ""
+        return f"{name} {region.mapping.rights}{pages}".strip()
 
     def _tip(self, chain: Chain) -> str:
         mapping = chain.region.mapping
-        names = ("virtual", "mirror GPA", "main GPA", "ram_addr")
+        names = [column.note if column.title == "DRAM" else column.title for column in self._shown.columns]
         places = [
             f"{name} {_range(start, start + chain.size)}" if start is not None else f"{name}: none"
             for name, start in zip(names, chain.places, strict=True)
         ]
-        head = f"{chain.region.purpose}: {mapping.rights}, {mapping.view}, {human(chain.size)}"
-        return "\n".join([f"{head} in pages of {human(mapping.page_bytes)}", *places])
+        view = "" if chain.look is Look.PLAIN else f" {mapping.view},"
+        head = f"{chain.region.purpose or 'mapped'}: {mapping.rights},{view} {human(chain.size)}"
+        changed = [f"different: {chain.changed}"] if chain.changed else []
+        return "\n".join([f"{head} in pages of {human(mapping.page_bytes)}", *changed, *places])
 
     def _addresses(self) -> Iterator[str]:
         style = self._style
@@ -208,7 +243,7 @@ class _Drawing:
             for band in column.bands:
                 if not band.size or (band.start == 0 and band.top):
                     continue
-                y = style.head + band.top + style.font * 0.8
+                y = self._head + band.top + style.font * 0.8
                 text = _short(band.start) if style.is_short else f"{band.start:#x}"
                 if y - last >= style.font and text and text != before:
                     before = text
@@ -216,7 +251,7 @@ class _Drawing:
                     last = y
             ends = [band for band in column.bands if band.size and not (band.start == 0 and band.top)]
             if ends and not style.is_short:
-                y = style.head + ends[-1].top + ends[-1].height + style.font * 0.8
+                y = self._head + ends[-1].top + ends[-1].height + style.font * 0.8
                 yield f'<text x="{x:g}" y="{y:g}" text-anchor="end" class="{kind}">{ends[-1].end:#x}</text>'
 
 
@@ -235,8 +270,10 @@ def _range(start: int, end: int) -> str:
 
 def _brief(band: Band) -> str:
     """What a narrow bar has room for."""
-    if not band.is_break:
-        return "guard"
+    if band.shape is Shape.GUARD:
+        return band.words
+    if band.shape is Shape.NOTE:
+        return "mirror's"
     return rounded(band.size) if band.size and "canonical" not in band.words else ""
 
 
@@ -247,7 +284,7 @@ def _short(address: int) -> str:
 
 
 def _box(x: float, y: float, width: float, height: float) -> str:
-    return f'<rect x="{x + 0.5:g}" y="{y + 0.5:g}" width="{width - 1:g}" height="{height - 1:g}" class="{{}}"/>'
+    return f'<rect x="{x + 0.5:g}" y="{y + 0.5:g}" width="{width - 1:g}" height="{height - 1:g}" class="guard"/>'
 
 
 def _torn(x: float, y: float, width: float, height: float) -> str:
@@ -257,4 +294,8 @@ def _torn(x: float, y: float, width: float, height: float) -> str:
     upper = "".join(f"L{x + (i + 1) * step:g} {y + 2 + (3 if i % 2 == 0 else 0):g}" for i in range(teeth))
     bottom = y + height - 2
     lower = "".join(f"L{x + (teeth - 1 - i) * step:g} {bottom - (3 if i % 2 == 0 else 0):g}" for i in range(teeth))
-    return f'<path d="M{x:g} {y + 2:g}{upper}L{x + width:g} {bottom:g}{lower}Z" class="{{}}"/>'
+    return f'<path d="M{x:g} {y + 2:g}{upper}L{x + width:g} {bottom:g}{lower}Z" class="gap"/>'
+
+
+_SHAPES = {Shape.GUARD: _box, Shape.BREAK: _torn, Shape.NOTE: lambda *_place: ""}
+"""What is drawn where there is no memory; a note is words alone."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from mh_abi.errors import MigrationHelperError
 from mh_builder.paging import (
+    AVAILABLE,
     LARGE,
     LEAF_BYTES,
-    PAGE_BYTES,
+    NO_EXECUTE,
+    PAE_LEVELS,
     PRESENT,
+    USER,
+    WRITABLE,
     Geometry,
     Hole,
     Leaf,
@@ -27,8 +31,12 @@ TABLES = {5: "PML5", 4: "PML4", 3: "PDPT", 2: "PD", 1: "PT"}
 
 _BITS = {0: "P", 1: "RW", 2: "US", 3: "PWT", 4: "PCD", 5: "A", 6: "D", 8: "G", 63: "NX"}
 """Bit -> its name where it means the same at every level."""
-_SOFTWARE = (9, 10, 11, *range(52, 59))
+_SOFTWARE = tuple(bit for bit in range(64) if AVAILABLE >> bit & 1)
 _KEY_SHIFT, _KEY_BITS = 59, 0xF
+
+
+_RIGHTS = {"write": (WRITABLE, WRITABLE), "user mode": (USER, USER), "execute": (NO_EXECUTE, 0)}
+"""Right -> the bit that is about it, and what that has to be at every level."""
 
 
 class Step(NamedTuple):
@@ -57,6 +65,14 @@ class Route(NamedTuple):
     why: str
 
 
+def denied(steps: Sequence[Step], geometry: Geometry) -> dict[str, tuple[str, ...]]:
+    """Right -> the tables whose entries take it; what no entry takes is allowed."""
+    return {
+        right: tuple(step.table for step in steps if (step.entry | geometry.granted_at(step.level)) & bit != wanted)
+        for right, (bit, wanted) in _RIGHTS.items()
+    }
+
+
 class BadAddressError(MigrationHelperError, ValueError):
     """A virtual address that no table can map."""
 
@@ -65,7 +81,8 @@ def route(layout: Layout, va: int) -> Route:
     """Follow `va`. Raises `BadAddressError` where it is not canonical."""
     geometry = layout.geometry
     if not 0 <= va < 1 << 64 or not is_canonical(va, geometry.levels):
-        raise BadAddressError(f"virtual address {va:#x} is not canonical with {geometry.levels} levels")
+        wrong = "not below 4 GiB" if geometry.levels == PAE_LEVELS else f"not canonical with {geometry.levels} levels"
+        raise BadAddressError(f"virtual address {va:#x} is {wrong}")
     seen: list[tuple[int, int, int]] = []
     level = iter(range(geometry.levels, 0, -1))
 
@@ -97,15 +114,15 @@ def bit_names(entry: int, level: int, geometry: Geometry) -> tuple[str, ...]:
         names.append("PAT")
     if entry & geometry.c_mask:
         names.append("C")
-    names.extend(f"AVL{bit}" for bit in _SOFTWARE if entry >> bit & 1)
-    if is_leaf and entry >> _KEY_SHIFT & _KEY_BITS:
+    names.extend(f"AVL{bit}" for bit in _SOFTWARE if (entry & ~geometry.reserved_mask) >> bit & 1)
+    if geometry.levels != PAE_LEVELS and is_leaf and entry >> _KEY_SHIFT & _KEY_BITS:
         names.append(f"MPK={entry >> _KEY_SHIFT & _KEY_BITS}")
     if not entry & PRESENT:
         return ()
-    reserved = entry & geometry.reserved_mask
+    reserved = entry & geometry.reserved_at(level) & ~(LARGE | NO_EXECUTE)
     if level in LEAF_BYTES and level > 1 and is_leaf:
         reserved |= entry & geometry.address_mask & LEAF_BYTES[level] - 1 & ~(1 << 12)
-    names.extend(f"reserved{bit}" for bit in range(PAGE_BYTES.bit_length() - 1, 52) if reserved >> bit & 1)
+    names.extend(f"reserved{bit}" for bit in range(64) if reserved >> bit & 1)
     return tuple(names)
 
 

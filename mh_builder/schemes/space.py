@@ -243,15 +243,7 @@ def checked(space: AddressSpace) -> AddressSpace:
     for what, number in (("RAM limit", options.ram_limit), ("home", options.home), ("base", space.base)):
         if number % PAGE_BYTES or number < 0:
             raise LayoutError(f"{space.name}: {what} {number:#x} is not a multiple of {PAGE_BYTES:#x}")
-    if space.home is not None and space.home < HOME_START:
-        raise LayoutError(f"{space.name}: home {space.home:#x} is below {HOME_START:#x}")
-    if space.home is not None and space.home + space.memory_bytes > HOME_LIMIT:
-        raise LayoutError(
-            f"{space.name}: helper of {space.memory_bytes:#x} bytes at home {space.home:#x} "
-            f"ends at {space.home + space.memory_bytes:#x}, above {HOME_LIMIT:#x}"
-        )
-    if space.memory_bytes >= MEMORY_LIMIT:
-        raise LayoutError(f"{space.name}: helper of {space.memory_bytes:#x} bytes, below {MEMORY_LIMIT:#x} fit")
+    _check_size(space)
     if not 1 <= options.vcpus <= abi.MH_MAX_RINGS:
         raise LayoutError(f"{space.name}: {options.vcpus} vCPUs are not 1 to {abi.MH_MAX_RINGS}")
     if space.moves and space.ram.overlaps(space.helper):
@@ -262,6 +254,18 @@ def checked(space: AddressSpace) -> AddressSpace:
         raise LayoutError(f"{space.name}: largest page {options.largest_page:#x} is neither {2 * MIB:#x} nor {GIB:#x}")
     _check_reach(space)
     return space
+
+
+def _check_size(space: AddressSpace) -> None:
+    if space.home is not None and space.home < HOME_START:
+        raise LayoutError(f"{space.name}: home {space.home:#x} is below {HOME_START:#x}")
+    if space.home is not None and space.home + space.memory_bytes > HOME_LIMIT:
+        raise LayoutError(
+            f"{space.name}: helper of {space.memory_bytes:#x} bytes at home {space.home:#x} "
+            f"ends at {space.home + space.memory_bytes:#x}, above {HOME_LIMIT:#x}"
+        )
+    if space.memory_bytes >= MEMORY_LIMIT:
+        raise LayoutError(f"{space.name}: helper of {space.memory_bytes:#x} bytes, below {MEMORY_LIMIT:#x} fit")
 
 
 def _check_reach(space: AddressSpace) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from mh_compare.columns import launch, moving, strict, tables
+from mh_compare.columns import ending, host, launch, moving, pieces, reach, strict, tables
 from mh_compare.columns.column import Column, Subject, Value
 
+_MODULES = (tables, reach, launch, host, pieces, moving, ending, strict)
+
 COLUMNS: Mapping[str, Column] = MappingProxyType(
-    {column.name: column for column in (*tables.COLUMNS, *launch.COLUMNS, *moving.COLUMNS, *strict.COLUMNS)}
+    {column.name: column for module in _MODULES for column in module.COLUMNS}
 )
 
 __all__ = ["COLUMNS", "Column", "Subject", "Value"]

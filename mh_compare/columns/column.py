@@ -12,7 +12,7 @@ from mh_builder.parts import Part
 from mh_builder.report.layout import Layout
 from mh_builder.report.open import layout_of
 from mh_builder.schemes.space import Options
-from mh_compare.arena import SECRET, SOURCE, Arena
+from mh_compare.arena import SECRET, SOURCE, Arena, Side
 from mh_compare.calls import Calls
 from mh_compare.candidate import Candidate
 from mh_emulator.host.launch import launch
@@ -60,6 +60,11 @@ class Subject:
     def as_built(self) -> Candidate:
         """The image as something to be launched."""
         return Candidate(self.scheme, self.image, self.part)
+
+    @cached_property
+    def source(self) -> Side:
+        """The image as built, in a guest with contents, and started."""
+        return Arena(self.as_built).source
 
     @cached_property
     def calls(self) -> Calls:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import human
-from mh_compare.arena import Arena
 from mh_compare.calls import in_words
 from mh_compare.columns.column import Column, Subject, Value
 from mh_emulator.owner import POLICY
@@ -24,7 +23,7 @@ def helper_memory(subject: Subject) -> Value:
 
 def reserved(subject: Subject) -> Value:
     """RAM of the main VM that the started helper has, and where."""
-    machine = Arena(subject.as_built).source.machine
+    machine = subject.source.machine
     taken = (len(machine.memory.populated()) - len(machine.guest_pages())) * PAGE_BYTES
     if not taken:
         return Value("nothing", 0)
@@ -53,7 +52,8 @@ def policies(subject: Subject) -> Value:
     """Which policies let the helper be launched, started, and export a page."""
     tried = (Policy(0), Policy(POLICY), _STRICTEST)
     bad = [policy_names(policy) for policy in tried if not _exports(subject, int(policy))]
-    return Value(f"not {', '.join(bad)}" if bad else "any", detail=f"tried: {', '.join(map(policy_names, tried))}")
+    text = f"not {', '.join(bad)}" if bad else f"any of {len(tried)} tried"
+    return Value(text, detail=f"tried: {', '.join(map(policy_names, tried))}")
 
 
 def _exports(subject: Subject, policy: int) -> bool:

@@ -9,7 +9,7 @@ from mh_builder.helper import build_helper
 from mh_builder.paging import GIB, MIB, TIB
 from mh_builder.report.layout import RAM
 from mh_builder.report.mapping import Mapping
-from mh_builder.schemes.space import human
+from mh_builder.schemes.space import DEFAULT_RAM_LIMIT, human
 from mh_compare.columns.column import Column, Subject, Value
 
 _SIZES = (GIB, 64 * GIB, TIB, 4 * TIB)
@@ -83,7 +83,7 @@ COLUMNS = (
         small_pages,
         f"{_BUILD} --ram-limit 64G --largest-page 2M --json",
     ),
-    Column("tlb-ram", "translations for a GiB of RAM, on average", "leaves", ram_leaves),
+    Column("tlb-ram", f"translations for a GiB of RAM, averaged over {human(DEFAULT_RAM_LIMIT)}", "leaves", ram_leaves),
     Column("tlb-hole", "translations for the GiB with the helper's hole", "leaves", worst_leaves),
     Column("tlb-helper", "translations for the helper and its ring", "leaves", helper_leaves),
 )

@@ -26,6 +26,11 @@ class Batch:
         self._numbers = (ctypes.c_int * count)(*numbers)
         self._places = (ctypes.c_void_p * count)(*(start + _WORD * quadwords * n for n in range(count)))
 
+    @property
+    def arguments(self) -> tuple[int, int, int]:
+        """Addresses of the numbers, of the places for the values, and of the first value; valid as long as this is."""
+        return ctypes.addressof(self._numbers), ctypes.addressof(self._places), ctypes.addressof(self._values)
+
     def read(self) -> list[int]:
         """Their quadwords, the low one first."""
         uclib.uc_reg_read_batch(self._handle, self._numbers, self._places, self._count)

@@ -80,7 +80,7 @@ class Core:
         self._stops: list[Stop] = []
         """What has stopped the engine since it was last started."""
         self._traps = Traps(self._engine, self._on_trap, self._on_lock, self._on_answered)
-        self._tlb = Tlb(self._engine, self._mmu, dram, self._traps, self._turn, self._stops.append)
+        self._tlb = Tlb(self._engine, self._mmu, vm, self._traps, self._turn, self._stops.append)
         self._linear = Linear(self._engine, self._mmu)
         self._microcode = Microcode(self._engine, self._mmu, self._linear, self.msrs, self._tlb)
         self._instructions = Instructions(vm, self._engine, self._linear, self._microcode)
@@ -292,7 +292,8 @@ class Core:
         """
         pc = self._engine.pc()
         is_again, self._stale = self._stale == (pc, frame), (pc, frame)
-        if frame not in self._linear.frames(pc, PAGE_BYTES if is_again else LONGEST_INSTRUCTION):
+        spas = self._linear.spas(pc, PAGE_BYTES if is_again else LONGEST_INSTRUCTION)
+        if frame not in {self._vm.dram.frame(spa) for spa in spas}:
             self._tlb.forget_page(frame)
             return None
         self._stale = None
@@ -318,7 +319,6 @@ class Core:
 
     def _add_hooks(self) -> None:
         uc = self._engine.uc
-        uc.hook_add(unicorn_const.UC_HOOK_TLB_FILL, self._tlb.fill)
         uc.hook_add(unicorn_const.UC_HOOK_INTR, self._on_interrupt)
         uc.hook_add(unicorn_const.UC_HOOK_INSN_INVALID, self._on_invalid)
         uc.hook_add(unicorn_const.UC_HOOK_INSN, self._on_cpuid, None, 1, 0, x86_const.UC_X86_INS_CPUID)

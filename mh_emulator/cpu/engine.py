@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import unicorn
 from unicorn import unicorn_const, x86_const
+from unicorn.unicorn_py3.unicorn import uclib
 
 from mh_emulator.cpu import segments
 from mh_emulator.cpu.batch import Batch
@@ -34,6 +35,7 @@ from mh_emulator.cpu.registers import (
     Table,
 )
 from mh_emulator.cpu.segments import SEGMENT_BYTES
+from mh_emulator.cpu.vector import use_native
 
 CODELESS = 1 << 51
 """Set in a physical address: the same memory, but unicorn does not look for code where it stores there.
@@ -75,7 +77,7 @@ class UnicornLayoutError(RuntimeError):
 
 
 class Control(NamedTuple):
-    """The registers that decide how an address is translated; `cs` is the selector."""
+    """The registers that decide how an address is translated; `cs` is the selector, `efer` is with LMA."""
 
     cr0: int
     cr3: int
@@ -88,6 +90,10 @@ class Control(NamedTuple):
     def privilege(self) -> int:
         """CPL."""
         return self.cs & 3 if self.cr0 & CR0_PE else 0
+
+
+CONTROL_REGISTERS = Control._fields[:-1]
+"""Those that unicorn is asked for."""
 
 
 class TlbEntry(Protocol):
@@ -120,7 +126,7 @@ class Engine:
 
     def __init__(self, base: int, size: int, host_address: int) -> None:
         self._layout = unicorn_layout()
-        self._efer = 0
+        self.efer = 0
         """EFER without LMA, which every translation depends on; the engine's own answer is slow."""
         self.uc: Foreign = _new_engine()
         for address in (base, base | CODELESS):
@@ -134,8 +140,8 @@ class Engine:
     def control(self) -> Control:
         """Read the translation state."""
         cr0, cr3, cr4, cs, rflags = self._control.read()
-        long = EFER_LMA if cr0 & CR0_PG and self._efer & EFER_LME else 0
-        return Control(cr0, cr3, cr4, cs, rflags, self._efer | long)
+        long = EFER_LMA if cr0 & CR0_PG and self.efer & EFER_LME else 0
+        return Control(cr0, cr3, cr4, cs, rflags, self.efer | long)
 
     def read(self, register: int) -> Foreign:
         """Read one register by unicorn's number."""
@@ -161,6 +167,19 @@ class Engine:
         """Forget all translated code; not allowed inside a hook."""
         self.uc.ctl_flush_tb()
 
+    @property
+    def control_batch(self) -> tuple[int, int, int]:
+        """How native code reads the translation state: see `Batch.arguments`."""
+        return self._control.arguments
+
+    def hook_fill(self, function: int, data: int) -> None:
+        """Have the C function at the address `function`, which gets `data`, asked for pages that are not in the TLB."""
+        kind, everything = unicorn_const.UC_HOOK_TLB_FILL, (ctypes.c_uint64(1), ctypes.c_uint64(0))
+        places = ctypes.c_void_p(function), ctypes.c_void_p(data)
+        status = uclib.uc_hook_add(self._handle, ctypes.byref(ctypes.c_size_t()), kind, *places, *everything)
+        if status != unicorn_const.UC_ERR_OK:
+            raise UnicornError(status)
+
     def forget_counter(self) -> None:
         """Have unicorn remove its counter of instructions, which it does when it next starts; nothing is executed."""
         self.uc.ctl_set_exits([self.pc()])
@@ -184,7 +203,7 @@ class Engine:
     def write_efer(self, value: int) -> None:
         """Write EFER, for the guest or for its host; the CPU takes the bits that it has, and LMA is its own."""
         self.uc.msr_write(MSR_EFER, value)
-        self._efer = self.uc.msr_read(MSR_EFER) & ~EFER_LMA
+        self.efer = self.uc.msr_read(MSR_EFER) & ~EFER_LMA
 
     def pc(self) -> int:
         """Linear address of the instruction that it stands at."""
@@ -287,6 +306,7 @@ class Engine:
 
 
 def _new_engine() -> Foreign:
+    use_native()
     engine: Foreign = _unicorn.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64, CPU_MODEL)
     engine.ctl_set_tlb_mode(unicorn_const.UC_TLB_VIRTUAL)
     # Without this unicorn fetches from the `until` address of every start.

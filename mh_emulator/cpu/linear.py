@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT, is_canonical
+from mh_builder.paging import PAGE_BYTES, is_canonical
 from mh_emulator.cpu.engine import Engine
 from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError
 from mh_emulator.cpu.registers import CR4_LA57, CR4_PAE, levels
@@ -39,13 +39,13 @@ class Linear:
                 break
         return code
 
-    def frames(self, va: int, size: int) -> set[int]:
-        """The frames of the instructions there, as far as they can be fetched."""
+    def spas(self, va: int, size: int) -> set[int]:
+        """SPAs of the instructions there, one in each page, as far as they can be fetched."""
         mode = self._fetching()
         found: set[int] = set()
         for start, _ in pieces(va, size):
             with suppress(GuestFault, NoSlotError):
-                found.add(self._mmu.translate(start, Access.FETCH, mode).spa >> PAGE_SHIFT)
+                found.add(self._mmu.translate(start, Access.FETCH, mode).spa)
         return found
 
     def _fetching(self) -> Mode:

@@ -7,6 +7,8 @@ the prefix too, but only the prefix is looked for. Source: AMD64 APM volume 3, C
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import NamedTuple, TypeAlias
 
 import capstone
@@ -15,6 +17,7 @@ from capstone import x86_const
 from mh_emulator.cpu.engine import Foreign
 
 CF, PF, AF, ZF, SF, OF = 1 << 0, 1 << 2, 1 << 4, 1 << 6, 1 << 7, 1 << 11
+_RIP = "rip"
 FLAGS = CF | PF | AF | ZF | SF | OF
 
 
@@ -43,29 +46,65 @@ class Exchange(NamedTuple):
 Locked: TypeAlias = CompareExchange | Exchange
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What the bytes of one say, before registers are read; names are those of 64 bits, "" for none."""
+
+    is_exchange: bool
+    base: str
+    index: str
+    scale: int
+    displacement: int
+    size: int
+    source: str
+    length: int
+
+
 def decode(code: bytes, rip: int, read: Callable[[str], int]) -> Locked:
     """What the instruction does; `read` gives general-purpose registers by their 64-bit names."""
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    decoder.detail = True
-    found = next(decoder.disasm(code, rip, 1), None)
+    form = _parse(code)
+    if isinstance(form, str):
+        raise NotEmulatedError(f"{rip:#x}: '{form}' while several vCPUs run")
+
+    def value(name: str) -> int:
+        if not name:
+            return 0
+        return rip + form.length if name == _RIP else read(name)
+
+    address = (value(form.base) + value(form.index) * form.scale + form.displacement) % (1 << 64)
+    if form.is_exchange:
+        return Exchange(address, form.size, form.source, form.length)
+    return CompareExchange(address, form.size, read(form.source) % (1 << 8 * form.size), form.length)
+
+
+@lru_cache(maxsize=256)
+def _parse(code: bytes) -> _Form | str:
+    """The form, or what stands there where it is none of these instructions."""
+    found = next(_decoder().disasm(code, 0, 1), None)
     if found is None or not _is_covered(found):
-        shown = code.hex(" ") if found is None else f"{found.mnemonic} {found.op_str}"
-        raise NotEmulatedError(f"{rip:#x}: '{shown}' while several vCPUs run")
+        return code.hex(" ") if found is None else f"{found.mnemonic} {found.op_str}"
     place, source = found.operands
 
-    def register(number: int) -> int:
-        if number == x86_const.X86_REG_INVALID:
-            return 0
-        if number == x86_const.X86_REG_RIP:
-            return rip + int(found.size)
-        return read(_full_name(str(found.reg_name(number))))
+    def name(number: int) -> str:
+        return "" if number == x86_const.X86_REG_INVALID else _full_name(str(found.reg_name(number)))
 
-    base, index = register(place.mem.base), register(place.mem.index)
-    address = (base + index * place.mem.scale + place.mem.disp) % (1 << 64)
-    size, length = int(place.size), int(found.size)
-    if found.id == x86_const.X86_INS_XCHG:
-        return Exchange(address, size, _full_name(str(found.reg_name(source.reg))), length)
-    return CompareExchange(address, size, register(source.reg) % (1 << 8 * size), length)
+    return _Form(
+        is_exchange=found.id == x86_const.X86_INS_XCHG,
+        base=name(place.mem.base),
+        index=name(place.mem.index),
+        scale=place.mem.scale,
+        displacement=place.mem.disp,
+        size=int(place.size),
+        source=name(source.reg),
+        length=int(found.size),
+    )
+
+
+@cache
+def _decoder() -> Foreign:
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    decoder.detail = True
+    return decoder
 
 
 def _is_covered(found: Foreign) -> bool:

@@ -40,6 +40,7 @@ from mh_emulator.cpu.registers import (
 )
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import pieces
+from mh_emulator.dram.ranges import NativeRanges
 
 VECTOR_DF, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF = 8, 10, 11, 12, 13, 14
 
@@ -81,6 +82,10 @@ class GuestPhysical(Protocol):
 
     dram: Dram
     geometry: Geometry
+
+    @property
+    def ranges(self) -> NativeRanges:
+        """What `spa` goes by, for native code."""
 
     @property
     def key(self) -> bytes | None:

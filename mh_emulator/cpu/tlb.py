@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
 from mh_emulator.cpu.attached import WINDOW, WINDOW_BYTES
 from mh_emulator.cpu.engine import CODELESS, Engine, TlbEntry
-from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError, Translation, page_of
+from mh_emulator.cpu.mmu import Access, GuestFault, GuestPhysical, Mmu, Mode, NoSlotError, Translation, page_of
+from mh_emulator.cpu.native import Fill
 from mh_emulator.cpu.traps import Traps
 from mh_emulator.dram.bus import Turn
-from mh_emulator.dram.dram import Dram, DramFullError
+from mh_emulator.dram.dram import CACHED, WRITABLE, DramFullError
 
 _READ, _WRITE, _EXECUTE = 1, 2, 4
 
@@ -45,33 +46,41 @@ class Tlb:
     """
 
     def __init__(  # noqa: PLR0917 - what it stands between
-        self, engine: Engine, mmu: Mmu, dram: Dram, traps: Traps, turn: Turn, on_miss: Callable[[Missed], None]
+        self,
+        engine: Engine,
+        mmu: Mmu,
+        guest: GuestPhysical,
+        traps: Traps,
+        turn: Turn,
+        on_miss: Callable[[Missed], None],
     ) -> None:
         self._engine = engine
         self._turn = turn
         self._stale_code = False
         self._mmu = mmu
-        self._dram = dram
+        self._dram = guest.dram
         self._traps = traps
         self._on_miss = on_miss
-        self.frames: set[int] = set()
+        self.cached = bytearray(self._dram.size >> PAGE_SHIFT)
         self.code: set[int] = set()
-        self.writable: set[int] = set()
         self._code_writable = False
         self._forgotten: int | None = None
-        """The frame of which unicorn forgets something, while it does."""
+        """The SPA of the page of which unicorn forgets something, while it does."""
         self.has_devices = False
         """Whether there are `attached` devices outside of all slots."""
         self.counts = False
         """Whether the engine counts instructions."""
-        dram.observers.append(self)
+        self.native = Fill(engine, guest, turn, self.cached, self.fill)
+        self._dram.observers.append(self)
 
     def fill(self, _uc: object, va: int, access: int, entry: TlbEntry, _data: object) -> bool:
         """Answer unicorn's question for the page at `va`."""
         if self._forgotten is not None:
-            entry.paddr, entry.perms = self._forgotten << PAGE_SHIFT, _READ | _EXECUTE
+            entry.paddr, entry.perms = self._forgotten, _READ | _EXECUTE
             return True
         with self._turn.hooked():
+            if self._dram.bus.crowded and self.native.answer(va, access, entry):
+                return True
             return self._fill(va, Access(access), entry)
 
     def _fill(self, va: int, wanted: Access, entry: TlbEntry) -> bool:
@@ -86,36 +95,36 @@ class Tlb:
             self._on_miss(Missed(reason, wanted, va))
             return False
         entry.paddr = page_of(found.spa) | (CODELESS if self._code_writable and wanted is Access.WRITE else 0)
-        self.frames.add(found.spa >> PAGE_SHIFT)
         return True
 
     def _is_for_devices(self, gpa: int, wanted: Access) -> bool:
         return self.has_devices and wanted is not Access.FETCH and gpa < WINDOW_BYTES
 
     def _fetch(self, va: int, found: Translation) -> int:
-        frame = found.spa >> PAGE_SHIFT
+        frame = self._dram.frame(found.spa)
         for observer in self._dram.observers:
-            if frame in observer.writable:
+            if observer.cached[frame] & WRITABLE:
                 observer.flush_translations()
-        self.code.add(frame)
+        self.cached[frame] |= CACHED
+        if frame not in self.code:
+            self.code.add(frame)
+            self._dram.executed[frame] += 1
         start = page_of(found.spa) - self._dram.base_spa
         self._traps.cover(page_of(va), bytes(self._dram.view[start : start + PAGE_BYTES]))
         return _READ | _EXECUTE if found.readable else _EXECUTE
 
     def _data(self, found: Translation, wanted: Access) -> int:
-        frame = found.spa >> PAGE_SHIFT
+        frame = self._dram.frame(found.spa)
+        self.cached[frame] |= CACHED
         if wanted is Access.READ:
-            if not found.writable or self._is_code(frame):
+            if not found.writable or self._dram.executed[frame]:
                 return _READ
-        elif self._is_code(frame):
+        elif self._dram.executed[frame]:
             self._before_write(frame)
         # Without the right to execute, even where the page has it: stores to a page that is
         # executable in the TLB are ten times slower.
-        self.writable.add(frame)
+        self.cached[frame] |= WRITABLE
         return _READ | _WRITE
-
-    def _is_code(self, frame: int) -> bool:
-        return any(frame in observer.code for observer in self._dram.observers)
 
     def _before_write(self, frame: int) -> None:
         for observer in self._dram.observers:
@@ -140,7 +149,7 @@ class Tlb:
         ended, self.counts = self.counts and not counts, counts
         self.flush_code()
         if ended:
-            with self._asked(self._dram.base_spa >> PAGE_SHIFT):
+            with self._asked(self._dram.base_spa):
                 self._engine.forget_counter()
             self.flush_code()
 
@@ -148,8 +157,7 @@ class Tlb:
         """Empty the TLB."""
         self._turn.wait()
         self._engine.flush_translations()
-        self.frames.clear()
-        self.writable.clear()
+        self.cached[:] = bytes(len(self.cached))
 
     def flush_code(self) -> None:
         """Forget all translated code, and the TLB; not allowed in a hook of this CPU's engine."""
@@ -159,9 +167,9 @@ class Tlb:
             self._stale_code = True
         else:
             self._engine.flush_code()
-            with self._asked(self._dram.base_spa >> PAGE_SHIFT):
+            with self._asked(self._dram.base_spa):
                 self._traps.forget()
-        self.code.clear()
+        self._forget_code()
         self.flush_translations()
 
     @property
@@ -170,28 +178,39 @@ class Tlb:
         return self._stale_code
 
     def before_start(self) -> None:
-        """Do what had to wait for the engine to leave."""
+        """Do what had to wait for the engine to leave; note what fills depend on."""
         if self._stale_code or self._traps.are_many:
             self._stale_code = False
             self.flush_code()
+        self.native.refresh(only_slow=self._code_writable)
+
+    def _forget_code(self) -> None:
+        for frame in self.code:
+            self._dram.executed[frame] -= 1
+        self.code.clear()
 
     def forget_page(self, frame: int) -> None:
         """Forget the code in one frame."""
-        with self._asked(frame):
+        with self._asked(self._dram.base_spa + (frame << PAGE_SHIFT)):
             # By any address: what was asked for says where the code is.
             self._engine.uc.ctl_remove_cache(0, PAGE_BYTES)
-        self.code.discard(frame)
+        if frame in self.code:
+            self.code.remove(frame)
+            self._dram.executed[frame] -= 1
         self.flush_translations()
 
     @contextmanager
-    def _asked(self, frame: int) -> Iterator[None]:
+    def _asked(self, spa: int) -> Iterator[None]:
         """While unicorn asks where the code lies that it forgets; nothing may be executed by what it is told."""
-        self._forgotten = frame
+        self._forgotten = spa
+        self.native.state.off = True
         try:
             yield
         finally:
             self._forgotten = None
+            self.native.refresh(only_slow=self._code_writable)
 
     def close(self) -> None:
         """Stop watching DRAM."""
+        self._forget_code()
         self._dram.observers.remove(self)

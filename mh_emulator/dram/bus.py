@@ -5,11 +5,15 @@ GIL either. Who has the bus and wants to change what another CPU has cached wait
 comes to a hook: an engine that is stopped from outside forgets which instruction it was at. So a CPU that does
 neither, in a loop without a locked instruction, holds up those that wait for it.
 
+What an engine does natively (`mh_emulator.cpu.native`) it may do while nobody has the bus: it raises its flag, looks
+whether the bus is taken, and does it in Python then, where it waits. Whoever takes the bus waits for these flags.
+
 Engines do not execute locked instructions atomically, so while several run, those are done by the one that has the bus.
 """
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections.abc import Iterator
@@ -26,18 +30,40 @@ class Bus:
         self._lock = threading.RLock()
         self._running: list[Turn] = []
         self._groups = 0
+        self._depth = 0
+        self._barrier = threading.Lock()
+        self.executing: list[Turn] = []
+        """Those whose engine may do something natively."""
+        self.taken = ctypes.c_uint64()
+        """Not 0 while somebody has the bus and an engine executes."""
         self.crowded = False
         """Whether several CPUs run, or are about to."""
 
     def __enter__(self) -> None:
         """Wait for the bus."""
         self._lock.acquire()
+        self._depth += 1
+        if self.executing and self._depth == 1:
+            self._take()
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """Give it away."""
+        self._depth -= 1
+        if self.executing and not self._depth:
+            self.taken.value = 0
         self._lock.release()
+
+    def _take(self) -> None:
+        """Keep engines from doing anything natively; none of them begins as long as the bus is held."""
+        self.taken.value = 1
+        # The store has to be seen before the flags are read; a lock's instruction is a fence on x86.
+        with self._barrier:
+            pass
+        for turn in self.executing:
+            while turn.native.value:
+                time.sleep(_POLL_SECONDS)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -73,6 +99,8 @@ class Turn:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._executes = False
+        self.native = ctypes.c_uint64()
+        """Not 0 while the engine does something natively that needs the bus."""
         self.started = False
         """Whether the engine has been started; it may be waiting in a hook."""
 
@@ -90,12 +118,14 @@ class Turn:
     def executing(self) -> Iterator[None]:
         """While the engine executes: without the bus."""
         self.started = self._executes = True
+        self._bus.executing.append(self)
         self._bus.__exit__(None, None, None)
         try:
             yield
         finally:
             self._executes = False
             self._bus.__enter__()
+            self._bus.executing.remove(self)
             self.started = False
 
     @contextmanager

@@ -11,6 +11,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import random
+from array import array
+from collections.abc import Sequence
 from typing import Protocol
 
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
@@ -20,8 +22,14 @@ from mh_emulator.dram.cipher import PageCipher, Tweaks
 
 BLOCK_BYTES = 16
 
+CACHED, WRITABLE = 1, 2
+"""What an observer has of a frame."""
+
+RAW = 0
+"""The view of a frame that is held as stored; every key has a number of its own."""
+
 # Linux; the mmap module does not name it before Python 3.13.
-_MAP_NORESERVE = 0x4000
+MAP_NORESERVE = 0x4000
 
 
 class DramFullError(MemoryError):
@@ -33,12 +41,10 @@ class UnknownAsidError(KeyError):
 
 
 class Observer(Protocol):
-    """Somebody who caches translations of frames; frame numbers are SPA >> 12."""
+    """Somebody who caches translations of frames; frames are counted from the first of DRAM."""
 
-    frames: set[int]
-    """Frames with a cached translation."""
-    writable: set[int]
-    """Those of `frames` that can be written without another look."""
+    cached: bytearray
+    """For each frame of DRAM: `CACHED` where there is a translation, and `WRITABLE` where it allows writing."""
     code: set[int]
     """Frames with cached instructions."""
 
@@ -60,7 +66,7 @@ class Dram:
         self.size = size
         self.base_spa = base_spa
         self.part = part
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
         self._bytes = mmap.mmap(-1, size, flags=flags)
         self.host_address = ctypes.addressof(ctypes.c_char.from_buffer(self._bytes))
         """Address of the first byte in this process."""
@@ -70,7 +76,12 @@ class Dram:
         self._tweaks = Tweaks(random.Random(f"tweaks {seed}"))  # noqa: S311
         self._ciphers: dict[bytes, PageCipher] = {}
         self._keys: dict[int, bytes] = {}
-        self._views: dict[int, bytes] = {}
+        self.views = array("I", bytes(4 * (size // PAGE_BYTES)))
+        """How each frame is held: `RAW`, or the number of a key."""
+        self.executed = array("H", bytes(2 * (size // PAGE_BYTES)))
+        """How many observers have instructions of each frame."""
+        self._view_of: dict[bytes | None, int] = {None: RAW}
+        self._key_of: list[bytes | None] = [None]
         self._frames = _Permutation(size // PAGE_BYTES, random.Random(f"frames {seed}"))  # noqa: S311
         self.observers: list[Observer] = []
         self.bus = Bus()
@@ -94,21 +105,33 @@ class Dram:
         except KeyError:
             raise UnknownAsidError(f"ASID {asid:#x} has no key") from None
 
+    def view_number(self, key: bytes | None) -> int:
+        """The number of `key` in `views`."""
+        number = self._view_of.get(key)
+        if number is None:
+            number = self._view_of[key] = len(self._key_of)
+            self._key_of.append(key)
+        return number
+
+    def frame(self, spa: int) -> int:
+        """The frame of `spa`, counted from the first of DRAM."""
+        return (spa - self.base_spa) >> PAGE_SHIFT
+
     def own(self, spa: int, key: bytes | None) -> None:
         """Hold the page of `spa` as plaintext under `key`, or as raw bytes for None."""
-        frame = spa >> PAGE_SHIFT
-        held = self._views.get(frame)
-        if held == key:
+        frame = (spa - self.base_spa) >> PAGE_SHIFT
+        if self._view_of.get(key) == self.views[frame]:
             return
+        held = self._held(frame)
         self._forget_translations(frame)
-        page = self._page(frame)
-        tweak = self._tweaks.page(frame << PAGE_SHIFT)
+        place, address = self._page(frame), spa & -PAGE_BYTES
+        page = bytes(place)
         if held is not None:
-            page[:] = self._cipher(held).encrypt(page, tweak)
-            del self._views[frame]
+            page = self._cipher(held).encrypt(page, address)
         if key is not None:
-            page[:] = self._cipher(key).decrypt(page, tweak)
-            self._views[frame] = key
+            page = self._cipher(key).decrypt(page, address)
+        place[:] = page
+        self.views[frame] = self.view_number(key)
 
     def flush(self, spa: int, size: int) -> None:
         """Write back what caches hold of these bytes, and forget it; nothing to do where caches are coherent."""
@@ -119,6 +142,20 @@ class Dram:
     def read_private(self, asid: int, spa: int, size: int) -> bytes:
         """Return `size` bytes at `spa`, which may cross pages, decrypted under the key of `asid`."""
         return self._read(self.key(asid), spa, size)
+
+    def read_pages(self, asid: int, spas: Sequence[int]) -> bytes:
+        """The pages at `spas`, one after the other, decrypted under the key of `asid`."""
+        key = self.key(asid)
+        with self.bus:
+            for spa in spas:
+                self.own(spa, key)
+            starts = [spa - self.base_spa for spa in spas]
+            return b"".join([self.view[start : start + PAGE_BYTES] for start in starts])
+
+    def peek_pages(self, spas: Sequence[int]) -> bytes:
+        """The raw bytes of the pages at `spas`, one after the other, without changing how they are held."""
+        with self.bus:
+            return b"".join([self.peek_raw(spa) for spa in spas])
 
     def write_private(self, asid: int, spa: int, data: bytes) -> None:
         """Store `data` at `spa`, encrypted under the key of `asid`."""
@@ -134,57 +171,61 @@ class Dram:
 
     def peek_raw(self, spa: int) -> bytes:
         """Return the raw bytes of the page of `spa` without changing how it is held."""
-        frame = spa >> PAGE_SHIFT
-        page = self._page(frame)
-        held = self._views.get(frame)
-        if held is None:
-            return bytes(page)
-        return self._cipher(held).encrypt(page, self._tweaks.page(frame << PAGE_SHIFT))
+        frame = self.frame(spa)
+        page = bytes(self._page(frame))
+        held = self._held(frame)
+        return page if held is None else self._cipher(held).encrypt(page, spa & -PAGE_BYTES)
 
     def _read(self, key: bytes | None, spa: int, size: int) -> bytes:
         start = self._offset(spa, size)
+        view = self.view_number(key)
         with self.bus:
-            for page in range(spa & -PAGE_BYTES, spa + size, PAGE_BYTES):
-                self.own(page, key)
-            return bytes(self.view[start : start + size])
+            for frame in range(start >> PAGE_SHIFT, (start + size + PAGE_BYTES - 1) >> PAGE_SHIFT):
+                if self.views[frame] != view:
+                    self.own(self.base_spa + (frame << PAGE_SHIFT), key)
+            return self._bytes[start : start + size]
 
     def _write(self, key: bytes | None, spa: int, data: bytes) -> None:
         start = self._offset(spa, len(data))
+        end = start + len(data)
+        view = self.view_number(key)
         with self.bus:
-            for page in range(spa & -PAGE_BYTES, spa + len(data), PAGE_BYTES):
-                if spa <= page and page + PAGE_BYTES <= spa + len(data):
-                    self._replace(page >> PAGE_SHIFT, key)
-                else:
-                    self.own(page, key)
-                self.forget_code(page)
-            self.view[start : start + len(data)] = data
+            for frame in range(start >> PAGE_SHIFT, (end + PAGE_BYTES - 1) >> PAGE_SHIFT):
+                if self.views[frame] != view:
+                    page = frame << PAGE_SHIFT
+                    if start <= page and page + PAGE_BYTES <= end:
+                        self._replace(frame, key)
+                    else:
+                        self.own(self.base_spa + page, key)
+                if self.executed[frame]:
+                    self.forget_code(self.base_spa + (frame << PAGE_SHIFT))
+            self.view[start:end] = data
 
     def _replace(self, frame: int, key: bytes | None) -> None:
         """Make `frame` a page of `key` that is about to be overwritten whole: its old contents are not converted."""
-        if self._views.get(frame) == key:
-            return
         self._forget_translations(frame)
-        if key is None:
-            del self._views[frame]
-        else:
-            self._views[frame] = key
+        self.views[frame] = self.view_number(key)
+
+    def _held(self, frame: int) -> bytes | None:
+        return self._key_of[self.views[frame]]
 
     def _forget_translations(self, frame: int) -> None:
         """Have every CPU that uses the page stop doing so, before it changes."""
         for observer in self.observers:
-            if frame in observer.frames:
+            if observer.cached[frame]:
                 observer.flush_translations()
 
     def _page(self, frame: int) -> memoryview:
-        start = self._offset(frame << PAGE_SHIFT, PAGE_BYTES)
+        start = self._offset(self.base_spa + (frame << PAGE_SHIFT), PAGE_BYTES)
         return self.view[start : start + PAGE_BYTES]
 
     def forget_code(self, spa: int) -> None:
         """Have every CPU read the instructions in the page of `spa` again."""
-        frame = spa >> PAGE_SHIFT
-        for observer in self.observers:
-            if frame in observer.code:
-                observer.flush_code()
+        frame = self.frame(spa)
+        if self.executed[frame]:
+            for observer in self.observers:
+                if frame in observer.code:
+                    observer.flush_code()
 
     def _offset(self, spa: int, size: int) -> int:
         start = spa - self.base_spa
@@ -197,7 +238,7 @@ class Dram:
     def _cipher(self, key: bytes) -> PageCipher:
         cipher = self._ciphers.get(key)
         if cipher is None:
-            cipher = self._ciphers[key] = PageCipher(key, self.part.tweak_mode)
+            cipher = self._ciphers[key] = PageCipher(key, self.part.tweak_mode, self._tweaks)
         return cipher
 
 

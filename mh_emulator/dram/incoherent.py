@@ -40,8 +40,8 @@ class IncoherentDram(Dram):
 
     def own(self, spa: int, key: bytes | None) -> None:
         """Hold the page of `spa` as what the caches have for that view, else as DRAM has it."""
-        frame = spa >> PAGE_SHIFT
-        held = self._views.get(frame)
+        frame = self.frame(spa)
+        held = self._held(frame)
         if held == key:
             return
         self._forget_translations(frame)
@@ -51,20 +51,19 @@ class IncoherentDram(Dram):
         else:
             self._copies.setdefault(frame, {})[held] = bytes(page)
             stored = self._stored.pop(frame)
-            del self._views[frame]
         page[:] = stored if key is None else self._cached(frame, key, stored)
         if key is not None:
             self._stored[frame] = stored
-            self._views[frame] = key
+        self.views[frame] = self.view_number(key)
 
     def peek_raw(self, spa: int) -> bytes:
         """Return the raw bytes of the page of `spa`, as DRAM holds them."""
-        frame = spa >> PAGE_SHIFT
+        frame = self.frame(spa)
         return self._stored.get(frame) or bytes(self._page(frame))
 
     def flush(self, spa: int, size: int) -> None:
         """Write back the lines of all ASIDs in the pages of these bytes, and forget them."""
-        for frame in range(spa >> PAGE_SHIFT, (spa + size - 1 >> PAGE_SHIFT) + 1):
+        for frame in range(self.frame(spa), self.frame(spa + size - 1) + 1):
             if frame in self._filled:
                 self._flush_frame(frame)
 
@@ -74,23 +73,23 @@ class IncoherentDram(Dram):
             self._flush_frame(frame)
 
     def _flush_frame(self, frame: int) -> None:
-        self.own(frame << PAGE_SHIFT, None)
+        address = self.base_spa + (frame << PAGE_SHIFT)
+        self.own(address, None)
         stored = bytearray(self._page(frame))
-        tweak = self._tweaks.page(frame << PAGE_SHIFT)
         copies, filled = self._copies.pop(frame), self._filled.pop(frame)
         for view, copy in copies.items():
-            _write_dirty_lines(stored, self._cipher(view).encrypt(copy, tweak), filled[view])
+            _write_dirty_lines(stored, self._cipher(view).encrypt(copy, address), filled[view])
         self._page(frame)[:] = stored
 
     def _cached(self, frame: int, key: bytes, stored: bytes) -> bytes:
         copy = self._copies.get(frame, {}).pop(key, None)
         if copy is None:
             self._filled.setdefault(frame, {})[key] = stored
-            copy = self._cipher(key).decrypt(stored, self._tweaks.page(frame << PAGE_SHIFT))
+            copy = self._cipher(key).decrypt(stored, self.base_spa + (frame << PAGE_SHIFT))
         return copy
 
     def _replace(self, frame: int, key: bytes | None) -> None:
-        self.own(frame << PAGE_SHIFT, key)
+        self.own(self.base_spa + (frame << PAGE_SHIFT), key)
 
     def _cipher(self, key: bytes) -> PageCipher:
         return super()._cipher(key[:_KEY_BYTES])
@@ -99,6 +98,9 @@ class IncoherentDram(Dram):
 def _write_dirty_lines(stored: bytearray, written: bytes, filled: bytes) -> None:
     """Put those lines of `written` into `stored` that are not as they were when they were filled."""
     if written == filled:
+        return
+    if stored == filled:
+        stored[:] = written
         return
     for line in range(0, PAGE_BYTES, LINE_BYTES):
         end = line + LINE_BYTES

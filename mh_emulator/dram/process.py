@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from dataclasses import dataclass
 from itertools import pairwise
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.dram.dram import Dram
+from mh_emulator.dram.dram import MAP_NORESERVE, Dram
+
+FRAME_ENTRY_BYTES = 8
+POPULATED = 1
+"""Tells a frame at SPA 0 from none."""
 
 
 class UserMemory:
@@ -17,22 +23,32 @@ class UserMemory:
             raise ValueError(f"a mapping of {size:#x} bytes is not made of 4 KiB pages")
         self.dram = dram
         self.size = size
-        self._frames: dict[int, int] = {}
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+        frames = mmap.mmap(-1, size // PAGE_BYTES * FRAME_ENTRY_BYTES, flags=flags)
+        self._frames = memoryview(frames).cast("Q")
+        """For each page the SPA of its frame with `POPULATED`, or 0."""
+        self.frames_address = ctypes.addressof(ctypes.c_char.from_buffer(frames))
+        """Where that lies in this process."""
+        self._populated: list[int] = []
 
     def populated(self) -> list[int]:
         """Offsets of the pages that have a frame, ascending."""
-        return sorted(page * PAGE_BYTES for page in self._frames)
+        return sorted(self._populated)
 
     def spa(self, offset: int) -> int:
         """System physical address of the byte at `offset`; its page is populated."""
         if not 0 <= offset < self.size:
             raise ValueError(f"offset {offset:#x} is outside of a mapping of {self.size:#x} bytes")
         page, in_page = divmod(offset, PAGE_BYTES)
-        frame = self._frames.get(page)
-        if frame is None:
-            with self.dram.bus:
-                frame = self._frames[page] = self._frames.get(page) or self.dram.allocate()
-        return frame + in_page
+        frame = self._frames[page] or self._populate(page)
+        return frame - POPULATED + in_page
+
+    def _populate(self, page: int) -> int:
+        with self.dram.bus:
+            if not self._frames[page]:
+                self._frames[page] = self.dram.allocate() | POPULATED
+                self._populated.append(page * PAGE_BYTES)
+            return self._frames[page]
 
     def read_raw(self, offset: int, size: int) -> bytes:
         """Return `size` bytes as the host sees them: ciphertext where a guest wrote privately."""

@@ -7,7 +7,6 @@ a page that it shares (its GHCB under SEV-ES), the page in which its registers a
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -167,17 +166,19 @@ def _code() -> ObjectFile:
     return assemble(Path(__file__).with_name("worker.s"), symbols=abi.assembler_symbols() | vmsa)
 
 
-def expected(pages: Sequence[bytearray], rounds: int) -> Result:
-    """What the guest computes over `pages`, in the order of its pieces; changes them as it does."""
+def expected(contents: bytes, rounds: int) -> tuple[Result, dict[int, bytes]]:
+    """What the guest computes over these contents of its pieces, and the words that it leaves changed, by offset."""
     hash_value, total, seen = SEED, 0, 0
+    changed: dict[int, bytes] = {}
     for _ in range(rounds):
-        for page in pages:
-            offset = hash_value >> 40 & 0xFF8
-            word = int.from_bytes(page[offset : offset + 8], "little")
+        for page in range(0, len(contents), PAGE_BYTES):
+            place = page + (hash_value >> 40 & 0xFF8)
+            # Behind the end of the contents are zeros.
+            word = int.from_bytes(changed.get(place) or contents[place : place + 8], "little")
             total += word
             hash_value = (hash_value << 13 | hash_value >> 51) & _MASK
             hash_value = (hash_value ^ word) * MULTIPLIER & _MASK
             if seen & 3 == 0:
-                page[offset : offset + 8] = hash_value.to_bytes(8, "little")
+                changed[place] = hash_value.to_bytes(8, "little")
             seen += 1
-    return Result(hash_value, total + MULTIPLIER & _MASK, seen)
+    return Result(hash_value, total + MULTIPLIER & _MASK, seen), changed

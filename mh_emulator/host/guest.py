@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host import handover
@@ -59,6 +61,14 @@ class Guest:
     def read_guest(self, ram_addr: int, size: int = PAGE_BYTES) -> bytes:
         """What the guest sees at `ram_addr`, within one page."""
         return self.platform.dram.read_private(self.asid, self.memory.spa(ram_addr), size)
+
+    def read_pages(self, pages: Sequence[int]) -> bytes:
+        """What the guest sees in the pages at these `ram_addr`, one after the other."""
+        return self.platform.dram.read_pages(self.asid, [self.memory.spa(page) for page in pages])
+
+    def peek_pages(self, pages: Sequence[int]) -> bytes:
+        """What DRAM holds of these pages."""
+        return self.platform.dram.peek_pages([self.memory.spa(page) for page in pages])
 
     def read_helper(self, offset: int, size: int) -> bytes:
         """What the helper sees in its private memory, `offset` bytes from its base, within one page."""

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeAlias
 
 from mh_abi import abi
 from mh_abi.errors import MigrationHelperError
@@ -19,6 +20,7 @@ from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import Part
 from mh_emulator.guest.worker import Worker, expected
 from mh_emulator.host.launch import Launcher, launch
+from mh_emulator.host.look import count_naive_copies, count_plain_pages, portions
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused, Result, Ring
@@ -38,6 +40,11 @@ CHUNK = 16
 
 _SPARE_FRAMES = 4
 """A platform has this many times the frames that the guest touches, so that they lie scattered."""
+
+
+_Pair: TypeAlias = tuple[Ring, Ring]
+_Turns: TypeAlias = tuple[threading.Lock, threading.Lock]
+"""Held while a vCPU of the source works, and of the target."""
 
 
 class MigrationError(MigrationHelperError):
@@ -63,7 +70,7 @@ class Report:
     host_exits: int
     """KVM_RUN calls that the moving took, both sides together."""
     vcpus: int
-    """Of each helper, working at once."""
+    """Of each helper; source and target work at once if it is more than one."""
     source_plain_pages: int
     """Pages whose plaintext the host of the source can see."""
     target_plain_pages: int
@@ -135,7 +142,7 @@ def run(scenario: Scenario) -> Report:
     pages, exits = move(source, target, moved, 1 if scenario.strict else CHUNK)
     copy_shared(source, target, shared)
     target_plain = count_plain_pages(target, moved)
-    equal = all(source.read_guest(page) == target.read_guest(page) for page in moved)
+    equal = all(source.read_pages(some) == target.read_pages(some) for some in portions(moved))
     guest_ok = _resume_and_check(source, target, placement, worker, scenario.contents)
     return Report(
         scheme=scenario.scheme,
@@ -169,12 +176,13 @@ def move(source: Machine, target: Machine, pages: list[int], chunk: int = CHUNK)
     sources, targets = [ring for ring, _ in pairs], [ring for _, ring in pairs]
     connect_all(sources, targets)
     longest = min(abi.MH_RING_SLOTS, -(-len(pages) // (len(pairs) * chunk)) * chunk)
+    turns = threading.Lock(), threading.Lock()
     batches = runs([source.request_address(page) for page in pages], chunk, longest)
     if len(pairs) == 1:
-        _move_batches(*pairs[0], batches)
+        _move_batches(pairs[0], batches, turns)
     else:
-        _move_at_once(source, target, pairs, batches)
-    _move_batches(*pairs[0], runs(source.state_requests(), chunk))
+        _move_at_once(pairs, batches, turns)
+    _move_batches(pairs[0], runs(source.state_requests(), chunk), turns)
     total = finish_all(sources, targets)
     return total, source.mirror.exits + target.mirror.exits - before
 
@@ -183,23 +191,6 @@ def copy_shared(source: Machine, target: Machine, pages: list[int]) -> None:
     """Copy pages that the guest shares, as the host sees them: through a private view they would be garbage."""
     for page in pages:
         target.memory.write_raw(page, source.memory.read_raw(page, PAGE_BYTES))
-
-
-def count_plain_pages(machine: Machine, pages: list[int]) -> int:
-    """How many of these pages hold, as the host sees them, what the guest sees in them."""
-    dram, memory = machine.platform.dram, machine.memory
-    return sum(dram.peek_raw(memory.spa(page)) == machine.read_guest(page) for page in pages)
-
-
-def count_naive_copies(source: Machine, target: Machine, pages: list[int]) -> int:
-    """Copy ciphertext as a host can, past all caches; return how many pages the target's guest sees as they were."""
-    survivors = 0
-    for page in pages:
-        for machine in (source, target):
-            machine.platform.dram.flush(machine.memory.spa(page), PAGE_BYTES)
-        target.memory.write_raw(page, source.platform.dram.peek_raw(source.memory.spa(page)))
-        survivors += target.read_guest(page) == source.read_guest(page)
-    return survivors
 
 
 def _site(scenario: Scenario, placement: Placement, seed: int) -> Site:
@@ -257,14 +248,16 @@ def _work_until_stopped(source: Machine, worker: Worker) -> None:
         raise MigrationError(f"the guest was to be stopped at work: it left with {stopped}")
 
 
-def _move_at_once(
-    source: Machine, target: Machine, pairs: Sequence[tuple[Ring, Ring]], batches: Iterator[Batch]
-) -> None:
-    """A thread for every pair of rings; each takes the next batch when it is done with one."""
+def _move_at_once(pairs: Sequence[_Pair], batches: Iterator[Batch], turns: _Turns) -> None:
+    """A thread for every pair of rings; each takes the next batch when it is done with one.
+
+    The vCPUs of a side take turns, a submission each, so that source and target work at once, and each is as fast as
+    with one vCPU: those that run at once wait for each other (`mh_emulator.dram.bus`).
+    """
     shared = _Shared(batches)
-    with source.at_once(), target.at_once(), ThreadPoolExecutor(len(pairs)) as pool:
+    with ThreadPoolExecutor(len(pairs)) as pool:
         try:
-            moves = [pool.submit(_move_batches, *pair, shared) for pair in pairs]
+            moves = [pool.submit(_move_batches, pair, shared, turns) for pair in pairs]
             for move in moves:
                 move.result()
         finally:
@@ -292,19 +285,18 @@ class _Shared:
         self._stopped = True
 
 
-def _move_batches(source: Ring, target: Ring, batches: Iterable[Batch]) -> None:
+def _move_batches(pair: _Pair, batches: Iterable[Batch], turns: _Turns) -> None:
+    source, target = pair
     for batch in batches:
-        _move_batch(source, target, batch)
-
-
-def _move_batch(source: Ring, target: Ring, batch: Batch) -> None:
-    packets, results = export_batch(source, batch)
-    _check("export", results)
-    _check("import", import_batch(target, batch, packets))
+        with turns[0]:
+            packets, results = export_batch(source, batch)
+        _check("export", results)
+        with turns[1]:
+            _check("import", import_batch(target, batch, packets))
 
 
 def _check(operation: str, results: list[Result]) -> None:
-    for result in results:
+    for result in dict.fromkeys(results):
         if result.status != abi.mh_status.MH_DONE:
             raise HelperRefused(operation, result.status)
 
@@ -315,15 +307,27 @@ def _resume_and_check(source: Machine, target: Machine, placement: Placement, wo
     exit_ = target.run_guest()
     if exit_.reason is not Reason.HLT:
         return False
-    pages = [
-        bytearray(contents[at : at + PAGE_BYTES].ljust(PAGE_BYTES, b"\0")) for at in range(0, len(contents), PAGE_BYTES)
-    ]
-    result = expected(pages, worker.rounds)
+    result, changed = expected(contents, worker.rounds)
     topology = placement.topology
     if worker.result(target.read_guest(topology.ram_addr(worker.base))) != result:
         return False
-    return all(
-        target.read_guest(topology.ram_addr(content.gpa + at)) == pages[(content.offset + at) // PAGE_BYTES]
+    after = _overwritten(contents, changed)
+    # Pieces of the contents follow each other without a gap.
+    places = [
+        topology.ram_addr(content.gpa + at)
         for content in placement.contents
         for at in range(0, content.size, PAGE_BYTES)
-    )
+    ]
+    return all(target.read_pages(some) == b"".join(islice(after, len(some))) for some in portions(places))
+
+
+def _overwritten(contents: bytes, changed: dict[int, bytes]) -> Iterator[bytes]:
+    """The pages of `contents`, the last one filled up with zeros, with these words in them, by offset."""
+    words: dict[int, list[tuple[int, bytes]]] = {}
+    for offset, word in changed.items():
+        words.setdefault(offset // PAGE_BYTES, []).append((offset % PAGE_BYTES, word))
+    for number, start in enumerate(range(0, len(contents), PAGE_BYTES)):
+        page = bytearray(contents[start : start + PAGE_BYTES].ljust(PAGE_BYTES, b"\0"))
+        for offset, word in words.get(number, ()):
+            page[offset : offset + len(word)] = word
+        yield bytes(page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from mh_abi import abi
@@ -215,14 +216,18 @@ class Lane:
         """What became of the pages in these slots."""
         size = len(abi.mh_result)
         data = self.read(self._layout.results + slot * size, count * size)
-        entries = (abi.mh_result(data[at : at + size]) for at in range(0, len(data), size))
-        return [Result(Status(entry.status), entry.kind) for entry in entries]
+        return [_result(data[at : at + size]) for at in range(0, len(data), size)]
 
     def completion(self, number: int) -> Completion:
         """What the helper answered to submission `number`."""
         size = len(abi.mh_completion)
         entry = abi.mh_completion(self.read(self._layout.completions + number % self._layout.entries * size, size))
         return Completion(Status(entry.status), entry.epoch, entry.pages, entry.total, entry.protocol)
+
+    def submission(self, number: int) -> abi.mh_submission:
+        """What lies in the place of submission `number`."""
+        size = len(abi.mh_submission)
+        return abi.mh_submission(self.read(self._layout.submissions + number % self._layout.entries * size, size))
 
     def read(self, offset: int, size: int) -> bytes:
         """Read from the ring's memory."""
@@ -239,6 +244,13 @@ class Ring(Lane):
     def __init__(self, memory: SharedMemory, offset: int, run: Callable[[], None]) -> None:
         super().__init__(memory, offset, run, BULK)
         self.urgent = Lane(memory, offset, run, URGENT)
+
+
+@lru_cache(maxsize=256)
+def _result(data: bytes) -> Result:
+    """One entry; in a migration nearly all are the same."""
+    entry = abi.mh_result(data)
+    return Result(Status(entry.status), entry.kind)
 
 
 def _kind_and_length(packet: bytes) -> tuple[int, int]:

@@ -110,7 +110,8 @@ def _serve(ring: Lane, batch: Batch, name: str, op: int) -> list[Result]:
     """What became of the pages. Raises `HelperRefused` for a batch of which the helper has not looked at any."""
     answer = batch.submit(ring, op).status
     results = ring.results(0, batch.pages)
-    first = next((result.status for result in results if result.status != Status.MH_DONE), Status.MH_DONE)
+    statuses = (result.status for result in dict.fromkeys(results))
+    first = next((status for status in statuses if status != Status.MH_DONE), Status.MH_DONE)
     if answer != first:
         raise HelperRefused(name, answer)
     return results

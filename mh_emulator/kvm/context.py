@@ -35,7 +35,7 @@ class SevContext:
     def __init__(self, psp: Firmware) -> None:
         self._psp = psp
         self.watchers: list[Watcher] = []
-        """Called with the name of every ioctl."""
+        """Called after every ioctl, those of its vCPUs too."""
         self._vcpus: list[Vcpu] = []
         self._encryption: Encryption | None = None
         self._is_mirror = False

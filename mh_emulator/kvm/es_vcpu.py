@@ -21,6 +21,7 @@ from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.ghcb import Ghcb, Malformed, MalformedError, Response
 from mh_emulator.kvm.vcpu import Answer, Machine, Vcpu
 from mh_emulator.kvm.vmgexit import Event, Msr
+from mh_emulator.kvm.watched import watched
 from mh_emulator.psp.vmsa import TrustedRegion
 
 _NOTHING_TO_DO = frozenset({
@@ -61,16 +62,18 @@ class EsVcpu(Vcpu):
         self._registers: Registers | None = None
         self._core.msrs.ghcb = vmgexit.sev_info(vm.ghcb_version, vm.part.c_bit)
 
+    @watched("KVM_GET_REGS")
     def get_registers(self) -> Registers:
         """KVM_GET_REGS: EINVAL once registers are protected; an older kind of VM shows what the host set last."""
         self._refuse_if_protected("KVM_GET_REGS")
         return self._core.get_registers() if self._registers is None else self._registers
 
+    @watched("KVM_SET_REGS")
     def set_registers(self, registers: Registers) -> None:
         """KVM_SET_REGS: EINVAL once registers are protected; an older kind of VM takes them, without effect."""
         self._refuse_if_protected("KVM_SET_REGS")
         if not self.protected:
-            super().set_registers(registers)
+            self._core.set_registers(registers)
         self._registers = registers
 
     def sync_vmsa(self, ioctl: str) -> int:

@@ -6,22 +6,12 @@ Source: Linux, virt/kvm/kvm_main.c (kvm_set_memory_region), arch/x86/kvm/x86.c (
 from __future__ import annotations
 
 import errno
-from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.dram.process import UserMemory
+from mh_emulator.dram.ranges import NativeRanges, Range
 from mh_emulator.kvm.errors import KvmError
 
 _IOCTL = "KVM_SET_USER_MEMORY_REGION"
-
-
-class Slot(NamedTuple):
-    """Guest-physical memory: `size` bytes at `gpa` are those of `memory` from `offset`."""
-
-    gpa: int
-    size: int
-    memory: UserMemory
-    offset: int
 
 
 class Slots:
@@ -29,10 +19,11 @@ class Slots:
 
     def __init__(self, physical_bits: int) -> None:
         self._physical_bits = physical_bits
-        self._slots: dict[int, Slot] = {}
-        self._pages: dict[int, int] = {}
+        self._slots: dict[int, Range] = {}
+        self.native = NativeRanges()
+        """The same, for native code."""
 
-    def set(self, number: int, slot: Slot) -> None:
+    def set(self, number: int, slot: Range) -> None:
         """Make, move or, with size 0, delete a slot. EINVAL, EEXIST."""
         old = self._slots.get(number)
         if slot.size == 0:
@@ -42,20 +33,16 @@ class Slots:
         else:
             self._check(number, slot, old)
             self._slots[number] = slot
-        self._pages.clear()
+        self.native.show(self._slots.values())
 
     def spa(self, gpa: int) -> int | None:
         """System physical address behind `gpa`, or None where no slot is."""
-        page = self._pages.get(gpa // PAGE_BYTES)
-        if page is None:
-            slot = next((one for one in self._slots.values() if one.gpa <= gpa < one.gpa + one.size), None)
-            if slot is None:
-                return None
-            page = slot.memory.spa(slot.offset + gpa // PAGE_BYTES * PAGE_BYTES - slot.gpa)
-            self._pages[gpa // PAGE_BYTES] = page
-        return page + gpa % PAGE_BYTES
+        for slot in self._slots.values():
+            if 0 <= gpa - slot.gpa < slot.size:
+                return slot.memory.spa(slot.offset + gpa - slot.gpa)
+        return None
 
-    def _check(self, number: int, slot: Slot, old: Slot | None) -> None:
+    def _check(self, number: int, slot: Range, old: Range | None) -> None:
         gpa, size, memory, offset = slot
         is_outside = gpa < 0 or offset < 0 or offset + size > memory.size or (gpa + size - 1) >> self._physical_bits
         if (gpa | size | offset) % PAGE_BYTES or is_outside:

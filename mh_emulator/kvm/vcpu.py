@@ -13,6 +13,7 @@ from mh_emulator.kvm import hypercalls, msrs, ports
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.frame import Frame, PlainFrame
 from mh_emulator.kvm.msrs import MsrExits
+from mh_emulator.kvm.watched import Watcher, watched
 
 
 class Machine(Executed, Protocol):
@@ -20,6 +21,7 @@ class Machine(Executed, Protocol):
 
     hypercall_exits: int
     msr_exits: MsrExits
+    watchers: list[Watcher]
 
     @property
     def runnable(self) -> bool:
@@ -63,10 +65,17 @@ class Vcpu:
         """What KVM keeps of MSRs, by index, and gives no host a say in: KVM_SET_MSRS puts them there."""
         self._kicked = False
 
+    @property
+    def watchers(self) -> list[Watcher]:
+        """Whoever watches its VM."""
+        return self._vm.watchers
+
+    @watched("KVM_GET_REGS")
     def get_registers(self) -> Registers:
         """KVM_GET_REGS, KVM_GET_SREGS and the like."""
         return self._core.get_registers()
 
+    @watched("KVM_SET_REGS")
     def set_registers(self, registers: Registers) -> None:
         """KVM_SET_REGS, KVM_SET_SREGS and the like; `ValueError` outside of long mode with paging."""
         self._core.set_registers(registers)
@@ -78,6 +87,7 @@ class Vcpu:
         """
         self._answer = Answer(value, error)
 
+    @watched("KVM_RUN")
     def run(self, max_instructions: int | None = None) -> Exit:
         """KVM_RUN: until an exit, or until `max_instructions` have been begun."""
         if not self._vm.runnable:

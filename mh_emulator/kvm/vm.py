@@ -15,6 +15,7 @@ from mh_emulator.cpu.devices import Devices
 from mh_emulator.cpu.rdrand import Generator
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import UserMemory
+from mh_emulator.dram.ranges import NativeRanges, Range
 from mh_emulator.kvm.asids import AsidPool
 from mh_emulator.kvm.context import Encryption
 from mh_emulator.kvm.debug import DebugCommands
@@ -22,7 +23,7 @@ from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.es_vcpu import EsVcpu
 from mh_emulator.kvm.hypercalls import MAP_GPA_RANGE
 from mh_emulator.kvm.msrs import EXIT_REASONS, MsrExits
-from mh_emulator.kvm.slots import Slot, Slots
+from mh_emulator.kvm.slots import Slots
 from mh_emulator.kvm.transport import TransportCommands
 from mh_emulator.kvm.vcpu import Vcpu
 from mh_emulator.kvm.vmgexit import GHCB_VERSION_MIN
@@ -116,13 +117,19 @@ class Vm(TransportCommands, DebugCommands):
     @watched("KVM_SET_USER_MEMORY_REGION")
     def set_user_memory_region(self, slot: int, gpa: int, size: int, memory: UserMemory, offset: int) -> None:
         """KVM_SET_USER_MEMORY_REGION: make, move or, with `size` 0, delete a slot."""
-        self._slots.set(slot, Slot(gpa, size, memory, offset))
-        for vcpu in self._vcpus:
-            vcpu.flush_translations()
+        with self.dram.bus:
+            self._slots.set(slot, Range(gpa, size, memory, offset))
+            for vcpu in self._vcpus:
+                vcpu.flush_translations()
 
     def spa(self, gpa: int) -> int | None:
         """System physical address behind `gpa`, or None where no slot is."""
         return self._slots.spa(gpa)
+
+    @property
+    def ranges(self) -> NativeRanges:
+        """The slots, for native code."""
+        return self._slots.native
 
     @watched("KVM_CREATE_VCPU")
     def create_vcpu(self) -> Vcpu:

@@ -79,6 +79,11 @@ class Asids:
             if state is AsidState.DIRTY:
                 self._states[asid] = AsidState.CLEAN
 
+    @property
+    def all_clean(self) -> bool:
+        """Whether no guest has one, and none needs DF_FLUSH."""
+        return set(self._states.values()) == {AsidState.CLEAN}
+
     def is_runnable(self, asid: int) -> bool:
         """Whether VMRUN accepts it."""
         return self._states.get(asid) is AsidState.IN_USE

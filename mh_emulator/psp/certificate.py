@@ -12,9 +12,8 @@ from enum import IntEnum
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from mh_emulator.psp.crypto import CURVE
+from mh_emulator.psp.ecc import ecdsa_sign, ecdsa_verify, pack_key, parse_key
 from mh_emulator.psp.status import Refused, Status, require
 
 
@@ -40,11 +39,8 @@ class Algorithm(IntEnum):
 
 
 CERTIFICATE_VERSION = 1
-_CURVE_P384 = 2
-_SCALAR_BYTES = 72
 _KEY_AREA = 1028
 _SIGNATURE_AREA = 512
-_KEY = struct.Struct(f"<I{_SCALAR_BYTES}s{_SCALAR_BYTES}s")
 _BODY = struct.Struct(f"<IBB2xII{_KEY_AREA}s")
 _SIGNATURE = struct.Struct(f"<II{_SIGNATURE_AREA}s")
 CERTIFICATE_BYTES = _BODY.size + 2 * _SIGNATURE.size
@@ -74,38 +70,18 @@ class Signer:
         """The signature block over `body`."""
         if isinstance(self.key, rsa.RSAPrivateKey):
             return _SIGNATURE.pack(self.usage, Algorithm.RSA_SHA384, rsa_sign(self.key, body))
-        return _SIGNATURE.pack(self.usage, Algorithm.ECDSA_SHA256, ecdsa_sign(self.key, body))
+        return _SIGNATURE.pack(self.usage, Algorithm.ECDSA_SHA256, ecdsa_sign(self.key, body, hashes.SHA256()))
 
 
 _NO_SIGNATURE = _SIGNATURE.pack(Usage.NONE, Algorithm.NONE, b"")
-
-
-def ecdsa_sign(key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
-    """R and S of ECDSA with SHA-256, 72 bytes each."""
-    r, s = decode_dss_signature(key.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)))
-    return r.to_bytes(_SCALAR_BYTES, "little") + s.to_bytes(_SCALAR_BYTES, "little")
-
-
-def ecdsa_verify(key: ec.EllipticCurvePublicKey, message: bytes, signature: bytes) -> bool:
-    """Whether `ecdsa_sign` made `signature`."""
-    r, s = (int.from_bytes(signature[at : at + _SCALAR_BYTES], "little") for at in (0, _SCALAR_BYTES))
-    try:
-        key.verify(encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        return False
-    return True
 
 
 def make_certificate(
     public: ec.EllipticCurvePublicKey, usage: Usage, version: tuple[int, int], signers: tuple[Signer, ...] = ()
 ) -> bytes:
     """A certificate for `public`, signed by up to two; `version` is API major and minor."""
-    numbers = public.public_numbers()
-    key = _KEY.pack(
-        _CURVE_P384, numbers.x.to_bytes(_SCALAR_BYTES, "little"), numbers.y.to_bytes(_SCALAR_BYTES, "little")
-    )
     algorithm = Algorithm.ECDH_SHA256 if usage is Usage.PDH else Algorithm.ECDSA_SHA256
-    body = _BODY.pack(CERTIFICATE_VERSION, *version, usage, algorithm, key)
+    body = _BODY.pack(CERTIFICATE_VERSION, *version, usage, algorithm, pack_key(public))
     signatures = [signer.sign(body) for signer in signers]
     return body + b"".join(signatures) + _NO_SIGNATURE * (2 - len(signatures))
 
@@ -139,11 +115,8 @@ class Certificate:
 
     def public_key(self) -> ec.EllipticCurvePublicKey:
         """The key; refused where there is no point on the curve."""
-        curve, x, y = _KEY.unpack_from(self.key_area)
-        require(curve == _CURVE_P384, Status.INVALID_CERTIFICATE)
-        numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "little"), int.from_bytes(y, "little"), CURVE)
         try:
-            return numbers.public_key()
+            return parse_key(self.key_area)
         except ValueError:
             raise Refused(Status.INVALID_CERTIFICATE) from None
 
@@ -169,7 +142,7 @@ class Certificate:
 
 def _verifies(key: VerifyingKey, body: bytes, signature: bytes) -> bool:
     if isinstance(key, ec.EllipticCurvePublicKey):
-        return ecdsa_verify(key, body, signature)
+        return ecdsa_verify(key, body, signature, hashes.SHA256())
     return rsa_verify(key, body, signature)
 
 

@@ -2,7 +2,7 @@
 
 Source: SEV API (AMD 55766), chapters 5 and 6; AMD-ASPFW (SEV firmware 1.55.25), sev_mcmd.c. Commands of the API that
 are not here: provisioning (PEK_CSR, PEK_CERT_IMPORT, PEK_GEN, PLATFORM_RESET, GET_ID), DOWNLOAD_FIRMWARE, ACTIVATE_EX
-and SWAP, which no host of a SEV guest needs, and all of SEV-SNP.
+and SWAP, which no host of a SEV guest needs. Those of SEV-SNP are in `mh_emulator.psp.snp`.
 """
 
 from __future__ import annotations

@@ -8,11 +8,14 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from cryptography.hazmat.primitives import hashes
+
 from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.psp.build import CONTEXT_SECRET
-from mh_emulator.psp.certificate import Algorithm, Usage, ecdsa_sign
+from mh_emulator.psp.certificate import Algorithm, Usage
 from mh_emulator.psp.command import NEXT_STATE, Command
 from mh_emulator.psp.crypto import MAC_BYTES, NONCE_BYTES
+from mh_emulator.psp.ecc import ecdsa_sign
 from mh_emulator.psp.guest import GuestContext
 from mh_emulator.psp.packet import HEADER_BYTES, Packet, measure
 from mh_emulator.psp.processor import Processor, need_asid, need_state, open_packet, refuse_compressed
@@ -97,7 +100,7 @@ def attestation(sp: Processor, handle: int, nonce: bytes, size: int) -> bytes:
     if size < REPORT_BYTES:
         raise Refused(Status.INVALID_LENGTH, REPORT_BYTES)
     report = _REPORT.pack(nonce, guest.launch_digest, guest.policy, Usage.PEK, Algorithm.ECDSA_SHA256, b"")
-    signature = ecdsa_sign(sp.identity.pek, report[:_SIGNED_BYTES])
+    signature = ecdsa_sign(sp.identity.pek, report[:_SIGNED_BYTES], hashes.SHA256())
     return report[: -len(signature)] + signature
 
 

@@ -1,6 +1,7 @@
 """Status codes of SEV firmware commands.
 
-Source: Secure Encrypted Virtualization API (AMD 55766), section 4.4.
+Source: Secure Encrypted Virtualization API (AMD 55766), section 4.4; from 0x19 on, which SNP commands return: Linux,
+include/uapi/linux/psp-sev.h.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ class Status(IntEnum):
     INVALID_PARAM = 0x16
     RESOURCE_LIMIT = 0x17
     SECURE_DATA_INVALID = 0x18
+    INVALID_PAGE_SIZE = 0x19
+    INVALID_PAGE_STATE = 0x1A
+    INVALID_MDATA_ENTRY = 0x1B
+    INVALID_PAGE_OWNER = 0x1C
+    AEAD_OFLOW = 0x1D
+    BAD_SVN = 0x21
+    INVALID_KEY = 0x27
 
 
 class Refused(Exception):

@@ -12,7 +12,7 @@ from mh_abi.image import HelperImage
 from mh_builder.firmware.line import check_line
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import Part
-from mh_emulator.host import migration
+from mh_emulator.host import look, migration
 from mh_emulator.host.machine import Machine
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.platform import Platform
@@ -192,8 +192,8 @@ def _move(source: Machine, target: Machine, carrier: Carrier) -> Moved:
         helper_equal=_helper_is_whole(source, carrier),
         pages=len(pages),
         shared_pages=len(shared),
-        source_plain_pages=migration.count_plain_pages(source, pages),
-        naive_equal_pages=migration.count_naive_copies(source, target, pages),
+        source_plain_pages=look.count_plain_pages(source, pages),
+        naive_equal_pages=look.count_naive_copies(source, target, pages),
     )
     target.regions, target.consent.shared = source.regions, source.consent.shared
     migration.move(source, target, pages)

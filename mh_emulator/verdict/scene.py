@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from mh_abi.image import HelperImage
 from mh_builder.paging import MIB, PAGE_BYTES
@@ -35,7 +36,7 @@ PROGRAM = 0x1_0000
 """GPA of the program that a guest may need."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cast:
     """What all scenes of a run have in common."""
 
@@ -53,7 +54,7 @@ class Cast:
         """RAM of a guest that has room for the helper."""
         return INSTALL + self.helper.memory_bytes
 
-    @property
+    @cached_property
     def code(self) -> bytes:
         """The helper as it is launched: all its private memory."""
         return self.helper.launched(self.base, self.part.c_bit)
@@ -63,9 +64,14 @@ class Cast:
         """Offsets of the helper's private pages."""
         return range(0, self.helper.ring_offset, PAGE_BYTES)
 
+    @cached_property
+    def digest(self) -> bytes:
+        """By which an owner knows the helper."""
+        return self.helper.digest(self.part.c_bit)
+
     def owner(self, policy: int) -> GuestOwner:
         """Who knows the helper and the transport key."""
-        return GuestOwner(policy, helper=self.helper.digest(self.part.c_bit))
+        return GuestOwner(policy, helper=self.digest)
 
 
 class Scene:

@@ -80,7 +80,7 @@ make_shared:
     mov rdx, rax
     mov rax, EFI_SECURITY_VIOLATION
     test rdx, rdx
-    jz .Lleave
+    jz .Lleave                  # one side: check_private has walked there
 
     # One table for each level down to 4 KiB.
     lea eax, [r14 - PAGE_SHIFT]

@@ -1,0 +1,1 @@
+"""SNP: the secure processor, its host and its guests."""

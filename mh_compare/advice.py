@@ -1,0 +1,50 @@
+"""A decision in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mh_compare.decision import Choice, Decision, Need
+
+HEADINGS = ("choose", "if you need")
+
+
+def choices(decision: Decision) -> list[tuple[str, str]]:
+    """(schemes, whom they are for), one for each choice."""
+    return [(" or ".join(choice.layouts), _for_whom(choice)) for choice in decision.choices]
+
+
+def matrix(decision: Decision) -> list[tuple[Need, tuple[str, ...]]]:
+    """What was looked at, and `yes` or `no` for each layout."""
+    return [(need, tuple("yes" if need in met else "no" for met in decision.met.values())) for need in decision.needs]
+
+
+def impossible(decision: Decision) -> Iterator[str]:
+    """What no scheme has together."""
+    for some, others in decision.impossible:
+        yield f"No scheme has {_any(some)} together with {_any(others)}."
+
+
+def _for_whom(choice: Choice) -> str:
+    if not choice.needs and not choice.instead:
+        return "any of it: all schemes meet the same"
+    if not choice.needs:
+        return f"nothing: {_joined(choice.instead, 'and')} {_verb(choice.instead)} all that it does, and more"
+    differ = f"; they differ in {_joined(choice.differ, 'and')}" if choice.differ else ""
+    sets = [_joined([need.text for need in needs], "together with") for needs in choice.needs]
+    return "; or ".join(sets) + differ
+
+
+def _verb(subjects: Sequence[str]) -> str:
+    return "meets" if len(subjects) == 1 else "meet"
+
+
+def _any(needs: Sequence[Need]) -> str:
+    texts = [need.text for need in needs]
+    return texts[0] if len(texts) == 1 else f"any of ({'; '.join(texts)})"
+
+
+def _joined(words: Sequence[str], last: str) -> str:
+    """`words` as a list in a sentence."""
+    *first, end = words
+    return f"{', '.join(first)} {last} {end}" if first else end

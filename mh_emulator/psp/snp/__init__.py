@@ -1,0 +1,1 @@
+"""The secure processor for SEV-SNP guests."""
