@@ -10,6 +10,7 @@ import pytest
 from emulator_tests.q35.small import flash, protected
 from mh_abi import abi
 from mh_abi.image import parse_image
+from mh_builder.firmware.units import Units
 from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
 from mh_emulator.cpu.registers import Registers
@@ -50,13 +51,14 @@ CLOCKS = "\n".join(
 
 
 def boot(data: bytes) -> Report:
-    return Boot(Firmware(MILAN, data, RAM), lambda _: None).run()
+    return Boot(Firmware(MILAN, Units(data), RAM), lambda _: None).run()
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_run_repeats_exactly(part: str) -> None:
     """Time stamps and timers too: a guest that prints them prints the same again, on every part."""
-    reports = [Boot(Firmware(PARTS[part], flash(f".code16\n{CLOCKS}"), RAM), lambda _: None).run() for _ in range(2)]
+    data = flash(f".code16\n{CLOCKS}")
+    reports = [Boot(Firmware(PARTS[part], Units(data), RAM), lambda _: None).run() for _ in range(2)]
     assert len(reports[0].debug) == 25
     assert reports[0].debug == reports[1].debug
     assert [one.serial for one in reports] == ["*", "*"]
