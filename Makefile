@@ -1,5 +1,7 @@
 # make       set up and do the main job: build every scheme, migrate a guest under each
 # make test  set up and run all tests
+# make mutate  set up and plant every small fault in the blobs, each of which the tests must notice: hours of every CPU
+#              SHARD=K/N is one part of it; make mutants JOIN="FILE ..." says what parts found together
 # make model set up and check the model of the protocol: two and a half minutes of one CPU
 # make lint  set up, ruff and mypy
 # make bare  make and make test on bare machines of Debian 12 and 13, each made in a folder: half an hour
@@ -31,13 +33,28 @@ FIRMWARE := .cache/firmware
 KERNEL := $(VENV)/linux/vmlinuz
 KERNEL_PACKAGE := linux-image-cloud-amd64
 
-.PHONY: all test test-guests test-firmware bare model lint generated clean debian compilers oracles builders checkers sources kernel
+# Which part of the mutants, and the results of parts.
+SHARD := 1/1
+JOIN :=
+
+.PHONY: all test mutate mutants test-guests test-firmware bare model lint generated clean debian compilers oracles builders checkers sources kernel
 
 all: $(INSTALLED)
 	$(VENV)/bin/python build.py
 
 test: $(TESTABLE) oracles sources kernel
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q --junitxml $(JUNIT) $(if $(TESTS),,$(RECORDED)) $(TESTS)
+
+mutate: $(TESTABLE) oracles out/mutation/record.json
+	$(VENV)/bin/python -m emulator_tests.mutation --shard $(SHARD)
+
+mutants: $(TESTABLE)
+	$(VENV)/bin/python -m emulator_tests.mutation --join $(JOIN)
+
+# Which test runs what; tests that are as they were need no new one.
+out/mutation/record.json: $(wildcard emulator_tests/helper/*.py emulator_tests/firmware/*.py emulator_tests/igvm/*.py emulator_tests/builder/*.py)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q -p emulator_tests.mutation.record \
+		emulator_tests/helper emulator_tests/firmware emulator_tests/igvm emulator_tests/builder
 
 test-guests: $(TESTABLE) oracles
 	$(VENV)/bin/python -m pytest -v -o faulthandler_timeout=1200 emulator_tests/q35/guests.py

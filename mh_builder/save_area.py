@@ -38,13 +38,15 @@ _QUADWORDS: Mapping[str, int] = {
 
 _X87: Mapping[str, int] = {"ftw": 0x40C, "fsw": 0x40E, "fcw": 0x410, "x87": 0x420}
 
-OFFSETS: Mapping[str, int] = MappingProxyType({**_QUADWORDS, **_X87, "cpl": 0x0CB, "mxcsr": 0x408, "xmm": 0x470})
+OFFSETS: Mapping[str, int] = MappingProxyType({
+    **_QUADWORDS, **_X87, "vmpl": 0x0CA, "cpl": 0x0CB, "mxcsr": 0x408, "xmm": 0x470,
+})  # fmt: skip
 """Offsets of everything else that the project reads or writes; `x87` and `xmm` are the first of 8 and of 16.
 
 FTW is as FXSAVE has it, for KVM copies it from there (sev_es_sync_vmsa).
 """
 
-_SIZES = {"cpl": 1, "mxcsr": 4, "ftw": 2, "fsw": 2, "fcw": 2}
+_SIZES = {"vmpl": 1, "cpl": 1, "mxcsr": 4, "ftw": 2, "fsw": 2, "fcw": 2}
 
 
 def get(page: bytes | bytearray, name: str) -> int:

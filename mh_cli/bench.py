@@ -29,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peer", type=_peer, action="append", default=[], metavar="KIND=FILE",
         help="another library to compare with: openssl, libgcrypt or ipsec-mb (its header is needed); may be repeated",
     )  # fmt: skip
+    parser.add_argument(
+        "--scale", action="store_true", help="instead: a migration by RAM, rings, chunks and shared pages, by a model"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="with --scale: curves and tables as one page")
     parser.add_argument("--dump", type=Path, metavar="FILE", help="read the page tables of this dump, and nothing else")
     parser.add_argument(
         "--volatility", type=Path, default=Path(sys.executable), metavar="PYTHON",
@@ -49,6 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and print. Raises `UsageError`."""
     if arguments.dump is not None:
         return _walks(arguments)
+    if arguments.html is not None and not arguments.scale:
+        raise UsageError("--html is of --scale")
+    if arguments.scale:
+        from mh_cli import bench_scale
+
+        return bench_scale.run(arguments)
     if not _LEAST_PACKET <= arguments.packet <= _PAGE:
         raise UsageError(f"--packet {arguments.packet}: not in {_LEAST_PACKET} to {_PAGE}")
     for _, path in arguments.peer:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from mh_emulator.snp.kvm.needs import Need
+from mh_emulator.snp.notes import Outcome, Step
 from mh_emulator.snp.run import Case
-from mh_emulator.snp.stage import Outcome
 
 _HEAD = """\
 # The SNP machine
@@ -14,14 +15,16 @@ _HEAD = """\
 
 SEV and SEV-ES cannot prevent that a host exchanges pages of a guest, writes old ciphertext back, or loads a helper
 elsewhere. SEV-SNP can. Here are its two halves, each of which can be used on its own: the reverse map table (RMP) and
-the secure processor's SNP commands. No vCPU runs on them yet: what a guest does is a call of an instruction or of a
-check.
+the secure processor's SNP commands. KVM launches guests on them, whose vCPUs ask the RMP for every access. No helper
+runs under SNP yet: what one would be is [at the end](#a-helper-under-snp).
 
 | room | what |
 |---|---|
 | `mh_emulator/rmp/` | entries and page states, RMPUPDATE, PSMASH, PVALIDATE, RMPADJUST, the checks of every access |
 | `mh_emulator/psp/snp/` | the commands, guest contexts, digests, guest messages, reports, swapped pages |
-| `mh_emulator/snp/` | a host that launches guests, a guest's end of the message channel, and the cases below |
+| `mh_emulator/cpu/` | `nested.py` asks the RMP, `ownership.py` has PVALIDATE and RMPADJUST, `snp_vmrun.py` VMRUN |
+| `mh_emulator/kvm/` | `snp_vm.py` and `snp_vcpu.py`: KVM's VM type for SNP, with what it refuses |
+| `mh_emulator/snp/` | a host without KVM, a guest's end of its messages, the cases below; in `kvm/` those with vCPUs |
 
 ## From where
 
@@ -32,6 +35,9 @@ check.
 * **What PVALIDATE, RMPADJUST and accesses check, and in which order**: recollection of AMD64 APM volumes 2 and 3, whose
   text we do not have; it agrees with the model of the hardware in microsoft/verismo, but for reads without the C-bit,
   which that model forbids as it does writes.
+* **KVM**: Linux, arch/x86/kvm/svm/sev.c, by reading: launch, page state changes, guest requests, AP creation.
+* **That #VC for a page that is not validated puts its address into CR2, and is contributory to a double fault**:
+  recollection of APM volume 2.
 * **What RMPUPDATE and PSMASH refuse**: recollection too. Two rules are ours: a page without an ASID has no GPA, or a
   host could make METADATA pages with entries of its own choice; and a page that is not assigned has neither ASID nor
   GPA and is not immutable.
@@ -41,6 +47,9 @@ check.
 * PAGE_SET_STATE, ACTIVATE_EX, INIT_EX, SHUTDOWN_EX, VLEK_LOAD, FEATURE_INFO, TIO. DOWNLOAD_FIRMWARE_EX is reduced to
   what it does to the versions.
 * RMPQUERY. Of RMPREAD, which Zen 5 has, there is what RMPUPDATE may have written.
+* KVM's pages of 2 MiB (every private page has 4 KiB), certificates of extended guest requests, ID blocks through KVM,
+  and the erratum of VMSAs at 2 MiB, of which KVM's refusal is there. A VMPL that may write and not read a page.
+* KVM tries an access that the RMP forbids again for ever; here the run ends and says why.
 * Where the RMP itself lies, and its protection; segmented RMPs; the IOMMU; SEV guests beside SNP guests.
 * The registers in a list of CPUID functions: the firmware compares them with what the part has.
 * The tweak of VMSAs (VmsaRegProt), and that a VMSA is in use while a vCPU runs.
@@ -61,9 +70,56 @@ what somebody should not get; `succeeds` for an attack, or for what the helper h
 _COLUMNS = "| case | what | last step | told |\n|---|---|---|---|\n"
 
 
-def render(cases: Sequence[Case]) -> str:
+_NEEDS = """\
+## What KVM lacks
+
+Linux's KVM launches SNP guests, and cannot migrate any: it binds no migration agent, launches no incoming image, and
+its mirrors are for SEV and SEV-ES. Each line was executed twice: with KVM as it is, and on the machine below it.
+`build.py snp --kvm --json` has every step.
+
+| need | what | KVM today | without KVM between | what KVM would have to add |
+|---|---|---|---|---|
+"""
+
+_HELPER = """\
+## A helper under SNP
+
+This is a plan, of which nothing is built: no scheme of `build.py` starts under SNP.
+
+* **Where**: in the guest itself, at VMPL0, launched with a VMSA of its own; the guest runs at VMPL1. That needs the two
+  lines about VMPLs above. The guest's kernel cannot reach the helper (`vcpu-vmpl1-reads-helper`), which `isolated`
+  alone has under SEV.
+* **Rings** lie in pages that are shared by a page state change; the host reads and writes them as now.
+* **Pages of the target** are given by the host with the first touch and validated by the helper, which takes CF = 1
+  for an attack. CF = 0 proves less than it seems (`vcpu-validate-remapped`): the helper has to keep what it has
+  validated, a bit for each page, and may validate none twice.
+* **Rights** of VMPL1 are given by RMPADJUST page by page, after the page is whole.
+* **Registers**: a VMSA of the guest arrives as a page, which the helper makes a VMSA by RMPADJUST; AP_CREATION starts
+  it. So a landing as under SEV-ES is not needed.
+* **Keys**: there is no LAUNCH_SECRET. Each helper puts a digest of its X25519 share and of its role into REPORT_DATA.
+  The owner checks chain, TCB, policy and measurement of both, and wraps the transport record to the two shares. A
+  refusal has to say which of these it was.
+* **One copy**: EXPORT with IMI_EN leaves the source running (`two-copies`), so the helper has to be silent after it.
+* **What is in the way**: the helper's entry and its host drive it by HLT and registers, where AP_CREATION and #VC are
+  needed; its image has no writable record of what is validated; the owner's record has no form for two recipients.
+"""
+
+
+def render(cases: Sequence[Case], needs: Sequence[Need]) -> str:
     """The whole page."""
-    return _HEAD + "\n" + "\n".join(_tables(cases))
+    return _HEAD + "\n" + "\n".join(_tables(cases)) + "\n" + _needs(needs) + "\n" + _HELPER
+
+
+def _needs(needs: Sequence[Need]) -> str:
+    first = [need for need in needs if need.part == needs[0].part]
+    return _NEEDS + "".join(
+        f"| `{need.id}` | {need.what} | {_step(need.today[-1])} | {_step(need.then[-1])} | {need.missing} |\n"
+        for need in first
+    )
+
+
+def _step(step: Step) -> str:
+    return f"{step.command}: {step.told}"
 
 
 def _tables(cases: Sequence[Case]) -> Iterator[str]:

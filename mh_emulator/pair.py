@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
+from mh_emulator.host.mirror import Enter, enter
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.session import Batch, connect
-from mh_emulator.host.site import prepare
+from mh_emulator.host.site import Site, prepare
 from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
@@ -69,29 +70,32 @@ class Pair:
     pages: tuple[int, ...]
 
 
-def connected_pair(helper: HelperImage, part: Part) -> Pair:
+def connected_pair(helper: HelperImage, part: Part, pages: int = PAGES, enter: Enter = enter) -> Pair:
     """Launch both sides with this helper on platforms of this part, and start a session.
 
-    The image is one that a host starts, not one for SEV-ES. Raises `PlacementError`, `OwnerRefuses`, `HelperStopped`,
-    and `HelperRefused` where the helpers do not agree.
+    The guest has that many pages; `enter` lets a vCPU of a helper run. The image is one that a host starts, not one for
+    SEV-ES. Raises `PlacementError`, `OwnerRefuses`, `HelperStopped`; `HelperRefused` where the helpers do not agree.
     """
     secret = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV, 0)
-    contents = random.Random("contents").randbytes(PAGES * PAGE_BYTES)  # noqa: S311 - the same in each run
-    source, target = (_launched(helper, part, seed, secret, data) for seed, data in ((1, contents), (2, b"")))
-    pages = tuple(source.machine.guest_pages())
-    for page in pages:
+    contents = random.Random("contents").randbytes(pages * PAGE_BYTES)  # noqa: S311 - the same in each run
+    frames = _DRAM_BYTES * (pages + helper.memory_bytes // PAGE_BYTES)
+    sites = [
+        replace(prepare(Platform(part, frames, seed), place(len(contents), helper), helper), enter=enter)
+        for seed in (1, 2)
+    ]
+    source, target = (_launched(site, secret, data) for site, data in zip(sites, (contents, b""), strict=True))
+    moved = tuple(source.machine.guest_pages())
+    for page in moved:
         # The host gives the target's guest its pages: all zero, as anonymous memory is.
         target.machine.memory.spa(page)
     connect(source.ring, target.ring)
-    return Pair(source, target, pages)
+    return Pair(source, target, moved)
 
 
-def _launched(helper: HelperImage, part: Part, seed: int, secret: Secret, contents: bytes) -> Side:
-    placement = place(PAGES * PAGE_BYTES, helper)
-    frames = PAGES + helper.memory_bytes // PAGE_BYTES
-    site = prepare(Platform(part, frames * _DRAM_BYTES, seed), placement, helper)
-    owner = GuestOwner(POLICY, helper=helper.digest(part.c_bit))
-    machine = launch(site, owner, _placed(placement, contents), secret)
+def _launched(site: Site, secret: Secret, contents: bytes) -> Side:
+    helper = site.helper.image
+    owner = GuestOwner(POLICY, helper=helper.digest(site.platform.part.c_bit))
+    machine = launch(site, owner, _placed(site.placement, contents), secret)
     return Side(machine, machine.start_helper())
 
 

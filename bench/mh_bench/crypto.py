@@ -156,7 +156,7 @@ class _Contest:
         self.rounds.add(name, measure)
 
     def gbps(self, name: str) -> float:
-        """Of packets."""
+        """Speed of a contestant in packets."""
         return self._size / self.rounds.time(name)
 
     def cycles(self, name: str) -> Spread:

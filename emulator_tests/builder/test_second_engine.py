@@ -54,7 +54,7 @@ def is_hello(data: bytes) -> bool:
 
 
 def test_helper_starts_and_serves(engine: tuple[Any, Image, int]) -> None:
-    uc, image, ring = engine
+    uc, _, ring = engine
     header = abi.mh_ring(bytes(uc.mem_read(ring, len(abi.mh_ring))))
     assert (header.magic, header.state) == (abi.MH_RING_MAGIC, abi.mh_ring_state.MH_RING_READY)
     assert header.features == abi.MH_FEATURE_AESNI
@@ -65,7 +65,6 @@ def test_helper_starts_and_serves(engine: tuple[Any, Image, int]) -> None:
     completion = abi.mh_completion(bytes(uc.mem_read(ring + abi.MH_RING_COMPLETIONS, size)))
     assert (completion.status, completion.cookie) == (abi.mh_status.MH_DONE, 7)
     assert is_hello(bytes(uc.mem_read(ring + abi.MH_RING_PACKETS, len(abi.mh_hello))))
-    assert image.symbol("entry64").value < 1 << 64
 
 
 @pytest.mark.parametrize("section", [".header", ".text", ".rodata", ".tables", ".secret"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from emulator_tests.command.conftest import Command
+from mh_abi import abi
 from mh_bench import native
 
 KINDS = {"openssl", "libgcrypt", "ipsec-mb", "cryptography"}
@@ -45,11 +46,32 @@ def test_figures_of_a_run(command: Command, tmp_path: Path) -> None:
     assert any("file too short" in peer["note"] for peer in found["peers"])
 
 
+def test_scale(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mh_bench.scale.CHECKED", ((5, 2),))
+    outcome = command("bench", "--scale", "--json", "--html", str(tmp_path / "scale.html"))
+    assert (outcome.code, outcome.err) == (0, "")
+    found = json.loads(outcome.out)
+    assert found["schema"] == "sev-migration-helper/bench-scale/1"
+    (check,) = found["checks"]
+    assert check["counted"]["wire_bytes"] == check["model"]["wire_bytes"] == 5 * 4096 + 3 * len(abi.mh_packet)
+    assert check["error"] < 0.01
+    chunks = [chunk["exported"] for chunk in found["chunks"]]
+    assert chunks == sorted(chunks, reverse=True)
+    by_rings = {point["guest"]["rings"]: point for point in found["curve"] if point["guest"]["ram_bytes"] == 4 << 40}
+    assert by_rings[64]["seconds"] == pytest.approx(by_rings[1]["seconds"] / 64)
+    assert by_rings[1]["submissions"] == 2 * (1 << 30) // abi.MH_RING_SLOTS
+    assert by_rings[64]["helper_bytes"] > by_rings[1]["helper_bytes"]
+    page = (tmp_path / "scale.html").read_text(encoding="utf-8")
+    assert page.count("<polyline") == 6
+    assert page.count("<circle") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--packet", "8"), "--packet 8: not in 16 to 4096"),
         (("--packet", "1M"), "--packet 1048576: not in 16 to 4096"),
+        (("--html", "page.html"), "--html is of --scale"),
         (("--peer", "openssl=nothing.so"), "--peer nothing.so: no such file"),
         (("--peer", "boringssl=/bin/true"), "'boringssl=/bin/true' is not one of openssl, libgcrypt, ipsec-mb and a"),
     ],

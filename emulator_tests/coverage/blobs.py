@@ -84,7 +84,7 @@ class Blob:
                     continue
                 start = merged.starts[unit.name]
                 for offset, size, place in section.places:
-                    if _is_data(place.partition(" ")[0]):
+                    if is_data(place.partition(" ")[0]):
                         continue
                     begin = start + offset
                     target = branch_target(self.text[begin : begin + size], begin)
@@ -113,9 +113,17 @@ def source(name: str) -> list[str]:
     return (PAYLOAD.parent / name).read_text(encoding="ascii").splitlines()
 
 
-def _is_data(line: str) -> bool:
+def is_data(line: str) -> bool:
+    """Whether a directive makes its bytes, not an instruction."""
     name, _, number = line.rpartition(":")
     return _DIRECTIVE.match(source(name)[int(number) - 1]) is not None
+
+
+def is_32_bit(line: str) -> bool:
+    """Whether the code there is of 32 bits: what the last directive before it says."""
+    name, _, number = line.rpartition(":")
+    said = [row.strip() for row in source(name)[: int(number)] if row.strip() in {".code32", ".code64"}]
+    return said[-1:] == [".code32"]
 
 
 def branch_target(data: bytes, offset: int) -> int | None:
@@ -149,14 +157,25 @@ _HELPERS = {
 }
 _LOADERS = {"loader": Finds.VOLUME, "loader, by HOB": Finds.HOB}
 
-NAMES = (*_HELPERS, *_LOADERS)
+HELPERS, LOADERS = tuple(_HELPERS), tuple(_LOADERS)
+NAMES = (*HELPERS, *LOADERS)
 """All blobs: the helpers that differ in their code, whatever their address space, and the loaders."""
 
 
 @cache
 def blob(name: str) -> Blob:
-    """One of `NAMES`, linked."""
+    """One of `NAMES`, linked once."""
+    return linked(name)
+
+
+def linked(name: str) -> Blob:
+    """One of `NAMES`, of what the assembler makes of the sources now."""
     if name in _LOADERS:
         return _of_loader(name, _LOADERS[name])
-    scheme, options, switches = _HELPERS[name]
-    return _of_image(name, build_helper(scheme, options), frozenset(switches))
+    return _of_image(name, helper_image(name), frozenset(_HELPERS[name][2]))
+
+
+def helper_image(name: str) -> Image:
+    """The image of a helper whose code is the blob of that name."""
+    scheme, options, _ = _HELPERS[name]
+    return build_helper(scheme, options)

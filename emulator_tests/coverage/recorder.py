@@ -21,7 +21,8 @@ from mh_emulator.cpu.core import Core
 from mh_emulator.cpu.engine import Foreign
 from mh_emulator.cpu.eventinj import EventInjection
 from mh_emulator.cpu.intercepts import Intercept
-from mh_emulator.cpu.mmu import GuestFault, NoSlotError
+from mh_emulator.cpu.mmu import GuestFault
+from mh_emulator.cpu.nested import NestedFaultError
 
 SOURCE = Path(__file__).with_name("recorder.s")
 _NOWHERE = (1 << 64) - 1
@@ -69,7 +70,8 @@ class Table:
 
     def run(self) -> Iterator[tuple[int, int]]:
         """(offset, bytes) of the blocks that ran."""
-        return ((offset, entry.size) for offset, entry in enumerate(self.entries) if entry.size)
+        sizes = memoryview(self.entries).cast("B").cast("I")[:: ctypes.sizeof(Entry) // 4]
+        return ((offset, size) for offset, size in enumerate(sizes) if size)
 
 
 @cache
@@ -169,7 +171,7 @@ def _read(core: Core, base: int, size: int) -> bytes:
     while len(data) < size:
         try:
             data += core.read_linear(base + len(data), min(PAGE_BYTES, size - len(data)))
-        except (GuestFault, NoSlotError):
+        except (GuestFault, NestedFaultError):
             break
     return data
 

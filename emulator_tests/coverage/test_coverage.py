@@ -12,7 +12,7 @@ import pytest
 
 from emulator_tests.command.conftest import ROOT
 from emulator_tests.coverage import blobs, report
-from emulator_tests.coverage.blobs import NAMES, NO_TARGET, blob
+from emulator_tests.coverage.blobs import NAMES, NO_TARGET, blob, is_32_bit
 from emulator_tests.coverage.recorder import Entry, Recorder, Watch
 from emulator_tests.coverage.report import Gap, Seen, Traces, gaps, stale
 
@@ -21,22 +21,16 @@ END = 24
 NOWHERE = (1 << 64) - 1
 
 
-def mode(line: str) -> int:
-    """What the last directive before the line says."""
-    name, _, number = line.rpartition(":")
-    said = [row.strip() for row in blobs.source(name)[: int(number)] if row.strip() in {".code32", ".code64"}]
-    return int(capstone.CS_MODE_32 if said[-1:] == [".code32"] else capstone.CS_MODE_64)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_statements_are_instructions_and_branches_those_of_capstone(name: str) -> None:
-    engines = {bits: capstone.Cs(capstone.CS_ARCH_X86, bits) for bits in (capstone.CS_MODE_32, capstone.CS_MODE_64)}
+    modes = {True: capstone.CS_MODE_32, False: capstone.CS_MODE_64}
+    engines = {is_32: capstone.Cs(capstone.CS_ARCH_X86, mode) for is_32, mode in modes.items()}
     for engine in engines.values():
         engine.detail = True
     one = blob(name)
     for instruction in one.instructions:
         code = one.text[instruction.offset : instruction.offset + instruction.size]
-        (decoded,) = engines[mode(instruction.line)].disasm(code, instruction.offset)
+        (decoded,) = engines[is_32_bit(instruction.line)].disasm(code, instruction.offset)
         assert decoded.size == instruction.size, instruction
         conditional = decoded.group(capstone.CS_GRP_JUMP) and decoded.mnemonic not in {"jmp", "ljmp"}
         target = decoded.operands[0].imm if conditional else None

@@ -62,6 +62,7 @@ def traced_job(engine: Traced, name: str, length: int, aad_length: int) -> Job:
     taken = sealed[:-16] if name == "gcm_open" else plaintext
     job = make_job(engine, iv, aad, taken, sealed[-16:], skew=7)
     assert engine.call(name, key, job.address).eax == 0
+    assert {kind for kind, _, _ in engine.trace} == {"run", "read", "write"}
     return job
 
 
@@ -170,6 +171,7 @@ def test_a_refusal_reads_nothing_but_the_key(traced: Traced, name: str) -> None:
     address = traced.buffer(bytes(constants()["sizeof.gcm_key"]))
     job = make_job(traced, bytes(12), bytes(64), bytes(300))
     assert traced.call(name, address, job.address).eax == 2
+    assert accesses(traced, "read", address + constants()["gcm_key.check"], 16)
     fields = job.fields
     for field, size in (("iv", 12), ("aad", 64), ("source", 300), ("destination", 300), ("tag", 16), ("scratch", 300)):
         assert accesses(traced, "read", fields[field], size) == Counter()

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from mh_builder.parts import NO_LEAF, CpuidResult
 from mh_emulator.cpu.msr import MSR_SEV_STATUS, Msrs
+from mh_emulator.kvm.machine import KVM_FEATURES_LEAF
 from mh_emulator.kvm.vcpu import Vcpu
-from mh_emulator.kvm.vm import KVM_FEATURES_LEAF, Vm
+from mh_emulator.kvm.vm import Vm
 
 ENCRYPTION_LEAF = 0x8000_001F
 KVM_LEAF = KVM_FEATURES_LEAF - 1

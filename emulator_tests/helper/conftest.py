@@ -134,24 +134,29 @@ AT_WORK = 60
 PairMaker = Callable[..., Pair]
 
 
+def pair_of(image: Image, part: str = "milan", base: int | None = None) -> Pair:
+    """A connected pair of this image."""
+    helper = parse_image(image.data)
+    contents = contents_of(PAGES)
+    source = started(launched(helper, PARTS[part], 1, contents, base=base))
+    target = started(launched(helper, PARTS[part], 2, b"", base=base))
+    hellos = greet(source.ring), greet(target.ring)
+    session = overheard(SECRET, ((image, source.machine), (image, target.machine)), hellos)
+    begin(source.ring, abi.mh_role.MH_ROLE_SOURCE, hellos[1])
+    begin(target.ring, abi.mh_role.MH_ROLE_TARGET, hellos[0])
+    pages = [source.machine.request_address(page) for page in source.machine.guest_pages()]
+    # The host gives the target's guest its pages: all zero, as anonymous memory is.
+    for page in source.machine.guest_pages():
+        target.machine.memory.spa(page)
+    return Pair(source, target, pages, contents, session)
+
+
 @pytest.fixture
 def make_pair(images: dict[str, Image]) -> PairMaker:
     """A function that makes a connected pair for a scheme."""
 
     def make(scheme: str, part: str = "milan", base: int | None = None) -> Pair:
-        helper = parse_image(images[scheme].data)
-        contents = contents_of(PAGES)
-        source = started(launched(helper, PARTS[part], 1, contents, base=base))
-        target = started(launched(helper, PARTS[part], 2, b"", base=base))
-        hellos = greet(source.ring), greet(target.ring)
-        session = overheard(SECRET, ((images[scheme], source.machine), (images[scheme], target.machine)), hellos)
-        begin(source.ring, abi.mh_role.MH_ROLE_SOURCE, hellos[1])
-        begin(target.ring, abi.mh_role.MH_ROLE_TARGET, hellos[0])
-        pages = [source.machine.request_address(page) for page in source.machine.guest_pages()]
-        # The host gives the target's guest its pages: all zero, as anonymous memory is.
-        for page in source.machine.guest_pages():
-            target.machine.memory.spa(page)
-        return Pair(source, target, pages, contents, session)
+        return pair_of(images[scheme], part, base)
 
     return make
 

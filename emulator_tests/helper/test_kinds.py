@@ -7,6 +7,7 @@ import pytest
 from emulator_tests.helper.conftest import Pair, PairMaker, Status, is_over
 from emulator_tests.helper.rings import connected
 from mh_abi import abi
+from mh_builder.image.model import Image
 from mh_emulator.host.ring import Request, Sealed
 from mh_emulator.host.session import Batch, export_batch, finish, import_batch, share
 
@@ -77,6 +78,27 @@ def test_shared_page_is_refused_until_it_is_private_again(pair: Pair) -> None:
     assert pair.target.put(pair.pages[0], pair.source.export(pair.pages[0])) == Status.MH_DONE
 
 
+@pytest.mark.parametrize("flags", [0, abi.MH_BATCH_PRIVATE])
+def test_a_page_is_shared_while_an_epoch_ends(flags: int) -> None:
+    """What moves pages waits until all rings have ended it; the guest does not."""
+    rings = connected(2)
+    side = rings.sources[0]
+    assert side.ask(Op.MH_OP_EPOCH) == Status.MH_DONE
+    assert side.ask(Op.MH_OP_EXPORT, rings.pages[0]) == Status.MH_EPOCH_PENDING
+    assert share(side.ring, Batch(address=rings.pages[0], count=1, flags=flags))[0].status == Status.MH_DONE
+
+
+def test_the_last_vmsa_and_no_page_behind_it(pair: Pair) -> None:
+    """Its window ends where MH_VMSA_BYTES do; a place without memory is an exit, not a refusal."""
+    last = Batch(address=abi.MH_VMSA_BYTES - PAGE, count=1, flags=abi.MH_BATCH_VMSA)
+    machine = pair.source.machine
+    gpa = (machine.base + machine.helper.descriptor.vmsa_offset + abi.MH_VMSA_BYTES - PAGE) % (1 << 64)
+    machine.mirror.vm.set_user_memory_region(9, gpa, PAGE, machine.platform.memory(PAGE), 0)
+    assert export_batch(pair.source.ring, last)[1][0].status == Status.MH_DONE
+    beyond = Batch(address=abi.MH_VMSA_BYTES, count=1, flags=abi.MH_BATCH_VMSA)
+    assert export_batch(pair.source.ring, beyond)[1][0].status == Status.MH_OUT_OF_RANGE
+
+
 def test_vmsa_is_no_ram_and_ram_no_vmsa(scheme: str, make_pair: PairMaker) -> None:
     pair = make_pair(scheme)
     contents = bytes(range(256)) * 16
@@ -98,6 +120,20 @@ def test_vmsa_is_no_ram_and_ram_no_vmsa(scheme: str, make_pair: PairMaker) -> No
     assert import_batch(pair.target.ring, other, [pair.source.export(pair.pages[0])])[0].status == Status.MH_BAD_PACKET
     beyond = Batch(address=abi.MH_VMSA_BYTES, count=1, flags=abi.MH_BATCH_VMSA)
     assert export_batch(pair.source.ring, beyond)[1][0].status == Status.MH_OUT_OF_RANGE
+
+
+def test_each_page_has_the_bit_that_is_its(images: dict[str, Image], pair: Pair) -> None:
+    """As abi.h lays bitmaps out: RAM by request address, VMSAs behind ram_limit."""
+    machine = pair.source.machine
+    machine.mirror.vm.set_user_memory_region(
+        9, (machine.base + machine.helper.descriptor.vmsa_offset) % (1 << 64), PAGE, machine.platform.memory(PAGE), 0
+    )
+    assert pair.source.ask(Op.MH_OP_EXPORT, pair.pages[2]) == Status.MH_DONE
+    assert export_batch(pair.source.ring, VMSA)[1][0].status == Status.MH_DONE
+    section = images["regions"].section(".bitmap")
+    places = range(section.offset, section.offset + section.size, PAGE)
+    bits = int.from_bytes(b"".join(machine.read_helper(place, PAGE) for place in places), "little")
+    assert bits == 1 << pair.pages[2] // PAGE | 1 << machine.helper.descriptor.ram_limit // PAGE
 
 
 def test_vmsa_relabelled_as_a_page(pair: Pair) -> None:

@@ -103,6 +103,21 @@ def test_a_table_at_the_end_of_the_page(side: Side, room: int) -> None:
     assert answers(side, whole[:PAGE]) == expected
 
 
+@pytest.mark.parametrize("size", [PAGE, PAGE + 1, 1 << 31])
+def test_a_table_is_a_page_at_most(side: Side, size: int) -> None:
+    """It says so itself; the record is at its beginning."""
+    whole = SECRET.table()
+    whole = whole[:16] + size.to_bytes(4, "little") + whole[ENTRY:]
+    assert answers(side, whole) == ((Status.MH_DONE, Status.MH_DONE) if size <= PAGE else NO_KEY)
+
+
+@pytest.mark.parametrize("byte", [0, 7, 8, 15])
+def test_another_table(side: Side, byte: int) -> None:
+    whole = bytearray(SECRET.table())
+    whole[byte] ^= 1
+    assert answers(side, bytes(whole)) == NO_KEY
+
+
 @pytest.mark.parametrize("size", [0, 1, ENTRY - 1])
 def test_an_entry_shorter_than_its_own_head(side: Side, size: int) -> None:
     """Nothing says where the next one begins: what lies behind it is not looked for."""

@@ -31,6 +31,7 @@ from mh_emulator.host.session import (
     greet,
     import_batch,
     join,
+    share,
 )
 from mh_emulator.host.side import Side
 from mh_emulator.host.site import prepare
@@ -184,6 +185,13 @@ def test_a_chunk_is_one_page() -> None:
     guest = Strict()
     with pytest.raises(HelperRefused, match="MH_NOT_STRICT"):
         export_batch(guest.source.rings[0], Batch(address=0, count=2, chunk=2))
+
+
+def test_a_chunk_that_is_shared_is_of_any_size() -> None:
+    """Nothing is owed for a page that is not moved."""
+    guest = Strict()
+    results = share(guest.source.rings[0], Batch(address=guest.ram[0], count=2, chunk=2))
+    assert {result.status for result in results} == {Status.MH_DONE}
 
 
 def test_no_authenticator_repeats_nor_shows_the_page() -> None:

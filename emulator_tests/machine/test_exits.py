@@ -17,7 +17,8 @@ from emulator_tests.machine.guests import (
     gprs,
     run_to_halt,
 )
-from mh_emulator.cpu.mmu import GuestFault, NoSlotError
+from mh_emulator.cpu.mmu import GuestFault
+from mh_emulator.cpu.nested import NoSlotError
 from mh_emulator.kvm.exits import Exit, Reason
 
 MMIO = 0xA000_0000

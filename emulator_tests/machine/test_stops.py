@@ -6,7 +6,8 @@ from itertools import combinations
 
 import pytest
 
-from mh_emulator.cpu.mmu import Access, NoSlotError
+from mh_emulator.cpu.mmu import Access
+from mh_emulator.cpu.nested import NoSlotError
 from mh_emulator.cpu.stop import Invalid, Raised, Stop, first
 from mh_emulator.cpu.tlb import Missed
 from mh_emulator.cpu.traps import Trap, Trapped

@@ -41,10 +41,10 @@ figure{margin:0}figure svg{max-width:100%;height:auto;display:block}figcaption{c
 .narrow svg{width:100%;max-width:480px;margin:0 auto}th,td{padding:4px 6px}details>*:not(summary){margin-left:0}
 .rows thead{display:none}.rows tr{display:grid;
 grid-template-columns:7.5em 1fr;padding:6px 0;border-bottom:1px solid var(--line)}
-.rows td{display:contents}.rows td>span,.rows td>details{overflow-wrap:anywhere}
+.rows td{display:contents}.rows td.number{text-align:left}.rows td>span,.rows td>details{overflow-wrap:anywhere}
 .rows td::before{content:attr(data-name);color:var(--dim);white-space:nowrap}}
 @media print{:root{color-scheme:light;font-size:11px}body{max-width:none;padding:0;font-size:1rem}
-nav,details:not([open]){display:none}
+nav,details:not([open]){display:none}figure svg{max-height:85vh}
 .scroll{overflow:visible}thead th{position:static}tr,figure,dt{break-inside:avoid}h2,h3{break-after:avoid}
 svg,th,.verdict{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

@@ -25,14 +25,11 @@ from mh_emulator.cpu.linear import Linear
 from mh_emulator.cpu.locked import NotEmulatedError
 from mh_emulator.cpu.microcode import Microcode
 from mh_emulator.cpu.misses import Misses
-from mh_emulator.cpu.mmu import (
-    GuestFault,
-    GuestPhysical,
-    Mmu,
-    NoSlotError,
-)
+from mh_emulator.cpu.mmu import VECTOR_VC, GuestFault, Mmu
 from mh_emulator.cpu.msr import MsrOwner, Msrs
+from mh_emulator.cpu.nested import GuestPhysical, NestedFaultError, NoSlotError
 from mh_emulator.cpu.operands import LONGEST_INSTRUCTION
+from mh_emulator.cpu.ownership import Ownership
 from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, EFER_LME, Registers, levels
 from mh_emulator.cpu.stop import Invalid, Raised, Stop, first
 from mh_emulator.cpu.tlb import Missed, StaleCodeError, Tlb
@@ -40,7 +37,7 @@ from mh_emulator.cpu.traps import ALWAYS, LONGEST_ANSWERED, Trap, Trapped, Traps
 from mh_emulator.dram.bus import Turn
 from mh_emulator.dram.dram import DramFullError
 
-VECTOR_BP, VECTOR_VC = 3, 29
+VECTOR_BP = 3
 
 _INT3, _HLT = 0xCC, b"\xf4"
 _MASK32 = 0xFFFF_FFFF
@@ -83,7 +80,8 @@ class Core:
         self._tlb = Tlb(self._engine, self._mmu, vm, self._traps, self._turn, self._stops.append)
         self._linear = Linear(self._engine, self._mmu)
         self._microcode = Microcode(self._engine, self._mmu, self._linear, self.msrs, self._tlb)
-        self._instructions = Instructions(vm, self._engine, self._linear, self._microcode)
+        ownership = None if vm.rmp is None else Ownership(self._engine, self._mmu, self._linear, vm.rmp)
+        self._instructions = Instructions(vm, self._engine, self._linear, self._microcode, ownership)
         self._misses = Misses(self._engine, self._linear)
         self._kicked = False
         self._stale: tuple[int, int] | None = None
@@ -142,7 +140,7 @@ class Core:
         self._tlb.flush_code()
 
     def read_linear(self, va: int, size: int) -> bytes:
-        """Return memory as the guest's supervisor sees it at `va`; raise `GuestFault` or `NoSlotError`."""
+        """Return memory as the guest's supervisor sees it at `va`; raise `GuestFault` or `NestedFaultError`."""
         return self._linear.read(va, size)
 
     def run(self, max_instructions: int | None = None, event: EventInjection | None = None) -> Intercept:
@@ -187,15 +185,15 @@ class Core:
                     return stop
         except TripleFault:
             return Intercept(Code.SHUTDOWN)
-        except NoSlotError as missing:
-            return Intercept(Code.NPF, gpa=missing.gpa)
+        except NestedFaultError as fault:
+            return Intercept(Code.NPF, gpa=fault.gpa, error=fault.error)
         except DramFullError:
             return Intercept(Code.NO_MEMORY)
         return Intercept(Code.INTR)
 
     def _reflect(self, stop: Intercept) -> bool:
         """Under SEV-ES, deliver #VC for what would tell the hypervisor something; return whether that was so."""
-        if not self._vm.es or stop.code not in NON_AUTOMATIC:
+        if not self._vm.es or stop.error or stop.code not in NON_AUTOMATIC:
             return False
         self._deliver(Event(VECTOR_VC, stop.code))
         return True
@@ -213,6 +211,17 @@ class Core:
     def privilege(self) -> int:
         """CPL."""
         return self._engine.control().privilege
+
+    @property
+    def vmpl(self) -> int:
+        """The VMPL at which an SNP guest's vCPU runs."""
+        return self._mmu.nested.vmpl
+
+    @vmpl.setter
+    def vmpl(self, value: int) -> None:
+        if value != self.vmpl:
+            self._mmu.nested.vmpl = value
+            self._tlb.flush_translations()
 
     def skip(self, length: int) -> None:
         """Move RIP behind an instruction of `length` bytes, which the hypervisor has executed."""
@@ -276,6 +285,8 @@ class Core:
                 return self._write_into_code(frame)
             case NoSlotError() as missing:
                 return self._misses.outside(missed, missing)
+            case NestedFaultError() as fault:
+                raise fault
             case DramFullError():
                 return Intercept(Code.NO_MEMORY)
             case GuestFault() as fault:

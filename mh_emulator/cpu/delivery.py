@@ -1,16 +1,16 @@
 """Delivery of exceptions and interrupts: what comes of one that fails on its way.
 
-Source: AMD64 APM volume 2, section 8.2.9 (double fault).
+Source: AMD64 APM volume 2, section 8.2.9 (double fault); that #VC is contributory is recollection of section 15.35.5.
 """
 
 from __future__ import annotations
 
 from mh_emulator.cpu import exceptions, protected
 from mh_emulator.cpu.exceptions import Event, Origin
-from mh_emulator.cpu.mmu import VECTOR_DF, VECTOR_PF, GuestFault, Mmu
+from mh_emulator.cpu.mmu import VECTOR_DF, VECTOR_PF, VECTOR_VC, GuestFault, Mmu
 from mh_emulator.cpu.registers import EFER_LMA, Registers
 
-_CONTRIBUTORY = frozenset({0, 10, 11, 12, 13})
+_CONTRIBUTORY = frozenset({0, 10, 11, 12, 13, VECTOR_VC})
 
 
 class TripleFault(Exception):

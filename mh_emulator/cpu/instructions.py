@@ -12,6 +12,7 @@ from mh_emulator.cpu.linear import Linear
 from mh_emulator.cpu.microcode import Microcode
 from mh_emulator.cpu.mmu import VECTOR_GP, GuestFault
 from mh_emulator.cpu.operands import LONGEST_INSTRUCTION
+from mh_emulator.cpu.ownership import LENGTH, Ownership
 from mh_emulator.cpu.rdrand import Generator
 from mh_emulator.cpu.traps import Trap, Trapped
 
@@ -40,15 +41,22 @@ class Interpreted(Protocol):
 class Instructions:
     """Executes instructions of one CPU, at which its engine stands; raises `GuestFault` for what the guest gets."""
 
-    def __init__(self, guest: Interpreted, engine: Engine, linear: Linear, microcode: Microcode) -> None:
+    def __init__(
+        self, guest: Interpreted, engine: Engine, linear: Linear, microcode: Microcode, ownership: Ownership | None
+    ) -> None:
         self._guest = guest
         self._engine = engine
         self._linear = linear
         self._microcode = microcode
+        self._ownership = ownership
+        """Of an SNP guest."""
 
-    def unknown(self) -> Intercept:
-        """VMMCALL, which unicorn does not know; under SEV-ES with a prefix it is VMGEXIT (APM volume 3)."""
+    def unknown(self) -> Intercept | None:
+        """What unicorn does not know: VMMCALL, with a prefix under SEV-ES VMGEXIT (APM volume 3), and what SNP adds."""
         code = self._linear.code(self._engine.pc(), 4)
+        if self._ownership is not None and self._ownership.execute(code):
+            self.skip(LENGTH)
+            return None
         length = 4 if code[:1] in _REPEAT else 3
         if code[length - 3 : length] != _VMMCALL:
             raise GuestFault(VECTOR_UD, 0)

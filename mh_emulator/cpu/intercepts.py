@@ -58,4 +58,6 @@ class Intercept:
     is_write: bool = False
     """IOIO, MSR and NPF."""
     gpa: int = 0
-    """NPF: a guest-physical address without a slot."""
+    """NPF: a guest-physical address without a slot, or one that the RMP closes."""
+    error: int = 0
+    """NPF of an SNP guest: EXITINFO1 of a fault of the RMP, or with the C-bit, which are automatic exits; else 0."""

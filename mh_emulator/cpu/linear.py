@@ -6,7 +6,8 @@ from contextlib import suppress
 
 from mh_builder.paging import PAGE_BYTES, is_canonical
 from mh_emulator.cpu.engine import Engine
-from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, NoSlotError
+from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode
+from mh_emulator.cpu.nested import NestedFaultError
 from mh_emulator.cpu.registers import CR4_LA57, CR4_PAE, levels
 from mh_emulator.dram.process import pieces
 
@@ -23,7 +24,7 @@ class Linear:
         return Mode.of(self._engine.control())
 
     def read(self, va: int, size: int) -> bytes:
-        """Return memory as the supervisor sees it; raise `GuestFault` or `NoSlotError`."""
+        """Return memory as the supervisor sees it; raise `GuestFault` or `NestedFaultError`."""
         return self._mmu.read(va, size, self.mode().supervisor())
 
     def code(self, va: int, size: int) -> bytes:
@@ -35,7 +36,7 @@ class Linear:
             length = min(size - len(code), PAGE_BYTES - start % PAGE_BYTES)
             try:
                 code += self._mmu.read(start, length, mode, Access.FETCH)
-            except (GuestFault, NoSlotError):
+            except (GuestFault, NestedFaultError):
                 break
         return code
 
@@ -44,7 +45,7 @@ class Linear:
         mode = self._fetching()
         found: set[int] = set()
         for start, _ in pieces(va, size):
-            with suppress(GuestFault, NoSlotError):
+            with suppress(GuestFault, NestedFaultError):
                 found.add(self._mmu.translate(start, Access.FETCH, mode).spa)
         return found
 

@@ -7,7 +7,8 @@ from mh_emulator.cpu.engine import Engine
 from mh_emulator.cpu.exceptions import Event
 from mh_emulator.cpu.intercepts import Code, Intercept
 from mh_emulator.cpu.linear import Linear
-from mh_emulator.cpu.mmu import PF_WRITE, VECTOR_GP, VECTOR_PF, VECTOR_SS, Access, GuestFault, NoSlotError, page_of
+from mh_emulator.cpu.mmu import PF_WRITE, VECTOR_GP, VECTOR_PF, VECTOR_SS, VECTOR_VC, Access, GuestFault, page_of
+from mh_emulator.cpu.nested import NoSlotError
 from mh_emulator.cpu.operands import LONGEST_INSTRUCTION, Operand, missed
 from mh_emulator.cpu.tlb import Missed
 
@@ -26,6 +27,8 @@ class Misses:
             # What will be written is read with the intent to write; unicorn just reads.
             intent = PF_WRITE if operand.is_written else 0
             return Event(VECTOR_PF, fault.error_code | intent, operand.address)
+        if fault.vector == VECTOR_VC:
+            return Event(VECTOR_VC, fault.error_code, self._operand(stop).address)
         on_stack = stop.access is not Access.FETCH and self._operand(stop).on_stack
         return Event(VECTOR_SS if on_stack else VECTOR_GP, 0)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from unicorn import unicorn_const
 
@@ -26,6 +26,7 @@ from mh_builder.paging import (
     walk,
 )
 from mh_emulator.cpu.engine import Control
+from mh_emulator.cpu.nested import GuestPhysical, Nested, NotValidatedError
 from mh_emulator.cpu.registers import (
     CR0_PG,
     CR0_WP,
@@ -38,11 +39,11 @@ from mh_emulator.cpu.registers import (
     RFLAGS_AC,
     levels,
 )
-from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import pieces
-from mh_emulator.dram.ranges import NativeRanges
+from mh_emulator.rmp.access import Kind
+from mh_emulator.rmp.instructions import GuestPage
 
-VECTOR_DF, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF = 8, 10, 11, 12, 13, 14
+VECTOR_DF, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF, VECTOR_VC = 8, 10, 11, 12, 13, 14, 29
 
 _MASK32 = 0xFFFF_FFFF
 _PAE_TABLE = 0xFFFF_FFE0
@@ -59,6 +60,9 @@ class Access(IntEnum):
     FETCH = unicorn_const.UC_MEM_FETCH
 
 
+_KINDS = {Access.READ: Kind.READ, Access.WRITE: Kind.WRITE, Access.FETCH: Kind.FETCH}
+
+
 class GuestFault(Exception):
     """An exception that the guest must handle; `address` is what #PF puts into CR2."""
 
@@ -67,32 +71,6 @@ class GuestFault(Exception):
         self.vector = vector
         self.error_code = error_code
         self.address = address
-
-
-class NoSlotError(Exception):
-    """The guest-physical address has no memory behind it."""
-
-    def __init__(self, gpa: int) -> None:
-        super().__init__(f"no memory slot at {gpa:#x}")
-        self.gpa = gpa
-
-
-class GuestPhysical(Protocol):
-    """A guest's physical address space."""
-
-    dram: Dram
-    geometry: Geometry
-
-    @property
-    def ranges(self) -> NativeRanges:
-        """What `spa` goes by, for native code."""
-
-    @property
-    def key(self) -> bytes | None:
-        """Memory key of an encrypted guest."""
-
-    def spa(self, gpa: int) -> int | None:
-        """System physical address behind `gpa`."""
 
 
 class Mode(NamedTuple):
@@ -135,11 +113,34 @@ class Mmu:
     def __init__(self, guest: GuestPhysical) -> None:
         self._guest = guest
         self._dram = guest.dram
+        self.nested = Nested(guest)
 
     def translate(self, va: int, access: Access, mode: Mode) -> Translation:
-        """Translate `va` and set accessed and dirty bits; raise `GuestFault` or `NoSlotError`."""
-        if not mode.cr0 & CR0_PG:
-            return self._unpaged(va & _MASK32)
+        """Translate `va` and set accessed and dirty bits; raise `GuestFault` or `NestedFaultError`."""
+        try:
+            if not mode.cr0 & CR0_PG:
+                return self._unpaged(va & _MASK32, access, mode)
+            leaf, writable = self._leaf(va, access, mode)
+            return self._place(leaf, access, mode, writable=writable)
+        except NotValidatedError as found:
+            # That CR2 gets the address is recollection of section 15.36.10.
+            raise GuestFault(VECTOR_VC, found.error_code, va) from None
+
+    def operand(self, va: int, mode: Mode) -> GuestPage:
+        """The page of `va` for an instruction that changes the RMP, with the rights of a read by its page tables.
+
+        Raises `GuestFault` or `NestedFaultError`; for the page itself the RMP is not asked.
+        """
+        try:
+            if not mode.cr0 & CR0_PG:
+                return self.nested.page(va & _MASK32 & -PAGE_BYTES)
+            leaf, _ = self._leaf(va, Access.READ, mode)
+            return self.nested.page(leaf.gpa & -PAGE_BYTES)
+        except NotValidatedError as found:
+            raise GuestFault(VECTOR_VC, found.error_code, va) from None
+
+    def _leaf(self, va: int, access: Access, mode: Mode) -> tuple[Leaf, bool]:
+        """What the guest's tables say, marked as used, and whether they let it write."""
         if not mode.efer & EFER_LMA:
             found = self._walk_legacy(va & _MASK32, mode)
         elif is_canonical(va, levels(mode.cr4)):
@@ -148,14 +149,21 @@ class Mmu:
             raise GuestFault(VECTOR_GP, 0)
         leaf, writable = self._check(found, va, access, mode)
         self._mark(leaf, access)
-        spa = self._guest.spa(leaf.gpa)
-        if spa is None:
-            raise NoSlotError(leaf.gpa)
+        return leaf, writable
+
+    def _place(self, leaf: Leaf, access: Access, mode: Mode, *, writable: bool) -> Translation:
+        nested, gpa, private, user = self.nested, leaf.gpa, leaf.private, mode.user
+        spa = nested.spa(gpa, _KINDS[access], private=private, user=user)
         key = self._guest.key
-        view = key if leaf.private or access is Access.FETCH else None
+        view = key if private or access is Access.FETCH else None
         is_dirty = access is Access.WRITE or bool(leaf.path[-1][2] & DIRTY)
-        readable = (leaf.private or key is None) and _allows(leaf, Access.READ, mode, writable=writable)
-        return Translation(spa, view, writable and is_dirty, readable)
+        readable = (private or key is None) and _allows(leaf, Access.READ, mode, writable=writable)
+        return Translation(
+            spa,
+            view,
+            writable and is_dirty and nested.allows(gpa, Kind.WRITE, private=private, user=user),
+            readable and nested.allows(gpa, Kind.READ, private=private, user=user),
+        )
 
     def _walk_legacy(self, va: int, mode: Mode) -> Leaf | Hole:
         """Through the tables of PAE, whose uppermost entries give no rights (5.2.3); without PAE nothing is mapped."""
@@ -164,12 +172,12 @@ class Mmu:
             return Hole(reserved=False, path=())
         return walk(self._read_entry, entry, va, replace(self._guest.geometry, levels=2))
 
-    def _unpaged(self, gpa: int) -> Translation:
+    def _unpaged(self, gpa: int, access: Access, mode: Mode) -> Translation:
         """Without page tables there is no C-bit, and an SEV guest sees all memory privately (15.34.5)."""
-        spa = self._guest.spa(gpa)
-        if spa is None:
-            raise NoSlotError(gpa)
-        return Translation(spa, self._guest.key, writable=True, readable=True)
+        nested, user = self.nested, mode.user
+        spa = nested.spa(gpa, _KINDS[access], user=user)
+        allowed = {kind: nested.allows(gpa, kind, private=True, user=user) for kind in (Kind.WRITE, Kind.READ)}
+        return Translation(spa, self._guest.key, allowed[Kind.WRITE], allowed[Kind.READ])
 
     def read(self, va: int, size: int, mode: Mode, access: Access = Access.READ) -> bytes:
         """Read linear memory, as the CPU does on its own behalf."""
@@ -196,12 +204,10 @@ class Mmu:
         return replace(found, levels=5) if mode.cr4 & CR4_LA57 else found
 
     def _read_entry(self, gpa: int) -> int:
-        return self._dram.quadwords[self._entry(gpa)]
+        return self._dram.quadwords[self._entry(gpa, Kind.WALK)]
 
-    def _entry(self, gpa: int) -> int:
-        spa = self._guest.spa(gpa)
-        if spa is None:
-            raise NoSlotError(gpa)
+    def _entry(self, gpa: int, kind: Kind) -> int:
+        spa = self.nested.spa(gpa, kind)
         self._dram.own(spa, self._guest.key)
         return (spa - self._dram.base_spa) // ENTRY_BYTES
 
@@ -229,7 +235,7 @@ class Mmu:
             _, gpa, entry = step
             wanted = ACCESSED | (DIRTY if step is last and access is Access.WRITE else 0)
             if entry & wanted != wanted:
-                self._dram.quadwords[self._entry(gpa)] = entry | wanted
+                self._dram.quadwords[self._entry(gpa, Kind.WALK_UPDATE)] = entry | wanted
 
 
 def _allows(leaf: Leaf, access: Access, mode: Mode, *, writable: bool) -> bool:

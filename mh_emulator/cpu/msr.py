@@ -11,11 +11,12 @@ from typing import Protocol
 from mh_emulator.cpu import engine
 from mh_emulator.cpu.engine import Engine
 from mh_emulator.cpu.registers import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE
+from mh_emulator.rmp.table import Rmp
 
 MSR_GHCB = 0xC001_0130
 MSR_SEV_STATUS = 0xC001_0131
 
-SEV_STATUS_SEV, SEV_STATUS_ES = 1 << 0, 1 << 1
+SEV_STATUS_SEV, SEV_STATUS_ES, SEV_STATUS_SNP = 1 << 0, 1 << 1, 1 << 2
 
 _PLAIN = frozenset(
     {
@@ -32,6 +33,9 @@ class BadMsrError(Exception):
 
 class MsrOwner(Protocol):
     """The guest, as far as its MSRs go."""
+
+    rmp: Rmp | None
+    """Of an SNP guest."""
 
     @property
     def encrypted(self) -> bool:
@@ -62,7 +66,8 @@ class Msrs:
         if index == MSR_GHCB:
             return self.ghcb
         if index == MSR_SEV_STATUS:
-            return SEV_STATUS_SEV | (SEV_STATUS_ES if self._guest.es else 0)
+            snp = 0 if self._guest.rmp is None else SEV_STATUS_SNP
+            return SEV_STATUS_SEV | (SEV_STATUS_ES if self._guest.es else 0) | snp
         return self._cpu.control().efer if index == engine.MSR_EFER else int(self._cpu.uc.msr_read(index))
 
     def write(self, index: int, value: int) -> None:

@@ -18,7 +18,7 @@ from unicorn.unicorn_py3.unicorn import HOOK_TLB_FILL_CFUNC, uccallback, uclib
 from mh_builder.asm import assemble
 from mh_builder.asm.native import Functions, is_possible
 from mh_emulator.cpu.engine import CONTROL_REGISTERS, Engine, TlbEntry
-from mh_emulator.cpu.mmu import GuestPhysical
+from mh_emulator.cpu.nested import GuestPhysical
 from mh_emulator.dram.bus import Turn
 from mh_emulator.dram.ranges import NativeRange, NativeRanges
 
@@ -113,9 +113,12 @@ class Fill:
             engine.hook_fill(functions.address("native_fill"), ctypes.addressof(self.state))
 
     def refresh(self, *, only_slow: bool) -> None:
-        """Note how things are, before the engine starts; `only_slow` has Python answer everything."""
+        """Note how things are, before the engine starts; `only_slow` has Python answer everything.
+
+        It answers everything for an SNP guest too, for here nobody asks the RMP.
+        """
         state, geometry = self.state, self._guest.geometry
-        state.off = only_slow
+        state.off = only_slow or self._guest.rmp is not None
         state.efer = self._engine.efer
         state.c_mask, state.address_mask = geometry.c_mask, geometry.address_mask
         state.reserved_mask = geometry.reserved_mask

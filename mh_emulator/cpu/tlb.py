@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
 from mh_emulator.cpu.attached import WINDOW, WINDOW_BYTES
 from mh_emulator.cpu.engine import CODELESS, Engine, TlbEntry
-from mh_emulator.cpu.mmu import Access, GuestFault, GuestPhysical, Mmu, Mode, NoSlotError, Translation, page_of
+from mh_emulator.cpu.mmu import Access, GuestFault, Mmu, Mode, Translation, page_of
 from mh_emulator.cpu.native import Fill
+from mh_emulator.cpu.nested import GuestPhysical, NestedFaultError, NoSlotError
 from mh_emulator.cpu.traps import Traps
 from mh_emulator.dram.bus import Turn
 from mh_emulator.dram.dram import CACHED, WRITABLE, DramFullError
@@ -34,7 +35,7 @@ class StaleCodeError(Exception):
 class Missed:
     """An access that could not be let through, and why; of `va` unicorn tells no more than the page."""
 
-    reason: GuestFault | NoSlotError | StaleCodeError | DramFullError
+    reason: GuestFault | NestedFaultError | StaleCodeError | DramFullError
     access: Access
     va: int
 
@@ -72,6 +73,9 @@ class Tlb:
         """Whether the engine counts instructions."""
         self.native = Fill(engine, guest, turn, self.cached, self.fill)
         self._dram.observers.append(self)
+        self._rmp = guest.rmp
+        if self._rmp is not None:
+            self._rmp.watchers.append(self.forget_translations)
 
     def fill(self, _uc: object, va: int, access: int, entry: TlbEntry, _data: object) -> bool:
         """Answer unicorn's question for the page at `va`."""
@@ -88,7 +92,7 @@ class Tlb:
             found = self._mmu.translate(va, wanted, Mode.of(self._engine.control()))
             self._dram.own(found.spa, found.key)
             entry.perms = self._fetch(va, found) if wanted is Access.FETCH else self._data(found, wanted)
-        except (GuestFault, NoSlotError, StaleCodeError, DramFullError) as reason:
+        except (GuestFault, NestedFaultError, StaleCodeError, DramFullError) as reason:
             if isinstance(reason, NoSlotError) and self._is_for_devices(reason.gpa, wanted):
                 entry.paddr, entry.perms = WINDOW | page_of(reason.gpa), _READ | _WRITE
                 return True
@@ -147,6 +151,7 @@ class Tlb:
     def set_counts(self, counts: bool) -> None:  # noqa: FBT001
         """Forget all code, before the engine begins or ends to count."""
         ended, self.counts = self.counts and not counts, counts
+        self._traps.counts = counts
         self.flush_code()
         if ended:
             with self._asked(self._dram.base_spa):
@@ -158,6 +163,12 @@ class Tlb:
         self._turn.wait()
         self._engine.flush_translations()
         self.cached[:] = bytes(len(self.cached))
+
+    def forget_translations(self, spa: int, size: int) -> None:
+        """Have the RMP asked again for the memory at `spa`, whose entry has changed."""
+        first = self._dram.frame(spa)
+        if any(self.cached[max(first, 0) : first + (size >> PAGE_SHIFT)]):
+            self.flush_translations()
 
     def flush_code(self) -> None:
         """Forget all translated code, and the TLB; not allowed in a hook of this CPU's engine."""
@@ -214,3 +225,5 @@ class Tlb:
         """Stop watching DRAM."""
         self._forget_code()
         self._dram.observers.remove(self)
+        if self._rmp is not None:
+            self._rmp.watchers.remove(self.forget_translations)

@@ -14,6 +14,7 @@ from functools import cache
 from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES
+from mh_emulator.cpu.code_filter import CodeFilter
 from mh_emulator.cpu.code_hooks import CodeHooks
 from mh_emulator.cpu.engine import Engine
 
@@ -106,6 +107,8 @@ class Traps:
         on_answered: Callable[[int], None],
     ) -> None:
         self.watched: frozenset[Trap] = frozenset()
+        self.counts = False
+        """Whether the engine counts instructions in what is covered from now on."""
         self._privileged = _Hooks(engine, on_trap)
         self._locks = _Hooks(engine, on_lock)
         self._answered = _Hooks(engine, on_answered)
@@ -117,11 +120,14 @@ class Traps:
 
     def cover(self, va: int, page: bytes) -> None:
         """Put hooks on the page at virtual address `va`, which holds `page`."""
-        self._privileged.cover(va, _candidates(page, _pattern(self.watched)))
+        self._cover(self._privileged, va, _candidates(page, _pattern(self.watched)))
         if Trap.LOCK in self.watched:
-            self._locks.cover(va, _locked(page))
+            self._cover(self._locks, va, _locked(page))
         if Trap.RDTSC in self.watched:
-            self._answered.cover(va, _answered(page))
+            self._cover(self._answered, va, _answered(page))
+
+    def _cover(self, hooks: _Hooks, va: int, offsets: set[int]) -> None:
+        hooks.add({va + offset for offset in offsets}, hooks.dense if self.counts else hooks.sparse)
 
     def forget(self) -> None:
         """Remove all hooks; no translated code may be left, and what unicorn then asks of the TLB has no meaning."""
@@ -130,23 +136,24 @@ class Traps:
 
 
 class _Hooks:
-    """Hooks for one purpose, each address once."""
+    """Hooks for one purpose, each address once: `sparse` ones, or `dense` ones while the engine counts."""
 
     def __init__(self, engine: Engine, callback: Callable[[int], None]) -> None:
-        self._hooks = CodeHooks(engine, callback)
+        self.sparse, self.dense = CodeHooks(engine, callback), CodeFilter(engine, callback)
         self._hooked: set[int] = set()
 
     def __len__(self) -> int:
-        return len(self._hooks)
+        return len(self.sparse)
 
-    def cover(self, va: int, offsets: set[int]) -> None:
-        for address in {va + offset for offset in offsets} - self._hooked:
+    def add(self, addresses: set[int], hooks: CodeHooks | CodeFilter) -> None:
+        for address in addresses - self._hooked:
             self._hooked.add(address)
-            self._hooks.add(address)
+            hooks.add(address)
 
     def forget(self) -> None:
         self._hooked.clear()
-        self._hooks.forget()
+        self.sparse.forget()
+        self.dense.forget()
 
 
 @cache

@@ -62,7 +62,7 @@ def library() -> Path:
 
 
 def find_symbols(path: Path, names: Iterable[str]) -> dict[str, Symbol]:
-    """Those of `names` that the symbol table of an ELF64 file has. Source: System V ABI, chapter 4."""
+    """Give what the symbol table of an ELF64 file has of `names`. Source: System V ABI, chapter 4."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         (start,) = struct.unpack_from("<Q", data, _SECTIONS_AT)
         size, count = struct.unpack_from("<HH", data, _SECTION_SIZE_AT)

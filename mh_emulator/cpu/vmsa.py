@@ -32,17 +32,20 @@ _FIXED = {
     "dr6": 0xFFFF_0FF0,
     "dr7": 0x400,
     "g_pat": 0x0007_0406_0007_0406,
-    "sev_features": 0,
     "xcr0": 1,
 }
 _X87_BYTES = 10
 
 
-def make(registers: Registers, *, fpu: bool) -> bytes:
-    """The page before its encryption; without `fpu`, as KVM_SEV_ES_INIT has it, x87 and SSE state is zero."""
+def make(registers: Registers, *, fpu: bool, features: int = 0) -> bytes:
+    """The page before its encryption; without `fpu`, as KVM_SEV_ES_INIT has it, x87 and SSE state is zero.
+
+    `features` are SEV_FEATURES.
+    """
     page = bytearray(PAGE_BYTES)
     for name, value in _FIXED.items():
         put(page, name, value)
+    put(page, "sev_features", features)
     put_segment(page, "ldtr", _LDT_RESET)
     put_segment(page, "tr", _TR_RESET)
     if not fpu:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from mh_emulator.cpu.mmu import GuestFault, NoSlotError
+from mh_emulator.cpu.mmu import GuestFault
+from mh_emulator.cpu.nested import NestedFaultError
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.gdb import layout
 from mh_emulator.gdb.packets import INTERRUPT, PACKET_BYTES, Connection
@@ -36,7 +37,7 @@ class Vcpu(Protocol):
         """KVM_SET_REGS."""
 
     def read_linear(self, va: int, size: int) -> bytes:
-        """Memory as the guest sees it. Raises `GuestFault`, `NoSlotError`."""
+        """Memory as the guest sees it. Raises `GuestFault`, `NestedFaultError`."""
 
 
 class Debugger:
@@ -115,7 +116,7 @@ class Debugger:
             return "" if answer is None else answer(request, vcpu)
         except (ValueError, IndexError):
             return "E01"
-        except (GuestFault, NoSlotError):
+        except (GuestFault, NestedFaultError):
             return "E14"
 
     def _go_on(self, request: str, _vcpu: Vcpu) -> None:
@@ -186,7 +187,7 @@ def _read(vcpu: Vcpu, address: int, size: int) -> bytes:
     """As much as can be read from there; raises what the first byte raises."""
     try:
         return vcpu.read_linear(address, size)
-    except (GuestFault, NoSlotError):
+    except (GuestFault, NestedFaultError):
         if size <= 1:
             raise
     half = size // 2
@@ -195,5 +196,5 @@ def _read(vcpu: Vcpu, address: int, size: int) -> bytes:
         return first
     try:
         return first + _read(vcpu, address + half, size - half)
-    except (GuestFault, NoSlotError):
+    except (GuestFault, NestedFaultError):
         return first

@@ -9,7 +9,9 @@ from __future__ import annotations
 from mh_emulator.kvm.asids import AsidPool
 from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.es_vcpu import EsVcpu
+from mh_emulator.kvm.snp_vcpu import SnpVcpu
+from mh_emulator.kvm.snp_vm import SnpVm
 from mh_emulator.kvm.vcpu import Vcpu
 from mh_emulator.kvm.vm import Vm, VmType
 
-__all__ = ["AsidPool", "EsVcpu", "KvmError", "Vcpu", "Vm", "VmType"]
+__all__ = ["AsidPool", "EsVcpu", "KvmError", "SnpVcpu", "SnpVm", "Vcpu", "Vm", "VmType"]

@@ -6,16 +6,26 @@ Source: Linux, arch/x86/kvm/svm/sev.c (sev_asid_new, sev_asid_free, sev_flush_as
 from __future__ import annotations
 
 import errno
+from typing import Protocol
 
 from mh_builder.parts import Part
 from mh_emulator.kvm.errors import KvmError
-from mh_emulator.psp.firmware import Firmware
+
+
+class Flushes(Protocol):
+    """What makes ASIDs of guests that are gone usable again."""
+
+    def wbinvd(self) -> None:
+        """WBINVD on every core."""
+
+    def df_flush(self) -> None:
+        """DF_FLUSH."""
 
 
 class AsidPool:
-    """SEV-ES guests take the ASIDs below the part's `min_asid`, plain SEV guests the others."""
+    """SEV-ES and SNP guests take the ASIDs below the part's `min_asid`, plain SEV guests the others."""
 
-    def __init__(self, part: Part, psp: Firmware) -> None:
+    def __init__(self, part: Part, psp: Flushes) -> None:
         self._psp = psp
         self._ranges = {False: range(part.min_asid, part.asids + 1), True: range(1, part.min_asid)}
         self._used: set[int] = set()

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from mh_emulator.cpu.rdrand import Generator
+from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.kvm.errors import KvmError
-from mh_emulator.kvm.vcpu import Vcpu
-from mh_emulator.kvm.watched import Watcher
+from mh_emulator.kvm.machine import VirtualMachine
 from mh_emulator.psp.firmware import Firmware
 from mh_emulator.psp.status import CommandError
 
@@ -29,14 +30,12 @@ class Encryption:
     handle: int = 0
 
 
-class SevContext:
+class SevContext(VirtualMachine):
     """The encryption of one VM; the methods of its subclasses are commands of KVM_MEMORY_ENCRYPT_OP."""
 
-    def __init__(self, psp: Firmware) -> None:
+    def __init__(self, dram: Dram, psp: Firmware, generator: Generator) -> None:
+        super().__init__(dram, generator)
         self._psp = psp
-        self.watchers: list[Watcher] = []
-        """Called after every ioctl, those of its vCPUs too."""
-        self._vcpus: list[Vcpu] = []
         self._encryption: Encryption | None = None
         self._is_mirror = False
 

@@ -34,6 +34,7 @@ class EsMachine(Machine, Protocol):
     """The VM around the vCPU."""
 
     ghcb_version: int
+    vmsa_features: int
     ap_jump_table: int
 
     @property
@@ -43,6 +44,9 @@ class EsMachine(Machine, Protocol):
     @property
     def has_protected_state(self) -> bool:
         """Whether the VM was created as an SEV-ES one."""
+
+    def shared_spa(self, gpa: int) -> int | None:
+        """Where KVM finds what the guest shares at `gpa`."""
 
     @property
     def checksums(self) -> TrustedRegion | None:
@@ -80,7 +84,9 @@ class EsVcpu(Vcpu):
         """Write the registers into the page, as plaintext; return its system physical address. EINVAL if protected."""
         if self.protected:
             raise KvmError(errno.EINVAL, ioctl)
-        self.vmsa.write_raw(0, vmsa.make(self.get_registers(), fpu=self._es_vm.has_protected_state))
+        vm = self._es_vm
+        page = vmsa.make(self.get_registers(), fpu=vm.has_protected_state, features=vm.vmsa_features)
+        self.vmsa.write_raw(0, page)
         return self.vmsa.spa(0)
 
     def _refuse_if_protected(self, ioctl: str) -> None:
@@ -97,7 +103,7 @@ class EsVcpu(Vcpu):
         value = self._core.msrs.ghcb
         if vmgexit.info_of(value):
             return self._msr_protocol(value)
-        spa = self._vm.spa(value) if value else None
+        spa = self._es_vm.shared_spa(value) if value else None
         # Without a page KVM goes right back to the guest.
         return None if spa is None else self._page_protocol(Ghcb(self._vm.dram, spa, value))
 
@@ -174,7 +180,7 @@ class EsVcpu(Vcpu):
 
     def _mmio(self, ghcb: Ghcb, *, is_write: bool) -> Exit | None:
         gpa, size = ghcb.read("exit_info_1"), ghcb.read("exit_info_2")
-        spa = self._vm.spa(ghcb.scratch(size))
+        spa = self._es_vm.shared_spa(ghcb.scratch(size))
         if spa is None:
             raise KvmError(errno.EFAULT, "KVM_RUN")
         dram = self._vm.dram

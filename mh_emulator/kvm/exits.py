@@ -36,6 +36,10 @@ class Reason(Enum):
     """An SEV-ES guest has parked this vCPU."""
     SYSTEM_EVENT = "system-event"
     """An SEV-ES guest asks for its termination: KVM_SYSTEM_EVENT_SEV_TERM."""
+    MEMORY_FAULT = "memory-fault"
+    """An SNP guest accesses a page as private that the host has as shared, or the reverse: the host decides."""
+    RMP_FAULT = "rmp-fault"
+    """The RMP forbids an access, and the host has the page as the guest does: KVM would try it again for ever."""
     INTERNAL_ERROR = "internal-error"
     """KVM has no code for the exit."""
 
@@ -50,11 +54,13 @@ class Exit:
     size: int = 0
     """IO and MMIO: bytes; 0 for an MMIO access that is not an operand of the instruction."""
     value: int = 0
-    """IO out, MSR write, MMIO write of an SEV-ES guest, SYSTEM_EVENT: the GHCB MSR."""
+    """IO out, MSR write, MMIO write of an SEV-ES guest, SYSTEM_EVENT: the GHCB MSR, RMP_FAULT: EXITINFO1."""
     is_write: bool = False
     """IO, MMIO and MSR."""
     gpa: int = 0
-    """MMIO."""
+    """MMIO, MEMORY_FAULT and RMP_FAULT."""
+    private: bool = False
+    """MEMORY_FAULT and RMP_FAULT: whether the access was one with the C-bit."""
     msr: int = 0
     """MSR."""
     number: int = 0

@@ -6,6 +6,7 @@ Source: Linux, virt/kvm/kvm_main.c (kvm_set_memory_region), arch/x86/kvm/x86.c (
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.dram.ranges import NativeRanges, Range
@@ -41,6 +42,11 @@ class Slots:
             if 0 <= gpa - slot.gpa < slot.size:
                 return slot.memory.spa(slot.offset + gpa - slot.gpa)
         return None
+
+    def pages(self, gpa: int, size: int) -> Iterator[int]:
+        """The pages of slots between `gpa` and `gpa` + `size`."""
+        for slot in self._slots.values():
+            yield from range(max(gpa, slot.gpa), min(gpa + size, slot.gpa + slot.size), PAGE_BYTES)
 
     def _check(self, number: int, slot: Range, old: Range | None) -> None:
         gpa, size, memory, offset = slot

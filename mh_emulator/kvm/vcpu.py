@@ -38,7 +38,8 @@ class Answer(NamedTuple):
     error: bool = False
 
 
-Pending = Callable[[Answer], None]
+Pending = Callable[[Answer], Exit | None]
+"""What is left to do with the host's answer; it may come to a further exit."""
 
 _REASONS = {
     Code.HLT: Reason.HLT,
@@ -94,7 +95,9 @@ class Vcpu:
             return Exit(Reason.FAIL_ENTRY)
         remaining = max_instructions
         self._kicked = False
-        self._complete()
+        exit_ = self._complete()
+        if exit_ is not None:
+            return exit_
         while True:
             stop = self._enter(remaining)
             if remaining is not None:
@@ -104,6 +107,11 @@ class Vcpu:
                 return exit_
             if self._kicked:
                 return Exit(Reason.LIMIT)
+
+    @property
+    def begun(self) -> int:
+        """Instructions begun since the last exit of a run with a limit, that one's included."""
+        return self._core.begun
 
     def inject_event(self, event: EventInjection) -> None:
         """Make `event` happen at the next VMRUN, in place of one that waits already.
@@ -130,7 +138,7 @@ class Vcpu:
         self._core.trace_memory(callback)
 
     def read_linear(self, va: int, size: int) -> bytes:
-        """Return memory as the guest's supervisor sees it at `va`; raise `GuestFault` or `NoSlotError`."""
+        """Return memory as the guest's supervisor sees it at `va`; raise `GuestFault` or `NestedFaultError`."""
         return self._core.read_linear(va, size)
 
     def _enter(self, max_instructions: int | None) -> Intercept:
@@ -157,11 +165,10 @@ class Vcpu:
         frame.write("rdx", count >> 32)
         frame.done()
 
-    def _complete(self) -> None:
+    def _complete(self) -> Exit | None:
         pending, self._pending = self._pending, None
         answer, self._answer = self._answer, Answer()
-        if pending is not None:
-            pending(answer)
+        return None if pending is None else pending(answer)
 
     def _emulate(self, frame: Frame, stop: Intercept) -> Exit | None:
         """Do what the guest asks for, or leave for the host, whose answer will complete it."""

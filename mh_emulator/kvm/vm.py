@@ -9,30 +9,20 @@ from __future__ import annotations
 import errno
 from enum import IntEnum
 
-from mh_builder.paging import Geometry
-from mh_builder.parts import CpuidResult
-from mh_emulator.cpu.devices import Devices
 from mh_emulator.cpu.rdrand import Generator
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import UserMemory
-from mh_emulator.dram.ranges import NativeRanges, Range
 from mh_emulator.kvm.asids import AsidPool
 from mh_emulator.kvm.context import Encryption
 from mh_emulator.kvm.debug import DebugCommands
 from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.es_vcpu import EsVcpu
-from mh_emulator.kvm.hypercalls import MAP_GPA_RANGE
-from mh_emulator.kvm.msrs import EXIT_REASONS, MsrExits
-from mh_emulator.kvm.slots import Slots
 from mh_emulator.kvm.transport import TransportCommands
 from mh_emulator.kvm.vcpu import Vcpu
-from mh_emulator.kvm.vmgexit import GHCB_VERSION_MIN
+from mh_emulator.kvm.vmgexit import GHCB_VERSION_MAX, GHCB_VERSION_MIN
 from mh_emulator.kvm.watched import watched
 from mh_emulator.psp.firmware import Firmware
 from mh_emulator.psp.vmsa import TrustedRegion
-
-KVM_FEATURES_LEAF = 0x4000_0001
-GHCB_VERSION_MAX = 2
 
 
 class VmType(IntEnum):
@@ -49,30 +39,9 @@ class Vm(TransportCommands, DebugCommands):
     def __init__(
         self, dram: Dram, psp: Firmware, asids: AsidPool, generator: Generator, vm_type: VmType = VmType.DEFAULT
     ) -> None:
-        super().__init__(psp)
-        self.dram = dram
-        self.part = dram.part
-        self.generator = generator
-        self.tsc: int | None = None
-        """What RDTSC gives, every time, where a hostile kernel intercepts it; None: the CPU's own count.
-
-        A plain SEV guest cannot tell. Under SEV-ES the intercept is #VC first.
-        """
-        self.devices: Devices | None = None
-        """What answers at ports and outside of all slots, without an exit that the model shows; before any vCPU."""
-        self.geometry: Geometry = self.part.geometry(encrypted=False)
-        self.hypercall_exits = 0
-        """KVM_CAP_EXIT_HYPERCALL: a bit for each hypercall that leaves for the host."""
-        self.msr_exits = MsrExits()
-        self.kvm_features = 0
-        """EAX of CPUID leaf 4000_0001, which is the host's to set with KVM_SET_CPUID2."""
-        self.ghcb_version = 0
-        """Of SEV-ES; a mirror has none, for it is not copied."""
-        self.ap_jump_table = 0
-        """GPA at which the guest says that its parked vCPUs wait; 0 before it says so."""
+        super().__init__(dram, psp, generator)
         self._type = vm_type
         self._asids = asids
-        self._slots = Slots(self.part.physical_bits)
         self._regions: list[tuple[UserMemory, int, int]] = []
         self._owner: Vm | None = None
         self._references = 1
@@ -88,17 +57,6 @@ class Vm(TransportCommands, DebugCommands):
         return self._encryption is None or self._psp.is_runnable(self._encryption.asid)
 
     @property
-    def intercepts_tsc(self) -> bool:
-        """Whether RDTSC is KVM's: with `tsc`, and in a plain guest with devices, whose time it has to agree with."""
-        return self.tsc is not None or (self.devices is not None and not self.es)
-
-    def count(self) -> int:
-        """What RDTSC gives then."""
-        if self.tsc is not None:
-            return self.tsc
-        return 0 if self.devices is None else self.devices.count()
-
-    @property
     def has_protected_state(self) -> bool:
         """Whether this VM was created as an SEV-ES one; KVM_SEV_ES_INIT makes one that was not."""
         return self._type is VmType.SEV_ES
@@ -108,54 +66,12 @@ class Vm(TransportCommands, DebugCommands):
         """Where the CPU keeps the checksums of VMSAs."""
         return self._psp.region
 
-    def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
-        """What CPUID returns, without what depends on the CPU's state."""
-        if leaf == KVM_FEATURES_LEAF:
-            return CpuidResult(self.kvm_features, 0, 0, 0)
-        return self.part.cpuid(leaf, subleaf, encrypted=self.encrypted)
-
-    @watched("KVM_SET_USER_MEMORY_REGION")
-    def set_user_memory_region(self, slot: int, gpa: int, size: int, memory: UserMemory, offset: int) -> None:
-        """KVM_SET_USER_MEMORY_REGION: make, move or, with `size` 0, delete a slot."""
-        with self.dram.bus:
-            self._slots.set(slot, Range(gpa, size, memory, offset))
-            for vcpu in self._vcpus:
-                vcpu.flush_translations()
-
-    def spa(self, gpa: int) -> int | None:
-        """System physical address behind `gpa`, or None where no slot is."""
-        return self._slots.spa(gpa)
-
-    @property
-    def ranges(self) -> NativeRanges:
-        """The slots, for native code."""
-        return self._slots.native
-
     @watched("KVM_CREATE_VCPU")
     def create_vcpu(self) -> Vcpu:
         """KVM_CREATE_VCPU."""
         vcpu = EsVcpu(self) if self.es else Vcpu(self)
         self._vcpus.append(vcpu)
         return vcpu
-
-    @watched("KVM_CAP_EXIT_HYPERCALL")
-    def enable_exit_hypercall(self, mask: int) -> None:
-        """KVM_CAP_EXIT_HYPERCALL: let these hypercalls leave; only KVM_HC_MAP_GPA_RANGE can."""
-        if mask & ~(1 << MAP_GPA_RANGE):
-            raise KvmError(errno.EINVAL, "KVM_CAP_EXIT_HYPERCALL")
-        self.hypercall_exits = mask
-
-    @watched("KVM_CAP_X86_USER_SPACE_MSR")
-    def enable_user_space_msr(self, reasons: int) -> None:
-        """KVM_CAP_X86_USER_SPACE_MSR: let accesses leave that were #GP for one of these reasons."""
-        if reasons & ~EXIT_REASONS:
-            raise KvmError(errno.EINVAL, "KVM_CAP_X86_USER_SPACE_MSR")
-        self.msr_exits.reasons = reasons
-
-    @watched("KVM_X86_SET_MSR_FILTER")
-    def set_msr_filter(self, denied: frozenset[int]) -> None:
-        """KVM_X86_SET_MSR_FILTER: deny the guest these MSRs."""
-        self.msr_exits.denied = denied
 
     @watched("KVM_SEV_INIT")
     def sev_init(self) -> None:

@@ -13,7 +13,7 @@ from mh_builder.parts import CpuidResult
 from mh_emulator.cpu.intercepts import Code, Intercept
 from mh_emulator.kvm.ghcb import Ghcb, Malformed, MalformedError
 
-GHCB_VERSION_MIN = 1
+GHCB_VERSION_MIN, GHCB_VERSION_MAX = 1, 2
 HYPERVISOR_FEATURES = 1 << 0 | 1 << 1
 """GHCB_HV_FT_SUPPORTED: SNP, and creation of its APs."""
 

@@ -6,8 +6,13 @@ Where the table itself lies in memory is not modelled, so neither is protection 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
 from mh_emulator.rmp.entry import HYPERVISOR, SUBPAGE, PageSize, PageState, RmpEntry
+
+Watcher = Callable[[int, int], None]
+"""(SPA, bytes) of what a changed entry speaks for, or spoke for."""
 
 
 class Rmp:
@@ -19,10 +24,13 @@ class Rmp:
         self.base = base
         self.size = size
         self._entries: dict[int, RmpEntry] = {}
+        self.watchers: list[Watcher] = []
+        """Told of every change: CPUs have cached what they were told before."""
 
     def clear(self) -> None:
         """Give every page to the hypervisor, as SNP_INIT does."""
         self._entries.clear()
+        self._tell(self.base, self.size)
 
     def covers(self, spa: int) -> bool:
         """Whether the page of `spa` has an entry."""
@@ -50,10 +58,12 @@ class Rmp:
         if not self.covers(spa):
             raise ValueError(f"{spa:#x} is outside of the RMP of {self.base:#x}..{self.base + self.size:#x}")
         self._entries[spa >> PAGE_SHIFT] = entry
+        self._tell(spa & -PAGE_BYTES, PageSize.LARGE.bytes)
 
     def forget(self, spa: int) -> None:
         """Drop the entry of the page of `spa`: the page is the hypervisor's, or one behind an entry of 2 MiB."""
         self._entries.pop(spa >> PAGE_SHIFT, None)
+        self._tell(spa & -PAGE_BYTES, PageSize.LARGE.bytes)
 
     def pages_of(self, asid: int) -> int:
         """The counter of `asid`: 4 KiB pages that are assigned to it; nobody counts those of ASID 0."""
@@ -61,6 +71,10 @@ class Rmp:
             return 0
         owned = (entry for entry in self._entries.values() if entry.assigned and entry.asid == asid)
         return sum(entry.size.bytes // PAGE_BYTES for entry in owned)
+
+    def _tell(self, spa: int, size: int) -> None:
+        for watcher in self.watchers:
+            watcher(spa, size)
 
     def _large_head(self, spa: int) -> RmpEntry | None:
         head = self._entries.get((spa & -PageSize.LARGE.bytes) >> PAGE_SHIFT)

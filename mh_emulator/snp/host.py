@@ -13,6 +13,7 @@ from mh_builder.firmware.snp import PageType, SnpPage
 from mh_builder.paging import MIB, PAGE_BYTES
 from mh_builder.parts import Part
 from mh_emulator.dram.dram import Dram
+from mh_emulator.kvm.host_memory import RmpUpdateError
 from mh_emulator.psp.snp.firmware import SnpFirmware
 from mh_emulator.psp.snp.launch import LaunchFinish, LaunchStart, LaunchUpdate
 from mh_emulator.psp.snp.policy import DEFAULT_POLICY
@@ -24,14 +25,6 @@ BASE_SPA = 0x10_0000_0000
 DRAM_BYTES = 16 * MIB
 SECRETS_GPA = 0x80_D000
 FIRST_ASID = 1
-
-
-class RmpUpdateError(Exception):
-    """RMPUPDATE did not do what the host wanted."""
-
-    def __init__(self, spa: int, code: Code) -> None:
-        super().__init__(f"RMPUPDATE of {spa:#x}: {code.name} ({code.value})")
-        self.code = code
 
 
 @dataclass(slots=True)

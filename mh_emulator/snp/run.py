@@ -13,9 +13,13 @@ from mh_emulator.snp.cases.messages import MESSAGES
 from mh_emulator.snp.cases.moves import MOVES
 from mh_emulator.snp.cases.pages import PAGES
 from mh_emulator.snp.cases.rmp import RMP
-from mh_emulator.snp.stage import Outcome, Stage, Step
+from mh_emulator.snp.kvm.attacks import ATTACKS
+from mh_emulator.snp.kvm.stage import KvmStage
+from mh_emulator.snp.notes import Outcome, Step
+from mh_emulator.snp.stage import Stage
 
-CASES: Mapping[str, Callable[[Stage], Outcome]] = MappingProxyType({**LAUNCH, **PAGES, **MESSAGES, **MOVES, **RMP})
+_WITHOUT_VCPUS: Mapping[str, Callable[[Stage], Outcome]] = {**LAUNCH, **PAGES, **MESSAGES, **MOVES, **RMP}
+CASES: Mapping[str, Callable[..., Outcome]] = MappingProxyType({**_WITHOUT_VCPUS, **ATTACKS})
 """By id; what a case is about is its docstring."""
 
 
@@ -42,7 +46,7 @@ class Case:
 
 def play(name: str, part: Part) -> Case:
     """Play one case. Raises `ValueError` for a part without SEV-SNP."""
-    stage = Stage(part)
+    stage = KvmStage(part) if name in ATTACKS else Stage(part)
     outcome = CASES[name](stage)
     return Case(name, part.name, CASES[name].__doc__ or "", tuple(stage.steps), outcome)
 

@@ -16,8 +16,9 @@ from mh_emulator.psp.snp.policy import DEFAULT_POLICY, SnpPolicy
 from mh_emulator.rmp.instructions import NewState
 from mh_emulator.snp.channel import Channel
 from mh_emulator.snp.host import Launched
+from mh_emulator.snp.notes import Outcome
 from mh_emulator.snp.report import read_report
-from mh_emulator.snp.stage import GPA, IMAGE, Outcome, Stage
+from mh_emulator.snp.stage import GPA, IMAGE, Stage
 
 _OWNERS_SECRET = b"owner".ljust(47, b"\1")
 

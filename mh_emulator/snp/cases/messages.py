@@ -11,8 +11,9 @@ from mh_emulator.psp.snp.message import MessageType
 from mh_emulator.psp.snp.policy import DEFAULT_POLICY
 from mh_emulator.psp.snp.tsc import tsc_scale
 from mh_emulator.snp.channel import BadAnswerError, Channel
+from mh_emulator.snp.notes import Outcome
 from mh_emulator.snp.report import is_signed, read_report
-from mh_emulator.snp.stage import Outcome, Stage
+from mh_emulator.snp.stage import Stage
 
 _KEY_REQUEST = struct.Struct("<IIQIIQ")
 _KHZ = 2_500_000

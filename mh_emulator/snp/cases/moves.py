@@ -15,7 +15,8 @@ from mh_emulator.psp.snp.policy import DEFAULT_POLICY, SnpPolicy
 from mh_emulator.psp.snp.swap import Swap
 from mh_emulator.snp.channel import Channel
 from mh_emulator.snp.host import SECRETS_GPA, Launched, SnpHost
-from mh_emulator.snp.stage import GPA, IMAGE, Outcome, Stage
+from mh_emulator.snp.notes import Outcome
+from mh_emulator.snp.stage import GPA, IMAGE, Stage
 
 _WITH_AGENT = DEFAULT_POLICY | SnpPolicy.MIGRATE_MA
 _KEY = bytes(range(32))

@@ -14,7 +14,8 @@ from mh_emulator.psp.snp.swap import PageMove, Swap
 from mh_emulator.rmp.entry import PageSize
 from mh_emulator.rmp.instructions import NewState, rmpupdate
 from mh_emulator.snp.host import Launched
-from mh_emulator.snp.stage import GPA, IMAGE, Outcome, Stage
+from mh_emulator.snp.notes import Outcome
+from mh_emulator.snp.stage import GPA, IMAGE, Stage
 
 
 def md_init(stage: Stage) -> Outcome:

@@ -16,7 +16,8 @@ from mh_emulator.rmp.instructions import (
     rmpadjust,
     rmpupdate,
 )
-from mh_emulator.snp.stage import GPA, Outcome, Stage, Step
+from mh_emulator.snp.notes import Outcome, Step
+from mh_emulator.snp.stage import GPA, Stage
 
 _NEW_GPA = 0x50_0000
 

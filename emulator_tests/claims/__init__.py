@@ -1,0 +1,1 @@
+"""What is true of every linked byte, whichever of them run."""

@@ -1,0 +1,111 @@
+"""What became of the mutants, kept line by line: a run goes on where it was stopped, and parts can be joined."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from emulator_tests.coverage.blobs import NAMES, blob
+from emulator_tests.mutation.mutants import Mutant
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`verdict` is "is noticed", "lives" or "is not reached"; `last` the test that noticed, or how many did not."""
+
+    mutant: Mutant
+    verdict: str
+    last: str
+
+
+@cache
+def digest() -> str:
+    """Of the code of the blobs: results of others mean nothing."""
+    return hashlib.sha256(b"".join(blob(name).text for name in NAMES)).hexdigest()
+
+
+def read(path: Path) -> list[Result]:
+    """The results in a file that are of these sources."""
+    if not path.exists():
+        return []
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}"))
+    return [Result(Mutant(**row["mutant"]), row["verdict"], row["last"]) for row in rows if row["digest"] == digest()]
+
+
+class Results:
+    """The file of one shard; what has been noticed need not be run again."""
+
+    def __init__(self, path: Path, total: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._total, self._digest = path, total, digest()
+        self.found = {result.mutant: result for result in read(path) if result.verdict == "is noticed"}
+        rows = [self._row(result) for result in self.found.values()]
+        path.write_text("".join(rows), encoding="utf-8")
+
+    def _row(self, result: Result) -> str:
+        return json.dumps({"digest": self._digest, **asdict(result)}) + "\n"
+
+    def add(self, result: Result) -> None:
+        """Keep it, and say how far it is."""
+        self.found[result.mutant] = result
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(self._row(result))
+        if result.verdict != "is noticed":
+            sys.stderr.write(f"\r{' ' * 60}\r{sentence(result)}\n")
+        lives = sum(result.verdict == "lives" for result in self.found.values())
+        sys.stderr.write(f"\r{len(self.found)} of {self._total} mutants, {lives} live ")
+        sys.stderr.flush()
+
+    def withdraw(self, test: str) -> None:
+        """What this test has noticed: it fails without a fault too."""
+        sys.stderr.write(f"\n{test}: fails without a fault\n")
+        for mutant, result in self.found.items():
+            if result.last == test:
+                self.found[mutant] = Result(mutant, "has not run", "")
+        self._path.write_text("".join(map(self._row, self.found.values())), encoding="utf-8")
+
+
+def sentence(result: Result) -> str:
+    """One line for people."""
+    behind = f" after {result.last}" if result.verdict == "lives" else ""
+    return f"{result.mutant}: {result.verdict}{behind}"
+
+
+_MANY = {
+    "is noticed": "are noticed",
+    "lives": "live",
+    "is not reached": "are not reached",
+    "has not run": "have not run",
+}
+
+
+def summary(results: Sequence[Result], mutants: Iterable[Mutant]) -> Iterator[str]:
+    """What a run or several say together: those that live, reasons that are none, how many there were."""
+    verdicts = {result.mutant: result for result in results}
+    counts: Counter[str] = Counter()
+    for mutant in mutants:
+        result = verdicts.get(mutant, Result(mutant, "has not run", ""))
+        if mutant.equivalent is None:
+            counts[_MANY[result.verdict]] += 1
+            if result.verdict != "is noticed":
+                yield sentence(result)
+        elif result.verdict == "is noticed":
+            counts["carry a reason, and are noticed"] += 1
+            yield f"{mutant}: carries a reason, and {result.last} notices it"
+        else:
+            counts["carry a reason"] += 1
+    noticed = counts.pop(_MANY["is noticed"], 0)
+    others = "".join(f", {number} {what}" for what, number in sorted(counts.items()))
+    yield f"{noticed} of {noticed + sum(counts.values())} mutants are noticed{others}"
+
+
+def is_good(results: Sequence[Result], mutants: Iterable[Mutant]) -> bool:
+    """Whether each is noticed, or carries a reason that holds."""
+    noticed = {result.mutant for result in results if result.verdict == "is noticed"}
+    return all((mutant in noticed) == (mutant.equivalent is None) for mutant in mutants)

@@ -1,0 +1,140 @@
+"""The faults themselves, where they enter, and a run over a few that is not blind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from emulator_tests.command.conftest import ROOT
+from emulator_tests.coverage.blobs import NAMES, Instruction, blob, linked
+from emulator_tests.mutation.loop import order
+from emulator_tests.mutation.mutants import KINDS, Mutant, mutants
+from emulator_tests.mutation.plant import planted
+from emulator_tests.mutation.record import Run
+from emulator_tests.mutation.results import Result, Results, is_good, read, summary
+
+SECRETS = "emulator_tests/helper/test_launch_secret.py"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "becomes"),
+    [
+        ("inverted", "7405", "7505"),
+        ("inverted", "0f8201000000", "0f8301000000"),
+        ("dropped", "0f8201000000", "909090909090"),
+        ("dropped", "85c0", "9090"),
+        ("one more", "83f8ff", "83f800"),
+        ("one more", "66817c2402fe00", None),
+        ("one less", "813c2400010000", "813c24ff000000"),
+        ("unlocked", "f0480fb13a", "90480fb13a"),
+    ],
+)
+def test_kinds(kind: str, code: str, becomes: str | None) -> None:
+    """JE, JB, TEST, CMP with an immediate of 1, 2 and 4 bytes, LOCK CMPXCHG."""
+    expected = bytes.fromhex(becomes or "66817c2402ff00")
+    assert KINDS[kind](bytes.fromhex(code)) == expected
+
+
+def test_each_instruction_of_its_kind_has_its_mutants() -> None:
+    """Each conditional jump twice, and each lock; those of the wide kernels and the stubs run elsewhere."""
+    found: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for one in mutants(NAMES):
+        found[one.place, one.count].add(one.kind)
+    jumps = {
+        one.key for name in NAMES for one in blob(name).instructions if one.target is not None and one.key in found
+    }
+    assert len(jumps) > 400
+    assert all(found[key] == {"inverted", "dropped"} for key in jumps)
+    locks = {one.line.partition(":")[0] for one in mutants(NAMES) if one.kind == "unlocked"}
+    assert {"payload/bitmap.s", "payload/ending.s", "payload/entry.s", "payload/ring.s"} <= locks
+
+
+@pytest.mark.parametrize("name", ["helper", "loader"])
+def test_a_fault_is_in_what_is_linked_and_nowhere_else(name: str) -> None:
+    one = next(one for one in blob(name).instructions if (one.target or 0) > one.offset)
+    with planted(Mutant(one.place, one.count, "inverted")):
+        broken = linked(name)
+    differing = [at for at, (old, new) in enumerate(zip(blob(name).text, broken.text, strict=True)) if old != new]
+    assert len(differing) == 1
+    assert differing[0] in range(one.offset, one.offset + one.size)
+    assert linked(name).text == blob(name).text
+
+
+def first(name: str) -> Instruction:
+    return blob(name).instructions[0]
+
+
+def test_order_is_cheapest_first_and_every_function_before_its_second_case() -> None:
+    one = first("helper")
+    tests = {
+        "a.py::slow": Run(2.0, {"helper": 1}),
+        "a.py::cases[1]": Run(0.2, {"helper": 1}),
+        "a.py::cases[0]": Run(0.1, {"helper": 3}),
+        "a.py::elsewhere": Run(0.1, {"loader": 1}),
+        "a.py::other": Run(0.1, {"helper": 2}),
+    }
+    assert order(tests, Mutant(*one.key, "dropped")) == ["a.py::cases[0]", "a.py::slow", "a.py::cases[1]"]
+
+
+def test_results_are_kept_and_joined(tmp_path: Path) -> None:
+    """What lives runs again, what was noticed does not; what has not run is said."""
+    one, two, three = mutants(NAMES)[:3]
+    results = Results(tmp_path / "results-1-of-2.jsonl", 2)
+    results.add(Result(one, "is noticed", "a.py::test"))
+    results.add(Result(two, "lives", "all 7 tests"))
+    again = Results(tmp_path / "results-1-of-2.jsonl", 2)
+    assert list(again.found) == [one]
+    again.add(Result(two, "lives", "all 7 tests"))
+    found = read(tmp_path / "results-1-of-2.jsonl")
+    assert list(summary(found, [one, two, three])) == [
+        f"{two}: lives after all 7 tests",
+        f"{three}: has not run",
+        "1 of 3 mutants are noticed, 1 have not run, 1 live",
+    ]
+    assert not is_good(found, [one, two])
+    assert is_good(found, [one])
+    again.withdraw("a.py::test")
+    assert not is_good(list(again.found.values()), [one])
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with the record of a few tests: what a helper makes of its owner's record."""
+    folder = tmp_path_factory.mktemp("mutation")
+    plugin = ["-p", "emulator_tests.mutation.record", f"--mutation-folder={folder}"]
+    done = run("pytest", "-q", "-n", "0", *plugin, SECRETS, "-k", "another or page_at_most")
+    assert done.returncode == 0, done.stdout
+    return str(folder)
+
+
+def test_what_the_tests_of_the_secret_notice(recorded: str) -> None:
+    """The bound of its table, which the suite once missed; that START waits for other rings is not their matter."""
+    only = ["--only", "payload/secret.s:19", "payload/session.s:46"]
+    done = run("emulator_tests.mutation", "--folder", recorded, "--jobs", "1", *only)
+    lines = done.stdout.strip().splitlines()
+    assert lines[0].startswith("payload/session.s:46: dropped: jne .Lrefused: lives after all ")
+    assert lines[1:] == ["3 of 4 mutants are noticed, 1 live"]
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0"])
+def test_a_shard_that_is_none(shard: str) -> None:
+    done = run("emulator_tests.mutation", "--shard", shard)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(f"'{shard}' is not K/N with K from 1 to N")
+
+
+def test_without_a_record_nothing_runs(tmp_path: Path) -> None:
+    done = run("emulator_tests.mutation", "--folder", str(tmp_path / "none"))
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"{tmp_path / 'none' / 'record.json'}: no record: `make mutate` makes it\n",
+    )
