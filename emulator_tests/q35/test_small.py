@@ -18,7 +18,7 @@ from mh_emulator.dram.process import Place
 from mh_emulator.host.launch import launch
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.site import prepare
-from mh_emulator.owner import POLICY, GuestOwner, OwnerRefuses
+from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner, OwnerRefuses
 from mh_emulator.platform import Platform
 from mh_emulator.q35 import run as runs
 from mh_emulator.q35.boot import Boot, Firmware, Report
@@ -85,6 +85,93 @@ def test_bad_ends_say_where(data: bytes, end: str) -> None:
         boot(data)
     assert end in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+REFLECTED = """
+    mov dword ptr [0x10e8], 0x00080000 + (handler - start) % 0x10000
+    mov dword ptr [0x10ec], 0xffff8e00
+    mov word ptr [0x2000], 0xef
+    mov dword ptr [0x2002], 0x1000
+    lidt [0x2000]
+    mov eax, 0x8000001f
+    cpuid
+    cmp ebx, 0x173
+    jne bad
+    hlt
+bad:
+    mov eax, 0x12100
+    xor edx, edx
+    mov ecx, 0xc0010130
+    wrmsr
+    .byte 0xf3, 0x0f, 0x01, 0xd9
+handler:
+    cmp dword ptr [esp], {code}
+    jne bad
+    mov edx, eax
+    mov eax, 0x40000004  # of that leaf EBX
+    mov ecx, 0xc0010130
+    wrmsr
+    .byte 0xf3, 0x0f, 0x01, 0xd9
+    rdmsr
+    mov ebx, edx
+    add dword ptr [esp + 4], 2
+    add esp, 4
+    iretd
+"""
+"""#VC of CPUID in 32-bit code, as OVMF's reset vector has it; ends with a request for termination where it is wrong."""
+
+
+def boot_es(code: int) -> Report:
+    data = Units(protected(REFLECTED.format(code=code)))
+    return Boot(Firmware(MILAN, data, RAM, policy=POLICY_ES), lambda _: None).run()
+
+
+def test_es_firmware_has_its_exceptions_before_long_mode() -> None:
+    """AMD64 APM volume 2, section 15.35.5: #VC with the exit code, and the GHCB's MSR answers."""
+    assert [one.what for one in boot_es(0x72).milestones] == ["launched", "idle"]
+
+
+def test_an_es_guest_asks_for_its_end() -> None:
+    with pytest.raises(GuestStopped, match="^the guest asks for its end, the GHCB's MSR is 0x12100: where no host"):
+        boot_es(0x73)
+
+
+VC_32 = protected("""
+        mov eax, 0x80000 + handler - start
+        mov [0x10e8], eax
+        mov dword ptr [0x10ec], 0xffff8e00
+        mov word ptr [0x2000], 0x7ff
+        mov dword ptr [0x2002], 0x1000
+        lidt [0x2000]
+    place:
+        cpuid
+    handler:
+        cmp dword ptr [esp], 0x72
+        jne wrong
+        cmp dword ptr [esp + 4], 0xffff0000 + place - start
+        jne wrong
+        mov ecx, 0xc0010130
+        mov eax, 0x100
+        xor edx, edx
+        wrmsr
+        .byte 0xf3, 0x0f, 0x01, 0xd9
+    wrong:
+        int3
+""")
+"""With SEV-ES: #VC at CPUID, whose handler finds its error code and place, and asks for the guest's end by MSR."""
+
+
+@pytest.mark.parametrize(
+    ("data", "end"),
+    [
+        (VC_32, "^the guest left with system-event: where no host sees, after 0 accesses"),
+        (flash(".code16\n cpuid\n hlt"), "^triple fault: where no host sees, after 0 accesses"),
+    ],
+    ids=["#VC of 32 bits", "#VC without an IDT"],
+)
+def test_with_es_a_guest_has_to_handle_vc(data: bytes, end: str) -> None:
+    with pytest.raises(GuestStopped, match=end):
+        Boot(Firmware(MILAN, Units(data), RAM, policy=POLICY_ES), lambda _: None).run()
 
 
 def test_a_loop_without_devices_ends(monkeypatch: pytest.MonkeyPatch) -> None:

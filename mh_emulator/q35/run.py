@@ -41,6 +41,8 @@ def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit]) -> Exit:
     if exit_.reason is Reason.MMIO:
         kind = "store to" if exit_.is_write else "load from"
         raise GuestStopped(f"{kind} GPA {exit_.gpa:#x}, where nothing is{_where(vcpu, board)}")
+    if exit_.reason is Reason.SYSTEM_EVENT:
+        raise GuestStopped(f"the guest asks for its end, the GHCB's MSR is {exit_.value:#x}{_where(vcpu, board)}")
     if exit_.reason is not Reason.HLT:
         raise GuestStopped(f"the guest left with {exit_.reason.value}{_where(vcpu, board)}")
     state = _registers(vcpu)
