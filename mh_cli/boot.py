@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mh_abi.image import HelperImage, parse_image
+from mh_builder.firmware import guids
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.flash import read_flash
 from mh_builder.firmware.inject import check_target, extract, inject
-from mh_builder.firmware.volume import find_volumes
+from mh_builder.firmware.table import read_table
+from mh_builder.firmware.units import Units, check_variables, split
 from mh_builder.helper import build_helper
 from mh_builder.paging import MIB, PAGE_BYTES
 from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
-from mh_builder.schemes.space import Options
+from mh_builder.schemes.space import Options, Start
 from mh_cli import options
 from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.output import print_json
-from mh_cli.ovmf_files import about, read_image
+from mh_cli.ovmf_files import about, read_file, read_image
 
 if TYPE_CHECKING:
     from mh_emulator.q35.boot import Milestone, Report
@@ -35,19 +37,25 @@ _HELPER_RAM_LIMIT = 1 << 30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
+    parser.add_argument("--fd", type=Path, required=True, metavar="IMAGE", help="flash image of OVMF")
     parser.add_argument(
-        "--fd", type=Path, required=True, metavar="IMAGE", help="flash image of OVMF, without variables"
-    )
+        "--vars", type=Path, metavar="FILE",
+        help="its variables, for --start es (default: what the image begins with, or lies beside it as OVMF_VARS*.fd)",
+    )  # fmt: skip
     parser.add_argument("--migrate", action="store_true", help="migrate it, by the helper that it has loaded")
     parser.add_argument(
         "--scheme",
         choices=list(SCHEMES),
         metavar="SCHEME",
-        help="inject a helper of that scheme first (with --migrate)",
+        help="inject a helper of that scheme first",
     )
     parser.add_argument(
         "--memory", type=options.size, default=256 * MIB, metavar="BYTES", help="RAM of the guest (default 256M)"
     )
+    parser.add_argument(
+        "--start", choices=[start.value for start in Start], default=Start.HOST.value,
+        help="plain SEV, without variables, or SEV-ES (default host)",
+    )  # fmt: skip
     options.add_part(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)
@@ -55,14 +63,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Boot; bad where the firmware does not come to its end, or its migration is not good."""
+    from mh_emulator.owner import POLICY, POLICY_ES
     from mh_emulator.q35.boot import Boot, Firmware
 
-    if arguments.scheme and not arguments.migrate:
-        raise UsageError("--scheme is of a helper: give --migrate")
+    if arguments.migrate and arguments.start == Start.ES.value:
+        raise UsageError("--migrate needs --start host: no host gives a vCPU of SEV-ES its registers")
     if not _LEAST <= arguments.memory <= _MOST or arguments.memory % PAGE_BYTES:
         raise UsageError(f"--memory {arguments.memory:#x}: not in {_LEAST:#x} to {_MOST:#x}, or not made of pages")
-    flash, helper = _image(arguments)
-    report = Boot(Firmware(PARTS[arguments.part], flash, arguments.memory, helper), _show).run()
+    if arguments.vars and arguments.start == Start.HOST.value:
+        raise UsageError("--vars needs --start es: under plain SEV there is no flash device")
+    units, helper = _image(arguments)
+    policy = POLICY_ES if arguments.start == Start.ES.value else POLICY
+    boot = Boot(Firmware(PARTS[arguments.part], units, arguments.memory, helper, policy), _show)
+    report = boot.migrate() if arguments.migrate else boot.run()
     if arguments.json:
         print_json("boot/1", report.as_json())
     else:
@@ -70,15 +83,13 @@ def run(arguments: argparse.Namespace) -> int:
     return GOOD if report.good else BAD
 
 
-def _image(arguments: argparse.Namespace) -> tuple[bytes, HelperImage | None]:
-    """The flash, and with `--migrate` the helper in it. Raises `UsageError`, `FirmwareError`."""
+def _image(arguments: argparse.Namespace) -> tuple[Units, HelperImage | None]:
+    """The flash, and the helper in it, if there is one. Raises `UsageError`, `FirmwareError`."""
     flash = read_image(arguments.fd).flash
     with about(arguments.fd):
         read_flash(flash)
-        if any(volume.first_file is None for volume in find_volumes(flash)):
-            raise FirmwareError("it has its own variable store, which needs a flash device: give the image of the code")
-        if not arguments.migrate:
-            return flash, None
+    variables = b"" if arguments.start == Start.HOST.value else _variables(arguments, flash)
+    with about(arguments.fd):
         if arguments.scheme:
             check_target(flash)
     if arguments.scheme:
@@ -86,9 +97,26 @@ def _image(arguments: argparse.Namespace) -> tuple[bytes, HelperImage | None]:
         with about(arguments.fd):
             flash = inject(flash, blob)
     with about(arguments.fd):
+        if not arguments.migrate and read_table(flash).find(guids.FIRMWARE_ENTRY) is None:
+            return Units(split(flash).code, variables), None
         helper = parse_image(extract(flash).blob)
         _check_room(helper, arguments.memory)
-    return flash, helper
+    return Units(split(flash).code, variables), helper
+
+
+def _variables(arguments: argparse.Namespace, flash: bytes) -> bytes:
+    """The variable store, without which SEV-ES firmware does not come far. Raises `UsageError`, `FirmwareError`."""
+    path, own = arguments.vars, split(flash).variables
+    if path is None and own:
+        return own
+    if path is None:
+        path = arguments.fd.with_name(arguments.fd.name.replace("CODE", "VARS"))
+        if path == arguments.fd or not path.exists():
+            raise FirmwareError(f"{arguments.fd}: it has no variable store, which SEV-ES firmware needs: give --vars")
+    data = read_file(path)
+    with about(path):
+        check_variables(data)
+    return data
 
 
 def _check_room(helper: HelperImage, ram_bytes: int) -> None:
@@ -106,11 +134,12 @@ def _show(milestone: Milestone) -> None:
 
 def _print(report: Report) -> None:
     moved = report.moved
+    if report.helper_equal is not None:
+        whole = "equal to what its loader has to leave, byte for byte" if report.helper_equal else "DIFFERENT"
+        print(f"helper: {whole}")
     if moved is not None:
-        whole = "equal to what its loader has to leave, byte for byte" if moved.helper_equal else "DIFFERENT"
         pages = f"{moved.pages} pages private, {moved.shared_pages} shared"
         seen = f"{moved.source_plain_pages} in plaintext, {moved.naive_equal_pages} survive a copy"
-        print(f"helper: {whole}")
         print(f"migrated: {pages}, {'equal' if moved.equal else 'DIFFERENT'}; as the host sees them {seen}")
     for name, text in (("debug port", report.debug), ("serial port", report.serial)):
         for line in _lines(text):

@@ -12,6 +12,9 @@ from emulator_tests.firmware.conftest import Find
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.firmware.inject import extract
+from mh_builder.firmware.units import Units, split
+
+VARIABLES = Path("/usr/share/OVMF/OVMF_VARS.fd")
 
 
 def test_real_firmware_is_migrated_by_the_helper_that_it_has_loaded(injected: Find, command: Command) -> None:
@@ -24,8 +27,9 @@ def test_real_firmware_is_migrated_by_the_helper_that_it_has_loaded(injected: Fi
     assert found["debug"] == f"{abi.MH_DEBUG_MARKER}{helper.descriptor.home:016x} {helper.memory_bytes:016x}\n"
     moved = found["moved"]
     assert moved["pages"] > 8000
+    assert found["helper_equal"]
     assert moved == {
-        "helper_equal": True, "equal": True, "source_plain_pages": 0, "naive_equal_pages": 0,
+        "equal": True, "source_plain_pages": 0, "naive_equal_pages": 0,
         "pages": moved["pages"], "shared_pages": moved["shared_pages"],
     }  # fmt: skip
     seen = [milestone["what"] for milestone in found["milestones"]]
@@ -41,10 +45,14 @@ def test_real_firmware_is_migrated_by_the_helper_that_it_has_loaded(injected: Fi
     [
         (("--fd", "nothing.fd"), 2, "nothing.fd: No such file or directory"),
         (("--fd", "text"), 1, "text: no compressed volume "),
-        (("--fd", "{X64}", "--scheme", "regions"), 2, "--scheme is of a helper: give --migrate"),
+        (("--fd", "{X64}", "--migrate", "--start", "es"), 2, "--migrate needs --start host"),
+        (("--fd", "alone.fd", "--start", "es"), 1, "alone.fd: it has no variable store, which SEV-ES firmware needs"),
+        (("--fd", "{X64}", "--vars", "text"), 2, "--vars needs --start es"),
+        (("--fd", "{X64}", "--vars", "text", "--start", "es"), 1, "text: no variable store: OVMF_VARS.fd is one"),
+        (("--fd", "{X64}", "--vars", "{X64}", "--start", "es"), 1, "OVMF_CODE.fd: no variable store: "),
+        (("--fd", "{X64}", "--vars", "nothing.fd", "--start", "es"), 2, "nothing.fd: No such file or directory"),
         (("--fd", "{X64}", "--memory", "64M"), 2, "--memory 0x4000000: not in 0x8000000 to 0x80000000"),
         (("--fd", "{X64}", "--migrate"), 1, "no image of the migration helper: "),
-        (("--fd", "{with-variables}"), 1, "it has its own variable store, which needs a flash device"),
         (("--fd", "{X64}", "--migrate", "--scheme", "isolated"), 1, "no firmware loads it"),
     ],
 )
@@ -52,8 +60,16 @@ def test_bad_requests(
     stock: Find, command: Command, tmp_path: Path, options: tuple[str, ...], code: int, message: str
 ) -> None:
     (tmp_path / "text").write_text("no image")
+    (tmp_path / "alone.fd").write_bytes(stock("X64").read_bytes())
     arguments = [str(stock(text[1:-1])) if text[0] == "{" else text for text in options]
     outcome = command("boot", *arguments)
     assert (outcome.code, outcome.out) == (code, "")
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_an_image_with_variables_is_two_units(stock: Find) -> None:
+    """As Debian has them: one after the other."""
+    both, code = stock("with-variables"), stock("X64").read_bytes()
+    assert split(both.read_bytes()) == Units(code, VARIABLES.read_bytes())
+    assert split(code) == Units(code)

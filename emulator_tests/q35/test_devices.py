@@ -12,8 +12,9 @@ from mh_builder.paging import MIB
 from mh_builder.parts import PARTS
 from mh_emulator.platform import Platform
 from mh_emulator.q35 import console
-from mh_emulator.q35.board import Board
-from mh_emulator.q35.clock import LOOK_NS
+from mh_emulator.q35.board import Board, Telling
+from mh_emulator.q35.clock import LOOK_NS, Clock
+from mh_emulator.q35.flash import SECTOR_BYTES, Flash
 from mh_emulator.q35.launch import topology
 from mh_emulator.q35.view import HostView
 
@@ -29,8 +30,10 @@ class Machine:
         self.lines: list[str] = []
         self.used: list[str] = []
         ram = topology(ram_bytes)
-        self.memory = Platform(PARTS["milan"], 8 * MIB, 1).memory(ram.ram_bytes)
-        self.board = Board(ram, HostView(ram, self.memory), self.lines.append, self.used.append)
+        platform = Platform(PARTS["milan"], 8 * MIB, 1)
+        self.memory, self.flash = platform.memory(ram.ram_bytes), platform.memory(MIB)
+        telling = Telling(self.lines.append, self.used.append)
+        self.board = Board(ram, HostView(ram, self.memory), Flash(self.flash, 1 << 32), telling, Clock())
 
     def dma(self, control: int, size: int, where: int, at: int = 0x1000) -> int:
         """A transfer; what the device says of it."""
@@ -164,12 +167,24 @@ def test_where_nothing_is_all_ones_are_read(machine: Machine) -> None:
     assert machine.used == []
 
 
+def test_flash_takes_commands(machine: Machine) -> None:
+    """A sector is erased, a byte of it programmed; a command without its second half does nothing."""
+    board, start = machine.board, (1 << 32) - MIB
+    at = start + 3 * SECTOR_BYTES + 5
+    for gpa, value in ((at, 0x20), (at, 0xD0), (at, 0x10), (at, 0x5A), (at + 1, 0xFF), (at + 2, 0x20), (at, 0x55)):
+        board.write_memory(gpa, 1, value)
+    sector = machine.flash.read_raw(3 * SECTOR_BYTES, SECTOR_BYTES)
+    assert sector == b"\xff" * 5 + b"\x5a" + b"\xff" * (SECTOR_BYTES - 6)
+    assert machine.flash.populated() == [3 * SECTOR_BYTES]
+    assert board.read_memory(at, 2) == 0xFF5A
+
+
 ACCESS = st.tuples(
     st.one_of(st.sampled_from([0x70, 0x71, 0x402, 0x510, 0x511, 0x514, 0x518, 0x608, 0xCF8, 0xCFC, 0xCFF, 0x3F8, 0x92]),
               st.integers(0, 0xFFFF)),
     st.sampled_from([1, 2, 4]), st.integers(0, 0xFFFF_FFFF), st.booleans(),
 )  # fmt: skip
-PLACES = ((0xFEE0_0000, 0xFEE0_0FFF), (0xB000_0000, 0xBFFF_FFFF), (0, 0xFFFF_FFFF))
+PLACES = ((0xFEE0_0000, 0xFEE0_0FFF), (0xB000_0000, 0xBFFF_FFFF), (0, 0xFFFF_FFFF), (0xFFF0_0000, 0xFFFF_FFFF))
 LOADS = st.tuples(
     st.one_of(*(st.integers(*place) for place in PLACES)),
     st.sampled_from([1, 2, 4, 8]), st.integers(0, (1 << 64) - 1), st.booleans(),

@@ -10,6 +10,7 @@ import pytest
 from emulator_tests.q35.small import flash, protected
 from mh_abi import abi
 from mh_abi.image import parse_image
+from mh_builder.firmware.units import Units
 from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
 from mh_emulator.cpu.registers import Registers
@@ -17,7 +18,7 @@ from mh_emulator.dram.process import Place
 from mh_emulator.host.launch import launch
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.site import prepare
-from mh_emulator.owner import POLICY, GuestOwner, OwnerRefuses
+from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner, OwnerRefuses
 from mh_emulator.platform import Platform
 from mh_emulator.q35 import run as runs
 from mh_emulator.q35.boot import Boot, Firmware, Report
@@ -50,13 +51,14 @@ CLOCKS = "\n".join(
 
 
 def boot(data: bytes) -> Report:
-    return Boot(Firmware(MILAN, data, RAM), lambda _: None).run()
+    return Boot(Firmware(MILAN, Units(data), RAM), lambda _: None).run()
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_run_repeats_exactly(part: str) -> None:
     """Time stamps and timers too: a guest that prints them prints the same again, on every part."""
-    reports = [Boot(Firmware(PARTS[part], flash(f".code16\n{CLOCKS}"), RAM), lambda _: None).run() for _ in range(2)]
+    data = flash(f".code16\n{CLOCKS}")
+    reports = [Boot(Firmware(PARTS[part], Units(data), RAM), lambda _: None).run() for _ in range(2)]
     assert len(reports[0].debug) == 25
     assert reports[0].debug == reports[1].debug
     assert [one.serial for one in reports] == ["*", "*"]
@@ -83,6 +85,61 @@ def test_bad_ends_say_where(data: bytes, end: str) -> None:
         boot(data)
     assert end in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+REFLECTED = """
+    mov dword ptr [0x10e8], 0x00080000 + (handler - start) % 0x10000
+    mov dword ptr [0x10ec], 0xffff8e00
+    mov word ptr [0x2000], 0xef
+    mov dword ptr [0x2002], 0x1000
+    lidt [0x2000]
+    mov eax, 0x8000001f
+    cpuid
+    cmp ebx, 0x173
+    jne bad
+    hlt
+bad:
+    mov eax, 0x12100
+    xor edx, edx
+    mov ecx, 0xc0010130
+    wrmsr
+    .byte 0xf3, 0x0f, 0x01, 0xd9
+handler:
+    cmp dword ptr [esp], {code}
+    jne bad
+    mov edx, eax
+    mov eax, 0x40000004  # of that leaf EBX
+    mov ecx, 0xc0010130
+    wrmsr
+    .byte 0xf3, 0x0f, 0x01, 0xd9
+    rdmsr
+    mov ebx, edx
+    add dword ptr [esp + 4], 2
+    add esp, 4
+    iretd
+"""
+"""#VC of CPUID in 32-bit code, as OVMF's reset vector has it; ends with a request for termination where it is wrong."""
+
+
+def boot_es(code: int) -> Report:
+    data = Units(protected(REFLECTED.format(code=code)))
+    return Boot(Firmware(MILAN, data, RAM, policy=POLICY_ES), lambda _: None).run()
+
+
+def test_es_firmware_has_its_exceptions_before_long_mode() -> None:
+    """AMD64 APM volume 2, section 15.35.5: #VC with the exit code, and the GHCB's MSR answers."""
+    assert [one.what for one in boot_es(0x72).milestones] == ["launched", "idle"]
+
+
+def test_an_es_guest_asks_for_its_end() -> None:
+    with pytest.raises(GuestStopped, match="^the guest asks for its end, the GHCB's MSR is 0x12100: where no host"):
+        boot_es(0x73)
+
+
+def test_an_es_guest_without_a_handler_ends() -> None:
+    data = protected("mov dword ptr [0], 0\n mov dword ptr [4], 0\n lidt [0]\n cpuid")
+    with pytest.raises(GuestStopped, match="^triple fault: where no host sees, after 0 accesses"):
+        Boot(Firmware(MILAN, Units(data), RAM, policy=POLICY_ES), lambda _: None).run()
 
 
 def test_a_loop_without_devices_ends(monkeypatch: pytest.MonkeyPatch) -> None:

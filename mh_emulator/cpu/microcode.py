@@ -5,7 +5,7 @@ from __future__ import annotations
 from unicorn import x86_const
 
 from mh_emulator.cpu import rdrand
-from mh_emulator.cpu.engine import Engine
+from mh_emulator.cpu.engine import MSR_EFER, Engine
 from mh_emulator.cpu.linear import Linear
 from mh_emulator.cpu.locked import CF, FLAGS, ZF, CompareExchange, Exchange, Locked, decode, flags_of_comparison
 from mh_emulator.cpu.mmu import VECTOR_GP, Access, GuestFault, Mmu, Mode
@@ -69,7 +69,8 @@ class Microcode:
             self._msrs.write(index, value)
         except BadMsrError:
             raise GuestFault(VECTOR_GP, 0) from None
-        self._tlb.flush_translations()
+        if index == MSR_EFER:
+            self._tlb.flush_translations()
 
     def _compare_exchange(self, found: CompareExchange, before: int, mode: Mode) -> None:
         flags = flags_of_comparison(self._engine.read_gpr("rax") % (1 << 8 * found.size), before, found.size)

@@ -8,9 +8,9 @@ A hook on bytes that are no instruction of this kind never fires, or finds that 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Enum, auto
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES
@@ -126,7 +126,7 @@ class Traps:
         if Trap.RDTSC in self.watched:
             self._cover(self._answered, va, _answered(page))
 
-    def _cover(self, hooks: _Hooks, va: int, offsets: set[int]) -> None:
+    def _cover(self, hooks: _Hooks, va: int, offsets: Collection[int]) -> None:
         hooks.add({va + offset for offset in offsets}, hooks.dense if self.counts else hooks.sparse)
 
     def forget(self) -> None:
@@ -173,9 +173,10 @@ def _answered(page: bytes) -> set[int]:
     return starts | {start for start in tail if _ANSWERED_BEGUN.fullmatch(page, start)}
 
 
-def _candidates(page: bytes, pattern: re.Pattern[bytes]) -> set[int]:
+@lru_cache(maxsize=256)
+def _candidates(page: bytes, pattern: re.Pattern[bytes]) -> frozenset[int]:
     found = {match.start() for match in pattern.finditer(page)}
     found |= {start - 1 for start in found if start and page[start - 1] == _OPERAND_SIZE}
     if page[-1] in (_OPERAND_SIZE, _TWO_BYTE):
         found.add(PAGE_BYTES - 1)
-    return found
+    return frozenset(found)

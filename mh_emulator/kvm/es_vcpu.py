@@ -15,7 +15,7 @@ from mh_emulator.cpu.intercepts import Code, Intercept
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.cpu.vmrun import Vmsa
 from mh_emulator.dram.process import UserMemory
-from mh_emulator.kvm import vmgexit
+from mh_emulator.kvm import string_io, vmgexit
 from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.ghcb import Ghcb, Malformed, MalformedError, Response
@@ -125,8 +125,12 @@ class EsVcpu(Vcpu):
         return None
 
     def _page_protocol(self, ghcb: Ghcb) -> Exit | None:
+        devices = self._vm.devices
         try:
-            code = vmgexit.check(ghcb)
+            code = vmgexit.check(ghcb, strings=devices is not None)
+            if devices is not None and vmgexit.is_string(code, ghcb):
+                string_io.serve(ghcb, vmgexit.as_intercept(code, ghcb), self._vm.dram, self._vm.spa, devices)
+                return None
             if code in (Event.MMIO_READ, Event.MMIO_WRITE):
                 return self._mmio(ghcb, is_write=code == Event.MMIO_WRITE)
             return self._event(code, ghcb)

@@ -2,7 +2,7 @@
 
 Source: Linux, arch/x86/kvm/svm/sev.c (sev_handle_vmgexit, sev_handle_vmgexit_msr_protocol, sev_es_validate_vmgexit),
 arch/x86/include/asm/sev-common.h; GHCB specification (AMD 56421). String I/O, which KVM moves through the scratch
-area, is not modelled: it is answered as an invalid event.
+area, is for devices of the model (`string_io`): a host without them answers it as an invalid event.
 """
 
 from __future__ import annotations
@@ -73,25 +73,35 @@ _NEEDS: dict[int, tuple[str, ...]] = {
 _XSAVE_LEAF = 0xD
 
 
-def check(ghcb: Ghcb) -> int:
-    """Return the exit code of a request that KVM takes; raise `MalformedError` for one that it does not."""
+def check(ghcb: Ghcb, *, strings: bool) -> int:
+    """Return the exit code of a request that KVM takes; raise `MalformedError` for one that it does not.
+
+    `strings`: whether somebody is there who answers string I/O.
+    """
     if ghcb.usage:
         raise MalformedError(Malformed.INVALID_USAGE)
     if not ghcb.has("exit_code", "exit_info_1", "exit_info_2"):
         raise MalformedError(Malformed.MISSING_INPUT)
     code, info = ghcb.read("exit_code"), ghcb.read("exit_info_1")
-    if code not in _NEEDS or (code == Code.IOIO and info & _IO_STRING):
+    if code not in _NEEDS or (is_string(code, ghcb) and not strings):
         raise MalformedError(Malformed.INVALID_EVENT)
     needed = _NEEDS[code]
     if code == Code.CPUID and ghcb.read("rax") == _XSAVE_LEAF:
         needed += ("xcr0",)
-    if code == Code.IOIO and not info & _IO_IN:
+    if is_string(code, ghcb):
+        needed += ("scratch",)
+    elif code == Code.IOIO and not info & _IO_IN:
         needed += ("rax",)
     if code == Code.MSR and info:
         needed += ("rax", "rdx")
     if not ghcb.has(*needed):
         raise MalformedError(Malformed.MISSING_INPUT)
     return code
+
+
+def is_string(code: int, ghcb: Ghcb) -> bool:
+    """Whether the request is INS or OUTS."""
+    return code == Code.IOIO and bool(ghcb.read("exit_info_1") & _IO_STRING)
 
 
 def as_intercept(code: int, ghcb: Ghcb) -> Intercept:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from mh_emulator.host.topology import Block, Topology
 from mh_emulator.q35 import cmos, debugcon, fw_cfg, i8042, lapic, pci, pm_timer, uart
 from mh_emulator.q35.clock import TSC_HZ, Clock
 from mh_emulator.q35.console import Console
+from mh_emulator.q35.flash import MemoryDevice
 from mh_emulator.q35.fw_cfg import FwCfg, RawMemory
 from mh_emulator.q35.port import PortDevice, ones
 
@@ -18,20 +20,28 @@ _SYSTEM_STATES = bytes([0x80, 0, 0, 0x81, 0x80, 0x80])
 """S3 and S4 are there, as QEMU has it without options (hw/acpi/core.c, hw/isa/lpc_ich9.c)."""
 
 
+@dataclass(frozen=True)
+class Telling:
+    """Who is told of a line on the debug port, and of the first use of a device."""
+
+    line: Callable[[str], None]
+    use: Callable[[str], None]
+
+
 class Board:
     """Devices of a guest whose RAM is laid out as `topology`, in which the host sees `memory`.
 
-    `on_line` is told each line that is printed on the debug port, `on_use` the name of each device when it is used
-    first.
+    `flash` holds the variables; what is read there comes from memory without it.
     """
 
     def __init__(
-        self, topology: Topology, memory: RawMemory, on_line: Callable[[str], None], on_use: Callable[[str], None]
+        self, topology: Topology, memory: RawMemory, flash: MemoryDevice, telling: Telling, clock: Clock
     ) -> None:
-        self.clock = Clock()
-        self.debug, self.serial = Console(on_line), Console()
+        self.clock = clock
+        self.debug, self.serial = Console(telling.line), Console()
         self.accesses = 0
-        self._on_use = on_use
+        self._on_use = telling.use
+        self._flash = flash
         self._used: set[str] = set()
         self._apic = lapic.LocalApic(self.clock)
         self._pci = pci.Pci()
@@ -76,7 +86,7 @@ class Board:
         if gpa in self._pci.ecam:
             self._use("ECAM")
             return self._pci.read_ecam(gpa - self._pci.ecam.start, size)
-        return ones(size)
+        return self._flash.read(gpa, size) if gpa in self._flash.gpas else ones(size)
 
     def write_memory(self, gpa: int, size: int, value: int) -> None:
         """A store."""
@@ -86,6 +96,9 @@ class Board:
             self._apic.write(gpa, value)
         elif gpa in self._pci.ecam:
             self._pci.write_ecam(gpa - self._pci.ecam.start, size, value)
+        elif gpa in self._flash.gpas:
+            self._use("flash")
+            self._flash.write(gpa, size, value)
 
     def count(self) -> int:
         """RDTSC."""

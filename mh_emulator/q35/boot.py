@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from mh_abi import abi
 from mh_abi.image import HelperImage
 from mh_builder.firmware.line import check_line
+from mh_builder.firmware.units import Units
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import Part
 from mh_emulator.host import look, migration
 from mh_emulator.host.machine import Machine
 from mh_emulator.kvm.exits import Exit, Reason
+from mh_emulator.owner import POLICY
 from mh_emulator.platform import Platform
-from mh_emulator.q35.launch import Carrier, Powered, Telling, expect, power_on, power_on_with_helper, topology
+from mh_emulator.q35.board import Telling
+from mh_emulator.q35.launch import Carrier, Powered, expect, power_on, power_on_with_helper, topology
 from mh_emulator.q35.run import GuestStopped, run
 from mh_emulator.q35.view import HostView
 from mh_emulator.secret import Secret
@@ -41,8 +46,6 @@ class Milestone:
 class Moved:
     """What came of the migration of a firmware that was running."""
 
-    helper_equal: bool
-    """Whether the helper's private pages were, byte for byte, what its loader has to leave there."""
     pages: int
     shared_pages: int
     source_plain_pages: int
@@ -55,7 +58,7 @@ class Moved:
     @property
     def good(self) -> bool:
         """Whether everything that has to hold did."""
-        return self.helper_equal and self.equal and not self.source_plain_pages and not self.naive_equal_pages
+        return self.equal and not self.source_plain_pages and not self.naive_equal_pages
 
 
 @dataclass
@@ -65,6 +68,8 @@ class Report:
     part: str
     ram_bytes: int
     milestones: list[Milestone] = field(default_factory=list)
+    helper_equal: bool | None = None
+    """Whether the helper's private pages are, byte for byte, what its loader has to leave there; None without one."""
     moved: Moved | None = None
     debug: str = ""
     """What the guest has printed on the debug port, and on the serial port."""
@@ -74,7 +79,7 @@ class Report:
     @property
     def good(self) -> bool:
         """Whether the firmware has come to its end, and its migration was good."""
-        return self.moved is None or self.moved.good
+        return self.helper_equal is not False and (self.moved is None or self.moved.good)
 
     def as_json(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
@@ -86,10 +91,12 @@ class Firmware:
     """What is to be booted."""
 
     part: Part
-    flash: bytes
+    units: Units
     ram_bytes: int
     helper: HelperImage | None = None
-    """What the flash carries; with it the boot is one with a migration."""
+    """What the code carries."""
+    policy: int = POLICY
+    """Of the guest; with ES its registers are encrypted."""
 
 
 class Boot:
@@ -101,40 +108,46 @@ class Boot:
         self._began = time.process_time()
         self._powered: Powered | None = None
         self._line = ""
+        self._pauses = False
+        """Whether the guest is to stop behind the loader's line."""
         self.report = Report(firmware.part.name, firmware.ram_bytes)
 
     def run(self) -> Report:
-        """Boot to the first HLT with interrupts on; with a helper, by way of a migration behind the loader's line.
+        """Boot to the first HLT with interrupts on. Raises `GuestStopped`."""
+        with self._reported():
+            firmware, helper = self._firmware, self._firmware.helper
+            platform = self._platform(1)
+            powered = power_on(platform, firmware.units, firmware.ram_bytes, firmware.policy, self._telling())
+            self._powered = powered
+            self._reach("launched")
+            run(powered.vcpu, powered.board, powered.vcpu.run)
+            if helper is not None:
+                self._check_line(helper)
+                self.report.helper_equal = _is_whole(partial(_read_private, powered, helper), helper, platform.part)
+        return self.report
+
+    def migrate(self) -> Report:
+        """The same, by way of a migration behind the loader's line.
 
         Raises `GuestStopped`, `FirmwareError` for what the loader says, and what a migration raises.
         """
-        try:
+        with self._reported():
             if self._firmware.helper is None:
-                powered = power_on(self._platform(1), self._firmware.flash, self._firmware.ram_bytes, self._telling())
-                self._powered = powered
-                self._reach("launched")
-                run(powered.vcpu, powered.board, powered.vcpu.run)
-            else:
-                self._migrate(self._firmware.helper)
-        except GuestStopped as stopped:
-            raise GuestStopped(f"{stopped}; last seen: {self.report.milestones[-1].what}") from None
-        finally:
-            self._note_console()
-        self._reach("idle")
-        self.report.cpu_seconds = self._cpu()
+                raise GuestStopped("without a helper nobody migrates it")
+            self._migrate(self._firmware.helper)
         return self.report
 
     def _migrate(self, helper: HelperImage) -> None:
-        carrier = Carrier(self._firmware.flash, helper, Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV))
+        carrier = Carrier(self._firmware.units.code, helper, Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV))
         ram_bytes, telling = self._firmware.ram_bytes, self._telling()
         powered, source = power_on_with_helper(self._platform(1), carrier, ram_bytes, telling)
-        self._powered = powered
+        self._powered, self._pauses = powered, True
         self._reach("launched")
-        paused = run(powered.vcpu, powered.board, lambda: _run_guest(source))
-        if paused.reason is not Reason.LIMIT:
-            raise GuestStopped("the firmware is idle, and its loader has said nothing on the debug port")
-        check_line(self._line, int(helper.descriptor.home), helper.memory_bytes)
+        run(powered.vcpu, powered.board, lambda: _run_guest(source))
+        self._check_line(helper)
         arrived, target = expect(self._platform(2), powered, carrier)
+        read = partial(source.read_helper, size=PAGE_BYTES)
+        self.report.helper_equal = _is_whole(read, helper, self._firmware.part, carrier.secret.table())
         self.report.moved = _move(source, target, carrier)
         arrived.vcpu.set_registers(powered.vcpu.get_registers())
         arrived.vcpu.msrs = dict(powered.vcpu.msrs)
@@ -142,7 +155,24 @@ class Boot:
         source.mirror.vm.close()
         source.vm.close()
         self._reach("moved")
+        self._pauses = False
         run(arrived.vcpu, arrived.board, lambda: _run_guest(target))
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except GuestStopped as stopped:
+            raise GuestStopped(f"{stopped}; last seen: {self.report.milestones[-1].what}") from None
+        finally:
+            self._note_console()
+        self._reach("idle")
+        self.report.cpu_seconds = self._cpu()
+
+    def _check_line(self, helper: HelperImage) -> None:
+        if not self._line:
+            raise GuestStopped("the firmware is idle, and its loader has said nothing on the debug port")
+        check_line(self._line, int(helper.descriptor.home), helper.memory_bytes)
 
     def _telling(self) -> Telling:
         return Telling(self._on_line, self._reach_use)
@@ -154,7 +184,7 @@ class Boot:
         if line.startswith(abi.MH_DEBUG_MARKER) and self._powered is not None:
             self._line = line
             self._reach("loader's line")
-            if self._firmware.helper is not None:
+            if self._pauses:
                 self._powered.vcpu.kick()
 
     def _reach_use(self, device: str) -> None:
@@ -183,11 +213,12 @@ def _run_guest(machine: Machine) -> Exit:
 
 
 def _move(source: Machine, target: Machine, carrier: Carrier) -> Moved:
-    if not source.consent.allowed:
+    if carrier.helper.hands_over and not source.consent.allowed:
         raise GuestStopped("the loader has said its line and has not allowed the migration")
+    # Where caches are not coherent, a page of zeros may not have got to DRAM, which is zeros too.
+    source.platform.dram.flush_all()
     pages, shared = source.guest_pages(), source.shared_pages()
     moved = Moved(
-        helper_equal=_helper_is_whole(source, carrier),
         pages=len(pages),
         shared_pages=len(shared),
         source_plain_pages=look.count_plain_pages(source, pages),
@@ -200,14 +231,19 @@ def _move(source: Machine, target: Machine, carrier: Carrier) -> Moved:
     return moved
 
 
-def _helper_is_whole(source: Machine, carrier: Carrier) -> bool:
-    """Whether its private pages are what the loader has to leave, with the owner's secret in the one for it."""
-    helper, secret = carrier.helper, carrier.secret
-    expected = loaded(helper, source.platform.part.c_bit)
+def _read_private(powered: Powered, helper: HelperImage, offset: int) -> bytes:
+    """A page of the helper, which lies in the guest's memory, as the guest sees it."""
+    spa = powered.vm.spa(helper.descriptor.home + offset)
+    return b"" if spa is None else powered.vm.dram.read_private(powered.vm.asid, spa, PAGE_BYTES)
+
+
+def _is_whole(read: Callable[[int], bytes], helper: HelperImage, part: Part, table: bytes = b"") -> bool:
+    """Whether its private pages are what the loader has to leave; the one for the secret begins that with `table`."""
+    expected = loaded(helper, part.c_bit)
     start = helper.descriptor.secret_offset
-    page, table = start // PAGE_BYTES * PAGE_BYTES, secret.table()
+    page = start // PAGE_BYTES * PAGE_BYTES
     for offset in range(0, helper.ring_offset, PAGE_BYTES):
-        found = source.read_helper(offset, PAGE_BYTES)
+        found = read(offset)
         if offset == page:
             if found[start - page :][: len(table)] != table:
                 return False

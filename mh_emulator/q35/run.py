@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mh_abi.errors import MigrationHelperError
-from mh_emulator.cpu.registers import RFLAGS_IF
-from mh_emulator.kvm import Vcpu
+from mh_emulator.cpu.registers import RFLAGS_IF, Registers
+from mh_emulator.kvm import EsVcpu, Vcpu
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.q35.board import Board
 
@@ -28,7 +28,7 @@ class GuestStopped(MigrationHelperError):
 def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit]) -> Exit:
     """`enter` is KVM_RUN of `vcpu`, until a HLT with interrupts, or until somebody pauses it: LIMIT.
 
-    Raises `GuestStopped` for every other end.
+    Of an SEV-ES guest no host knows whether it has interrupts on. Raises `GuestStopped` for every other end.
     """
     with _watched(vcpu, board) as waits:
         exit_ = enter()
@@ -41,19 +41,27 @@ def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit]) -> Exit:
     if exit_.reason is Reason.MMIO:
         kind = "store to" if exit_.is_write else "load from"
         raise GuestStopped(f"{kind} GPA {exit_.gpa:#x}, where nothing is{_where(vcpu, board)}")
+    if exit_.reason is Reason.SYSTEM_EVENT:
+        raise GuestStopped(f"the guest asks for its end, the GHCB's MSR is {exit_.value:#x}{_where(vcpu, board)}")
     if exit_.reason is not Reason.HLT:
         raise GuestStopped(f"the guest left with {exit_.reason.value}{_where(vcpu, board)}")
-    if not vcpu.get_registers().rflags & RFLAGS_IF:
+    state = _registers(vcpu)
+    if state is not None and not state.rflags & RFLAGS_IF:
         raise GuestStopped(f"the guest halts with interrupts off{_where(vcpu, board)}")
     return exit_
 
 
 def _where(vcpu: Vcpu, board: Board) -> str:
-    state = vcpu.get_registers()
+    state = _registers(vcpu)
     said = [line for line in board.serial.text.splitlines() if line.strip()]
     printed = f'; first on the serial port: "{said[0].strip()}"' if said else ""
-    pc = state.rip if state.is_64_bit else state.cs_base + state.rip
-    return f": at {pc:#x}, after {board.accesses} accesses to devices{printed}"
+    place = "where no host sees" if state is None else f"at {state.cs_base + state.rip:#x}"
+    return f": {place}, after {board.accesses} accesses to devices{printed}"
+
+
+def _registers(vcpu: Vcpu) -> Registers | None:
+    """None of a guest whose registers are encrypted."""
+    return None if isinstance(vcpu, EsVcpu) else vcpu.get_registers()
 
 
 @contextmanager
