@@ -26,6 +26,7 @@ def test_what_a_good_boot_leaves(driver: bytes, scheme: str, ground: Ground) -> 
     image = small_image(scheme)
     booted = Booted(image, ground, driver)
     assert booted.outcome.status == 0
+    assert {name for name, _ in booted.outcome.refused} == {"ReadSection"}
     assert booted.outcome.debug == f"SEV-MH {booted.home:016x} {image.memory_bytes:016x}\n"
     assert booted.loaded() == loaded(image, booted.c_bit)
 

@@ -96,6 +96,8 @@ class Outcome:
     status: int = -1
     debug: str = ""
     calls: list[str] = field(default_factory=list)
+    refused: list[tuple[str, int]] = field(default_factory=list)
+    """Services that it used wrongly or in vain, and their status; not those that were to fail."""
     msr_writes: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -186,6 +188,7 @@ class Firmware:
         outcome.calls.append(name)
         if status == SUCCESS:
             status = self.services.by_name()[name](*arguments)
+            outcome.refused += [(name, status)] if status != SUCCESS else []
         self.memory.write(stack + 8, _NOISE.to_bytes(8, "little") * 4)
         return status
 
