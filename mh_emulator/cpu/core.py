@@ -33,7 +33,16 @@ from mh_emulator.cpu.ownership import Ownership
 from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, EFER_LME, Registers, levels
 from mh_emulator.cpu.stop import Invalid, Raised, Stop, first
 from mh_emulator.cpu.tlb import Missed, StaleCodeError, Tlb
-from mh_emulator.cpu.traps import ALWAYS, LONGEST_ANSWERED, Trap, Trapped, Traps, classify, classify_answered
+from mh_emulator.cpu.traps import (
+    ALWAYS,
+    LONGEST_ANSWERED,
+    LONGEST_TRAPPED,
+    Trap,
+    Trapped,
+    Traps,
+    classify,
+    classify_answered,
+)
 from mh_emulator.dram.bus import Turn
 from mh_emulator.dram.dram import DramFullError
 
@@ -163,7 +172,7 @@ class Core:
         vm = self._vm
         watched = ALWAYS
         if vm.es:
-            watched |= {Trap.HLT, Trap.CPUID}
+            watched |= {Trap.HLT, Trap.CPUID, Trap.STRING}
         elif counts:
             watched |= {Trap.HLT}
         if vm.es or vm.devices is None:
@@ -351,7 +360,7 @@ class Core:
 
     def _on_trap(self, address: int) -> None:
         with self._turn.hooked():
-            trapped = classify(self._linear.code(address, 3))
+            trapped = classify(self._linear.code(address, LONGEST_TRAPPED))
         # Without SEV-ES the guest cannot see what KVM does for CPUID, and unicorn has a hook for it.
         if trapped is not None and (self._vm.es or trapped.trap is not Trap.CPUID):
             self._note(trapped)

@@ -99,6 +99,8 @@ class Instructions:
             case Trap.IN | Trap.OUT:
                 port = self._engine.read(_RDX) & 0xFFFF if trapped.port is None else trapped.port
                 return Intercept(Code.IOIO, trapped.length, port, trapped.size, is_write=trapped.trap is Trap.OUT)
+            case Trap.STRING:
+                return Intercept(Code.IOIO, trapped.length)
             case _:
                 return self._access_msr(trapped)
 
@@ -117,6 +119,6 @@ class Instructions:
 
 def _lowest(trap: Trap, control: Control) -> int:
     """The lowest privilege, a high number, with which the instruction may be executed."""
-    if trap in (Trap.IN, Trap.OUT):
+    if trap in (Trap.IN, Trap.OUT, Trap.STRING):
         return control.rflags >> _IOPL_SHIFT & 3
     return _LOWEST_PRIVILEGE if trap is Trap.CPUID else 0

@@ -26,6 +26,11 @@ _ANSWERED_BEGUN = re.compile(rb"\x66?[\x40-\x4f]?(?:\x0f\xc7?)?")
 LONGEST_ANSWERED = 5
 MANY_HOOKS = 2000
 """More than these slow translation down by more than it costs to translate all again."""
+_STRING = re.compile(rb"[\x26\x2e\x36\x3e\x64-\x67\xf2\xf3]*[\x6c-\x6f]")
+"""INS or OUTS with its prefixes; not with REX, which changes nothing there and is INC or DEC in 32-bit code."""
+_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf2\xf3")
+_MOST_PREFIXES = 4
+LONGEST_TRAPPED = _MOST_PREFIXES + 1
 _OPERAND_SIZE = 0x66
 _TWO_BYTE = 0x0F
 _RDTSC = 0x31
@@ -39,6 +44,8 @@ class Trap(Enum):
     WRMSR = auto()
     IN = auto()
     OUT = auto()
+    STRING = auto()
+    """INS and OUTS."""
     CPUID = auto()
     LOCK = auto()
     RDRAND = auto()
@@ -47,8 +54,9 @@ class Trap(Enum):
 
 _OPCODES = {
     Trap.HLT: rb"\xf4", Trap.IN: rb"[\xe4\xe5\xec\xed]", Trap.OUT: rb"[\xe6\xe7\xee\xef]",
-    Trap.RDMSR: rb"\x0f\x32", Trap.WRMSR: rb"\x0f\x30", Trap.CPUID: rb"\x0f\xa2",
+    Trap.STRING: rb"[\x6c-\x6f]", Trap.RDMSR: rb"\x0f\x32", Trap.WRMSR: rb"\x0f\x30", Trap.CPUID: rb"\x0f\xa2",
 }  # fmt: skip
+_STRING_OPCODE = re.compile(_OPCODES[Trap.STRING])
 ALWAYS = frozenset({Trap.RDMSR, Trap.WRMSR})
 """What is to be watched in every guest."""
 
@@ -64,6 +72,9 @@ class Trapped(NamedTuple):
 
 def classify(code: bytes) -> Trapped | None:
     """Return which trap the instruction at the start of `code` is."""
+    string = _STRING.match(code)
+    if string is not None:
+        return Trapped(Trap.STRING, string.end())
     prefixes = 1 if code[:1] == bytes([_OPERAND_SIZE]) else 0
     opcode = code[prefixes : prefixes + 2]
     if opcode[:1] == b"\xf4":
@@ -179,4 +190,17 @@ def _candidates(page: bytes, pattern: re.Pattern[bytes]) -> frozenset[int]:
     found |= {start - 1 for start in found if start and page[start - 1] == _OPERAND_SIZE}
     if page[-1] in (_OPERAND_SIZE, _TWO_BYTE):
         found.add(PAGE_BYTES - 1)
+    if _OPCODES[Trap.STRING] in pattern.pattern:
+        found |= _behind_prefixes(page)
     return frozenset(found)
+
+
+def _behind_prefixes(page: bytes) -> set[int]:
+    """Offsets at which INS or OUTS may begin: each has any of its prefixes before it, and may end on the next page."""
+    found: set[int] = set()
+    for end in [match.start() for match in _STRING_OPCODE.finditer(page)] + [PAGE_BYTES]:
+        start = end
+        while start and end - start < _MOST_PREFIXES and page[start - 1] in _PREFIXES:
+            start -= 1
+            found.add(start)
+    return found
