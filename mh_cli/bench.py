@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mh_builder.paging import PAGE_BYTES
 from mh_cli import options
 from mh_cli.errors import GOOD, UsageError
 from mh_cli.output import print_json
@@ -14,16 +15,14 @@ from mh_cli.output import print_json
 if TYPE_CHECKING:
     from mh_bench import crypto
 
-KINDS = ("openssl", "libgcrypt", "ipsec-mb")
-"""Of libraries that the kernels are compared with."""
-_LEAST_PACKET, _PAGE = 16, 4096
+_LEAST_PACKET = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument(
-        "--packet", type=options.size, default=_PAGE, metavar="BYTES",
-        help=f"bytes of a packet of the kernels, {_LEAST_PACKET} to {_PAGE} (default {_PAGE})",
+        "--packet", type=options.size, default=PAGE_BYTES, metavar="BYTES",
+        help=f"bytes of a packet of the kernels, {_LEAST_PACKET} to {PAGE_BYTES} (default {PAGE_BYTES})",
     )  # fmt: skip
     parser.add_argument(
         "--peer", type=_peer, action="append", default=[], metavar="KIND=FILE",
@@ -43,9 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _peer(text: str) -> tuple[str, Path]:
+    from mh_bench.peers import SONAMES
+
     kind, _, path = text.partition("=")
-    if kind not in KINDS or not path:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(KINDS)} and a file (openssl=libcrypto.so)")
+    if kind not in SONAMES or not path:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not one of {', '.join(SONAMES)} and a file (openssl=libcrypto.so)"
+        )
     return kind, Path(path)
 
 
@@ -59,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         from mh_cli import bench_scale
 
         return bench_scale.run(arguments)
-    if not _LEAST_PACKET <= arguments.packet <= _PAGE:
-        raise UsageError(f"--packet {arguments.packet}: not in {_LEAST_PACKET} to {_PAGE}")
+    if not _LEAST_PACKET <= arguments.packet <= PAGE_BYTES:
+        raise UsageError(f"--packet {arguments.packet}: not in {_LEAST_PACKET} to {PAGE_BYTES}")
     for _, path in arguments.peer:
         if not path.is_file():
             raise UsageError(f"--peer {path}: no such file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from mh_builder.paging import PAGE_BYTES
 from mh_cli.errors import BAD, GOOD
 from mh_cli.output import print_json
 
@@ -12,13 +13,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the page; bad where this computer executes no kernel."""
     from mh_bench import crypto, scaling
 
-    kernels = crypto.measure(4096, []).kernels
+    kernels = crypto.measure(PAGE_BYTES, []).kernels
     if not kernels:
         print("no kernel runs on this CPU, so no page has a time here")
         return BAD
     name = kernels[-1].kernel
     slowest = min(item.gbps for item in kernels if item.kernel == name)
-    found = scaling.measure(name, 4096 / slowest / 1e9)
+    found = scaling.measure(name, PAGE_BYTES / slowest / 1e9)
     if arguments.html is not None:
         arguments.html.write_text(scaling.render(found), encoding="utf-8")
     if arguments.json:

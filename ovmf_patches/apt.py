@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _OWN_SUITE = re.compile(r"^VERSION_CODENAME=(\w+)$", re.MULTILINE)
@@ -78,3 +79,15 @@ def run(command: Sequence[str], folder: Path, complaint: str | None) -> None:
     result = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)  # noqa: S603
     if result.returncode and complaint:
         raise AptError(f"{complaint}: {(result.stderr or result.stdout).strip().splitlines()[-1]}")
+
+
+def fetch_all(program: str, fetch: Callable[[str, Path], Path], known: Sequence[str], arguments: Sequence[str]) -> int:
+    """Do what a command line of a folder and names, or of none for all that are `known`, asks for; an exit code."""
+    folder, names = Path(arguments[0]), arguments[1:] or known
+    try:
+        for name in names:
+            print(fetch(name, folder))
+    except AptError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovmf_patches.apt import AptError, private_apt, run
+from ovmf_patches.apt import fetch_all, private_apt, run
 
 PACKAGES = {
     "bookworm": ("ovmf", "ovmf-ia32"),
@@ -61,14 +61,7 @@ def _unpack(package: Path, images: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Fetch what the command line names."""
-    folder, suites = Path(arguments[0]), arguments[1:] or list(PACKAGES)
-    try:
-        for suite in suites:
-            print(fetch(suite, folder))
-    except AptError as error:
-        print(f"images: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return fetch_all("images", fetch, list(PACKAGES), arguments)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovmf_patches.apt import AptError, private_apt, run
+from ovmf_patches.apt import AptError, fetch_all, private_apt, run
 
 SUITES = {"edk2-stable202211": "bookworm", "edk2-stable202502": "trixie"}
 """Release -> Debian suite whose package `edk2` it is."""
@@ -65,14 +65,7 @@ def _unpack(original: Path, packaging: Path, tree: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Fetch what the command line names."""
-    folder, releases = Path(arguments[0]), arguments[1:] or list(SUITES)
-    try:
-        for release in releases:
-            print(fetch(release, folder))
-    except AptError as error:
-        print(f"sources: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return fetch_all("sources", fetch, list(SUITES), arguments)
 
 
 if __name__ == "__main__":

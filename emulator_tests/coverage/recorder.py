@@ -9,7 +9,6 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from unicorn import unicorn_const
-from unicorn.unicorn_py3.unicorn import uclib
 
 from emulator_tests.coverage.blobs import NAMES, NO_TARGET, Blob, blob
 from mh_abi import abi
@@ -18,7 +17,7 @@ from mh_builder.asm.native import Function
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA
 from mh_emulator.cpu.core import Core
-from mh_emulator.cpu.engine import Foreign
+from mh_emulator.cpu.engine import Foreign, add_hook
 from mh_emulator.cpu.eventinj import EventInjection
 from mh_emulator.cpu.intercepts import Intercept
 from mh_emulator.cpu.mmu import GuestFault
@@ -122,17 +121,8 @@ class Recorder:
         size = len(entries) - 1
         watch = Watch(base, size, _NOWHERE, ctypes.addressof(entries))
         self._watches.append(watch)
-        hook = ctypes.c_size_t()
-        status = uclib.uc_hook_add(
-            uc._uch,
-            ctypes.byref(hook),
-            unicorn_const.UC_HOOK_BLOCK,
-            ctypes.c_void_p(self.function.address),
-            ctypes.byref(watch),
-            ctypes.c_uint64(base),
-            ctypes.c_uint64(base + size - 1),
-        )
-        assert status == unicorn_const.UC_ERR_OK
+        function, where = ctypes.c_void_p(self.function.address), (base, base + size - 1)
+        add_hook(uc, unicorn_const.UC_HOOK_BLOCK, function, ctypes.byref(watch), where)
 
 
 _recorders: list[Recorder] = []

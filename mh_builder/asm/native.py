@@ -16,6 +16,11 @@ def is_possible() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64" and sys.maxsize > 1 << 32
 
 
+def offsets(name: str, structure: type[ctypes.Structure]) -> dict[str, int]:
+    """`name.FIELD` for each field of a structure: how far from its start it lies, as symbols for the assembler."""
+    return {f"{name}.{field[0]}": getattr(structure, field[0]).offset for field in structure._fields_}
+
+
 class Memory:
     """Page-aligned memory of this process."""
 

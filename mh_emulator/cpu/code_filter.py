@@ -12,12 +12,12 @@ from functools import cache
 from pathlib import Path
 
 from unicorn import unicorn_const
-from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback, uclib
+from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback
 
 from mh_builder.asm import assemble
-from mh_builder.asm.native import Function, is_possible
+from mh_builder.asm.native import Function, is_possible, offsets
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.cpu.engine import Engine, UnicornError
+from mh_emulator.cpu.engine import EVERYWHERE, Engine, add_hook, remove_hook
 
 _FILTER_FIELDS = ("slow", "page", "bits", "count", "pages")
 _ENTRY_FIELDS = ("page", "bits")
@@ -78,21 +78,16 @@ class CodeFilter:
         self._state.count += 1
 
     def _install(self) -> int:
-        hook, everywhere = ctypes.c_size_t(), (ctypes.c_uint64(1), ctypes.c_uint64(0))
-        function = _native_filter()
-        what = (self._thunk, None) if function is None else (
-            ctypes.c_void_p(function.address), ctypes.c_void_p(ctypes.addressof(self._state))
-        )  # fmt: skip
-        handle, kind = self._uc._uch, unicorn_const.UC_HOOK_CODE  # noqa: SLF001
-        status = uclib.uc_hook_add(handle, ctypes.byref(hook), kind, *what, *everywhere)
-        if status != unicorn_const.UC_ERR_OK:
-            raise UnicornError(status)
-        return hook.value
+        native, kind = _native_filter(), unicorn_const.UC_HOOK_CODE
+        if native is None:
+            return add_hook(self._uc, kind, self._thunk, None, EVERYWHERE)
+        function, data = ctypes.c_void_p(native.address), ctypes.c_void_p(ctypes.addressof(self._state))
+        return add_hook(self._uc, kind, function, data, EVERYWHERE)
 
     def forget(self) -> None:
         """Remove all; no translated code may be left. Unicorn asks for a translation of what it has hooked."""
         if self._hook is not None:
-            uclib.uc_hook_del(self._uc._uch, ctypes.c_size_t(self._hook))  # noqa: SLF001
+            remove_hook(self._uc, self._hook)
             self._hook = None
         self._addresses.clear()
         self._bitmaps.clear()
@@ -103,7 +98,5 @@ class CodeFilter:
 def _native_filter() -> Function | None:
     if not is_possible():
         return None
-    symbols = {f"filter.{name}": getattr(_Filter, name).offset for name in _FILTER_FIELDS}
-    symbols |= {f"entry.{name}": getattr(_Entry, name).offset for name in _ENTRY_FIELDS}
-    symbols |= {"sizeof.entry": ctypes.sizeof(_Entry)}
+    symbols = offsets("filter", _Filter) | offsets("entry", _Entry) | {"sizeof.entry": ctypes.sizeof(_Entry)}
     return Function(assemble(Path(__file__).with_name("filter.s"), symbols=symbols, name="filter.s"), "native_filter")

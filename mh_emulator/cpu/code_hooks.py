@@ -5,13 +5,12 @@ For every instruction that it translates unicorn looks at every hook: 10,000 of 
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 
 from unicorn import unicorn_const
-from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback, uclib
+from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback
 
-from mh_emulator.cpu.engine import Engine, UnicornError
+from mh_emulator.cpu.engine import Engine, add_hook, remove_hook
 
 
 class CodeHooks:
@@ -30,15 +29,10 @@ class CodeHooks:
 
     def add(self, address: int) -> None:
         """Call back before the instruction there, in code that is translated from now on."""
-        hook, where = ctypes.c_size_t(), ctypes.c_uint64(address)
-        handle, kind = self._uc._uch, unicorn_const.UC_HOOK_CODE  # noqa: SLF001
-        status = uclib.uc_hook_add(handle, ctypes.byref(hook), kind, self._thunk, None, where, where)
-        if status != unicorn_const.UC_ERR_OK:
-            raise UnicornError(status)
-        self._hooks.append(hook.value)
+        self._hooks.append(add_hook(self._uc, unicorn_const.UC_HOOK_CODE, self._thunk, None, (address, address)))
 
     def forget(self) -> None:
         """Remove all; no translated code may be left. Unicorn asks for a translation of each address."""
         for hook in self._hooks:
-            uclib.uc_hook_del(self._uc._uch, ctypes.c_size_t(hook))  # noqa: SLF001
+            remove_hook(self._uc, hook)
         self._hooks.clear()

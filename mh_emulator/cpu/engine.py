@@ -72,6 +72,10 @@ _TAG_EMPTY = 0b11
 _NO_EXCEPTION = 0xFFFF_FFFF
 
 
+EVERYWHERE = (1, 0)
+"""Where a hook is for all addresses."""
+
+
 class UnicornLayoutError(RuntimeError):
     """This build of unicorn keeps its state elsewhere."""
 
@@ -174,11 +178,8 @@ class Engine:
 
     def hook_fill(self, function: int, data: int) -> None:
         """Have the C function at the address `function`, which gets `data`, asked for pages that are not in the TLB."""
-        kind, everything = unicorn_const.UC_HOOK_TLB_FILL, (ctypes.c_uint64(1), ctypes.c_uint64(0))
         places = ctypes.c_void_p(function), ctypes.c_void_p(data)
-        status = uclib.uc_hook_add(self._handle, ctypes.byref(ctypes.c_size_t()), kind, *places, *everything)
-        if status != unicorn_const.UC_ERR_OK:
-            raise UnicornError(status)
+        add_hook(self.uc, unicorn_const.UC_HOOK_TLB_FILL, *places, EVERYWHERE)
 
     def forget_counter(self) -> None:
         """Have unicorn remove its counter of instructions, which it does when it next starts; nothing is executed."""
@@ -303,6 +304,23 @@ class Engine:
         self.write(x86_const.UC_X86_REG_FPTAG, tags)
         for number, value in zip(_X87, state.registers, strict=True):
             self.write(number, (value % (1 << _MANTISSA_BITS), value >> _MANTISSA_BITS))
+
+
+def add_hook(uc: Foreign, kind: int, function: Foreign, data: Foreign, where: tuple[int, int]) -> int:
+    """Have `uc` call a C function, which gets `data`, from one address to another; return what `remove_hook` takes.
+
+    Unicorn's own interface makes a thunk for each call. Raises `UnicornError`.
+    """
+    hook, (first, last) = ctypes.c_size_t(), map(ctypes.c_uint64, where)
+    status = uclib.uc_hook_add(uc._uch, ctypes.byref(hook), kind, function, data, first, last)  # noqa: SLF001
+    if status != unicorn_const.UC_ERR_OK:
+        raise UnicornError(status)
+    return hook.value
+
+
+def remove_hook(uc: Foreign, hook: int) -> None:
+    """Take one away; no translated code may be left. Unicorn asks for a translation of what it has hooked."""
+    uclib.uc_hook_del(uc._uch, ctypes.c_size_t(hook))  # noqa: SLF001
 
 
 def _new_engine() -> Foreign:

@@ -16,7 +16,7 @@ from unicorn import unicorn_const
 from unicorn.unicorn_py3.unicorn import HOOK_TLB_FILL_CFUNC, uccallback, uclib
 
 from mh_builder.asm import assemble
-from mh_builder.asm.native import Functions, is_possible
+from mh_builder.asm.native import Functions, is_possible, offsets
 from mh_emulator.cpu.engine import CONTROL_REGISTERS, Engine, TlbEntry
 from mh_emulator.cpu.nested import GuestPhysical
 from mh_emulator.dram.bus import Turn
@@ -66,9 +66,7 @@ def native_fill() -> Functions | None:
     """`native_fill` and `unanswered`, where this process can execute them; None where Python answers all."""
     if not is_possible():
         return None
-    symbols = {f"fill.{name}": getattr(FillState, name).offset for name in _FIELDS}
-    symbols |= {f"range.{name}": getattr(NativeRange, name).offset for name in ("gpa", "size", "frames")}
-    symbols |= {f"ranges.{name}": getattr(NativeRanges, name).offset for name in ("count", "ranges")}
+    symbols = offsets("fill", FillState) | offsets("range", NativeRange) | offsets("ranges", NativeRanges)
     symbols |= {"sizeof.range": ctypes.sizeof(NativeRange), "fill.registers": len(CONTROL_REGISTERS)}
     symbols |= {f"control.{name}": ctypes.sizeof(ctypes.c_uint64) * n for n, name in enumerate(CONTROL_REGISTERS)}
     symbols |= {"UNANSWERED": _UNANSWERED}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.host.guest import Guest
@@ -42,10 +40,6 @@ class Machine(Guest):
             self.mirror.vm.close()
             self.mirror = self.site.mirror()
         return self.mirror.start(self.mirror_slots(), anew=anew)
-
-    def at_once(self) -> AbstractContextManager[None]:
-        """For a block in which several vCPUs of the helper run in threads."""
-        return self.platform.dram.bus.at_once()
 
     def mirror_slots(self) -> list[MirrorSlot]:
         """What the mirror sees."""
