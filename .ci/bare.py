@@ -1,7 +1,7 @@
 """Runs the README's commands on bare Debian machines: `make bare`, as root on Debian.
 
 A machine is what debootstrap's minbase makes, with make, python3 and git. It is made once, below .cache/bare, and
-copied for every run; the run sees the files that git tracks, the network, and where pip takes packages from here.
+copied for every run; the run sees the files that git tracks, the network, and how pip and apt take packages here.
 The last run's figures go into docs/contributing.md.
 """
 
@@ -27,6 +27,7 @@ START, END = "<!-- bare -->", "<!-- /bare -->"
 SUITES = ("bookworm", "trixie")
 COMMANDS = ("make", "make test")
 PACKAGES = "make,python3,git,ca-certificates"
+ARCHIVE_SETTINGS = ("Acquire::Check-Valid-Until", "Acquire::Retries", "Acquire::http", "Acquire::https")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -92,9 +93,10 @@ def copied(machine: Path) -> Iterator[Path]:
                     _mount(after, root, source)
                 elif source.is_absolute() and source.is_file():
                     _copy(root, source)
-        for file in (Path("/etc/resolv.conf"), CERTIFICATES, *Path("/etc/apt/apt.conf.d").glob("*proxy*")):
+        for file in (Path("/etc/resolv.conf"), CERTIFICATES):
             if file.exists():
                 _copy(root, file)
+        (root / "etc/apt/apt.conf.d/90archive").write_text(_output("apt-config", "dump", *ARCHIVE_SETTINGS))
         for name in _output("git", "-C", str(ROOT), "ls-files", "-z").split("\0"):
             if name:
                 (root / "project" / name).parent.mkdir(parents=True, exist_ok=True)
