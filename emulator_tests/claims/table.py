@@ -63,6 +63,14 @@ CLAIMS = (
         "firmware/test_checks.py",
         "firmware/test_loader",
     ),
+    _claim(
+        "Theorems about the linked code hold for every input (docs/verification.md has them)",
+        "theorems/test_theorems.py::test_it_holds",
+    ),
+    _claim(
+        "A small fault in what a theorem is about breaks it (a sample)",
+        "theorems/test_theorems.py::test_faults_break_it",
+    ),
     _claim("The linked image runs under another MMU than ours", "builder/test_second_engine.py"),
 )
 
