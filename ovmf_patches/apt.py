@@ -1,5 +1,7 @@
 """apt, told nothing but the machine's own sources, with another suite where need be, in lists of its own.
 
+Nor what is installed, or a newer package would keep an older suite's from being taken.
+
 It verifies what it loads. On what is not Debian this fails.
 """
 
@@ -27,6 +29,7 @@ def private_apt(kind: str, suite: str, work: Path) -> list[str]:
     """Options for apt-get, whose lists of `suite` are then loaded; `kind` is deb or deb-src. Raises `AptError`."""
     for part in ("lists/partial", "cache/archives/partial"):
         (work / part).mkdir(parents=True)
+    (work / "status").touch()
     own = _OWN_SUITE.search(Path("/etc/os-release").read_text(encoding="utf-8"))
     if own is None or not _APT.is_dir():
         raise AptError("this is no Debian system: apt has no sources to take packages from")
@@ -38,7 +41,8 @@ def private_apt(kind: str, suite: str, work: Path) -> list[str]:
             (parts / path.name).write_text(text, encoding="utf-8")
     options = [
         "-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={parts}",
-        "-o", f"Dir::State::lists={work / 'lists'}", "-o", f"Dir::Cache={work / 'cache'}",
+        "-o", f"Dir::State::status={work / 'status'}", "-o", f"Dir::State::lists={work / 'lists'}",
+        "-o", f"Dir::Cache={work / 'cache'}",
         "-o", "APT::Sandbox::User=root", "-qq",
     ]  # fmt: skip
     run(["apt-get", *options, "update"], work, f"no package lists of {suite}")
