@@ -39,6 +39,10 @@ class Aliases:
         self._alive: dict[str, _Alias] = {}
         self._ended: list[tuple[str, _Alias]] = []
 
+    def __bool__(self) -> bool:
+        """Tell whether there has been any."""
+        return bool(self._alive or self._ended)
+
     def __contains__(self, name: str) -> bool:
         """Tell whether a name is an alias here."""
         return name in self._alive

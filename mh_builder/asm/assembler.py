@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mh_builder.asm import directives, encoder, opcodes, registers, verify
@@ -13,9 +14,10 @@ from mh_builder.asm.instruction import Candidate, Hole, Pending, parse_instructi
 from mh_builder.asm.layout import SectionLayout
 from mh_builder.asm.objectfile import SECTION_NAMES, ObjectFile, Symbol
 from mh_builder.asm.operands import Memory, Operand, Register
+from mh_builder.asm.prelude import Prelude, first_include
 from mh_builder.asm.preprocess import Preprocessor
 from mh_builder.asm.source import Source, load
-from mh_builder.asm.symbols import Place, SymbolTable
+from mh_builder.asm.symbols import Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,22 +50,53 @@ def assemble_text(
     reporter = Reporter()
     source = load(text, name, include_dir, reporter)
     reporter.raise_if_any()
-    unit = Assembly(symbols, reporter)
+    parts = first_include(source)
+    prelude = None if parts is None else _prelude(parts[0], symbols)
+    if parts is not None and prelude is not None:
+        # Where that fails, the lines of the include have to say who includes them.
+        with suppress(AssemblyError):
+            return _assembled(parts[1], prelude)
+    return _assembled(source, Prelude.of(symbols))
+
+
+def _assembled(source: Source, prelude: Prelude) -> ObjectFile:
+    reporter = Reporter()
+    unit = Assembly(prelude, reporter)
     unit.read(source)
     unit.encode()
-    result = unit.finish(name)
+    result = unit.finish(source.name)
     reporter.raise_if_any()
     return result
+
+
+MAX_PRELUDES = 64
+_PRELUDES: dict[tuple[object, ...], Prelude | None] = {}
+"""By directory, include and symbols; None for what is more than names and macros."""
+
+
+def _prelude(head: Source, symbols: Mapping[str, int | str]) -> Prelude | None:
+    """What the first include of a file leaves; None where every file has to read it."""
+    key = (head.directory, head.lines[-1].text, tuple(symbols.items()))
+    known = _PRELUDES.get(key)
+    if key not in _PRELUDES or (known is not None and not known.is_fresh()):
+        if len(_PRELUDES) >= MAX_PRELUDES:
+            _PRELUDES.clear()
+        reporter = Reporter()
+        unit = Assembly(Prelude.of(symbols), reporter)
+        unit.read(head)
+        known = _PRELUDES[key] = None if reporter.any else unit.prelude()
+    return known
 
 
 class Assembly:
     """One file on its way from statements to an object."""
 
-    def __init__(self, symbols: Mapping[str, int | str], reporter: Reporter) -> None:
+    def __init__(self, prelude: Prelude, reporter: Reporter) -> None:
         """Begin in 64-bit mode and section .text."""
-        self.table = SymbolTable.predefined(symbols)
+        self.table = prelude.table.copy()
         self.mode = 64
         self._reporter = reporter
+        self._preprocessor = Preprocessor(self, reporter, prelude)
         self._sections = {".text": SectionBuilder(".text")}
         self._section = self._sections[".text"]
         self._pending: list[tuple[Bytes, Pending]] = []
@@ -110,13 +143,22 @@ class Assembly:
 
     def read(self, source: Source) -> None:
         """Take in all statements."""
-        for statement in Preprocessor(self, self._reporter).statements(source):
+        for statement in self._preprocessor.statements(source):
             try:
                 self._statement(statement)
             except StatementError as error:
                 self._reporter.error(statement.line, error.column, error.message)
         for name, line, column in self.table.aliases.unused():
             self._reporter.error(line, column, f"'.reg {name}' is never used")
+
+    def prelude(self) -> Prelude | None:
+        """What has been read, if it was nothing but names and macros."""
+        if self.table.aliases or self.table.labels or self.mode != 64 or list(self._sections) != [".text"]:
+            return None
+        if self._section.fragments or self._section.align != 1:
+            return None
+        read = self._preprocessor
+        return Prelude(self.table, read.macros, read.serial, tuple(read.included))
 
     def _statement(self, statement: Statement) -> None:
         for label in statement.labels:

@@ -93,6 +93,11 @@ class Reporter:
         if len(self._diagnostics) < self.LIMIT:
             self._diagnostics[Diagnostic(line, column, message)] = None
 
+    @property
+    def any(self) -> bool:
+        """Whether there is an error."""
+        return bool(self._diagnostics)
+
     def raise_if_any(self) -> None:
         """Raise `AssemblyError` with all that was recorded."""
         if self._diagnostics:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from mh_builder.asm import macros
 from mh_builder.asm.diagnostics import Line, Reporter, StatementError
 from mh_builder.asm.lexer import NAME
+from mh_builder.asm.prelude import Prelude
 from mh_builder.asm.source import Source, load
 from mh_builder.asm.statement import Statement, split
 
@@ -68,14 +69,15 @@ class _Frame:
 class Preprocessor:
     """Reads one root source and everything it includes and expands."""
 
-    def __init__(self, environment: Environment, reporter: Reporter) -> None:
-        """Begin without macros."""
+    def __init__(self, environment: Environment, reporter: Reporter, prelude: Prelude) -> None:
+        """Begin with the macros of a prelude."""
+        self.macros = dict(prelude.macros)
+        self.serial = prelude.serial
+        self.included: list[tuple[Path, bytes]] = []
         self._environment = environment
         self._reporter = reporter
-        self._macros: dict[str, macros.Macro] = {}
         self._frames: list[_Frame] = []
         self._conditions: list[_Condition] = []
-        self._serial = 0
         self._lines_left = MAX_LINES
 
     def statements(self, source: Source) -> Iterator[Statement]:
@@ -136,7 +138,7 @@ class Preprocessor:
             self._reporter.error(line, error.column, error.message)
 
     def _is_ours(self, head: str) -> bool:
-        return head in self._macros or head in _CONDITIONS or head in _BLOCKS or head in _OTHERS
+        return head in self.macros or head in _CONDITIONS or head in _BLOCKS or head in _OTHERS
 
     def _skip(self, line: Line) -> None:
         match = _WORD.match(line.text)
@@ -160,9 +162,9 @@ class Preprocessor:
             case ".endm" | ".endr":
                 raise StatementError(statement.column, f"'{statement.head}' without its beginning")
             case name:
-                macro = self._macros[name]
-                self._serial += 1
-                self._enter(macro.expand(statement, self._serial), statement, is_macro=True)
+                macro = self.macros[name]
+                self.serial += 1
+                self._enter(macro.expand(statement, self.serial), statement, is_macro=True)
 
     # ---- conditions ----
 
@@ -240,9 +242,9 @@ class Preprocessor:
         return None
 
     def _define(self, macro: macros.Macro, statement: Statement) -> None:
-        if macro.name in self._macros:
+        if macro.name in self.macros:
             raise StatementError(statement.operands + 1, f"macro '{macro.name}' is already defined")
-        self._macros[macro.name] = macro
+        self.macros[macro.name] = macro
 
     def _repeat(self, statement: Statement, body: tuple[Line, ...], count: int) -> Iterator[Line]:
         for _ in range(count):
@@ -282,12 +284,13 @@ class Preprocessor:
             raise StatementError(statement.column, f"'.include' nests deeper than {MAX_DEPTH}")
         path = directory / name
         try:
-            text = path.read_bytes().decode("latin-1")
+            data = path.read_bytes()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "not a file name"
             raise StatementError(statement.operands + 1, f"cannot include '{name}': {reason}") from error
+        self.included.append((path, data))
         shown = str(PurePosixPath(statement.line.file).parent / name)
-        source = load(text, shown, path.parent, self._reporter, statement.line)
+        source = load(data.decode("latin-1"), shown, path.parent, self._reporter, statement.line)
         self._frames.append(_Frame(iter(source.lines), statement, len(self._conditions), path.parent, is_macro=False))
 
     def _error(self, statement: Statement) -> None:

@@ -57,6 +57,21 @@ class SymbolTable:
                 table.numbers[name] = value
         return table
 
+    def copy(self) -> SymbolTable:
+        """The same names, for another file; aliases are a file's own."""
+        return SymbolTable(
+            dict(self.numbers),
+            dict(self.strings),
+            dict(self.labels),
+            dict(self.deferred),
+            dict(self.externs),
+            dict(self.globals),
+            asked=set(self.asked),
+            _changing=set(self._changing),
+            _failed=set(self._failed),
+            _rounds=dict(self._rounds),
+        )
+
     def is_defined(self, name: str) -> bool:
         """Tell whether a name has a meaning so far."""
         return self._is_taken(name) or name in self.externs
