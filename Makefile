@@ -7,6 +7,7 @@
 # make lint  set up, ruff and mypy
 # make bare  make and make test on bare machines of Debian 12 and 13, each made in a folder: half an hour
 # make theorems  set up, prove the theorems, and plant every small fault in what they are about
+# make vacuous  set up and look for tests that cannot fail, EACH of every folder
 # make test-guests  set up, boot and migrate Debian's firmware images under emulation: ten minutes of one CPU
 # make test-firmware  set up, build both Debian releases of edk2 with the helper, or TREE, and boot them: 10 minutes and more
 
@@ -42,7 +43,10 @@ REACHING := helper firmware igvm builder edk2
 SHARD := 1/1
 JOIN :=
 
-.PHONY: all test verification mutate mutants theorems test-guests test-firmware bare model lint generated clean debian compilers oracles builders checkers sources kernel
+# How many tests of each folder `make vacuous` tries.
+EACH := 6
+
+.PHONY: all test verification mutate mutants theorems vacuous test-guests test-firmware bare model lint generated clean debian compilers oracles builders checkers sources kernel
 
 all: $(INSTALLED)
 	$(VENV)/bin/python build.py
@@ -62,6 +66,9 @@ mutants: $(TESTABLE)
 # Which test runs what; tests that are as they were need no new one.
 out/mutation/record.json: $(foreach folder,$(REACHING),$(wildcard emulator_tests/$(folder)/*.py))
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q -p emulator_tests.mutation.record $(REACHING:%=emulator_tests/%)
+
+vacuous: $(TESTABLE) oracles sources kernel
+	$(VENV)/bin/python -m emulator_tests.vacuous --each $(EACH)
 
 theorems: $(TESTABLE)
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q emulator_tests/theorems emulator_tests/theorems/faults.py

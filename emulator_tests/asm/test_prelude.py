@@ -50,13 +50,24 @@ def test_other_symbols_make_another_prelude(tmp_path: Path) -> None:
         assert "WIDE" in unit.asked
 
 
-@pytest.mark.parametrize("inside", [".byte 1\n", "here:\n", ".balign 16\n", ".code32\n", ".bss\n", ".reg A, eax\n"])
-def test_an_include_with_more_than_names_is_read_by_each_file(tmp_path: Path, inside: str) -> None:
+@pytest.mark.parametrize(
+    ("inside", "after", "expected"),
+    [
+        (".byte 1\n", ".byte 2", b"\1\2"),
+        ("here:\n", ".long here", b"\0\0\0\0"),
+        (".byte 1\n.balign 4\n", ".byte 2", b"\1\x90\x90\x90\2"),
+        (".code32\n", "inc eax", b"\x40"),
+        (".section .rodata\n", ".byte 3", b"\3"),
+        (".reg ONE, eax\n", "not ONE", b"\xf7\xd0"),
+    ],
+)
+def test_an_include_with_more_than_names_is_read_by_each_file(
+    tmp_path: Path, inside: str, after: str, expected: bytes
+) -> None:
     (tmp_path / "a.inc").write_text(inside)
-    texts = ['.include "a.inc"\n', '.text\n.include "a.inc"\n']
-    units = [assemble_text(text, "x.s", include_dir=tmp_path) for text in texts * 2]
-    assert [unit.sections for unit in units[:2]] == [unit.sections for unit in units[2:]]
-    assert [section.data for section in units[0].sections] == [section.data for section in units[1].sections]
+    for _ in range(2):
+        unit = assemble_text(f'.include "a.inc"\n{after}\n', "x.s", include_dir=tmp_path)
+        assert [section.data for section in unit.sections if section.data] == [expected]
 
 
 def test_an_error_names_the_file_that_has_it(tmp_path: Path) -> None:

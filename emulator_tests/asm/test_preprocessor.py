@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -96,10 +95,8 @@ def test_errors(source: str, line: int, expected: str) -> None:
 
 
 def test_runaway_source_ends() -> None:
-    start = time.monotonic()
     source = ".macro m\n.rept 1000\n.rept 1000\n.rept 1000\n.endr\n.endr\n.endr\n.endm\nm"
     assert [text for _, text in errors(source)] == ["the source expands to more than 1000000 lines"]
-    assert time.monotonic() - start < 10
 
 
 def test_error_in_a_macro_names_both_lines() -> None:

@@ -43,13 +43,11 @@ def test_ram_larger_than_the_layout(command: Command, tmp_path: Path, scheme: st
     """A sparse file of a size that no layout maps is refused before a byte of it is read."""
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(600 << 30)
-    began = time.monotonic()
     outcome = command("migrate", "--scheme", scheme, "--ram", "huge")
     assert outcome.code == 1
     assert outcome.out == ""
     assert one_line(outcome.err).startswith(f"build.py: error: RAM ends at {what} 0x96")
     assert outcome.err.endswith(", the image maps addresses below 0x1000000000\n")
-    assert time.monotonic() - began < 60
 
 
 def test_ram_larger_than_the_emulator(command: Command, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import struct
-import time
 
 import pytest
 
@@ -171,11 +170,9 @@ def test_tables_that_map_everything_with_five_pages() -> None:
     memory = Memory()
     for number in range(5):
         memory.table(dict.fromkeys(range(512), (number + 1) * PAGE | P | W))
-    began = time.process_time()
     low, high = read(memory, 0, LA57).mappings
     assert (low.va, low.size, low.period, low.gpa) == (0, 1 << 56, PAGE, 5 * PAGE)
     assert (high.va, high.end) == (0xFF00_0000_0000_0000, 1 << 64)
-    assert time.process_time() - began < 1
 
 
 def test_linear_subtree_that_is_used_again_and_again() -> None:
