@@ -22,6 +22,7 @@ def main() -> int:
     def tell(outcome: Outcome) -> None:
         outcomes.append(outcome)
         told = "notices nothing" if outcome.is_vacuous else "is good" if outcome.noticed else "calls nothing to spoil"
+        told = told if outcome.is_tried else "fails or takes minutes"
         spoiled = len(outcome.noticed) + len(outcome.missed)
         sys.stdout.write(f"{outcome.test}: {told} ({len(outcome.noticed)} of {spoiled})\n")
         sys.stdout.flush()
@@ -33,8 +34,12 @@ def main() -> int:
         sys.stderr.write(f"pytest ended with {status!r} before all tests had run\n")
         return 1
     vacuous = [outcome.test for outcome in outcomes if outcome.is_vacuous]
-    idle = sum(not outcome.noticed and not outcome.missed for outcome in outcomes)
-    sys.stdout.write(f"{len(outcomes)} tests: {len(vacuous)} notice nothing, {idle} call nothing that can be spoiled\n")
+    idle = sum(outcome.is_tried and not outcome.noticed and not outcome.missed for outcome in outcomes)
+    left = sum(not outcome.is_tried for outcome in outcomes)
+    sys.stdout.write(
+        f"{len(outcomes)} tests: {len(vacuous)} notice nothing, {idle} call nothing that can be spoiled, "
+        f"{left} fail or take minutes\n"
+    )
     return 1 if vacuous else 0
 
 

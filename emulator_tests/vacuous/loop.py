@@ -19,6 +19,8 @@ from emulator_tests.vacuous.spoil import Function, spoiled
 
 MOST = 4
 """Functions of a test that are spoiled."""
+NOT_OURS = {"emulator_tests/edk2/test_driver_parts.py": "it tries C code; what it calls here is input of that"}
+"""Files of tests of something else, and why a sample has none of them."""
 _TOOK = 10.0
 """Seconds, about, that a test may take; twenty times as long is a hang."""
 
@@ -29,6 +31,8 @@ class Outcome(NamedTuple):
     test: str
     noticed: list[Function]
     missed: list[Function]
+    is_tried: bool = True
+    """Not so if it fails while its calls are recorded, or takes minutes then."""
 
     @property
     def is_vacuous(self) -> bool:
@@ -40,6 +44,8 @@ def sample(items: Sequence[pytest.Item], each: int) -> Iterator[pytest.Item]:
     """So many tests of each folder, as far from each other as can be, no two of them cases of one function."""
     folders: dict[Path, dict[str, pytest.Item]] = {}
     for item in items:
+        if item.nodeid.partition("::")[0] in NOT_OURS:
+            continue
         folders.setdefault(item.path.parent, {}).setdefault(item.nodeid.partition("[")[0], item)
     for tests in folders.values():
         found = list(tests.values())
@@ -64,7 +70,7 @@ class Loop:
         with tempfile.TemporaryDirectory() as folder:
             calls, told = Path(folder) / "calls", Path(folder) / "told"
             if not _passes(item, partial(_recording, item, Calls(calls))):
-                raise AssertionError(f"{item.nodeid} fails")
+                return outcome._replace(is_tried=False)
             for function in read(calls):
                 passes = _passes(item, partial(spoiled, function, told))
                 if told.exists():
