@@ -76,7 +76,9 @@ def test_how_is_a_command_that_does_it_again(command: Command, comparison: Compa
 
 
 def test_cells(command: Command) -> None:
-    result = json.loads(command("compare", "--jobs", "1", "--column", "table-pages", "--json").out)
+    outcome = command("compare", "--jobs", "1", "--column", "table-pages", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    result = json.loads(outcome.out)
     assert [row["layout"] for row in result["rows"]] == list(SCHEMES)
     assert all(cell["value"] and cell["how"] for row in result["rows"] for cell in row["cells"])
     assert result["attacks"] == []
