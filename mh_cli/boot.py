@@ -26,7 +26,8 @@ from mh_cli.output import print_json
 from mh_cli.ovmf_files import about, read_file, read_image
 
 if TYPE_CHECKING:
-    from mh_emulator.q35.boot import Milestone, Report
+    from mh_emulator.q35.boot import Report
+    from mh_emulator.q35.progress import Milestone
 
 _MOVE, _CONTROL = re.compile(r"\x1b\[[0-9;]*H"), re.compile(r"\x1b\[[0-9;=]*[A-Za-z]")
 """Of ANSI terminals: the cursor goes elsewhere; everything else that is not shown."""

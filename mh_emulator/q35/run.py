@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from mh_abi.errors import MigrationHelperError
 from mh_emulator.cpu.registers import RFLAGS_IF, Registers
+from mh_emulator.host.machine import Machine
 from mh_emulator.kvm import EsVcpu, Vcpu
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.q35.board import Board
@@ -49,6 +50,14 @@ def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit]) -> Exit:
     if state is not None and not state.rflags & RFLAGS_IF:
         raise GuestStopped(f"the guest halts with interrupts off{_where(vcpu, board)}")
     return exit_
+
+
+def run_guest(machine: Machine) -> Exit:
+    """Until something else than what the guest says of its migration, which the host has answered."""
+    while True:
+        exit_ = machine.run_guest()
+        if exit_.reason is not Reason.MSR:
+            return exit_
 
 
 def _where(vcpu: Vcpu, board: Board) -> str:

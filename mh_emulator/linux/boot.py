@@ -1,0 +1,167 @@
+"""A Linux guest from its kernel's first instruction until it is idle, and its migration by the helper beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mh_abi import abi
+from mh_abi.image import HelperImage
+from mh_builder.parts import Part
+from mh_emulator.host.machine import Machine
+from mh_emulator.kvm.exits import Exit, Reason
+from mh_emulator.linux.launch import Cargo, expect, hand_over, power_on
+from mh_emulator.linux.load import Plan
+from mh_emulator.platform import Platform
+from mh_emulator.q35.board import Board, Telling
+from mh_emulator.q35.moved import Moved, move
+from mh_emulator.q35.progress import Milestone, Progress
+from mh_emulator.q35.run import GuestStopped, run, run_guest
+from mh_emulator.secret import Secret
+
+_MORE_DRAM = 96 << 20
+"""Beyond the guest's RAM: the helper's, and what the platform takes."""
+
+_STAMP = re.compile(r"^\[ *\d+\.\d+\] ")
+_MILESTONES = ("Linux version ", "Memory Encryption Features active: ", "Run ")
+"""How lines of the kernel begin that are one."""
+_PANIC, _PANIC_END = "Kernel panic - ", "---[ end Kernel panic - "
+
+
+@dataclass
+class Report:
+    """One boot."""
+
+    part: str
+    scheme: str
+    kernel: str
+    ram_bytes: int
+    milestones: list[Milestone]
+    moved: Moved | None = None
+    console: str = ""
+    """What the guest has printed on the serial port."""
+    guest_ok: bool | None = None
+    """Whether its first process printed what an independent computation says; None of another one than ours."""
+    cpu_seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """Whether it came to its end with the right result, and its migration was good."""
+        return self.guest_ok is not False and (self.moved is None or self.moved.good)
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return asdict(self) | {"good": self.good}
+
+
+@dataclass(frozen=True)
+class LinuxGuest:
+    """What is to be booted, and beside which helper."""
+
+    part: Part
+    scheme: str
+    plan: Plan
+    helper: HelperImage
+    expected: Sequence[str] = field(default=())
+    """Lines of its first process, in their order; none where nobody knows them."""
+
+
+class Boot:
+    """One boot; `on_milestone` is told of each as it comes."""
+
+    def __init__(self, guest: LinuxGuest, on_milestone: Callable[[Milestone], None]) -> None:
+        self._guest = guest
+        self._progress = Progress(on_milestone)
+        self._board: Board | None = None
+        self._machine: Machine | None = None
+        self._panicked = False
+        self._stop_behind: str | None = None
+        """The line behind which the guest is to stop."""
+        kernel, ram_bytes = guest.plan.kernel.release, guest.plan.topology.ram_bytes
+        self.report = Report(guest.part.name, guest.scheme, kernel, ram_bytes, self._progress.milestones)
+
+    def run(self) -> Report:
+        """Boot until the guest is idle. Raises `GuestStopped`, `KernelError`."""
+        with self._reported():
+            machine, board = self._power_on(self._cargo())
+            self._go_on(machine, board)
+        return self.report
+
+    def migrate(self, stop_behind: str | None) -> Report:
+        """The same, by way of a migration behind that line, or where the guest is idle for the first time.
+
+        Raises `GuestStopped`, `KernelError`, and what a migration raises.
+        """
+        with self._reported():
+            cargo = self._cargo()
+            source, board = self._power_on(cargo)
+            self._stop_behind = stop_behind
+            exit_ = self._go_on(source, board)
+            if stop_behind is not None and exit_.reason is not Reason.LIMIT:
+                raise GuestStopped(f'the guest is idle, and has not printed "{stop_behind}"')
+            if not source.consent.allowed:
+                raise GuestStopped("the kernel has not allowed its migration")
+            self._progress.reach("stopped")
+            target = expect(self._platform(2), cargo, board)
+            self.report.moved = move(source, target)
+            hand_over(source, target, board)
+            self._machine, self._stop_behind = target, None
+            source.mirror.vm.close()
+            source.vm.close()
+            self._progress.reach("moved")
+            self._go_on(target, board)
+        return self.report
+
+    def _power_on(self, cargo: Cargo) -> tuple[Machine, Board]:
+        machine, board = power_on(self._platform(1), cargo, Telling(_ignore, _ignore, self._on_line))
+        self._machine, self._board, self._progress.clock = machine, board, board.clock
+        self._progress.reach("launched")
+        return machine, board
+
+    def _go_on(self, machine: Machine, board: Board) -> Exit:
+        exit_ = run(machine.vcpu, board, lambda: run_guest(machine))
+        if self._panicked:
+            raise GuestStopped("the kernel has given up")
+        return exit_
+
+    def _cargo(self) -> Cargo:
+        secret = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV)
+        return Cargo(self._guest.plan, self._guest.helper, secret)
+
+    def _platform(self, seed: int) -> Platform:
+        return Platform(self._guest.part, self._guest.plan.topology.ram_bytes + _MORE_DRAM, seed)
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except GuestStopped as stopped:
+            raise GuestStopped(f"{stopped}{self._last_words()}") from None
+        finally:
+            if self._board is not None:
+                self.report.console = self._board.serial.text
+        self._progress.reach("idle")
+        self.report.cpu_seconds = self._progress.cpu_seconds
+        if self._guest.expected:
+            said = [line.rstrip("\r") for line in self.report.console.split("\n")]
+            self.report.guest_ok = [line for line in said if line in self._guest.expected] == [*self._guest.expected]
+
+    def _last_words(self) -> str:
+        lines = [] if self._board is None else self._board.serial.text.splitlines()
+        panic = [_STAMP.sub("", line) for line in lines if _PANIC in line]
+        return f"; last seen: {panic[0] if panic else self.report.milestones[-1].what}"
+
+    def _on_line(self, line: str) -> None:
+        text = _STAMP.sub("", line)
+        if text.startswith(_MILESTONES) or text in self._guest.expected:
+            self._progress.reach(text)
+        self._panicked |= text.startswith(_PANIC_END)
+        if self._machine is not None and (self._panicked or text == self._stop_behind):
+            self._machine.vcpu.kick()
+
+
+def _ignore(_text: str) -> None:
+    """Devices of a kernel are no milestones."""
