@@ -21,29 +21,33 @@ WINDOW_BYTES = 1 << 32
 
 
 def attach(engine: Engine, devices: Devices, turn: Turn, leave: Callable[[], None]) -> None:
-    """Have IN, OUT, and loads and stores of the window answered; `leave` the guest where an interrupt waits then."""
+    """Have IN, OUT, and loads and stores of the window answered; `leave` the guest where an interrupt waits then.
+
+    But not behind a load or a store: stopped there, the engine would begin the instruction again. What waits then is
+    for the next exit.
+    """
 
     @contextmanager
-    def answering() -> Iterator[None]:
+    def asking() -> Iterator[None]:
         with turn.hooked():
             yield
             if devices.vector() is not None:
                 leave()
 
-    def read_port(_uc: object, port: int, size: int, _data: object) -> int:
-        with answering():
-            return devices.read_port(port, size)
+    def read_port(_uc: object, number: int, size: int, _data: object) -> int:
+        with asking():
+            return devices.read_port(number, size)
 
-    def write_port(_uc: object, port: int, size: int, value: int, _data: object) -> None:
-        with answering():
-            devices.write_port(port, size, value & (1 << 8 * size) - 1)
+    def write_port(_uc: object, number: int, size: int, value: int, _data: object) -> None:
+        with asking():
+            devices.write_port(number, size, value & (1 << 8 * size) - 1)
 
     def read_memory(_uc: object, gpa: int, size: int, _data: object) -> int:
-        with answering():
+        with turn.hooked():
             return devices.read_memory(gpa, size)
 
     def write_memory(_uc: object, gpa: int, size: int, value: int, _data: object) -> None:
-        with answering():
+        with turn.hooked():
             devices.write_memory(gpa, size, value & (1 << 8 * size) - 1)
 
     uc = engine.uc

@@ -11,12 +11,10 @@ from typing import Any
 from mh_abi import abi
 from mh_abi.image import HelperImage
 from mh_builder.parts import Part
-from mh_emulator.host.machine import Machine
-from mh_emulator.kvm.exits import Exit, Reason
-from mh_emulator.linux.launch import Cargo, expect, hand_over, power_on
+from mh_emulator.linux.launch import Cargo, Running, expect, hand_over, power_on
 from mh_emulator.linux.load import Plan
 from mh_emulator.platform import Platform
-from mh_emulator.q35.board import Board, Telling
+from mh_emulator.q35.board import Telling
 from mh_emulator.q35.moved import Moved, move
 from mh_emulator.q35.progress import Milestone, Progress
 from mh_emulator.q35.run import GuestStopped, run, run_guest
@@ -69,63 +67,69 @@ class LinuxGuest:
     """Lines of its first process, in their order; none where nobody knows them."""
 
 
+@dataclass(frozen=True)
+class Stop:
+    """Where a guest is stopped: behind a line that it prints, or asleep, at the first HLT behind that line.
+
+    Without a line, where it is idle.
+    """
+
+    line: str | None = None
+    asleep: bool = False
+
+
 class Boot:
     """One boot; `on_milestone` is told of each as it comes."""
 
     def __init__(self, guest: LinuxGuest, on_milestone: Callable[[Milestone], None]) -> None:
         self._guest = guest
         self._progress = Progress(on_milestone)
-        self._board: Board | None = None
-        self._machine: Machine | None = None
+        self._running: Running | None = None
+        self._noted: set[str] = set()
         self._panicked = False
-        self._stop_behind: str | None = None
-        """The line behind which the guest is to stop."""
+        self._stop: Stop | None = None
         kernel, ram_bytes = guest.plan.kernel.release, guest.plan.topology.ram_bytes
         self.report = Report(guest.part.name, guest.scheme, kernel, ram_bytes, self._progress.milestones)
 
     def run(self) -> Report:
         """Boot until the guest is idle. Raises `GuestStopped`, `KernelError`."""
         with self._reported():
-            machine, board = self._power_on(self._cargo())
-            self._go_on(machine, board)
+            self._go_on(self._power_on(self._cargo()))
         return self.report
 
-    def migrate(self, stop_behind: str | None) -> Report:
-        """The same, by way of a migration behind that line, or where the guest is idle for the first time.
-
-        Raises `GuestStopped`, `KernelError`, and what a migration raises.
-        """
+    def migrate(self, stop: Stop) -> Report:
+        """The same, by way of a migration. Raises `GuestStopped`, `KernelError`, and what a migration raises."""
         with self._reported():
             cargo = self._cargo()
-            source, board = self._power_on(cargo)
-            self._stop_behind = stop_behind
-            exit_ = self._go_on(source, board)
-            if stop_behind is not None and exit_.reason is not Reason.LIMIT:
-                raise GuestStopped(f'the guest is idle, and has not printed "{stop_behind}"')
+            running = self._power_on(cargo)
+            source = running.machine
+            self._stop = stop
+            self._go_on(running)
+            if self._stop is not None and stop.line is not None:
+                raise GuestStopped(f'the guest is idle, and has not printed "{stop.line}"')
             if not source.consent.allowed:
                 raise GuestStopped("the kernel has not allowed its migration")
             self._progress.reach("stopped")
-            target = expect(self._platform(2), cargo, board)
-            self.report.moved = move(source, target)
-            hand_over(source, target, board)
-            self._machine, self._stop_behind = target, None
+            arrived = expect(self._platform(2), cargo, running)
+            self.report.moved = move(source, arrived.machine)
+            hand_over(source, arrived.machine, running.board)
             source.mirror.vm.close()
             source.vm.close()
             self._progress.reach("moved")
-            self._go_on(target, board)
+            self._running, self._stop, running.timer.sleeps = arrived, None, True
+            self._go_on(arrived)
         return self.report
 
-    def _power_on(self, cargo: Cargo) -> tuple[Machine, Board]:
-        machine, board = power_on(self._platform(1), cargo, Telling(_ignore, _ignore, self._on_line))
-        self._machine, self._board, self._progress.clock = machine, board, board.clock
+    def _power_on(self, cargo: Cargo) -> Running:
+        running = power_on(self._platform(1), cargo, Telling(_ignore, _ignore, self._on_line))
+        self._running, self._progress.clock = running, running.board.clock
         self._progress.reach("launched")
-        return machine, board
+        return running
 
-    def _go_on(self, machine: Machine, board: Board) -> Exit:
-        exit_ = run(machine.vcpu, board, lambda: run_guest(machine))
+    def _go_on(self, running: Running) -> None:
+        run(running.machine.vcpu, running.board, lambda: run_guest(running.machine))
         if self._panicked:
             raise GuestStopped("the kernel has given up")
-        return exit_
 
     def _cargo(self) -> Cargo:
         secret = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV)
@@ -139,28 +143,50 @@ class Boot:
         try:
             yield
         except GuestStopped as stopped:
+            self._note_console()
             raise GuestStopped(f"{stopped}{self._last_words()}") from None
-        finally:
-            if self._board is not None:
-                self.report.console = self._board.serial.text
+        self._note_console()
         self._progress.reach("idle")
         self.report.cpu_seconds = self._progress.cpu_seconds
         if self._guest.expected:
             said = [line.rstrip("\r") for line in self.report.console.split("\n")]
             self.report.guest_ok = [line for line in said if line in self._guest.expected] == [*self._guest.expected]
 
+    def _note_console(self) -> None:
+        if self._running is not None:
+            self.report.console = self._running.board.serial.text
+
     def _last_words(self) -> str:
-        lines = [] if self._board is None else self._board.serial.text.splitlines()
+        lines = self.report.console.splitlines()
         panic = [_STAMP.sub("", line) for line in lines if _PANIC in line]
         return f"; last seen: {panic[0] if panic else self.report.milestones[-1].what}"
 
     def _on_line(self, line: str) -> None:
         text = _STAMP.sub("", line)
-        if text.startswith(_MILESTONES) or text in self._guest.expected:
-            self._progress.reach(text)
-        self._panicked |= text.startswith(_PANIC_END)
-        if self._machine is not None and (self._panicked or text == self._stop_behind):
-            self._machine.vcpu.kick()
+        self._note(text)
+        if self._running is None:
+            return
+        if text.startswith(_PANIC_END):
+            self._panicked = True
+            self._running.machine.vcpu.kick()
+        elif self._stop is not None and text == self._stop.line:
+            self._pause(self._running, self._stop)
+            self._stop = None
+
+    def _note(self, text: str) -> None:
+        """A milestone, where it is one, and the first of its kind: a guest may print for ever."""
+        known = (*_MILESTONES, *self._guest.expected)
+        found = next((beginning for beginning in known if text.startswith(beginning)), None)
+        if found is not None and found not in self._noted:
+            self._noted.add(found)
+            self._progress.reach(text.split(" (")[0])
+
+    @staticmethod
+    def _pause(running: Running, stop: Stop) -> None:
+        if stop.asleep:
+            running.timer.sleeps = False
+        else:
+            running.machine.vcpu.kick()
 
 
 def _ignore(_text: str) -> None:

@@ -8,7 +8,7 @@ Source: Linux, Documentation/virt/kvm/x86/cpuid.rst; QEMU, hw/i386/x86.c (x86_lo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from mh_abi.image import HelperImage
@@ -54,13 +54,22 @@ class Cargo:
     secret: Secret
 
 
-def power_on(platform: Platform, cargo: Cargo, telling: Telling) -> tuple[Machine, Board]:
+@dataclass(frozen=True)
+class Running:
+    """A guest with its devices; they stay the same when it moves."""
+
+    machine: Machine
+    board: Board
+    timer: Timer
+
+
+def power_on(platform: Platform, cargo: Cargo, telling: Telling) -> Running:
     """Launch it, with the kernel's first instruction next. Raises `KernelError`, `OwnerRefuses`, `KvmError`."""
     topology = cargo.plan.topology
     loaded = load(cargo.plan, platform.part.c_bit)
     site = prepare(platform, Placement(topology, ()), cargo.helper)
     board = Board(topology, HostView(topology, site.memory), NoFlash(), telling, Clock())
-    board.interrupts = Timer(board.apic, board.clock, board.serial)
+    board.interrupts = timer = Timer(board.apic, board.clock, board.serial)
     site.vm.devices = board
     owner = GuestOwner(POLICY, helper=cargo.helper.digest(platform.part.c_bit))
     machine = launch(site, owner, loaded.contents, cargo.secret, loaded.registers)
@@ -71,18 +80,18 @@ def power_on(platform: Platform, cargo: Cargo, telling: Telling) -> tuple[Machin
         # What a loader in the guest would write; here the host has loaded the helper itself.
         page = handover.write(machine.regions)
         machine.helper_memory.write_raw(machine.helper_offset + machine.helper.ring_offset, page)
-    return machine, board
+    return Running(machine, board, timer)
 
 
-def expect(platform: Platform, cargo: Cargo, board: Board) -> Machine:
+def expect(platform: Platform, cargo: Cargo, source: Running) -> Running:
     """Launch where that guest is to arrive: with its helper and nothing else. Raises `OwnerRefuses`, `KvmError`."""
-    topology = cargo.plan.topology
+    topology, board = cargo.plan.topology, source.board
     site = prepare(platform, Placement(topology, ()), cargo.helper)
     site.vm.devices = board
     owner = GuestOwner(POLICY, helper=cargo.helper.digest(platform.part.c_bit))
     machine = launch(site, owner, (), cargo.secret, None)
     _equip(machine, board, HostView(topology, site.memory))
-    return machine
+    return replace(source, machine=machine)
 
 
 def hand_over(source: Machine, target: Machine, board: Board) -> None:

@@ -8,7 +8,7 @@ from mh_emulator.q35.clock import Clock
 from mh_emulator.q35.console import Console
 from mh_emulator.q35.lapic import LocalApic
 
-QUIET_NS = 10 * 1_000_000_000
+QUIET_NS = 3 * 1_000_000_000
 """Virtual time for which a guest that sleeps and wakes prints nothing, before it is taken for idle."""
 
 
@@ -49,11 +49,15 @@ class Timer:
         self._heard = 0
         """Bytes printed when it was last looked at."""
         self._since = 0
+        self.sleeps = True
+        """Whether a HLT ends here; else it is the host's."""
         self.vector = apic.vector
         self.acknowledge = apic.acknowledge
 
     def sleep(self) -> bool:
-        """Until the timer expires; False where it is not set, or the guest has been quiet for too long."""
+        """Until the timer expires; False where it is not set, the guest is quiet for too long, or `sleeps` says so."""
+        if not self.sleeps:
+            return False
         if self._apic.vector() is not None:
             return True
         if self._console.printed != self._heard:
