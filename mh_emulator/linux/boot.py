@@ -179,7 +179,7 @@ class Boot:
         found = next((beginning for beginning in known if text.startswith(beginning)), None)
         if found is not None and found not in self._noted:
             self._noted.add(found)
-            self._progress.reach(text.split(" (")[0])
+            self._progress.reach(text.split(" (", maxsplit=1)[0])
 
     @staticmethod
     def _pause(running: Running, stop: Stop) -> None:
