@@ -31,7 +31,7 @@ from mh_emulator.cpu.msr import Msrs
 from mh_emulator.cpu.nested import NestedFaultError, NoSlotError
 from mh_emulator.cpu.operands import LONGEST_INSTRUCTION
 from mh_emulator.cpu.ownership import Ownership
-from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, EFER_LME, Registers, levels
+from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, EFER_LME, RFLAGS_IF, Registers, levels
 from mh_emulator.cpu.stop import Invalid, Raised, Stop, first
 from mh_emulator.cpu.tlb import Missed, StaleCodeError, Tlb
 from mh_emulator.cpu.traps import (
@@ -332,9 +332,10 @@ class Core:
         self._engine.uc.emu_stop()
 
     def _leave(self) -> None:
-        """Have the engine stop for an interrupt; called in its hooks."""
-        self._leaves = True
-        self._engine.uc.emu_stop()
+        """Have the engine stop for an interrupt, if the guest has them on; called in its hooks."""
+        if self._engine.control().rflags & RFLAGS_IF:
+            self._leaves = True
+            self._engine.uc.emu_stop()
 
     def _on_interrupt(self, _uc: object, vector: int, _data: object) -> None:
         self._note(Raised(vector))

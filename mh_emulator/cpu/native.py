@@ -66,6 +66,9 @@ class FillState(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_uint64) for name in _FIELDS)
 
 
+_NO_PAGE = (1 << 64) - 1
+
+
 class Fetched(ctypes.Structure):
     """A page of instructions, by the number of its VA, and its frame: looked at, cached, and so writable for nobody."""
 
@@ -109,6 +112,8 @@ class Fill:
             cached=ctypes.addressof(ctypes.c_char.from_buffer(cached)),
         )
         self._fetched = (Fetched * FETCHED)()
+        self._places: dict[int, set[int]] = {}
+        """Where in it a frame is, or has been."""
         self.state.fetched = ctypes.addressof(self._fetched)
         self.forget_fetched()
         self._held = FillState()
@@ -130,10 +135,19 @@ class Fill:
         number = va >> PAGE_SHIFT
         place = self._fetched[number % FETCHED]
         place.page, place.frame = number, frame
+        self._places.setdefault(frame, set()).add(number % FETCHED)
 
     def forget_fetched(self) -> None:
         """Have Python asked for all instructions again."""
+        self._places.clear()
         ctypes.memset(self._fetched, 0xFF, ctypes.sizeof(self._fetched))
+
+    def forget_frame(self, frame: int) -> None:
+        """Have Python asked for those of one frame."""
+        for number in self._places.pop(frame, ()):
+            place = self._fetched[number]
+            if place.frame == frame:
+                place.page = _NO_PAGE
 
     def refresh(self, *, only_slow: bool) -> None:
         """Note how things are, before the engine starts; `only_slow` has Python answer everything.

@@ -207,7 +207,7 @@ class Tlb:
         with self._asked(self._dram.base_spa + (frame << PAGE_SHIFT)):
             # By any address: what was asked for says where the code is.
             self._engine.uc.ctl_remove_cache(0, PAGE_BYTES)
-        self.native.forget_fetched()
+        self.native.forget_frame(frame)
         if frame in self.code:
             self.code.remove(frame)
             self._dram.executed[frame] -= 1
