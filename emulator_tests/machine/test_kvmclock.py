@@ -63,9 +63,8 @@ def test_a_guest_writes_and_reads_the_msr() -> None:
     """The page is the host's to write: what the guest sees there without the C-bit."""
     guest = Guest()
     value = HEAP + PAGE | 1
-    vcpu = guest.launch(
-        f"mov ecx, {SYSTEM_TIME_MSR}\n mov eax, {value}\n xor edx, edx\n wrmsr\n xor eax, eax\n rdmsr\n hlt"
-    )
+    write = f"mov ecx, {SYSTEM_TIME_MSR}\n mov eax, {value}\n xor edx, edx\n wrmsr\n"
+    vcpu = guest.launch(f"{write} xor eax, eax\n rdmsr\n hlt")
 
     class Raw(Memory):
         def write_raw(self, gpa: int, data: bytes) -> None:

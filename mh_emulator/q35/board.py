@@ -109,7 +109,7 @@ class Board:
         return self.clock.ticks(TSC_HZ)
 
     def vector(self) -> int | None:
-        """Of the interrupt that waits."""
+        """Which interrupt waits, if one does."""
         return self.interrupts.vector()
 
     def acknowledge(self) -> None:

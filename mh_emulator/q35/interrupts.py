@@ -16,7 +16,7 @@ class Interrupts(Protocol):
     """As `mh_emulator.cpu.devices.Devices` has them."""
 
     def vector(self) -> int | None:
-        """Of the interrupt that waits."""
+        """Which interrupt waits, if one does."""
 
     def acknowledge(self) -> None:
         """The vCPU has taken it."""

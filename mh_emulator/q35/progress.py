@@ -43,5 +43,5 @@ class Progress:
 
     @property
     def cpu_seconds(self) -> float:
-        """Of this process, since then."""
+        """What this process has taken since then."""
         return time.process_time() - self._began
