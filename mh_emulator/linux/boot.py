@@ -17,7 +17,7 @@ from mh_emulator.platform import Platform
 from mh_emulator.q35.board import Telling
 from mh_emulator.q35.moved import Moved, move
 from mh_emulator.q35.progress import Milestone, Progress
-from mh_emulator.q35.run import GuestStopped, run, run_guest
+from mh_emulator.q35.run import GuestStopped, run, run_guest, where
 from mh_emulator.secret import Secret
 
 _MORE_DRAM = 96 << 20
@@ -26,7 +26,7 @@ _MORE_DRAM = 96 << 20
 _STAMP = re.compile(r"^\[ *\d+\.\d+\] ")
 _MILESTONES = ("Linux version ", "Memory Encryption Features active: ", "Run ")
 """How lines of the kernel begin that are one."""
-_PANIC, _PANIC_END = "Kernel panic - ", "---[ end Kernel panic - "
+_PANIC_END = "---[ end Kernel panic - "
 
 
 @dataclass
@@ -129,7 +129,7 @@ class Boot:
     def _go_on(self, running: Running) -> None:
         run(running.machine.vcpu, running.board, lambda: run_guest(running.machine))
         if self._panicked:
-            raise GuestStopped("the kernel has given up")
+            raise GuestStopped(f"the kernel has given up{where(running.machine.vcpu, running.board)}")
 
     def _cargo(self) -> Cargo:
         secret = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV)
@@ -144,7 +144,7 @@ class Boot:
             yield
         except GuestStopped as stopped:
             self._note_console()
-            raise GuestStopped(f"{stopped}{self._last_words()}") from None
+            raise GuestStopped(f"{stopped}; last seen: {self.report.milestones[-1].what}") from None
         self._note_console()
         self._progress.reach("idle")
         self.report.cpu_seconds = self._progress.cpu_seconds
@@ -155,11 +155,6 @@ class Boot:
     def _note_console(self) -> None:
         if self._running is not None:
             self.report.console = self._running.board.serial.text
-
-    def _last_words(self) -> str:
-        lines = self.report.console.splitlines()
-        panic = [_STAMP.sub("", line) for line in lines if _PANIC in line]
-        return f"; last seen: {panic[0] if panic else self.report.milestones[-1].what}"
 
     def _on_line(self, line: str) -> None:
         text = _STAMP.sub("", line)
