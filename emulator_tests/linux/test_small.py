@@ -38,7 +38,7 @@ def boot(images: dict[str, Image], text: str, part: str = "milan") -> Boot:
         ("mov rax, 0x90000000\n jmp rax", "load from GPA 0x90000000, where nothing is"),
         (
             f'{SAY}\n jmp .\ntext: .asciz "---[ end Kernel panic - not syncing: own ]---\\n"',
-            "the kernel has given up; last",
+            "the kernel has given up: at 0x1000",
         ),
     ],
 )
