@@ -8,7 +8,7 @@
 # make bare  make and make test on bare machines of Debian 12 and 13, each made in a folder: half an hour
 # make theorems  set up, prove the theorems, and plant every small fault in what they are about
 # make vacuous  set up and look for tests that cannot fail, EACH of every folder
-# make test-guests  set up, boot and migrate Debian's firmware images under emulation: ten minutes of one CPU
+# make test-guests  set up, boot and migrate Debian's firmware images and its kernel under emulation: 15 minutes of one CPU
 # make test-firmware  set up, build both Debian releases of edk2 with the helper, or TREE, and boot them: 10 minutes and more
 
 PYTHON ?= python3
@@ -73,8 +73,8 @@ vacuous: $(TESTABLE) oracles sources kernel
 theorems: $(TESTABLE)
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q emulator_tests/theorems emulator_tests/theorems/faults.py
 
-test-guests: $(TESTABLE) oracles
-	$(VENV)/bin/python -m pytest -v -o faulthandler_timeout=1200 emulator_tests/q35/guests.py
+test-guests: $(TESTABLE) oracles kernel
+	$(VENV)/bin/python -m pytest -v -o faulthandler_timeout=1200 emulator_tests/q35/guests.py emulator_tests/linux/guests.py
 
 test-firmware: $(TESTABLE) oracles builders sources kernel
 	TREE=$(TREE) $(VENV)/bin/python -m pytest -q -o faulthandler_timeout=3600 emulator_tests/edk2/builds.py

@@ -1,10 +1,8 @@
-"""`boot`: run a firmware image on the emulated machine from the reset vector, and migrate it while it runs."""
+"""`boot`: run firmware from the reset vector, or a Linux kernel, on the emulated machine; migrate it while it runs."""
 
 from __future__ import annotations
 
 import argparse
-import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,16 +18,15 @@ from mh_builder.paging import MIB, PAGE_BYTES
 from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options, Start
-from mh_cli import options
+from mh_cli import boot_kernel, options
+from mh_cli.boot_output import print_console, print_moved, show
 from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.output import print_json
 from mh_cli.ovmf_files import about, read_file, read_image
 
 if TYPE_CHECKING:
-    from mh_emulator.q35.boot import Milestone, Report
+    from mh_emulator.q35.boot import Report
 
-_MOVE, _CONTROL = re.compile(r"\x1b\[[0-9;]*H"), re.compile(r"\x1b\[[0-9;=]*[A-Za-z]")
-"""Of ANSI terminals: the cursor goes elsewhere; everything else that is not shown."""
 _LEAST, _MOST = 128 * MIB, 2 << 30
 _HELPER_RAM_LIMIT = 1 << 30
 """Of a helper that is built here: the tables for more have to be launched too."""
@@ -37,17 +34,19 @@ _HELPER_RAM_LIMIT = 1 << 30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("--fd", type=Path, required=True, metavar="IMAGE", help="flash image of OVMF")
+    guest = parser.add_mutually_exclusive_group(required=True)
+    guest.add_argument("--fd", type=Path, metavar="IMAGE", help="flash image of OVMF")
+    guest.add_argument("--kernel", type=Path, metavar="VMLINUZ", help="Linux kernel for x86-64, without firmware")
     parser.add_argument(
         "--vars", type=Path, metavar="FILE",
         help="its variables, for --start es (default: what the image begins with, or lies beside it as OVMF_VARS*.fd)",
     )  # fmt: skip
-    parser.add_argument("--migrate", action="store_true", help="migrate it, by the helper that it has loaded")
+    parser.add_argument("--migrate", action="store_true", help="migrate it, by the helper beside it")
     parser.add_argument(
         "--scheme",
         choices=list(SCHEMES),
         metavar="SCHEME",
-        help="inject a helper of that scheme first",
+        help="--fd: inject a helper of that scheme first; --kernel: load that one beside it (default regions)",
     )
     parser.add_argument(
         "--memory", type=options.size, default=256 * MIB, metavar="BYTES", help="RAM of the guest (default 256M)"
@@ -56,25 +55,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--start", choices=[start.value for start in Start], default=Start.HOST.value,
         help="plain SEV, without variables, or SEV-ES (default host)",
     )  # fmt: skip
+    boot_kernel.add_options(parser)
     options.add_part(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Boot; bad where the firmware does not come to its end, or its migration is not good."""
+    """Boot; bad where the guest does not come to its end, or its migration is not good."""
+    if not _LEAST <= arguments.memory <= _MOST or arguments.memory % PAGE_BYTES:
+        raise UsageError(f"--memory {arguments.memory:#x}: not in {_LEAST:#x} to {_MOST:#x}, or not made of pages")
+    if arguments.kernel is not None:
+        return boot_kernel.run(arguments)
+    boot_kernel.refuse_options(arguments)
+    return _run_firmware(arguments)
+
+
+def _run_firmware(arguments: argparse.Namespace) -> int:
     from mh_emulator.owner import POLICY, POLICY_ES
     from mh_emulator.q35.boot import Boot, Firmware
 
     if arguments.migrate and arguments.start == Start.ES.value:
         raise UsageError("--migrate needs --start host: no host gives a vCPU of SEV-ES its registers")
-    if not _LEAST <= arguments.memory <= _MOST or arguments.memory % PAGE_BYTES:
-        raise UsageError(f"--memory {arguments.memory:#x}: not in {_LEAST:#x} to {_MOST:#x}, or not made of pages")
     if arguments.vars and arguments.start == Start.HOST.value:
         raise UsageError("--vars needs --start es: under plain SEV there is no flash device")
     units, helper = _image(arguments)
     policy = POLICY_ES if arguments.start == Start.ES.value else POLICY
-    boot = Boot(Firmware(PARTS[arguments.part], units, arguments.memory, helper, policy), _show)
+    boot = Boot(Firmware(PARTS[arguments.part], units, arguments.memory, helper, policy), show)
     report = boot.migrate() if arguments.migrate else boot.run()
     if arguments.json:
         print_json("boot/1", report.as_json())
@@ -127,27 +134,12 @@ def _check_room(helper: HelperImage, ram_bytes: int) -> None:
         raise FirmwareError(f"its helper reaches RAM below {helper.descriptor.ram_limit:#x}, there is {ram_bytes:#x}")
 
 
-def _show(milestone: Milestone) -> None:
-    text = f"{milestone.cpu_seconds:8.2f} s CPU {milestone.virtual_ms:10.2f} ms  {milestone.what}"
-    print(text, file=sys.stderr, flush=True)
-
-
 def _print(report: Report) -> None:
-    moved = report.moved
     if report.helper_equal is not None:
         whole = "equal to what its loader has to leave, byte for byte" if report.helper_equal else "DIFFERENT"
         print(f"helper: {whole}")
-    if moved is not None:
-        pages = f"{moved.pages} pages private, {moved.shared_pages} shared"
-        seen = f"{moved.source_plain_pages} in plaintext, {moved.naive_equal_pages} survive a copy"
-        print(f"migrated: {pages}, {'equal' if moved.equal else 'DIFFERENT'}; as the host sees them {seen}")
+    if report.moved is not None:
+        print_moved(report.moved)
     for name, text in (("debug port", report.debug), ("serial port", report.serial)):
-        for line in _lines(text):
-            print(f"{name}: {line}")
+        print_console(name, text)
     print(f"idle after {report.cpu_seconds:.1f} s CPU")
-
-
-def _lines(text: str) -> list[str]:
-    """What a terminal would show of it, as far as lines go."""
-    plain = _CONTROL.sub("", _MOVE.sub("\n", text))
-    return [line for line in ("".join(filter(str.isprintable, one)).rstrip() for one in plain.splitlines()) if line]

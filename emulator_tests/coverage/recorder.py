@@ -17,8 +17,8 @@ from mh_builder.asm.native import Function
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA
 from mh_emulator.cpu.core import Core
-from mh_emulator.cpu.engine import Foreign, add_hook
 from mh_emulator.cpu.eventinj import EventInjection
+from mh_emulator.cpu.hooks import Foreign, add_hook
 from mh_emulator.cpu.intercepts import Intercept
 from mh_emulator.cpu.mmu import GuestFault
 from mh_emulator.cpu.nested import NestedFaultError

@@ -10,6 +10,7 @@ from emulator_tests.machine.guests import CODE, HANDLERS, HEAP, HEAP_WORD, PAGE,
 from mh_emulator.cpu.locked import NotEmulatedError
 from mh_emulator.cpu.traps import MANY_HOOKS
 from mh_emulator.kvm.exits import Exit, Reason
+from mh_emulator.q35.interrupts import Silent
 
 DEVICE, ABOVE = 0xFEE0_0000, 1 << 33
 LOW = 0xFFFF_FFFF
@@ -17,7 +18,7 @@ INPUT = 0x8877_6655_4433_2211
 
 
 @dataclass
-class Recorder:
+class Recorder(Silent):
     """Devices that give INPUT and note all that is asked."""
 
     asked: list[tuple[str, int, int, int]] = field(default_factory=list)

@@ -22,7 +22,7 @@ from emulator_tests.machine.guests import (
 )
 from mh_emulator.cpu.intercepts import Code
 from mh_emulator.cpu.locked import AF, CF, OF, PF, SF, ZF
-from mh_emulator.cpu.rdrand import FAULTS
+from mh_emulator.cpu.rdrand import FAULTS, Repeating
 from mh_emulator.cpu.registers import CR4_TSD, Registers
 from mh_emulator.kvm import Vcpu
 from mh_emulator.kvm.exits import Exit, Reason
@@ -160,3 +160,20 @@ def test_user_code_without_the_right_to_it() -> None:
     state = guest.registers()
     fault = caught(guest.launch("", rip=USER_TEXT, cs=USER_CS, ss=USER_SS, rsp=USER_STACK, cr4=state.cr4 | CR4_TSD))
     assert (fault.vector, fault.error_code, fault.rip) == (13, 0, USER_TEXT)
+
+
+def test_a_guest_whose_run_repeats() -> None:
+    """RDRAND and RDSEED of every size; another seed gives others, and so does a fault that comes later."""
+    text = "rdrand rax\n jnc 1f\n rdseed rbx\n jnc 1f\n rdrand r8d\n rdseed r9w\n hlt\n1: ud2"
+    found = []
+    for seed in (1, 1, 2):
+        guest = Guest()
+        guest.vm.generator = Repeating(seed)
+        vcpu = guest.launch(text)
+        state = run_to_halt(vcpu)
+        found.append((state.rax, state.rbx, state.r8, state.r9))
+    assert found[0] == found[1] != found[2]
+    assert len({*found[0], *found[2]}) == 8
+    assert found[0][2] < 1 << 32
+    guest.vm.generator.fault = FAULTS["stuck"]
+    assert again(vcpu).rax == ALL

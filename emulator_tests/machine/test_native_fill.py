@@ -33,7 +33,7 @@ from mh_emulator.cpu.mmu import Access, Mmu
 from mh_emulator.cpu.native import native_fill
 from mh_emulator.cpu.registers import CR0_WP, CR4_SMAP, EFER_NXE, RFLAGS_AC
 from mh_emulator.cpu.tlb import Missed, Tlb
-from mh_emulator.cpu.traps import Traps
+from mh_emulator.cpu.traps import ALWAYS, Traps
 from mh_emulator.dram.bus import Turn
 
 LARGE, RESERVED = 1 << 7, 1 << 50
@@ -69,6 +69,7 @@ class Subject:
         self.missed: list[Missed] = []
         self.engine = engine = Engine(self.dram.base_spa, self.dram.size, self.dram.host_address)
         traps = Traps(engine, _ignore, _ignore, _ignore)
+        traps.watched = ALWAYS
         vm = self.guest.vm
         self.tlb = Tlb(engine, Mmu(vm), vm, traps, Turn(self.dram.bus), self.missed.append)
         for page in self.random.sample(range(0, TABLES, PAGE), 40):
@@ -160,7 +161,7 @@ def accesses(subject: Subject, seed: int) -> Iterator[tuple[int, Access]]:
         subject.set_mode(pick)
         for _ in range(50):
             va = pick.choice(subject.vas) | pick.randrange(PAGE)
-            yield va ^ (1 << 60) * (pick.random() < 0.03), pick.choice((Access.READ, Access.WRITE))
+            yield va ^ (1 << 60) * (pick.random() < 0.03), pick.choice((Access.READ, Access.WRITE, Access.FETCH))
 
 
 @pytest.mark.parametrize("levels", [4, 5])
@@ -168,16 +169,20 @@ def accesses(subject: Subject, seed: int) -> Iterator[tuple[int, Access]]:
 def test_random_tables(seed: int, levels: int) -> None:
     subjects = native, python, crowded = [Subject(seed, levels) for _ in range(3)]
     assert native.memory() == python.memory()
+    fetched = 0
     for (va, access), *others in zip(*(accesses(subject, seed) for subject in subjects), strict=True):
         assert others == [(va, access)] * 2
         expected = python.ask_python(va, access)
+        before = native.tlb.native.state.answered
         assert native.ask_native(va, access) == crowded.ask_crowded(va, access) == expected, hex(va)
+        fetched += (native.tlb.native.state.answered - before) * (access is Access.FETCH)
         assert native.seen() == crowded.seen() == python.seen()
         if native.random.random() < 0.02:
             assert native.memory() == python.memory()
     assert native.memory() == crowded.memory() == python.memory()
     answered = native.tlb.native.state.answered
+    assert fetched > 20
     kinds = Counter(type(missed.reason).__name__ for missed in native.missed)
-    assert answered > 150
+    assert answered - fetched > 100
     assert kinds["GuestFault"] > 150
     assert kinds["NoSlotError"] > 0

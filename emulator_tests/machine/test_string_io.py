@@ -9,9 +9,10 @@ import pytest
 from emulator_tests.machine.guests import PAGE
 from emulator_tests.machine.test_ghcb import BUFFER, GHCB, Asked, request
 from mh_emulator.kvm import KvmError
+from mh_emulator.q35.interrupts import Silent
 
 
-class Ports:
+class Ports(Silent):
     """Devices that keep what is sent, and answer one more each time."""
 
     def __init__(self) -> None:

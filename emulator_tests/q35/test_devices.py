@@ -206,3 +206,17 @@ def test_whatever_a_guest_asks_it_gets_an_answer_of_that_size(
             board.write_memory(gpa, size, value & (1 << 8 * size) - 1)
         else:
             assert 0 <= board.read_memory(gpa, size) < 1 << 8 * size
+
+
+def test_a_driver_that_polls_learns_that_the_sender_is_empty(machine: Machine) -> None:
+    """Once for each byte sent, and once for switching the interrupt on (PC16550D, table 5)."""
+    board = machine.board
+    assert board.read_port(0x3FA, 1) & 0xF == 1
+    board.write_port(0x3F9, 1, 2)
+    assert [board.read_port(0x3FA, 1) & 0xF for _ in range(2)] == [2, 1]
+    board.write_port(0x3F8, 1, ord("x"))
+    assert [board.read_port(0x3FA, 1) & 0xF for _ in range(2)] == [2, 1]
+    board.write_port(0x3F9, 1, 0)
+    board.write_port(0x3F8, 1, ord("y"))
+    assert board.read_port(0x3FA, 1) & 0xF == 1
+    assert board.serial.text == "xy"

@@ -6,6 +6,9 @@ Source: Linux, arch/x86/kvm/emulate.c; arch/x86/kvm/svm/svm.c (svm_can_emulate_i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from unicorn import unicorn_const, x86_const
 
 from mh_emulator.cpu.devices import Devices
@@ -17,16 +20,27 @@ WINDOW = 1 << 50
 WINDOW_BYTES = 1 << 32
 
 
-def attach(engine: Engine, devices: Devices, turn: Turn) -> None:
-    """Have IN, OUT, and loads and stores of the window answered."""
+def attach(engine: Engine, devices: Devices, turn: Turn, leave: Callable[[], None]) -> None:
+    """Have IN, OUT, and loads and stores of the window answered; `leave` the guest where an interrupt waits then.
 
-    def read_port(_uc: object, port: int, size: int, _data: object) -> int:
-        with turn.hooked():
-            return devices.read_port(port, size)
+    But not behind a load or a store: stopped there, the engine would begin the instruction again. What waits then is
+    for the next exit.
+    """
 
-    def write_port(_uc: object, port: int, size: int, value: int, _data: object) -> None:
+    @contextmanager
+    def asking() -> Iterator[None]:
         with turn.hooked():
-            devices.write_port(port, size, value & (1 << 8 * size) - 1)
+            yield
+            if devices.vector() is not None:
+                leave()
+
+    def read_port(_uc: object, number: int, size: int, _data: object) -> int:
+        with asking():
+            return devices.read_port(number, size)
+
+    def write_port(_uc: object, number: int, size: int, value: int, _data: object) -> None:
+        with asking():
+            devices.write_port(number, size, value & (1 << 8 * size) - 1)
 
     def read_memory(_uc: object, gpa: int, size: int, _data: object) -> int:
         with turn.hooked():

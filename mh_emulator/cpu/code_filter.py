@@ -17,7 +17,8 @@ from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback
 from mh_builder.asm import assemble
 from mh_builder.asm.native import Function, is_possible, offsets
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.cpu.engine import EVERYWHERE, Engine, add_hook, remove_hook
+from mh_emulator.cpu.engine import Engine
+from mh_emulator.cpu.hooks import EVERYWHERE, add_hook, remove_hook
 
 _FILTER_FIELDS = ("slow", "page", "bits", "count", "pages")
 _ENTRY_FIELDS = ("page", "bits")

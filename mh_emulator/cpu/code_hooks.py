@@ -10,7 +10,8 @@ from collections.abc import Callable
 from unicorn import unicorn_const
 from unicorn.unicorn_py3.unicorn import HOOK_CODE_CFUNC, uccallback
 
-from mh_emulator.cpu.engine import Engine, add_hook, remove_hook
+from mh_emulator.cpu.engine import Engine
+from mh_emulator.cpu.hooks import add_hook, remove_hook
 
 
 class CodeHooks:

@@ -6,37 +6,38 @@ What KVM makes of an intercept is in `mh_emulator.kvm`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from unicorn import unicorn_const, x86_const
 
 from mh_builder.paging import PAGE_BYTES
-from mh_builder.parts import OSXSAVE, CpuidResult, Part
+from mh_builder.parts import OSXSAVE
 from mh_emulator.cpu.attached import attach
 from mh_emulator.cpu.ctrl_c import held_back
 from mh_emulator.cpu.delivery import TripleFault, deliver
-from mh_emulator.cpu.devices import Devices
-from mh_emulator.cpu.engine import CODELESS, GPRS, Engine, UnicornError
+from mh_emulator.cpu.engine import CODELESS, GPRS, Engine
 from mh_emulator.cpu.eventinj import EventInjection
 from mh_emulator.cpu.exceptions import WITH_ERROR_CODE, Event, Origin
-from mh_emulator.cpu.instructions import Instructions, Interpreted
+from mh_emulator.cpu.executed import Executed, watched
+from mh_emulator.cpu.hooks import UnicornError
+from mh_emulator.cpu.instructions import Instructions
 from mh_emulator.cpu.intercepts import NON_AUTOMATIC, Code, Intercept
 from mh_emulator.cpu.linear import Linear
 from mh_emulator.cpu.locked import NotEmulatedError
 from mh_emulator.cpu.microcode import Microcode
 from mh_emulator.cpu.misses import Misses
 from mh_emulator.cpu.mmu import VECTOR_VC, GuestFault, Mmu
-from mh_emulator.cpu.msr import MsrOwner, Msrs
-from mh_emulator.cpu.nested import GuestPhysical, NestedFaultError, NoSlotError
+from mh_emulator.cpu.msr import Msrs
+from mh_emulator.cpu.nested import NestedFaultError, NoSlotError
 from mh_emulator.cpu.operands import LONGEST_INSTRUCTION
 from mh_emulator.cpu.ownership import Ownership
-from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, EFER_LME, Registers, levels
+from mh_emulator.cpu.registers import CR0_PG, CR4_OSXSAVE, CR4_TSD, EFER_LMA, EFER_LME, RFLAGS_IF, Registers, levels
 from mh_emulator.cpu.stop import Invalid, Raised, Stop, first
 from mh_emulator.cpu.tlb import Missed, StaleCodeError, Tlb
 from mh_emulator.cpu.traps import (
-    ALWAYS,
     LONGEST_ANSWERED,
     LONGEST_TRAPPED,
+    SYSCALL_BYTES,
     Trap,
     Trapped,
     Traps,
@@ -56,21 +57,6 @@ _RIP = x86_const.UC_X86_REG_RIP
 
 MemoryTrace = Callable[[int, int, bool], None]
 """(system physical address, bytes, whether it is a write)."""
-
-
-class Executed(GuestPhysical, Interpreted, MsrOwner, Protocol):
-    """The VM whose code runs."""
-
-    part: Part
-    devices: Devices | None
-    """What is at its ports and outside of its slots; None: the hypervisor is asked, with an exit each."""
-
-    @property
-    def intercepts_tsc(self) -> bool:
-        """Whether the hypervisor answers RDTSC."""
-
-    def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
-        """What CPUID returns, without what depends on the CPU's state."""
 
 
 class Core:
@@ -93,6 +79,8 @@ class Core:
         self._instructions = Instructions(vm, self._engine, self._linear, self._microcode, ownership)
         self._misses = Misses(self._engine, self._linear)
         self._kicked = False
+        self._leaves = False
+        """Whether devices have an interrupt for the guest."""
         self._stale: tuple[int, int] | None = None
         """Which instruction has last had which frame's code forgotten."""
         self.held: bytes | None = None
@@ -158,7 +146,7 @@ class Core:
         `event` comes before the first of them; INVALID, and nothing else, where VMRUN does not take it.
         """
         self.begun = 0
-        self._kicked = False
+        self._kicked = self._leaves = False
         if event is not None and not event.is_accepted:
             return Intercept(Code.INVALID)
         self.held = None
@@ -166,22 +154,6 @@ class Core:
             if self._vm.devices is not None and self._vm.dram.bus.crowded:
                 raise NotEmulatedError("a guest with devices runs while other vCPUs do")
             return self._run(max_instructions, event)
-
-    def _watched(self, counts: bool) -> frozenset[Trap]:  # noqa: FBT001
-        """What has to be looked for in code; hooks that are not there are free."""
-        vm = self._vm
-        watched = ALWAYS
-        if vm.es:
-            watched |= {Trap.HLT, Trap.CPUID, Trap.STRING}
-        elif counts:
-            watched |= {Trap.HLT}
-        if vm.es or vm.devices is None:
-            watched |= {Trap.IN, Trap.OUT}
-        if vm.devices is None:
-            watched |= {Trap.LOCK}
-        if vm.intercepts_tsc or vm.generator.fault is not None:
-            watched |= {Trap.RDTSC, Trap.RDRAND}
-        return watched
 
     def _run(self, max_instructions: int | None, event: EventInjection | None) -> Intercept:
         try:
@@ -192,6 +164,8 @@ class Core:
                 stop = self._handle()
                 if stop is not None and not self._reflect(stop):
                     return stop
+                if self._leaves:
+                    return Intercept(Code.VINTR)
         except TripleFault:
             return Intercept(Code.SHUTDOWN)
         except NestedFaultError as fault:
@@ -222,6 +196,11 @@ class Core:
         return self._engine.control().privilege
 
     @property
+    def is_interruptible(self) -> bool:
+        """Whether it takes an interrupt before its next instruction."""
+        return self._engine.is_interruptible()
+
+    @property
     def vmpl(self) -> int:
         """The VMPL at which an SNP guest's vCPU runs."""
         return self._mmu.nested.vmpl
@@ -240,10 +219,10 @@ class Core:
     def _start(self, limit: int | None) -> int:
         """Run the engine until something happens; return the instructions begun, 0 without a limit."""
         counts = limit is not None
-        watched = self._watched(counts)
-        if self._tlb.counts is not counts or self._traps.watched != watched:
+        wanted = watched(self._vm, counts=counts)
+        if self._tlb.counts is not counts or self._traps.watched != wanted:
             # Code that was translated without a counter would never stop for it, nor for what was not watched.
-            self._traps.watched = watched
+            self._traps.watched = wanted
             self._tlb.set_counts(counts)
         self._tlb.before_start()
         self._stops.clear()
@@ -261,7 +240,7 @@ class Core:
 
     def _look_for_halt(self) -> None:
         """Note a HLT that was not watched: the engine stands still behind it for no reason of ours."""
-        if self._stops or self._kicked or self._tlb.waits or self._vm.es:
+        if self._stops or self._kicked or self._leaves or self._tlb.waits or self._vm.es:
             return
         if self._linear.code(self._engine.pc() - 1, 1) == _HLT:
             self._stops.append(Trapped(Trap.HLT, 0))
@@ -342,8 +321,9 @@ class Core:
         uc.hook_add(unicorn_const.UC_HOOK_INTR, self._on_interrupt)
         uc.hook_add(unicorn_const.UC_HOOK_INSN_INVALID, self._on_invalid)
         uc.hook_add(unicorn_const.UC_HOOK_INSN, self._on_cpuid, None, 1, 0, x86_const.UC_X86_INS_CPUID)
+        uc.hook_add(unicorn_const.UC_HOOK_INSN, self._on_syscall, None, 1, 0, x86_const.UC_X86_INS_SYSCALL)
         if self._vm.devices is not None and not self._vm.es:
-            attach(self._engine, self._vm.devices, self._turn)
+            attach(self._engine, self._vm.devices, self._turn, self._leave)
             self._tlb.has_devices = True
 
     def _note(self, stop: Stop) -> None:
@@ -351,12 +331,21 @@ class Core:
         self._stops.append(stop)
         self._engine.uc.emu_stop()
 
+    def _leave(self) -> None:
+        """Have the engine stop for an interrupt, if the guest has them on; called in its hooks."""
+        if self._engine.control().rflags & RFLAGS_IF:
+            self._leaves = True
+            self._engine.uc.emu_stop()
+
     def _on_interrupt(self, _uc: object, vector: int, _data: object) -> None:
         self._note(Raised(vector))
 
     def _on_invalid(self, _uc: object, _data: object) -> bool:
         self._note(Invalid())
         return True
+
+    def _on_syscall(self, _uc: object, _data: object) -> None:
+        self._note(Trapped(Trap.SYSCALL, SYSCALL_BYTES))
 
     def _on_trap(self, address: int) -> None:
         with self._turn.hooked():
@@ -376,8 +365,8 @@ class Core:
             self._note(trapped)
 
     def _is_answered(self, trap: Trap) -> bool:
-        if trap is Trap.RDRAND:
-            return self._vm.generator.fault is not None
+        if trap in (Trap.RDRAND, Trap.RDSEED):
+            return self._vm.generator.answers(seed=trap is Trap.RDSEED)
         control = self._engine.control()
         # The exception of CR4.TSD comes before the intercept: the engine has it.
         return self._vm.intercepts_tsc and not (control.cr4 & CR4_TSD and control.privilege)

@@ -22,3 +22,12 @@ class Devices(Protocol):
 
     def count(self) -> int:
         """RDTSC."""
+
+    def vector(self) -> int | None:
+        """That of the interrupt which waits for the vCPU, if there is one."""
+
+    def acknowledge(self) -> None:
+        """The vCPU has taken it."""
+
+    def sleep(self) -> bool:
+        """HLT: let time pass until an interrupt waits; False where it stays idle."""

@@ -12,14 +12,14 @@ import functools
 import struct
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import unicorn
 from unicorn import unicorn_const, x86_const
-from unicorn.unicorn_py3.unicorn import uclib
 
 from mh_emulator.cpu import segments
 from mh_emulator.cpu.batch import Batch
+from mh_emulator.cpu.hooks import EVERYWHERE, Foreign, add_hook
 from mh_emulator.cpu.registers import (
     CR0_ET,
     CR0_PE,
@@ -27,6 +27,7 @@ from mh_emulator.cpu.registers import (
     EFER_LMA,
     EFER_LME,
     GPR_NAMES,
+    RFLAGS_IF,
     X87,
     X87_COUNT,
     XMM_COUNT,
@@ -43,11 +44,7 @@ CODELESS = 1 << 51
 Its own handling of self-modifying code starts the instruction again, which a limit of instructions counts twice.
 """
 
-Foreign: TypeAlias = Any
-"""An object of unicorn or capstone, which come without types."""
-
 _unicorn: Foreign = unicorn
-UnicornError: type[Exception] = _unicorn.UcError
 
 CPU_MODEL = x86_const.UC_CPU_X86_EPYC_ROME
 
@@ -70,10 +67,6 @@ _GENERAL = {name: getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in (
 _MANTISSA_BITS = 64
 _TAG_EMPTY = 0b11
 _NO_EXCEPTION = 0xFFFF_FFFF
-
-
-EVERYWHERE = (1, 0)
-"""Where a hook is for all addresses."""
 
 
 class UnicornLayoutError(RuntimeError):
@@ -206,6 +199,14 @@ class Engine:
         self.uc.msr_write(MSR_EFER, value)
         self.efer = self.uc.msr_read(MSR_EFER) & ~EFER_LMA
 
+    def is_interruptible(self) -> bool:
+        """Whether it takes interrupts: IF, and not in the shadow of STI or of a load of SS."""
+        if not self.control().rflags & RFLAGS_IF:
+            return False
+        context = self.uc.context_save()
+        address = _context_address(context)
+        return not segments.is_in_shadow(ctypes.c_uint32.from_address(address + self._layout.hflags).value)
+
     def pc(self) -> int:
         """Linear address of the instruction that it stands at."""
         rip = int(self.read(x86_const.UC_X86_REG_RIP))
@@ -304,23 +305,6 @@ class Engine:
         self.write(x86_const.UC_X86_REG_FPTAG, tags)
         for number, value in zip(_X87, state.registers, strict=True):
             self.write(number, (value % (1 << _MANTISSA_BITS), value >> _MANTISSA_BITS))
-
-
-def add_hook(uc: Foreign, kind: int, function: Foreign, data: Foreign, where: tuple[int, int]) -> int:
-    """Have `uc` call a C function, which gets `data`, from one address to another; return what `remove_hook` takes.
-
-    Unicorn's own interface makes a thunk for each call. Raises `UnicornError`.
-    """
-    hook, (first, last) = ctypes.c_size_t(), map(ctypes.c_uint64, where)
-    status = uclib.uc_hook_add(uc._uch, ctypes.byref(hook), kind, function, data, first, last)  # noqa: SLF001
-    if status != unicorn_const.UC_ERR_OK:
-        raise UnicornError(status)
-    return hook.value
-
-
-def remove_hook(uc: Foreign, hook: int) -> None:
-    """Take one away; no translated code may be left. Unicorn asks for a translation of what it has hooked."""
-    uclib.uc_hook_del(uc._uch, ctypes.c_size_t(hook))  # noqa: SLF001
 
 
 def _new_engine() -> Foreign:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
 # unicorn's question for the page of an address, answered in machine code of the computer that emulates, for what needs
-# nothing but a look: data, in frames that have a page and are held as the access sees them, allowed. All else is left,
-# before anything has changed, to `fill.slow`, which gets the same arguments: mh_emulator/cpu/tlb.py, whose answers
-# these are. Names of fields (fill.NAME, range.NAME) are those of native.py; control.NAME, of engine.py's Control.
+# nothing but a look: data, in frames that have a page and are held as the access sees them, allowed; and instructions
+# that Python has looked at before, while they are still cached. All else is left, before anything has changed, to
+# `fill.slow`, which gets the same arguments: mh_emulator/cpu/tlb.py, whose answers these are. Names of fields
+# (fill.NAME, range.NAME, fetched.NAME) are those of native.py; control.NAME, of engine.py's Control.
 #
 # Source of the calling convention: System V ABI for AMD64, 3.2.3; of translation: mmu.py.
 #
@@ -13,6 +14,7 @@
 .equ ACCESS_FETCH, 18
 .equ PROT_READ, 1
 .equ PROT_WRITE, 2
+.equ PROT_EXECUTE, 4
 .equ entry.paddr, 0
 .equ entry.perms, 8
 
@@ -61,8 +63,6 @@
 .text
 .global native_fill
 native_fill:
-    cmp edx, ACCESS_FETCH
-    je .Lslow
     cmp qword ptr [r8 + fill.off], 0
     jne .Lslow
     # The flag first, then the bus: mh_emulator/dram/bus.py.
@@ -182,6 +182,8 @@ native_fill:
 .Lsupervisor:
     test EVERY_LOW, USER
     jz 1f
+    cmp ACCESS, ACCESS_FETCH
+    je .Lback
     test dword ptr [CONTROL + control.cr4], CR4_SMAP
     jz 1f
     test dword ptr [CONTROL + control.rflags], RFLAGS_AC
@@ -190,6 +192,8 @@ native_fill:
     jnz .Lmust_be_writable
     or EVERY_LOW, WRITABLE
 .Lmust_be_writable:
+    cmp ACCESS, ACCESS_FETCH
+    je .Lfetch
     cmp ACCESS, ACCESS_WRITE
     jne 1f
     test EVERY_LOW, WRITABLE
@@ -237,7 +241,9 @@ native_fill:
 
     # PROT_READ and PROT_WRITE have the numbers of dram.py's CACHED and WRITABLE.
     mov rsi, [FILL + fill.cached]
-    or [rsi + rdx], dil
+    mov ecx, edi
+    and ecx, PROT_READ | PROT_WRITE
+    or [rsi + rdx], cl
     and rax, -1 << PAGE_SHIFT
     add rax, [FILL + fill.base]
     mov [ANSWER + entry.paddr], rax
@@ -254,6 +260,35 @@ native_fill:
     pop rbp
     pop rbx
     ret
+
+    # Of a private page, at an address and in a frame of which the same is known: `Fetched`.
+.Lfetch:
+    bt ANY, NO_EXECUTE_BIT
+    jc .Lback
+    mov rax, [FILL + fill.c_mask]
+    and rax, ENTRY
+    cmp rax, [FILL + fill.c_mask]
+    jne .Lback
+    call populated
+    jc .Lback
+    mov rdx, rax
+    shr rdx, PAGE_SHIFT
+    mov rcx, VA
+    shr rcx, PAGE_SHIFT
+    mov esi, ecx
+    and esi, fetched.places - 1
+    shl esi, fetched.shift
+    add rsi, [FILL + fill.fetched]
+    cmp rcx, [rsi + fetched.page]
+    jne .Lback
+    cmp rdx, [rsi + fetched.frame]
+    jne .Lback
+    mov rsi, [FILL + fill.views]
+    mov ecx, [FILL + fill.view]
+    cmp ecx, [rsi + rdx * 4]
+    jne .Lback
+    mov edi, PROT_READ | PROT_EXECUTE
+    jmp .Lmark
 
 .Lback:
     mov rdi, [rsp + saved_uc]

@@ -10,13 +10,11 @@ from mh_emulator.cpu.engine import Control, Engine
 from mh_emulator.cpu.intercepts import Code, Intercept
 from mh_emulator.cpu.linear import Linear
 from mh_emulator.cpu.microcode import Microcode
-from mh_emulator.cpu.mmu import VECTOR_GP, GuestFault
+from mh_emulator.cpu.mmu import VECTOR_GP, VECTOR_UD, GuestFault
 from mh_emulator.cpu.operands import LONGEST_INSTRUCTION
 from mh_emulator.cpu.ownership import LENGTH, Ownership
 from mh_emulator.cpu.rdrand import Generator
 from mh_emulator.cpu.traps import Trap, Trapped
-
-VECTOR_UD = 6
 
 _RCX, _RDX, _RIP = x86_const.UC_X86_REG_RCX, x86_const.UC_X86_REG_RDX, x86_const.UC_X86_REG_RIP
 _VMMCALL = b"\x0f\x01\xd9"
@@ -72,10 +70,13 @@ class Instructions:
                 rip = self._engine.read(_RIP)
                 self.skip(self._microcode.locked(self._linear.code(rip, LONGEST_INSTRUCTION), rip))
                 return None
-            case Trap.RDRAND:
+            case Trap.RDRAND | Trap.RDSEED:
                 code = self._linear.code(self._engine.pc(), trapped.length)
                 self._microcode.rdrand(code, self._guest.generator)
                 self.skip(trapped.length)
+                return None
+            case Trap.SYSCALL:
+                self._microcode.syscall(trapped.length)
                 return None
             case Trap.RDTSC:
                 return Intercept(Code.RDTSC, trapped.length)

@@ -16,6 +16,8 @@ class Code(IntEnum):
     WRITE_DR7 = 0x37
     INTR = 0x60
     """As many instructions as VMRUN was allowed have been begun, or the host wants the CPU."""
+    VINTR = 0x64
+    """An interrupt waits for the guest."""
     RDTSC = 0x6E
     RDPMC = 0x6F
     CPUID = 0x72
@@ -37,7 +39,9 @@ class Code(IntEnum):
     """No code of the CPU: an NPF in a slot for which the host has no memory left."""
 
 
-NON_AUTOMATIC = frozenset(Code) - {Code.INTR, Code.HLT, Code.SHUTDOWN, Code.VMGEXIT, Code.INVALID, Code.NO_MEMORY}
+NON_AUTOMATIC = frozenset(Code) - {
+    *(Code.INTR, Code.VINTR, Code.HLT, Code.SHUTDOWN, Code.VMGEXIT, Code.INVALID, Code.NO_MEMORY),
+}
 """Under SEV-ES these are #VC first. A page without a slot is among them: KVM makes it MMIO, with reserved bits set."""
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 import capstone
 from capstone import x86_const
 
-from mh_emulator.cpu.engine import Foreign
+from mh_emulator.cpu.hooks import Foreign
 
 CF, PF, AF, ZF, SF, OF = 1 << 0, 1 << 2, 1 << 4, 1 << 6, 1 << 7, 1 << 11
 _RIP = "rip"

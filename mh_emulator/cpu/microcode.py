@@ -8,13 +8,16 @@ from mh_emulator.cpu import rdrand
 from mh_emulator.cpu.engine import MSR_EFER, Engine
 from mh_emulator.cpu.linear import Linear
 from mh_emulator.cpu.locked import CF, FLAGS, ZF, CompareExchange, Exchange, Locked, decode, flags_of_comparison
-from mh_emulator.cpu.mmu import VECTOR_GP, Access, GuestFault, Mmu, Mode
+from mh_emulator.cpu.mmu import VECTOR_GP, VECTOR_UD, Access, GuestFault, Mmu, Mode
 from mh_emulator.cpu.msr import BadMsrError, Msrs
 from mh_emulator.cpu.rdrand import Generator
+from mh_emulator.cpu.registers import EFER_SCE, RFLAGS_RF, Segments
 from mh_emulator.cpu.tlb import Tlb
 
 _MASK32 = 0xFFFF_FFFF
-_RFLAGS = x86_const.UC_X86_REG_RFLAGS
+_RFLAGS, _RIP = x86_const.UC_X86_REG_RFLAGS, x86_const.UC_X86_REG_RIP
+_STAR_SELECTOR = 32
+"""In STAR, of the code segment that SYSCALL enters; that of the stack follows."""
 
 
 class Microcode:
@@ -41,16 +44,30 @@ class Microcode:
         return found.length
 
     def rdrand(self, code: bytes, generator: Generator) -> None:
-        """RDRAND, which `code` is, of a generator that is broken."""
-        destination, fault = rdrand.decode(code), generator.fault
-        if destination is None or fault is None:
-            raise ValueError(f"{code.hex(' ')} is no RDRAND of a broken generator")
-        value = generator.next() % (1 << 8 * destination.size)
+        """RDRAND or RDSEED, which `code` is, of a generator that answers."""
+        destination, drawn = rdrand.decode(code), generator.next()
+        if destination is None:
+            raise ValueError(f"{code.hex(' ')} is no RDRAND")
+        value = drawn.value % (1 << 8 * destination.size)
         if destination.size == 2:
             value |= self._engine.read_gpr(destination.register) & ~0xFFFF
         self._engine.write_gpr(destination.register, value)
         flags = self._engine.read(_RFLAGS) & ~FLAGS
-        self._engine.write(_RFLAGS, flags | (CF if fault.carry else 0))
+        self._engine.write(_RFLAGS, flags | (CF if drawn.carry else 0))
+
+    def syscall(self, length: int) -> None:
+        """SYSCALL, behind which RIP is already. Source: AMD64 APM volume 3, SYSCALL."""
+        before = self._engine.get_registers()
+        if not before.efer & EFER_SCE or not before.is_64_bit:
+            self._engine.write(_RIP, before.rip - length)
+            raise GuestFault(VECTOR_UD, 0)
+        selector = before.star >> _STAR_SELECTOR & 0xFFFC
+        self._engine.write_gpr("rcx", before.rip)
+        self._engine.write_gpr("r11", before.rflags)
+        flat = before.hidden._replace(cs=Segments().cs, ss=Segments().ss)
+        rflags = before.rflags & ~(before.sfmask | RFLAGS_RF)
+        after = before.with_changes(rip=before.lstar, cs=selector, ss=selector + 8, hidden=flat, rflags=rflags)
+        self._engine.enter_handler(after)
 
     def read_msr(self, index: int) -> None:
         """RDMSR of one that is direct."""

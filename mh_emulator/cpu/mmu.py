@@ -43,7 +43,7 @@ from mh_emulator.dram.process import pieces
 from mh_emulator.rmp.access import Kind
 from mh_emulator.rmp.instructions import GuestPage
 
-VECTOR_DF, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF, VECTOR_VC = 8, 10, 11, 12, 13, 14, 29
+VECTOR_UD, VECTOR_DF, VECTOR_TS, VECTOR_NP, VECTOR_SS, VECTOR_GP, VECTOR_PF, VECTOR_VC = 6, 8, 10, 11, 12, 13, 14, 29
 
 _MASK32 = 0xFFFF_FFFF
 _PAE_TABLE = 0xFFFF_FFE0

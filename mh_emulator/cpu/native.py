@@ -17,6 +17,7 @@ from unicorn.unicorn_py3.unicorn import HOOK_TLB_FILL_CFUNC, uccallback, uclib
 
 from mh_builder.asm import assemble
 from mh_builder.asm.native import Functions, is_possible, offsets
+from mh_builder.paging import PAGE_SHIFT
 from mh_emulator.cpu.engine import CONTROL_REGISTERS, Engine, TlbEntry
 from mh_emulator.cpu.nested import GuestPhysical
 from mh_emulator.dram.bus import Turn
@@ -45,9 +46,13 @@ _FIELDS = (
     "views",  # Dram.views
     "executed",  # Dram.executed
     "cached",  # Tlb.cached
+    "fetched",  # Fetched
     "answered",  # how many were answered here
 )
 
+
+FETCHED = 1 << 12
+"""Pages of instructions that are remembered: by the low bits of their number."""
 
 _UNANSWERED = 2
 """Neither of the answers that unicorn takes."""
@@ -61,6 +66,15 @@ class FillState(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_uint64) for name in _FIELDS)
 
 
+_NO_PAGE = (1 << 64) - 1
+
+
+class Fetched(ctypes.Structure):
+    """A page of instructions, by the number of its VA, and its frame: looked at, cached, and so writable for nobody."""
+
+    _fields_ = (("page", ctypes.c_uint64), ("frame", ctypes.c_uint64))
+
+
 @cache
 def native_fill() -> Functions | None:
     """`native_fill` and `unanswered`, where this process can execute them; None where Python answers all."""
@@ -69,7 +83,8 @@ def native_fill() -> Functions | None:
     symbols = offsets("fill", FillState) | offsets("range", NativeRange) | offsets("ranges", NativeRanges)
     symbols |= {"sizeof.range": ctypes.sizeof(NativeRange), "fill.registers": len(CONTROL_REGISTERS)}
     symbols |= {f"control.{name}": ctypes.sizeof(ctypes.c_uint64) * n for n, name in enumerate(CONTROL_REGISTERS)}
-    symbols |= {"UNANSWERED": _UNANSWERED}
+    symbols |= {"UNANSWERED": _UNANSWERED} | offsets("fetched", Fetched)
+    symbols |= {"fetched.places": FETCHED, "fetched.shift": ctypes.sizeof(Fetched).bit_length() - 1}
     return Functions(assemble(Path(__file__).with_name("fill.s"), symbols=symbols, name="fill.s"))
 
 
@@ -96,6 +111,11 @@ class Fill:
             executed=dram.executed.buffer_info()[0],
             cached=ctypes.addressof(ctypes.c_char.from_buffer(cached)),
         )
+        self._fetched = (Fetched * FETCHED)()
+        self._places: dict[int, set[int]] = {}
+        """Where in it a frame is, or has been."""
+        self.state.fetched = ctypes.addressof(self._fetched)
+        self.forget_fetched()
         self._held = FillState()
         """The same for who has the bus."""
         self._free = ctypes.c_uint64()
@@ -109,6 +129,25 @@ class Fill:
             )
             self.state.slow = ctypes.cast(self._slow, ctypes.c_void_p).value
             engine.hook_fill(functions.address("native_fill"), ctypes.addressof(self.state))
+
+    def remember(self, va: int, frame: int) -> None:
+        """The instructions of `frame` at `va` have been looked at, and stay as they are until `forget_fetched`."""
+        number = va >> PAGE_SHIFT
+        place = self._fetched[number % FETCHED]
+        place.page, place.frame = number, frame
+        self._places.setdefault(frame, set()).add(number % FETCHED)
+
+    def forget_fetched(self) -> None:
+        """Have Python asked for all instructions again."""
+        self._places.clear()
+        ctypes.memset(self._fetched, 0xFF, ctypes.sizeof(self._fetched))
+
+    def forget_frame(self, frame: int) -> None:
+        """Have Python asked for those of one frame."""
+        for number in self._places.pop(frame, ()):
+            place = self._fetched[number]
+            if place.frame == frame:
+                place.page = _NO_PAGE
 
     def refresh(self, *, only_slow: bool) -> None:
         """Note how things are, before the engine starts; `only_slow` has Python answer everything.

@@ -10,7 +10,7 @@ from capstone import CS_AC_READ, CS_AC_WRITE, CS_ARCH_X86, CS_MODE_64, Cs
 from capstone.x86_const import X86_OP_MEM
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.cpu.engine import Foreign
+from mh_emulator.cpu.hooks import Foreign
 from mh_emulator.cpu.registers import Registers
 
 LONGEST_INSTRUCTION = 15

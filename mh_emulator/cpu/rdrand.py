@@ -1,11 +1,14 @@
 """RDRAND of parts that are broken: AMD parts have shipped that answer all ones, with CF set, after a resume.
 
+And RDRAND and RDSEED of a guest whose run has to repeat exactly.
+
 Source: Linux, arch/x86/kernel/cpu/amd.c (clear_rdrand_cpuid_bit) and arch/x86/kernel/cpu/rdrand.c; AMD64 APM volume 3,
 RDRAND.
 """
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,7 +16,7 @@ from typing import NamedTuple
 
 from mh_emulator.cpu.registers import GPR_NAMES
 
-_FORM = re.compile(rb"(\x66?)([\x40-\x4f]?)\x0f\xc7([\xf0-\xf7])", re.DOTALL)
+_FORM = re.compile(rb"(\x66?)([\x40-\x4f]?)\x0f\xc7([\xf0-\xff])", re.DOTALL)
 _REX_B, _REX_W = 1, 8
 
 
@@ -33,6 +36,13 @@ FAULTS: Mapping[str, Fault] = MappingProxyType({
 """By name; `fails` is how hardware says that it has nothing."""
 
 
+class Drawn(NamedTuple):
+    """A value, and CF."""
+
+    value: int
+    carry: bool
+
+
 class Generator:
     """The generator of one platform; whoever owns the hardware may break it, and repair it, at any time."""
 
@@ -40,16 +50,36 @@ class Generator:
         self.fault: Fault | None = None
         self._given = 0
 
-    def next(self) -> int:
-        """The next value of the fault that is there."""
+    def answers(self, *, seed: bool) -> bool:
+        """Whether RDRAND, or RDSEED, has another value than the engine's own."""
+        return not seed and self.fault is not None
+
+    def next(self) -> Drawn:
+        """What comes next, where it answers."""
         if self.fault is None:
             raise ValueError("this generator is sound: the engine has its values")
         self._given += 1
-        return self.fault.values[(self._given - 1) % len(self.fault.values)]
+        return Drawn(self.fault.values[(self._given - 1) % len(self.fault.values)], self.fault.carry)
+
+
+class Repeating(Generator):
+    """A generator that is sound but for one thing: `seed` decides all its values."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._values = random.Random(seed)  # noqa: S311 - that it repeats is what it is for
+
+    def answers(self, *, seed: bool) -> bool:  # noqa: ARG002
+        """Both are its own."""
+        return True
+
+    def next(self) -> Drawn:
+        """What comes next."""
+        return Drawn(self._values.getrandbits(64), carry=True) if self.fault is None else super().next()
 
 
 class Destination(NamedTuple):
-    """An RDRAND of `length` bytes into `size` bytes of a register."""
+    """An RDRAND or RDSEED of `length` bytes into `size` bytes of a register."""
 
     register: str
     size: int
@@ -57,7 +87,7 @@ class Destination(NamedTuple):
 
 
 def decode(code: bytes) -> Destination | None:
-    """The RDRAND at the start of `code`, if there is one."""
+    """The RDRAND or RDSEED at the start of `code`, if there is one."""
     found = _FORM.match(code)
     if found is None:
         return None

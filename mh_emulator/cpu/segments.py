@@ -15,6 +15,7 @@ SEGMENT_BYTES = 24
 _SEGMENT = struct.Struct("<I4xQII")
 _ALL_BYTES = SEGMENT_BYTES * len(SEGMENT_NAMES)
 
+_HF_INHIBIT_IRQ = 1 << 3
 _HF_CPL, _HF_CS32, _HF_SS32, _HF_ADDSEG, _HF_CS64 = 3, 1 << 4, 1 << 5, 1 << 6, 1 << 15
 _HF_OURS = _HF_CPL | _HF_CS32 | _HF_SS32 | _HF_ADDSEG | _HF_CS64
 _LONG, _BIG = 1 << 9, 1 << 10
@@ -64,6 +65,11 @@ def summary(before: int, registers: Registers) -> int:
 def is_64_bit(hflags: int) -> bool:
     """Whether instructions are those of 64-bit mode."""
     return bool(hflags & _HF_CS64)
+
+
+def is_in_shadow(hflags: int) -> bool:
+    """Whether interrupts wait for the end of one more instruction."""
+    return bool(hflags & _HF_INHIBIT_IRQ)
 
 
 def from_descriptor(flags: int) -> int:

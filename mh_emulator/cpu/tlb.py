@@ -115,6 +115,7 @@ class Tlb:
             self._dram.executed[frame] += 1
         start = page_of(found.spa) - self._dram.base_spa
         self._traps.cover(page_of(va), bytes(self._dram.view[start : start + PAGE_BYTES]))
+        self.native.remember(va, frame)
         return _READ | _EXECUTE if found.readable else _EXECUTE
 
     def _data(self, found: Translation, wanted: Access) -> int:
@@ -196,6 +197,7 @@ class Tlb:
         self.native.refresh(only_slow=self._code_writable)
 
     def _forget_code(self) -> None:
+        self.native.forget_fetched()
         for frame in self.code:
             self._dram.executed[frame] -= 1
         self.code.clear()
@@ -205,6 +207,7 @@ class Tlb:
         with self._asked(self._dram.base_spa + (frame << PAGE_SHIFT)):
             # By any address: what was asked for says where the code is.
             self._engine.uc.ctl_remove_cache(0, PAGE_BYTES)
+        self.native.forget_frame(frame)
         if frame in self.code:
             self.code.remove(frame)
             self._dram.executed[frame] -= 1

@@ -20,10 +20,11 @@ from mh_emulator.cpu.engine import Engine
 
 _LOCK = re.compile(rb"[\x64-\x66]?\xf0")
 """LOCK, maybe behind an override of the segment or of the operand size."""
-_ANSWERED = re.compile(rb"\x66?[\x40-\x4f]?\x0f(?:\xc7[\xf0-\xf7]|\x31)", re.DOTALL)
-"""RDRAND and RDTSC."""
+_ANSWERED = re.compile(rb"\x66?[\x40-\x4f]?\x0f(?:\xc7[\xf0-\xff]|\x31)", re.DOTALL)
+"""RDRAND, RDSEED and RDTSC."""
 _ANSWERED_BEGUN = re.compile(rb"\x66?[\x40-\x4f]?(?:\x0f\xc7?)?")
 LONGEST_ANSWERED = 5
+SYSCALL_BYTES = 2
 MANY_HOOKS = 2000
 """More than these slow translation down by more than it costs to translate all again."""
 _STRING = re.compile(rb"[\x26\x2e\x36\x3e\x64-\x67\xf2\xf3]*[\x6c-\x6f]")
@@ -34,6 +35,8 @@ LONGEST_TRAPPED = _MOST_PREFIXES + 1
 _OPERAND_SIZE = 0x66
 _TWO_BYTE = 0x0F
 _RDTSC = 0x31
+_RDSEED = 0xF8
+"""Last bytes; of RDSEED the first of eight."""
 
 
 class Trap(Enum):
@@ -49,7 +52,10 @@ class Trap(Enum):
     CPUID = auto()
     LOCK = auto()
     RDRAND = auto()
+    RDSEED = auto()
     RDTSC = auto()
+    SYSCALL = auto()
+    """unicorn does nothing for it, and has a hook: RIP is behind it."""
 
 
 _OPCODES = {
@@ -96,11 +102,13 @@ def classify(code: bytes) -> Trapped | None:
 
 
 def classify_answered(code: bytes) -> Trapped | None:
-    """Which of RDRAND and RDTSC the instruction at the start of `code` is."""
+    """Which of RDRAND, RDSEED and RDTSC the instruction at the start of `code` is."""
     found = _ANSWERED.match(code)
     if found is None:
         return None
-    return Trapped(Trap.RDTSC if found[0][-1] == _RDTSC else Trap.RDRAND, found.end())
+    last = found[0][-1]
+    trap = Trap.RDTSC if last == _RDTSC else Trap.RDSEED if last >= _RDSEED else Trap.RDRAND
+    return Trapped(trap, found.end())
 
 
 class Traps:
@@ -172,16 +180,18 @@ def _pattern(watched: frozenset[Trap]) -> re.Pattern[bytes]:
     return re.compile(b"|".join(pattern for trap, pattern in _OPCODES.items() if trap in watched), re.DOTALL)
 
 
-def _locked(page: bytes) -> set[int]:
+@lru_cache(maxsize=256)
+def _locked(page: bytes) -> frozenset[int]:
     matches = list(_LOCK.finditer(page))
-    return {match.start() for match in matches} | {match.end() - 1 for match in matches}
+    return frozenset({match.start() for match in matches} | {match.end() - 1 for match in matches})
 
 
-def _answered(page: bytes) -> set[int]:
+@lru_cache(maxsize=256)
+def _answered(page: bytes) -> frozenset[int]:
     """Offsets at which RDRAND or RDTSC may begin; a candidate may lack its prefixes, or end on the next page."""
     starts = {start for match in _ANSWERED.finditer(page) for start in range(match.start(), match.end() - 1)}
     tail = range(PAGE_BYTES - LONGEST_ANSWERED + 1, PAGE_BYTES)
-    return starts | {start for start in tail if _ANSWERED_BEGUN.fullmatch(page, start)}
+    return frozenset(starts | {start for start in tail if _ANSWERED_BEGUN.fullmatch(page, start)})
 
 
 @lru_cache(maxsize=256)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from mh_builder.paging import Geometry
-from mh_builder.parts import CpuidResult
+from mh_builder.parts import NO_LEAF, CpuidResult
 from mh_emulator.cpu.devices import Devices
 from mh_emulator.cpu.rdrand import Generator
 from mh_emulator.dram.dram import Dram
@@ -24,6 +26,17 @@ from mh_emulator.kvm.watched import Watcher, watched
 from mh_emulator.rmp.table import Rmp
 
 KVM_FEATURES_LEAF = 0x4000_0001
+
+
+class CpuidChange(NamedTuple):
+    """Bits of a leaf that a host sets, and bits that it clears."""
+
+    set: CpuidResult = NO_LEAF
+    clear: CpuidResult = NO_LEAF
+
+    def of(self, result: CpuidResult) -> CpuidResult:
+        """What the guest is shown."""
+        return CpuidResult(*(value & ~off | on for value, on, off in zip(result, self.set, self.clear, strict=True)))
 
 
 class VirtualMachine(ABC):
@@ -50,6 +63,8 @@ class VirtualMachine(ABC):
         self.msr_exits = MsrExits()
         self.kvm_features = 0
         """EAX of CPUID leaf 4000_0001, which is the host's to set with KVM_SET_CPUID2."""
+        self.cpuid_changes: Mapping[int, CpuidChange] = {}
+        """By leaf: what the host's KVM_SET_CPUID2 has other than the part."""
         self.ghcb_version = 0
         """Of SEV-ES; a mirror has none, for it is not copied."""
         self.vmsa_features = 0
@@ -84,7 +99,9 @@ class VirtualMachine(ABC):
         """What CPUID returns, without what depends on the CPU's state."""
         if leaf == KVM_FEATURES_LEAF:
             return CpuidResult(self.kvm_features, 0, 0, 0)
-        return self.part.cpuid(leaf, subleaf, encrypted=self.encrypted)
+        result = self.part.cpuid(leaf, subleaf, encrypted=self.encrypted)
+        change = self.cpuid_changes.get(leaf)
+        return result if change is None else change.of(result)
 
     @watched("KVM_SET_USER_MEMORY_REGION")
     def set_user_memory_region(self, slot: int, gpa: int, size: int, memory: UserMemory, offset: int) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from mh_emulator.cpu.core import Core, Executed, MemoryTrace
-from mh_emulator.cpu.eventinj import EventInjection
+from mh_emulator.cpu.core import Core, MemoryTrace
+from mh_emulator.cpu.eventinj import EventInjection, Kind
+from mh_emulator.cpu.executed import Executed
 from mh_emulator.cpu.intercepts import Code, Intercept
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.kvm import hypercalls, msrs, ports
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.frame import Frame, PlainFrame
-from mh_emulator.kvm.msrs import MsrExits
+from mh_emulator.kvm.msrs import Kept, MsrDevice, MsrExits
 from mh_emulator.kvm.watched import Watcher, watched
 
 
@@ -64,6 +65,8 @@ class Vcpu:
         self._injected: EventInjection | None = None
         self.msrs: dict[int, int] = {}
         """What KVM keeps of MSRs, by index, and gives no host a say in: KVM_SET_MSRS puts them there."""
+        self.msr_devices: dict[int, MsrDevice] = {}
+        """Those that do something."""
         self._kicked = False
 
     @property
@@ -147,9 +150,25 @@ class Vcpu:
 
     def _take_event(self) -> EventInjection | None:
         event, self._injected = self._injected, None
-        return event
+        return self._interrupt() if event is None else event
+
+    def _interrupt(self) -> EventInjection | None:
+        """What waits in the local APIC, once the guest takes it."""
+        devices = self._vm.devices
+        vector = None if devices is None else devices.vector()
+        if devices is None or vector is None or not self._core.is_interruptible:
+            return None
+        devices.acknowledge()
+        return EventInjection(Kind.INTR, vector)
+
+    def _sleeps(self) -> bool:
+        """Whether a HLT ends here, with an interrupt, and not in the host."""
+        devices = self._vm.devices
+        return devices is not None and self._core.is_interruptible and devices.sleep()
 
     def _handle(self, stop: Intercept) -> Exit | None:
+        if stop.code is Code.VINTR or (stop.code is Code.HLT and self._sleeps()):
+            return None
         if stop.code in _REASONS:
             return Exit(_REASONS[stop.code])
         if stop.code is Code.NPF:
@@ -170,13 +189,17 @@ class Vcpu:
         answer, self._answer = self._answer, Answer()
         return None if pending is None else pending(answer)
 
+    def _access_msr(self, frame: Frame, stop: Intercept) -> Exit | None:
+        kept = Kept(self.msrs, self.msr_devices)
+        return msrs.begin(frame, self._vm.msr_exits, kept, is_write=stop.is_write)
+
     def _emulate(self, frame: Frame, stop: Intercept) -> Exit | None:
         """Do what the guest asks for, or leave for the host, whose answer will complete it."""
         if stop.code is Code.VMMCALL:
             exit_ = hypercalls.begin(frame, self._vm.hypercall_exits)
             self._pending = lambda answer: hypercalls.finish(frame, answer.value)
         elif stop.code is Code.MSR:
-            exit_ = msrs.begin(frame, self._vm.msr_exits, self.msrs, is_write=stop.is_write)
+            exit_ = self._access_msr(frame, stop)
             self._pending = lambda answer: msrs.finish(frame, answer.value, is_write=stop.is_write, error=answer.error)
         elif stop.code is Code.IOIO:
             if self._vm.devices is not None:

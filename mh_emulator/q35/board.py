@@ -12,6 +12,7 @@ from mh_emulator.q35.clock import TSC_HZ, Clock
 from mh_emulator.q35.console import Console
 from mh_emulator.q35.flash import MemoryDevice
 from mh_emulator.q35.fw_cfg import FwCfg, RawMemory
+from mh_emulator.q35.interrupts import Interrupts, Silent
 from mh_emulator.q35.port import PortDevice, ones
 
 _E820 = struct.Struct("<QQI")
@@ -22,10 +23,11 @@ _SYSTEM_STATES = bytes([0x80, 0, 0, 0x81, 0x80, 0x80])
 
 @dataclass(frozen=True)
 class Telling:
-    """Who is told of a line on the debug port, and of the first use of a device."""
+    """Who is told of a line on the debug port, of the first use of a device, and of a line on the serial port."""
 
     line: Callable[[str], None]
     use: Callable[[str], None]
+    serial: Callable[[str], None] = lambda _line: None
 
 
 class Board:
@@ -38,12 +40,13 @@ class Board:
         self, topology: Topology, memory: RawMemory, flash: MemoryDevice, telling: Telling, clock: Clock
     ) -> None:
         self.clock = clock
-        self.debug, self.serial = Console(telling.line), Console()
+        self.debug, self.serial = Console(telling.line), Console(telling.serial)
         self.accesses = 0
         self._on_use = telling.use
         self._flash = flash
         self._used: set[str] = set()
-        self._apic = lapic.LocalApic(self.clock)
+        self.apic = lapic.LocalApic(self.clock)
+        self.interrupts: Interrupts = Silent()
         self._pci = pci.Pci()
         files = {"etc/e820": _e820(topology.blocks), "etc/system-states": _SYSTEM_STATES}
         self._fw_cfg = FwCfg(memory, topology.ram_bytes, files)
@@ -82,7 +85,7 @@ class Board:
         self._look()
         if gpa in lapic.GPAS:
             self._use("local APIC")
-            return self._apic.read(gpa) & ones(size)
+            return self.apic.read(gpa) & ones(size)
         if gpa in self._pci.ecam:
             self._use("ECAM")
             return self._pci.read_ecam(gpa - self._pci.ecam.start, size)
@@ -93,7 +96,7 @@ class Board:
         self._look()
         if gpa in lapic.GPAS:
             self._use("local APIC")
-            self._apic.write(gpa, value)
+            self.apic.write(gpa, value)
         elif gpa in self._pci.ecam:
             self._pci.write_ecam(gpa - self._pci.ecam.start, size, value)
         elif gpa in self._flash.gpas:
@@ -104,6 +107,18 @@ class Board:
         """RDTSC."""
         self._look()
         return self.clock.ticks(TSC_HZ)
+
+    def vector(self) -> int | None:
+        """Which interrupt waits, if one does."""
+        return self.interrupts.vector()
+
+    def acknowledge(self) -> None:
+        """The vCPU has taken it."""
+        self.interrupts.acknowledge()
+
+    def sleep(self) -> bool:
+        """HLT: until an interrupt waits; False where the guest is idle."""
+        return self.interrupts.sleep()
 
     def _look(self) -> None:
         self.accesses += 1

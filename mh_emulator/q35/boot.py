@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -15,14 +14,13 @@ from mh_builder.firmware.line import check_line
 from mh_builder.firmware.units import Units
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import Part
-from mh_emulator.host import look, migration
-from mh_emulator.host.machine import Machine
-from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.owner import POLICY
 from mh_emulator.platform import Platform
 from mh_emulator.q35.board import Telling
 from mh_emulator.q35.launch import Carrier, Powered, expect, power_on, power_on_with_helper, topology
-from mh_emulator.q35.run import GuestStopped, run
+from mh_emulator.q35.moved import Moved, move
+from mh_emulator.q35.progress import Milestone, Progress
+from mh_emulator.q35.run import GuestStopped, run, run_guest
 from mh_emulator.q35.view import HostView
 from mh_emulator.secret import Secret
 from mh_emulator.uefi.loaded import loaded
@@ -31,43 +29,13 @@ _MORE_DRAM = 64 << 20
 """Beyond the guest's RAM: flash, helpers, and what the platform takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Milestone:
-    """Something that the host has seen of the guest."""
-
-    what: str
-    cpu_seconds: float
-    """Of this process, since the launch began."""
-    virtual_ms: float
-    """Since RESET, as the guest's clocks have it."""
-
-
-@dataclass
-class Moved:
-    """What came of the migration of a firmware that was running."""
-
-    pages: int
-    shared_pages: int
-    source_plain_pages: int
-    """Pages whose plaintext the host of the source could see."""
-    naive_equal_pages: int
-    """Pages that survive when the host copies ciphertext."""
-    equal: bool = False
-    """Whether the target's guest sees in every page what the source's saw."""
-
-    @property
-    def good(self) -> bool:
-        """Whether everything that has to hold did."""
-        return self.equal and not self.source_plain_pages and not self.naive_equal_pages
-
-
 @dataclass
 class Report:
     """One boot."""
 
     part: str
     ram_bytes: int
-    milestones: list[Milestone] = field(default_factory=list)
+    milestones: list[Milestone]
     helper_equal: bool | None = None
     """Whether the helper's private pages are, byte for byte, what its loader has to leave there; None without one."""
     moved: Moved | None = None
@@ -104,13 +72,12 @@ class Boot:
 
     def __init__(self, firmware: Firmware, on_milestone: Callable[[Milestone], None]) -> None:
         self._firmware = firmware
-        self._on_milestone = on_milestone
-        self._began = time.process_time()
+        self._progress = Progress(on_milestone)
         self._powered: Powered | None = None
         self._line = ""
         self._pauses = False
         """Whether the guest is to stop behind the loader's line."""
-        self.report = Report(firmware.part.name, firmware.ram_bytes)
+        self.report = Report(firmware.part.name, firmware.ram_bytes, self._progress.milestones)
 
     def run(self) -> Report:
         """Boot to the first HLT with interrupts on. Raises `GuestStopped`."""
@@ -118,8 +85,8 @@ class Boot:
             firmware, helper = self._firmware, self._firmware.helper
             platform = self._platform(1)
             powered = power_on(platform, firmware.units, firmware.ram_bytes, firmware.policy, self._telling())
-            self._powered = powered
-            self._reach("launched")
+            self._powered, self._progress.clock = powered, powered.board.clock
+            self._progress.reach("launched")
             run(powered.vcpu, powered.board, powered.vcpu.run)
             if helper is not None:
                 self._check_line(helper)
@@ -141,22 +108,24 @@ class Boot:
         carrier = Carrier(self._firmware.units.code, helper, Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV))
         ram_bytes, telling = self._firmware.ram_bytes, self._telling()
         powered, source = power_on_with_helper(self._platform(1), carrier, ram_bytes, telling)
-        self._powered, self._pauses = powered, True
-        self._reach("launched")
-        run(powered.vcpu, powered.board, lambda: _run_guest(source))
+        self._powered, self._progress.clock, self._pauses = powered, powered.board.clock, True
+        self._progress.reach("launched")
+        run(powered.vcpu, powered.board, lambda: run_guest(source))
         self._check_line(helper)
         arrived, target = expect(self._platform(2), powered, carrier)
         read = partial(source.read_helper, size=PAGE_BYTES)
         self.report.helper_equal = _is_whole(read, helper, self._firmware.part, carrier.secret.table())
-        self.report.moved = _move(source, target, carrier)
+        if helper.hands_over and not source.consent.allowed:
+            raise GuestStopped("the loader has said its line and has not allowed the migration")
+        self.report.moved = move(source, target)
         arrived.vcpu.set_registers(powered.vcpu.get_registers())
         arrived.vcpu.msrs = dict(powered.vcpu.msrs)
         arrived.board.show(HostView(topology(arrived.memory.size), arrived.memory))
         source.mirror.vm.close()
         source.vm.close()
-        self._reach("moved")
+        self._progress.reach("moved")
         self._pauses = False
-        run(arrived.vcpu, arrived.board, lambda: _run_guest(target))
+        run(arrived.vcpu, arrived.board, lambda: run_guest(target))
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
@@ -166,8 +135,8 @@ class Boot:
             raise GuestStopped(f"{stopped}; last seen: {self.report.milestones[-1].what}") from None
         finally:
             self._note_console()
-        self._reach("idle")
-        self.report.cpu_seconds = self._cpu()
+        self._progress.reach("idle")
+        self.report.cpu_seconds = self._progress.cpu_seconds
 
     def _check_line(self, helper: HelperImage) -> None:
         if not self._line:
@@ -175,7 +144,7 @@ class Boot:
         check_line(self._line, int(helper.descriptor.home), helper.memory_bytes)
 
     def _telling(self) -> Telling:
-        return Telling(self._on_line, self._reach_use)
+        return Telling(self._on_line, self._progress.reach_use)
 
     def _platform(self, seed: int) -> Platform:
         return Platform(self._firmware.part, self._firmware.ram_bytes + _MORE_DRAM, seed)
@@ -183,52 +152,13 @@ class Boot:
     def _on_line(self, line: str) -> None:
         if line.startswith(abi.MH_DEBUG_MARKER) and self._powered is not None:
             self._line = line
-            self._reach("loader's line")
+            self._progress.reach("loader's line")
             if self._pauses:
                 self._powered.vcpu.kick()
-
-    def _reach_use(self, device: str) -> None:
-        self._reach(f"first use of {device}")
-
-    def _reach(self, what: str) -> None:
-        now = 0 if self._powered is None else self._powered.board.clock.now
-        milestone = Milestone(what, round(self._cpu(), 2), now / 1e6)
-        self.report.milestones.append(milestone)
-        self._on_milestone(milestone)
-
-    def _cpu(self) -> float:
-        return time.process_time() - self._began
 
     def _note_console(self) -> None:
         if self._powered is not None:
             self.report.debug, self.report.serial = self._powered.board.debug.text, self._powered.board.serial.text
-
-
-def _run_guest(machine: Machine) -> Exit:
-    """Until something else than what the guest says of its migration, which the host has answered."""
-    while True:
-        exit_ = machine.run_guest()
-        if exit_.reason is not Reason.MSR:
-            return exit_
-
-
-def _move(source: Machine, target: Machine, carrier: Carrier) -> Moved:
-    if carrier.helper.hands_over and not source.consent.allowed:
-        raise GuestStopped("the loader has said its line and has not allowed the migration")
-    # Where caches are not coherent, a page of zeros may not have got to DRAM, which is zeros too.
-    source.platform.dram.flush_all()
-    pages, shared = source.guest_pages(), source.shared_pages()
-    moved = Moved(
-        pages=len(pages),
-        shared_pages=len(shared),
-        source_plain_pages=look.count_plain_pages(source, pages),
-        naive_equal_pages=look.count_naive_copies(source, target, pages),
-    )
-    target.regions, target.consent.shared = source.regions, source.consent.shared
-    migration.move(source, target, pages)
-    migration.copy_shared(source, target, shared)
-    moved.equal = all(source.read_guest(page) == target.read_guest(page) for page in pages)
-    return moved
 
 
 def _read_private(powered: Powered, helper: HelperImage, offset: int) -> bytes:

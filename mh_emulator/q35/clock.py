@@ -1,4 +1,4 @@
-"""Virtual time: it goes on with what a guest asks its devices, and with nothing else, so a run repeats exactly."""
+"""Virtual time: it goes on with what a guest asks its devices and while it sleeps, so a run repeats exactly."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ class Clock:
     def look(self) -> None:
         """A device was asked."""
         self.now += self._look_ns
+
+    def wait(self, until: int) -> None:
+        """Nothing happens before then."""
+        self.now = max(self.now, until)
 
     def ticks(self, hz: int) -> int:
         """How often a counter of that frequency has counted."""

@@ -15,6 +15,8 @@ class Console:
         self._data = bytearray()
         self._line = bytearray()
         self._on_line = on_line
+        self.printed = 0
+        """All bytes ever, beyond the limit too."""
 
     @property
     def text(self) -> str:
@@ -23,6 +25,7 @@ class Console:
 
     def put(self, byte: int) -> None:
         """Print a byte."""
+        self.printed += 1
         if len(self._data) < LIMIT:
             self._data.append(byte)
         if byte == ord("\n"):

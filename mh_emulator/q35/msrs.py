@@ -8,11 +8,25 @@ from __future__ import annotations
 
 from mh_emulator.q35 import lapic
 
+_SYSENTER = range(0x174, 0x177)
+_PATCH_LEVEL, _NORTHBRIDGE, _DECODE = 0x8B, 0xC001_001F, 0xC001_1029
+_SYSCFG, _HWCR, _CSTAR, _TSC_AUX = 0xC001_0010, 0xC001_0015, 0xC000_0083, 0xC000_0103
+_PERFORMANCE = (*range(0xC001_0000, 0xC001_0008), *range(0xC001_0200, 0xC001_020C))
 _MTRR_CAP, _MTRR_DEFAULT, _PAT = 0x0FE, 0x2FF, 0x277
 _VARIABLE = range(0x200, 0x210)
 _FIXED = (0x250, 0x258, 0x259, *range(0x268, 0x270))
 _CAP = 1 << 10 | 1 << 8 | len(_VARIABLE) // 2
 _PAT_RESET = 0x0007_0406_0007_0406
+
+
+_WRITE_BACK_WITH_FIXED = 1 << 11 | 1 << 10 | 6
+_LINUX = (*_SYSENTER, _PATCH_LEVEL, _NORTHBRIDGE, _DECODE, _SYSCFG, _HWCR, _CSTAR, _TSC_AUX, *_PERFORMANCE)
+"""What Linux reads and writes of a processor beside that; nothing comes of a write."""
+
+
+def after_firmware() -> dict[int, int]:
+    """As firmware leaves them to a kernel: all of memory is cached."""
+    return after_reset() | dict.fromkeys(_LINUX, 0) | {_MTRR_DEFAULT: _WRITE_BACK_WITH_FIXED}
 
 
 def after_reset() -> dict[int, int]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from mh_abi.errors import MigrationHelperError
 from mh_emulator.cpu.registers import RFLAGS_IF, Registers
+from mh_emulator.host.machine import Machine
 from mh_emulator.kvm import EsVcpu, Vcpu
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.q35.board import Board
@@ -19,6 +20,9 @@ LONGEST_NS = 600 * 1_000_000_000
 """Virtual time that a guest may take: no firmware waits longer."""
 
 _POLL_SECONDS = 0.5
+_PANIC = "Kernel panic - not syncing"
+_SHOWN = 120
+"""Characters of a line that an error repeats."""
 
 
 class GuestStopped(MigrationHelperError):
@@ -33,30 +37,46 @@ def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit]) -> Exit:
     with _watched(vcpu, board) as waits:
         exit_ = enter()
     if waits():
-        raise GuestStopped(f"the guest waits for ever{_where(vcpu, board)}")
+        raise GuestStopped(f"the guest waits for ever{where(vcpu, board)}")
     if exit_.reason is Reason.LIMIT:
         return exit_
     if exit_.reason is Reason.SHUTDOWN:
-        raise GuestStopped(f"triple fault{_where(vcpu, board)}")
+        raise GuestStopped(f"triple fault{where(vcpu, board)}")
     if exit_.reason is Reason.MMIO:
         kind = "store to" if exit_.is_write else "load from"
-        raise GuestStopped(f"{kind} GPA {exit_.gpa:#x}, where nothing is{_where(vcpu, board)}")
+        raise GuestStopped(f"{kind} GPA {exit_.gpa:#x}, where nothing is{where(vcpu, board)}")
     if exit_.reason is Reason.SYSTEM_EVENT:
-        raise GuestStopped(f"the guest asks for its end, the GHCB's MSR is {exit_.value:#x}{_where(vcpu, board)}")
+        raise GuestStopped(f"the guest asks for its end, the GHCB's MSR is {exit_.value:#x}{where(vcpu, board)}")
     if exit_.reason is not Reason.HLT:
-        raise GuestStopped(f"the guest left with {exit_.reason.value}{_where(vcpu, board)}")
+        raise GuestStopped(f"the guest left with {exit_.reason.value}{where(vcpu, board)}")
     state = _registers(vcpu)
     if state is not None and not state.rflags & RFLAGS_IF:
-        raise GuestStopped(f"the guest halts with interrupts off{_where(vcpu, board)}")
+        raise GuestStopped(f"the guest halts with interrupts off{where(vcpu, board)}")
     return exit_
 
 
-def _where(vcpu: Vcpu, board: Board) -> str:
+def run_guest(machine: Machine) -> Exit:
+    """Until something else than what the guest says of its migration, which the host has answered."""
+    while True:
+        exit_ = machine.run_guest()
+        if exit_.reason is not Reason.MSR:
+            return exit_
+
+
+def where(vcpu: Vcpu, board: Board) -> str:
+    """Where a guest stands, and what it has said; behind an error."""
     state = _registers(vcpu)
-    said = [line for line in board.serial.text.splitlines() if line.strip()]
-    printed = f'; first on the serial port: "{said[0].strip()}"' if said else ""
     place = "where no host sees" if state is None else f"at {state.cs_base + state.rip:#x}"
-    return f": {place}, after {board.accesses} accesses to devices{printed}"
+    return f": {place}, after {board.accesses} accesses to devices{_said(board)}"
+
+
+def _said(board: Board) -> str:
+    """What tells most of what it has printed: why a kernel panics, or the first line, which an assertion is."""
+    lines = [line.strip() for line in board.serial.text.splitlines() if line.strip()]
+    panic = next((line for line in lines if _PANIC in line), None)
+    if panic is not None:
+        return f'; on the serial port: "{panic}"'
+    return f'; first on the serial port: "{lines[0][:_SHOWN]}"' if lines else ""
 
 
 def _registers(vcpu: Vcpu) -> Registers | None:

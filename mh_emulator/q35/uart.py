@@ -1,4 +1,4 @@
-"""A serial port, of which only the sender works.
+"""A serial port, of which only the sender works: at once, and without interrupts. A driver polls which it would have.
 
 Source: National Semiconductor PC16550D; QEMU, hw/char/serial.c.
 """
@@ -11,7 +11,8 @@ COM1, COM2 = range(0x3F8, 0x400), range(0x2F8, 0x300)
 _DATA, _ENABLE, _FIFO, _LINE, _MODEM, _STATUS, _MODEM_STATUS, _SCRATCH = range(8)
 _DIVISOR_LATCH = 1 << 7
 _LOOP = 1 << 4
-_IDLE, _NO_INTERRUPT, _FIFOS_ON = 0x60, 0x01, 0xC0
+_IDLE, _NO_INTERRUPT, _SENT, _FIFOS_ON = 0x60, 0x01, 0x02, 0xC0
+_WANTS_SENT = 1 << 1
 _RECEIVED = 1 << 0
 _CONNECTED = 0xB0
 """CTS, DSR and DCD, as QEMU has them of a backend that is open."""
@@ -26,6 +27,8 @@ class Uart:
         self._kept = bytearray(8)
         self._divisor = bytearray(2)
         self._looped: list[int] = []
+        self._has_sent = False
+        """Whether the interrupt of an empty sender waits: until the driver has seen it."""
 
     def read(self, port: int, _size: int) -> int:
         """A register."""
@@ -35,7 +38,7 @@ class Uart:
         if register == _DATA:
             return self._looped.pop(0) if self._looped else 0
         if register == _FIFO:
-            return _NO_INTERRUPT | (_FIFOS_ON if self._kept[_FIFO] & 1 else 0)
+            return self._identify() | (_FIFOS_ON if self._kept[_FIFO] & 1 else 0)
         if register == _STATUS:
             return _IDLE | (_RECEIVED if self._looped else 0)
         if register == _MODEM_STATUS:
@@ -49,10 +52,18 @@ class Uart:
             self._divisor[register] = value & 0xFF
         elif register != _DATA:
             self._kept[register] = value & 0xFF
+            self._has_sent |= register == _ENABLE
         elif self._loops:
             self._looped = [*self._looped[-15:], value & 0xFF]
         else:
             self._console.put(value & 0xFF)
+            self._has_sent = True
+
+    def _identify(self) -> int:
+        if not (self._has_sent and self._kept[_ENABLE] & _WANTS_SENT):
+            return _NO_INTERRUPT
+        self._has_sent = False
+        return _SENT
 
     @property
     def _loops(self) -> bool:

@@ -1,0 +1,37 @@
+"""The first process, on this computer's own CPU, against what Python computes."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mh_builder.asm.native import is_possible
+from mh_emulator.linux import work
+
+
+@pytest.mark.skipif(not is_possible(), reason="needs x86-64 Linux")
+def test_the_program_prints_what_python_computes(tmp_path: Path) -> None:
+    path = tmp_path / "init"
+    path.write_bytes(work.program())
+    path.chmod(0o755)
+    with subprocess.Popen([path], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().rstrip("\n") for _ in work.lines()]
+        process.kill()
+    assert lines == work.lines()
+    assert len(set(lines)) == work.STEPS + 1
+    assert (tmp_path / "work").stat().st_size == work.STEPS * 4096
+
+
+@pytest.mark.skipif(not is_possible(), reason="needs x86-64 Linux")
+def test_it_says_when_it_cannot_write(tmp_path: Path) -> None:
+    path = tmp_path / "init"
+    path.write_bytes(work.program())
+    path.chmod(0o755)
+    (tmp_path / "work").mkdir()
+    with subprocess.Popen([path], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "the system call failed\n"
+        process.kill()

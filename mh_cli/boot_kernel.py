@@ -1,0 +1,134 @@
+"""`boot --kernel`: a Linux kernel with a helper beside it, and its migration while it works."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mh_abi.image import parse_image
+from mh_builder.helper import build_helper
+from mh_builder.paging import GIB
+from mh_builder.parts import PARTS
+from mh_builder.schemes.space import Options, Start
+from mh_cli.boot_output import print_console, print_moved, show
+from mh_cli.errors import BAD, GOOD, UsageError
+from mh_cli.output import print_json
+from mh_cli.ovmf_files import read_file
+
+if TYPE_CHECKING:
+    from mh_emulator.linux.boot import LinuxGuest, Report, Stop
+
+_IDLE = "idle"
+_OPTIONS = ("initrd", "append", "at")
+_DEFAULT_SCHEME = "regions"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What only a kernel takes."""
+    group = parser.add_argument_group("with --kernel")
+    group.add_argument("--initrd", type=Path, metavar="FILE", help="initial RAM disk (default: one process of ours)")
+    group.add_argument("--append", metavar="TEXT", help="command line, in place of ours, which the guide lists")
+    group.add_argument(
+        "--at", metavar="STEP",
+        help="stop it for --migrate behind that step of our first process, or asleep: `idle` (default: half of them)",
+    )  # fmt: skip
+
+
+def refuse_options(arguments: argparse.Namespace) -> None:
+    """Raise `UsageError` where a firmware is given what a kernel takes."""
+    for name in _OPTIONS:
+        if getattr(arguments, name) is not None:
+            raise UsageError(f"--{name} needs --kernel")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Boot; bad where the guest does not come to its end, prints the wrong, or is not migrated well."""
+    from mh_emulator.linux.boot import Boot
+
+    _check(arguments)
+    stop = _stop(arguments)
+    boot = Boot(_guest(arguments), show)
+    report = boot.migrate(stop) if arguments.migrate else boot.run()
+    if arguments.json:
+        print_json("boot-kernel/1", report.as_json())
+    else:
+        _print(report)
+    return GOOD if report.good else BAD
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.vars is not None:
+        raise UsageError("--vars needs --fd")
+    if arguments.start == Start.ES.value:
+        raise UsageError("--start es needs --fd: a kernel is booted in plain SEV only")
+    if arguments.at is not None and not arguments.migrate:
+        raise UsageError("--at needs --migrate")
+
+
+def _stop(arguments: argparse.Namespace) -> Stop:
+    """Where the guest is to be stopped. Raises `UsageError`."""
+    from mh_emulator.linux import work
+    from mh_emulator.linux.boot import Stop
+
+    lines, half = work.lines(), work.STEPS // 2
+    if arguments.initrd is not None and arguments.at not in (None, _IDLE):
+        raise UsageError("--at STEP needs our first process: with --initrd there is only --at idle")
+    if arguments.initrd is not None:
+        return Stop()
+    if arguments.at == _IDLE:
+        return Stop(lines[half], asleep=True)
+    step = str(half) if arguments.at is None else arguments.at
+    if not (step.isascii() and step.isdigit() and int(step) < work.STEPS):
+        raise UsageError(f"--at {step!r}: neither a step, 0 to {work.STEPS - 1}, nor {_IDLE}")
+    return Stop(lines[int(step)])
+
+
+def _guest(arguments: argparse.Namespace) -> LinuxGuest:
+    """What is to be booted. Raises `UsageError`, `FirmwareError`, `KernelError`; the helper is built last."""
+    from mh_emulator.linux import initramfs, work
+    from mh_emulator.linux.boot import LinuxGuest
+    from mh_emulator.linux.kernel import LARGEST_KERNEL, read_kernel
+    from mh_emulator.linux.load import DEFAULT_COMMAND_LINE, Plan, check, helper_home
+    from mh_emulator.q35.launch import topology
+
+    data = read_file(arguments.kernel, LARGEST_KERNEL)
+    with _about(arguments.kernel):
+        kernel = read_kernel(data)
+    own = arguments.initrd is None
+    initrd = initramfs.archive({"init": work.program()}) if own else read_file(arguments.initrd, arguments.memory)
+    line = DEFAULT_COMMAND_LINE if arguments.append is None else arguments.append
+    home, ram = helper_home(kernel), topology(arguments.memory)
+    with _about(arguments.kernel):
+        check(Plan(kernel, initrd, line, ram, range(home, home)))
+    scheme = arguments.scheme or _DEFAULT_SCHEME
+    limit = -(-arguments.memory // GIB) * GIB
+    helper = parse_image(build_helper(scheme, Options(home=home, ram_limit=limit)).data)
+    size = 0 if helper.home is None else helper.memory_bytes
+    plan = Plan(kernel, initrd, line, ram, range(home, home + size))
+    with _about(arguments.kernel):
+        check(plan)
+    return LinuxGuest(PARTS[arguments.part], scheme, plan, helper, work.lines() if own else ())
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Let errors of the kernel begin with the name of its file."""
+    from mh_emulator.linux.kernel import KernelError
+
+    try:
+        yield
+    except KernelError as error:
+        raise KernelError(f"{path}: {error}") from error
+
+
+def _print(report: Report) -> None:
+    print(f"kernel: {report.kernel}")
+    if report.moved is not None:
+        print_moved(report.moved)
+    print_console("console", report.console)
+    if report.guest_ok is not None:
+        print(f"first process: {'every line as computed' if report.guest_ok else 'WRONG'}")
+    print(f"idle after {report.cpu_seconds:.1f} s CPU")

@@ -1,0 +1,94 @@
+"""The least of ACPI that a kernel needs: one processor with a local APIC, no other hardware, one serial port.
+
+Without them Linux takes the local APIC's timer for absent, and waits for one that is not there.
+
+Source: ACPI specification 6.5, sections 5.2.5 (RSDP), 5.2.8 (XSDT), 5.2.9 (FADT, hardware-reduced), 5.2.12 (MADT),
+6.4 (resources), 20.2 (AML).
+"""
+
+from __future__ import annotations
+
+import struct
+
+from mh_emulator.q35 import lapic
+
+PAGE_BYTES = 4096
+
+_HEADER = struct.Struct("<4sIBB6s8sI4sI")
+_CHECKSUM = 9
+_OEM = b"SEVMH ", b"SEVMHQ35", 1, b"MHMH", 1
+_ALIGN = 64
+
+_FADT_BYTES = 276
+_FADT_DSDT, _FADT_BOOT, _FADT_FLAGS, _FADT_MINOR, _FADT_X_DSDT = 40, 109, 112, 131, 140
+_NO_VGA, _NO_CMOS_CLOCK = 1 << 2, 1 << 5
+_NO_POWER_BUTTON, _NO_SLEEP_BUTTON, _HARDWARE_REDUCED = 1 << 4, 1 << 5, 1 << 20
+_FADT_6_5_MINOR = 5
+
+_COM1 = 0x3F8
+
+
+def tables(gpa: int) -> bytes:
+    """All tables, for a page at that GPA, where the RSDP is."""
+    data, at = bytearray(PAGE_BYTES), _ALIGN
+
+    def put(table: bytes) -> int:
+        nonlocal at
+        address, at = gpa + at, at + -(-len(table) // _ALIGN) * _ALIGN
+        data[address - gpa : address - gpa + len(table)] = table
+        return address
+
+    fadt = put(_fadt(put(_table(b"DSDT", 2, _serial_port()))))
+    madt = put(_table(b"APIC", 4, _processor()))
+    rsdp = _rsdp(put(_table(b"XSDT", 1, struct.pack("<QQ", fadt, madt))))
+    data[: len(rsdp)] = rsdp
+    return bytes(data)
+
+
+def _table(signature: bytes, revision: int, body: bytes) -> bytes:
+    data = bytearray(_HEADER.pack(signature, _HEADER.size + len(body), revision, 0, *_OEM) + body)
+    data[_CHECKSUM] = -sum(data) & 0xFF
+    return bytes(data)
+
+
+def _rsdp(xsdt: int) -> bytes:
+    data = bytearray(struct.pack("<8sB6sBIIQB3x", b"RSD PTR ", 0, _OEM[0], 2, 0, 36, xsdt, 0))
+    data[8] = -sum(data[:20]) & 0xFF
+    data[32] = -sum(data) & 0xFF
+    return bytes(data)
+
+
+def _fadt(dsdt: int) -> bytes:
+    body = bytearray(_FADT_BYTES - _HEADER.size)
+    flags = _HARDWARE_REDUCED | _NO_POWER_BUTTON | _NO_SLEEP_BUTTON
+    for at, kind, value in (
+        (_FADT_DSDT, "<I", dsdt),
+        (_FADT_BOOT, "<H", _NO_VGA | _NO_CMOS_CLOCK),
+        (_FADT_FLAGS, "<I", flags),
+        (_FADT_MINOR, "<B", _FADT_6_5_MINOR),
+        (_FADT_X_DSDT, "<Q", dsdt),
+    ):
+        struct.pack_into(kind, body, at - _HEADER.size, value)
+    return _table(b"FACP", 6, bytes(body))
+
+
+def _processor() -> bytes:
+    """One local APIC, enabled, number 0; no I/O APIC and no pair of 8259s."""
+    return struct.pack("<II", lapic.GPAS.start, 0) + struct.pack("<BBBBI", 0, 8, 0, 0, 1)
+
+
+def _serial_port() -> bytes:
+    r"""AML: `\_SB.COM1`, PNP0501 at 0x3F8 to 0x3FF; without an interrupt, so Linux polls it."""
+    ports = bytes([0x47, 1]) + struct.pack("<HHBB", _COM1, _COM1, 1, 8) + b"\x79\0"
+    resources = b"\x11" + _package(b"\x0a" + bytes([len(ports)]) + ports)
+    identity = b"\x0c" + bytes.fromhex("41d00501")
+    device = b"COM1" + b"\x08_HID" + identity + b"\x08_UID\0" + b"\x08_CRS" + resources
+    return b"\x10" + _package(b"\\_SB_" + b"\x5b\x82" + _package(device))
+
+
+def _package(body: bytes) -> bytes:
+    """With PkgLength before it, which counts itself: one byte up to 63, then two."""
+    if len(body) + 1 < 1 << 6:
+        return bytes([len(body) + 1]) + body
+    size = len(body) + 2
+    return bytes([1 << 6 | size & 0xF, size >> 4]) + body

@@ -1,0 +1,190 @@
+"""A Linux guest from its kernel's first instruction until it is idle, and its migration by the helper beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mh_abi import abi
+from mh_abi.image import HelperImage
+from mh_builder.parts import Part
+from mh_emulator.linux.launch import Cargo, Running, expect, hand_over, power_on
+from mh_emulator.linux.load import Plan
+from mh_emulator.platform import Platform
+from mh_emulator.q35.board import Telling
+from mh_emulator.q35.moved import Moved, move
+from mh_emulator.q35.progress import Milestone, Progress
+from mh_emulator.q35.run import GuestStopped, run, run_guest, where
+from mh_emulator.secret import Secret
+
+_MORE_DRAM = 96 << 20
+"""Beyond the guest's RAM: the helper's, and what the platform takes."""
+
+_STAMP = re.compile(r"^\[ *\d+\.\d+\] ")
+_MILESTONES = ("Linux version ", "Memory Encryption Features active: ", "Run ")
+"""How lines of the kernel begin that are one."""
+_PANIC_END = "---[ end Kernel panic - "
+
+
+@dataclass
+class Report:
+    """One boot."""
+
+    part: str
+    scheme: str
+    kernel: str
+    ram_bytes: int
+    milestones: list[Milestone]
+    moved: Moved | None = None
+    console: str = ""
+    """What the guest has printed on the serial port."""
+    guest_ok: bool | None = None
+    """Whether its first process printed what an independent computation says; None of another one than ours."""
+    cpu_seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """Whether it came to its end with the right result, and its migration was good."""
+        return self.guest_ok is not False and (self.moved is None or self.moved.good)
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        moved = self.moved
+        found = {"pages": moved and moved.pages, "equal": moved and moved.equal, "good": self.good}
+        return asdict(self) | found
+
+
+@dataclass(frozen=True)
+class LinuxGuest:
+    """What is to be booted, and beside which helper."""
+
+    part: Part
+    scheme: str
+    plan: Plan
+    helper: HelperImage
+    expected: Sequence[str] = field(default=())
+    """Lines of its first process, in their order; none where nobody knows them."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Where a guest is stopped: behind a line that it prints, or asleep, at the first HLT behind that line.
+
+    Without a line, where it is idle.
+    """
+
+    line: str | None = None
+    asleep: bool = False
+
+
+class Boot:
+    """One boot; `on_milestone` is told of each as it comes."""
+
+    def __init__(self, guest: LinuxGuest, on_milestone: Callable[[Milestone], None]) -> None:
+        self._guest = guest
+        self._progress = Progress(on_milestone)
+        self._running: Running | None = None
+        self._noted: set[str] = set()
+        self._panicked = False
+        self._stop: Stop | None = None
+        kernel, ram_bytes = guest.plan.kernel.release, guest.plan.topology.ram_bytes
+        self.report = Report(guest.part.name, guest.scheme, kernel, ram_bytes, self._progress.milestones)
+
+    def run(self) -> Report:
+        """Boot until the guest is idle. Raises `GuestStopped`, `KernelError`."""
+        with self._reported():
+            self._go_on(self._power_on(self._cargo()))
+        return self.report
+
+    def migrate(self, stop: Stop) -> Report:
+        """The same, by way of a migration. Raises `GuestStopped`, `KernelError`, and what a migration raises."""
+        with self._reported():
+            cargo = self._cargo()
+            running = self._power_on(cargo)
+            source = running.machine
+            self._stop = stop
+            self._go_on(running)
+            if self._stop is not None and stop.line is not None:
+                raise GuestStopped(f'the guest is idle, and has not printed "{stop.line}"')
+            if not source.consent.allowed:
+                raise GuestStopped("the kernel has not allowed its migration")
+            self._progress.reach("stopped")
+            arrived = expect(self._platform(2), cargo, running)
+            self.report.moved = move(source, arrived.machine)
+            hand_over(source, arrived.machine, running.board)
+            source.mirror.vm.close()
+            source.vm.close()
+            self._progress.reach("moved")
+            self._running, self._stop, running.timer.sleeps = arrived, None, True
+            self._go_on(arrived)
+        return self.report
+
+    def _power_on(self, cargo: Cargo) -> Running:
+        running = power_on(self._platform(1), cargo, Telling(_ignore, _ignore, self._on_line))
+        self._running, self._progress.clock = running, running.board.clock
+        self._progress.reach("launched")
+        return running
+
+    def _go_on(self, running: Running) -> None:
+        run(running.machine.vcpu, running.board, lambda: run_guest(running.machine))
+        if self._panicked:
+            raise GuestStopped(f"the kernel has given up{where(running.machine.vcpu, running.board)}")
+
+    def _cargo(self) -> Cargo:
+        secret = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV)
+        return Cargo(self._guest.plan, self._guest.helper, secret)
+
+    def _platform(self, seed: int) -> Platform:
+        return Platform(self._guest.part, self._guest.plan.topology.ram_bytes + _MORE_DRAM, seed)
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except GuestStopped as stopped:
+            self._note_console()
+            raise GuestStopped(f"{stopped}; last seen: {self.report.milestones[-1].what}") from None
+        self._note_console()
+        self._progress.reach("idle")
+        self.report.cpu_seconds = self._progress.cpu_seconds
+        if self._guest.expected:
+            said = [line.rstrip("\r") for line in self.report.console.split("\n")]
+            self.report.guest_ok = [line for line in said if line in self._guest.expected] == [*self._guest.expected]
+
+    def _note_console(self) -> None:
+        if self._running is not None:
+            self.report.console = self._running.board.serial.text
+
+    def _on_line(self, line: str) -> None:
+        text = _STAMP.sub("", line)
+        self._note(text)
+        if self._running is None:
+            return
+        if text.startswith(_PANIC_END):
+            self._panicked = True
+            self._running.machine.vcpu.kick()
+        elif self._stop is not None and text == self._stop.line:
+            self._pause(self._running, self._stop)
+            self._stop = None
+
+    def _note(self, text: str) -> None:
+        """A milestone, where it is one, and the first of its kind: a guest may print for ever."""
+        known = (*_MILESTONES, *self._guest.expected)
+        found = next((beginning for beginning in known if text.startswith(beginning)), None)
+        if found is not None and found not in self._noted:
+            self._noted.add(found)
+            self._progress.reach(text.split(" (", maxsplit=1)[0])
+
+    @staticmethod
+    def _pause(running: Running, stop: Stop) -> None:
+        if stop.asleep:
+            running.timer.sleeps = False
+        else:
+            running.machine.vcpu.kick()
+
+
+def _ignore(_text: str) -> None:
+    """Devices of a kernel are no milestones."""
