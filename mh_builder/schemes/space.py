@@ -93,6 +93,8 @@ class Options:
     """Whether there is room for a strict finish: MH_AUTHENTICATOR_BYTES for every page of RAM."""
     protocols: tuple[int, int] = (abi.MH_PROTOCOL_LOW, abi.MH_PROTOCOL_HIGH)
     """The lowest and the highest version that the helper says it speaks with another."""
+    owner: bytes = b""
+    """The owner's X25519 key, MH_OWNER_KEY_BYTES, for a helper that fetches its record by a report; else none."""
 
     @staticmethod
     def for_part(part: Part) -> Options:
@@ -250,6 +252,9 @@ def checked(space: AddressSpace) -> AddressSpace:
         raise LayoutError(f"{space.name}: region helper {space.helper} overlaps region RAM {space.ram}")
     if options.c_bit is not None and options.c_bit not in C_BITS:
         raise LayoutError(f"{space.name}: C-bit {options.c_bit} is not in {C_BITS.start} to {C_BITS.stop - 1}")
+    if options.owner and (len(options.owner) != abi.MH_OWNER_KEY_BYTES or not any(options.owner)):
+        expected = f"expected {abi.MH_OWNER_KEY_BYTES} bytes that are not all zero"
+        raise LayoutError(f"{space.name}: owner's key: {expected}, found {len(options.owner)}: {options.owner.hex()}")
     if options.largest_page not in LARGE_PAGES:
         raise LayoutError(f"{space.name}: largest page {options.largest_page:#x} is neither {2 * MIB:#x} nor {GIB:#x}")
     _check_reach(space)
