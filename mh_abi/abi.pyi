@@ -391,11 +391,11 @@ class mh_message(Structure):
     header_bytes: int
     type: int
     version: int
-    bytes: int
+    payload_bytes: int
     reserved1: int
     vmpck: int
     reserved2: list[int]
-    def __init__(self, data: bytes = ..., /, *, tag: list[int] = ..., sequence: int = ..., reserved0: int = ..., algorithm: int = ..., header_version: int = ..., header_bytes: int = ..., type: int = ..., version: int = ..., bytes: int = ..., reserved1: int = ..., vmpck: int = ..., reserved2: list[int] = ...) -> None: ...
+    def __init__(self, data: bytes = ..., /, *, tag: list[int] = ..., sequence: int = ..., reserved0: int = ..., algorithm: int = ..., header_version: int = ..., header_bytes: int = ..., type: int = ..., version: int = ..., payload_bytes: int = ..., reserved1: int = ..., vmpck: int = ..., reserved2: list[int] = ...) -> None: ...
 
 class mh_report_request(Structure):
     report_data: list[int]
@@ -406,10 +406,10 @@ class mh_report_request(Structure):
 
 class mh_report_response(Structure):
     status: int
-    bytes: int
+    report_bytes: int
     reserved: list[int]
     report: list[int]
-    def __init__(self, data: bytes = ..., /, *, status: int = ..., bytes: int = ..., reserved: list[int] = ..., report: list[int] = ...) -> None: ...
+    def __init__(self, data: bytes = ..., /, *, status: int = ..., report_bytes: int = ..., reserved: list[int] = ..., report: list[int] = ...) -> None: ...
 
 class mh_secrets_page(Structure):
     version: int

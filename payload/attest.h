@@ -59,7 +59,7 @@ struct mh_message {
     uint16_t header_bytes;
     uint8_t type;
     uint8_t version;
-    uint16_t bytes;         /* of the payload behind the header */
+    uint16_t payload_bytes; /* behind the header */
     uint32_t reserved1;
     uint8_t vmpck;
     uint8_t reserved2[35];
@@ -74,7 +74,7 @@ struct mh_report_request {
 
 struct mh_report_response {
     uint32_t status;
-    uint32_t bytes;
+    uint32_t report_bytes;
     uint8_t reserved[24];
     uint8_t report[0x4a0];
 };

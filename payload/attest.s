@@ -211,7 +211,7 @@ take_answer:
     jnz .Lno_report
     cmp dword ptr [r12 + ANSWER + mh_report_response.status], 0
     jne .Lno_report
-    cmp dword ptr [r12 + ANSWER + mh_report_response.bytes], MH_REPORT_BYTES
+    cmp dword ptr [r12 + ANSWER + mh_report_response.report_bytes], MH_REPORT_BYTES
     jne .Lno_report
     ret
 .Lno_report:
