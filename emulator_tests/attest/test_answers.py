@@ -128,6 +128,15 @@ def test_the_request_is_what_the_secure_processor_expects(monkeypatch: pytest.Mo
     assert helper.private(".snp_secrets", 0xA0, 4) == struct.pack("<I", 2)
 
 
+def test_the_ciphertext_of_an_answer_never_lies_in_private_memory() -> None:
+    """The host has it, and would know what lies there: it is hashed under a mask."""
+    helper = SnpHelper()
+    assert helper.attest() == Status.MH_DONE
+    sealed = helper.ring.take_data(2, HEADER_BYTES + ANSWER_BYTES)[HEADER_BYTES:]
+    memory = helper.all_private()
+    assert not any(sealed[at : at + 16] in memory for at in range(0, len(sealed), 16))
+
+
 def test_messages_before_ours_are_counted() -> None:
     """Whoever was at VMPL0 before the helper has used numbers up."""
     helper = SnpHelper()

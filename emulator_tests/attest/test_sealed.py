@@ -15,9 +15,11 @@ from emulator_tests.attest.machine import (
     SECRET,
     TARGET,
     Op,
+    SnpHelper,
     Status,
     attested,
     holds_nothing,
+    keys_of,
 )
 from mh_emulator.attest.share import Binding, seal
 
@@ -67,6 +69,15 @@ def test_the_record_of_one_helper_is_none_for_the_other() -> None:
     (source, first), (target, second) = attested(), attested(TARGET, seed=2)
     assert source.ask(Op.MH_OP_RECORD, seal(TABLE, second, PRIVATE)) == Status.MH_BAD_RECORD
     assert target.ask(Op.MH_OP_RECORD, seal(TABLE, first, PRIVATE)) == Status.MH_BAD_RECORD
+
+
+def test_while_a_record_is_awaited_the_scalar_is_all_that_is_kept() -> None:
+    helper = SnpHelper()
+    keys = keys_of(helper)
+    assert helper.attest() == Status.MH_DONE
+    memory, scalar = helper.all_private(), helper.variable("vcpu_scalar", 32)
+    assert [memory.count(half) for half in (scalar[:16], scalar[16:])] == [1, 1]
+    assert [key.hex() for key in keys if key[:16] in memory or key[16:] in memory] == []
 
 
 def test_a_record_leaves_nothing_but_the_secret_page() -> None:
