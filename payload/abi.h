@@ -305,7 +305,7 @@ enum mh_status {
     MH_BUSY = 6,             /* START: a vCPU is at work in the session before: run it until it halts */
     MH_NO_FEATURE = 7,       /* the CPU lacks an instruction that the helper needs */
     MH_NO_ENTROPY = 8,       /* RDRAND fails, or gives the same again */
-    MH_NO_KEY = 9,           /* no record of this version, a key was damaged; ATTEST: no owner's key, or VMPCK0 is used up */
+    MH_NO_KEY = 9,           /* no record of this version, a key was damaged; ATTEST: no owner's key, or asked before */
     MH_NOT_STRICT = 10,      /* the owner asks for a strict finish: this build has none, or a chunk is not one page */
     MH_NOT_HELLO = 11,       /* the peer's hello has another magic; or, once the version is known, a reserved field is not zero */
     MH_NO_PROTOCOL = 12,     /* the peer speaks no version that we speak */
