@@ -52,7 +52,9 @@ enum mh_protection {
 #define MH_FLAG_FIXED_CBIT 0x2 /* c_bit was applied at link time */
 #define MH_FLAG_ES 0x4         /* for SEV-ES: takes no #VC, so it looks up nothing with CPUID */
 #define MH_FLAG_STRICT 0x8     /* has room for authenticators: MH_OWNER_STRICT */
-#define MH_FLAGS 0xf           /* all of them */
+#define MH_FLAGS 0xf           /* those of images that firmware loads */
+#define MH_FLAG_SNP 0x10       /* fetches its record, see attest.h: the page below the root of the tables has the owner's key,
+                                  the one behind the secret's is to be launched as secrets page */
 
 struct mh_descriptor {
     uint64_t magic;
