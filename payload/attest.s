@@ -114,7 +114,7 @@ take_keys:
     por xmm0, xmm1
     ptest xmm0, xmm0
     jz .Lno_key
-    lock bts dword ptr [rip + attest_asked], 0
+    bts dword ptr [rip + attest_asked], 0       # ring 0 alone comes here
     jc .Lasked
     lea rdi, [r13 + lane.page_key]
     lea rsi, [rip + linker.snp_secrets + mh_secrets_page.vmpck0]
@@ -205,8 +205,8 @@ take_answer:
     call describe_job
     movdqu xmm0, [r12 + vcpu.derived + drawn.answer_mask]
     call gcm_open
-    test eax, eax
-    jnz .Lno_report
+    test eax, eax               # survives dropped: where nothing is opened there are zeros, and so no size
+    jnz .Lno_report             # survives dropped: the same
     cmp dword ptr [r12 + ANSWER + mh_report_response.status], 0
     jne .Lno_report
     cmp dword ptr [r12 + ANSWER + mh_report_response.report_bytes], MH_REPORT_BYTES

@@ -63,15 +63,13 @@ def test_a_loader_writes_nothing_of_its_own(name: str) -> None:
 @pytest.mark.parametrize("name", HELPERS)
 def test_what_vcpus_share_is_written_under_lock_or_by_one(name: str) -> None:
     """Variables by name, and the bitmaps: whoever changes them without a lock is alone."""
-    writers, locked = set(ONE_WRITER), LOCKED
-    if name == SNP:
-        writers, locked = {*writers, *ITS_WRITERS}, {*locked, *ITS_WRITERS}
+    writers = {*ONE_WRITER, *ITS_WRITERS} if name == SNP else set(ONE_WRITER)
     found = [(one.offset, insn) for one, insn, _ in own_writes(name)]
     found += [
         (one.offset, insn) for one, insn in decoded(name).values() if one.line.startswith(BITMAPS) and of_all(insn)
     ]
     assert {function_at(name, offset) for offset, insn in found if not is_locked(insn)} == writers
-    assert {function_at(name, offset) for offset, insn in found if is_locked(insn)} == locked
+    assert {function_at(name, offset) for offset, insn in found if is_locked(insn)} == LOCKED
 
 
 def is_locked(insn: Any) -> bool:
