@@ -16,8 +16,8 @@ from dissect.cstruct.exceptions import ResolveError
 from mh_abi.sources import PAYLOAD
 
 HEADER = PAYLOAD / "abi.h"
-HEADERS = (HEADER, PAYLOAD / "protocol.h")
-"""The ABI: the header, and what it includes."""
+HEADERS = (HEADER, *(PAYLOAD / f"{name}.h" for name in ("attest", "firmware", "protocol")))
+"""The ABI: the header, and what it includes, in this order."""
 
 _INCLUDE = re.compile(r'^#include "\w+\.h"$', re.MULTILINE)
 _STRING = re.compile(r'^#define (MH_\w+) "([^"]*)"', re.MULTILINE)

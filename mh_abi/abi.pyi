@@ -46,6 +46,7 @@ MH_FLAG_FIXED_CBIT: Final = 2
 MH_FLAG_ES: Final = 4
 MH_FLAG_STRICT: Final = 8
 MH_FLAGS: Final = 15
+MH_FLAG_SNP: Final = 16
 MH_START_ANEW: Final = 2147483648
 MH_MAX_RINGS: Final = 64
 MH_STACK_BYTES: Final = 8192
@@ -58,10 +59,6 @@ MH_REGION_PRIVATE: Final = 0
 MH_REGION_SHARED: Final = 1
 MH_HANDOVER_MAGIC: Final = 5928239382951510344
 MH_HANDOVER_REGIONS: Final = 8
-MH_IGVM_DATA_IMAGE: Final = 1296564225
-MH_DEBUG_PORT: Final = 1026
-MH_MSR_MIGRATION_CONTROL: Final = 1263947016
-MH_MIGRATION_READY: Final = 1
 MH_PROTECTED_MAX: Final = 4
 MH_AUTHENTICATOR_BYTES: Final = 32
 MH_RING_MAGIC: Final = 5138124842759637069
@@ -89,6 +86,23 @@ MH_BATCH_LIST: Final = 1
 MH_BATCH_VMSA: Final = 2
 MH_BATCH_PRIVATE: Final = 4
 MH_VMSA_BYTES: Final = 2097152
+MH_ATTEST_PAGES: Final = 4
+MH_CHALLENGE_BYTES: Final = 16
+MH_OWNER_KEY_BYTES: Final = 32
+MH_REPORT_BYTES: Final = 1184
+MH_SECRET_TABLE_BYTES: Final = 104
+MH_MESSAGE_REPORT_REQ: Final = 5
+MH_MESSAGE_ALGORITHM: Final = 1
+MH_MESSAGE_VERSION: Final = 1
+MH_VMPCKS_BYTES: Final = 128
+MH_MSR_GHCB: Final = 3221291312
+MH_GHCB_REGISTER: Final = 18
+MH_GHCB_PROTOCOL: Final = 2
+MH_GHCB_GUEST_REQUEST: Final = 2147483665
+MH_IGVM_DATA_IMAGE: Final = 1296564225
+MH_DEBUG_PORT: Final = 1026
+MH_MSR_MIGRATION_CONTROL: Final = 1263947016
+MH_MIGRATION_READY: Final = 1
 MH_HELLO_MAGIC: Final = 1330137171
 MH_HELLO_MAC_BYTES: Final = 112
 MH_PACKET_MAGIC: Final = 1263552589
@@ -106,6 +120,7 @@ MH_GUEST_BYTES: Final = 16
 MH_SECRET_ENTRY_BYTES: Final = 20
 MH_OWNER_STRICT: Final = 1
 MH_SECRET_VERSION: Final = 1
+MH_SHARE_LABEL: Final = "SEV MH share"
 MH_IMAGE_FILE_GUID: Final = "aba6653f-b6ed-4918-9e2f-4c5378844a38"
 MH_LOADER_FILE_GUID: Final = "e07b7889-9780-46a5-8c98-84c88bb3ca1a"
 MH_IGVM_DATA_GUID: Final = "3dd177ff-b632-4e25-bef3-065063d55fc4"
@@ -138,17 +153,6 @@ class mh_protection(IntEnum):
     MH_PROTECTION_SEV_ES = 2
     MH_PROTECTION_SEV_SNP = 3
 
-class mh_load_step(IntEnum):
-    MH_LOAD_FIND = 1
-    MH_LOAD_DIGEST = 2
-    MH_LOAD_DESCRIPTOR = 3
-    MH_LOAD_RESERVE = 4
-    MH_LOAD_PUBLISH = 5
-    MH_LOAD_VARIABLE = 6
-    MH_LOAD_HANDOVER = 7
-    MH_LOAD_SNP = 8
-    MH_LOAD_SVSM = 9
-
 class mh_ring_state(IntEnum):
     MH_RING_OFFLINE = 0
     MH_RING_READY = 1
@@ -167,6 +171,8 @@ class mh_op(IntEnum):
     MH_OP_JOIN = 8
     MH_OP_SHARE = 9
     MH_OP_RESUME = 10
+    MH_OP_ATTEST = 11
+    MH_OP_RECORD = 12
 
 class mh_role(IntEnum):
     MH_ROLE_SOURCE = 1
@@ -211,6 +217,19 @@ class mh_status(IntEnum):
     MH_CHANGED = 35
     MH_SKIPPED = 36
     MH_ENDED = 37
+    MH_NO_REPORT = 38
+    MH_BAD_RECORD = 39
+
+class mh_load_step(IntEnum):
+    MH_LOAD_FIND = 1
+    MH_LOAD_DIGEST = 2
+    MH_LOAD_DESCRIPTOR = 3
+    MH_LOAD_RESERVE = 4
+    MH_LOAD_PUBLISH = 5
+    MH_LOAD_VARIABLE = 6
+    MH_LOAD_HANDOVER = 7
+    MH_LOAD_SNP = 8
+    MH_LOAD_SVSM = 9
 
 class mh_kind(IntEnum):
     MH_KIND_PAGE = 1
@@ -268,21 +287,6 @@ class mh_handover(Structure):
     count: int
     regions: list[mh_region]
     def __init__(self, data: bytes = ..., /, *, magic: int = ..., version: int = ..., count: int = ..., regions: list[mh_region] = ...) -> None: ...
-
-class mh_firmware_entry(Structure):
-    base: int
-    memory_bytes: int
-    ring_offset: int
-    scheme: int
-    def __init__(self, data: bytes = ..., /, *, base: int = ..., memory_bytes: int = ..., ring_offset: int = ..., scheme: int = ...) -> None: ...
-
-class mh_published(Structure):
-    version: int
-    c_bit: int
-    base: int
-    memory_bytes: int
-    sha256: list[int]
-    def __init__(self, data: bytes = ..., /, *, version: int = ..., c_bit: int = ..., base: int = ..., memory_bytes: int = ..., sha256: list[int] = ...) -> None: ...
 
 class mh_range(Structure):
     start: int
@@ -361,6 +365,92 @@ class mh_completion(Structure):
     reserved0: int
     reserved1: list[int]
     def __init__(self, data: bytes = ..., /, *, status: int = ..., op: int = ..., epoch: int = ..., cookie: int = ..., pages: int = ..., total: int = ..., protocol: int = ..., reserved0: int = ..., reserved1: list[int] = ...) -> None: ...
+
+class mh_report_data(Structure):
+    share: list[int]
+    challenge: list[int]
+    role: int
+    label: list[int]
+    def __init__(self, data: bytes = ..., /, *, share: list[int] = ..., challenge: list[int] = ..., role: int = ..., label: list[int] = ...) -> None: ...
+
+class mh_shown(Structure):
+    share: list[int]
+    report: list[int]
+    def __init__(self, data: bytes = ..., /, *, share: list[int] = ..., report: list[int] = ...) -> None: ...
+
+class mh_sealed(Structure):
+    table: list[int]
+    tag: list[int]
+    def __init__(self, data: bytes = ..., /, *, table: list[int] = ..., tag: list[int] = ...) -> None: ...
+
+class mh_message(Structure):
+    tag: list[int]
+    sequence: int
+    reserved0: int
+    algorithm: int
+    header_version: int
+    header_bytes: int
+    type: int
+    version: int
+    payload_bytes: int
+    reserved1: int
+    vmpck: int
+    reserved2: list[int]
+    def __init__(self, data: bytes = ..., /, *, tag: list[int] = ..., sequence: int = ..., reserved0: int = ..., algorithm: int = ..., header_version: int = ..., header_bytes: int = ..., type: int = ..., version: int = ..., payload_bytes: int = ..., reserved1: int = ..., vmpck: int = ..., reserved2: list[int] = ...) -> None: ...
+
+class mh_report_request(Structure):
+    report_data: list[int]
+    vmpl: int
+    key_select: int
+    reserved: list[int]
+    def __init__(self, data: bytes = ..., /, *, report_data: list[int] = ..., vmpl: int = ..., key_select: int = ..., reserved: list[int] = ...) -> None: ...
+
+class mh_report_response(Structure):
+    status: int
+    report_bytes: int
+    reserved: list[int]
+    report: list[int]
+    def __init__(self, data: bytes = ..., /, *, status: int = ..., report_bytes: int = ..., reserved: list[int] = ..., report: list[int] = ...) -> None: ...
+
+class mh_secrets_page(Structure):
+    version: int
+    flags: int
+    signature: int
+    reserved: int
+    gosvw: list[int]
+    vmpck0: list[int]
+    vmpck1: list[int]
+    vmpck2: list[int]
+    vmpck3: list[int]
+    messages0: int
+    def __init__(self, data: bytes = ..., /, *, version: int = ..., flags: int = ..., signature: int = ..., reserved: int = ..., gosvw: list[int] = ..., vmpck0: list[int] = ..., vmpck1: list[int] = ..., vmpck2: list[int] = ..., vmpck3: list[int] = ..., messages0: int = ...) -> None: ...
+
+class mh_ghcb(Structure):
+    save: list[int]
+    exit_code: int
+    exit_info1: int
+    exit_info2: int
+    save1: list[int]
+    valid: list[int]
+    reserved: list[int]
+    protocol: int
+    usage: int
+    def __init__(self, data: bytes = ..., /, *, save: list[int] = ..., exit_code: int = ..., exit_info1: int = ..., exit_info2: int = ..., save1: list[int] = ..., valid: list[int] = ..., reserved: list[int] = ..., protocol: int = ..., usage: int = ...) -> None: ...
+
+class mh_firmware_entry(Structure):
+    base: int
+    memory_bytes: int
+    ring_offset: int
+    scheme: int
+    def __init__(self, data: bytes = ..., /, *, base: int = ..., memory_bytes: int = ..., ring_offset: int = ..., scheme: int = ...) -> None: ...
+
+class mh_published(Structure):
+    version: int
+    c_bit: int
+    base: int
+    memory_bytes: int
+    sha256: list[int]
+    def __init__(self, data: bytes = ..., /, *, version: int = ..., c_bit: int = ..., base: int = ..., memory_bytes: int = ..., sha256: list[int] = ...) -> None: ...
 
 class mh_hello(Structure):
     magic: int

@@ -60,7 +60,7 @@ def build_helper(scheme: str, options: Options, sources: Path = PAYLOAD) -> Imag
 def _switches(scheme: str, options: Options) -> frozenset[str]:
     if options.start is Start.ES:
         # It asks no CPUID, so it takes the kernel that every part has.
-        return frozenset({"MH_START_ES"})
+        return frozenset({"MH_START_ES", "MH_START_SNP"} if options.owner else {"MH_START_ES"})
     low = {"MH_START_32"} if SCHEMES[scheme].is_low else set()
     wide = {"MH_VECTORS_512"} if options.vector_bits == WIDEST_VECTOR else set()
     return frozenset(low | wide)

@@ -38,6 +38,9 @@ def link(objects: Sequence[ObjectFile], scheme: Scheme, options: Options) -> Ima
         offset = plan.sections[name].offset
         data[offset : offset + len(section.data)] = section.data
     _resolve(objects, merged, plan, symbols, data)
+    if options.owner:
+        start = plan.sections[".owner"].offset
+        data[start : start + len(options.owner)] = options.owner
     tables = plan.tables.dumps(plan.space.base, plan.space.c_mask)
     data[plan.tables.first_table : plan.tables.first_table + len(tables)] = tables
     write_header(
@@ -132,6 +135,8 @@ def _plan(
     yield ".header", header_size, _Kind.STORED
     yield ".text", merged[".text"].size, _CODE
     yield ".rodata", merged[".rodata"].size, _Kind.STORED
+    if options.owner:
+        yield ".owner", abi.MH_OWNER_KEY_BYTES, _Kind.STORED
     yield ".tables", table_size, _Kind.STORED
     yield ".data", merged[".data"].size, _Kind.STORED | _Kind.WRITABLE
     yield ".bss", merged[".bss"].size, _Kind.WRITABLE
@@ -139,13 +144,22 @@ def _plan(
     yield ".moved_bitmap", bitmap_size, _Kind.WRITABLE
     yield ".shared_bitmap", bitmap_size, _Kind.WRITABLE
     yield ".authenticators", pages * abi.MH_AUTHENTICATOR_BYTES if options.strict else 0, _Kind.WRITABLE
-    yield ".secret", SECRET_BYTES, _Kind.PLAIN
+    yield from _owned(options)
     # Each block at the same distance from the one before, with the stacks of its vCPU below it.
     for number in range(options.vcpus):
         yield vcpu_section(".fault_stack", number), abi.MH_FAULT_STACK_BYTES, _STACK
         yield vcpu_section(".stack", number), abi.MH_STACK_BYTES, _STACK
         yield vcpu_section(".vcpu", number), merged[".vcpu"].size, _Kind.WRITABLE
     yield ".ring", options.vcpus * abi.MH_RING_BYTES, _Kind.WRITABLE | _Kind.SHARED
+
+
+def _owned(options: Options) -> Iterator[tuple[str, int, _Kind]]:
+    """Where the owner's record comes to, and what a helper needs that fetches it itself."""
+    if not options.owner:
+        yield ".secret", SECRET_BYTES, _Kind.PLAIN
+        return
+    yield ".secret", SECRET_BYTES, _Kind.WRITABLE
+    yield ".snp_secrets", PAGE_BYTES, _Kind.WRITABLE
 
 
 def _pages(size: int) -> int:

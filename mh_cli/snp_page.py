@@ -103,7 +103,7 @@ This one does not, for it is the helper that has to be silent when the guest has
 _HELPER = """\
 ## A helper under SNP
 
-This is a plan, of which only the owner's half of the keys is built: no scheme of `build.py` starts under SNP.
+This is a plan, of which only the keys are built: no scheme of `build.py` starts under SNP.
 
 * **Where**: in the guest itself, at VMPL0, launched with a VMSA of its own; the guest runs at VMPL1, on vCPUs of its
   own. KVM as it is can do that (`vcpu-of-vmpl1`); one vCPU for both needs the two lines about VMPLs above. The guest's
@@ -118,14 +118,16 @@ This is a plan, of which only the owner's half of the keys is built: no scheme o
 * **Rights** of VMPL1 are given by RMPADJUST page by page, after the page is whole.
 * **Registers**: a VMSA of the guest arrives as a page, which the helper makes a VMSA by RMPADJUST; AP_CREATION starts
   it. So a landing as under SEV-ES is not needed.
-* **Keys**: there is no LAUNCH_SECRET. The owner's half is built (`attest`, and what it refuses): a report whose
-  REPORT_DATA is the helper's X25519 share, the owner's challenge and the side; checks of chain, TCB, policy, VMPL,
-  agent and digest, each refusal with its reason; the record sealed for both shares or for none, and once. The owner's
-  public key has to lie in the helper's measured pages, or a host could seal a record of its own (`attest-by-host`).
-  The helper's half, a guest request and HKDF, is not built.
+* **Keys**: there is no LAUNCH_SECRET, so the helper asks ([protocol.md](protocol.md#the-record-under-snp)). Both halves
+  are built. The owner checks chain, TCB, policy, VMPL, agent and digest, each refusal with its reason, and seals the
+  record for both shares or for none, and once (`attest`, and what it refuses). The helper (`payload/attest.s`) has the
+  owner's public key in its measured pages, or a host could seal a record of its own (`attest-by-host`). It asks once,
+  and wipes all four VMPCKs before: who has any of them may put another context in the guest's place
+  (`absorb-noma-by-vmpl3`). So the guest at VMPL1 gets no reports of its own. `emulator_tests/attest` runs the helper on
+  milan, genoa and turin.
 * **One copy**: EXPORT with IMI_EN leaves the source running (`two-copies`), so the helper has to be silent after it.
 * **What is in the way**: the helper's entry and its host drive it by HLT and registers, where AP_CREATION and #VC are
-  needed; its image has no writable record of what is validated, and no page with its owner's key.
+  needed; its image has no writable record of what is validated.
 """
 
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
  * The migration helper's ABI: every number that crosses a border between the helper, the
- * toolchain, the host and the firmware driver. Python reads this file and protocol.h through mh_abi/abi.py,
+ * toolchain, the host and the firmware driver. Python reads this file and those that it includes through mh_abi/abi.py,
  * the assembler takes its constants, offsets and sizes from there, C includes it.
  * All integers are little-endian, all structures have natural alignment and no padding.
  */
@@ -52,7 +52,9 @@ enum mh_protection {
 #define MH_FLAG_FIXED_CBIT 0x2 /* c_bit was applied at link time */
 #define MH_FLAG_ES 0x4         /* for SEV-ES: takes no #VC, so it looks up nothing with CPUID */
 #define MH_FLAG_STRICT 0x8     /* has room for authenticators: MH_OWNER_STRICT */
-#define MH_FLAGS 0xf           /* all of them */
+#define MH_FLAGS 0xf           /* those of images that firmware loads */
+#define MH_FLAG_SNP 0x10       /* fetches its record, see attest.h: the page below the root of the tables has the owner's key,
+                                  the one behind the secret's is to be launched as secrets page */
 
 struct mh_descriptor {
     uint64_t magic;
@@ -137,67 +139,6 @@ struct mh_handover {
     uint32_t count;
     struct mh_region regions[8];
 };
-
-/* ---- Firmware: where a loader finds the image, and what it leaves behind ---- */
-
-/* FFS files: the image is FREEFORM with two RAW sections, first the flat binary, then its SHA-256. */
-#define MH_IMAGE_FILE_GUID "aba6653f-b6ed-4918-9e2f-4c5378844a38"
-#define MH_LOADER_FILE_GUID "e07b7889-9780-46a5-8c98-84c88bb3ca1a"
-#define MH_IGVM_DATA_GUID "3dd177ff-b632-4e25-bef3-065063d55fc4" /* or a data HOB (edk2, IndustryStandard/IgvmData.h) */
-#define MH_IGVM_DATA_IMAGE 0x4d480001 /* of this type: flat binary, SHA-256 */
-
-/* Entry of OVMF's GUIDed table: struct mh_firmware_entry, and possibly more bytes, which mean nothing. */
-#define MH_FIRMWARE_ENTRY_GUID "bc669de2-84fd-4937-a87e-874a5138df0b"
-
-struct mh_firmware_entry {
-    uint32_t base;         /* main GPA of the image: its home */
-    uint32_t memory_bytes; /* as in the descriptor */
-    uint32_t ring_offset;  /* as in the descriptor: the shared pages */
-    uint32_t scheme;       /* enum mh_scheme */
-};
-
-/*
- * The loader copies the image to its home, relocates it there, and clears the rest of memory_bytes but for the secret:
- * LAUNCH_SECRET has filled those pages before the firmware began. If a step fails, nothing of it stays.
- */
-
-/* UEFI configuration table: struct mh_published, in memory that the OS keeps. */
-#define MH_PUBLISHED_GUID "44e9cb1e-c007-4705-9fde-9ff72221aab4"
-
-struct mh_published {
-    uint32_t version;
-    uint32_t c_bit;        /* the bit that was applied; 0: SEV is not active */
-    uint64_t base;
-    uint64_t memory_bytes;
-    uint8_t sha256[32];    /* of the image before relocation */
-};
-
-/* UEFI variable that tells the guest's kernel that it may migrate (Linux arch/x86/kernel/kvm.c): one byte, 1. */
-#define MH_MIGRATION_VARIABLE_GUID "0cf29b71-9e51-433a-a3b7-81f3ab16b875"
-#define MH_MIGRATION_VARIABLE "SevLiveMigrationEnabled"
-
-/*
- * The loader's one line on the debug port: marker, base, space, memory_bytes; or marker, "failed ", enum
- * mh_load_step, space, EFI_STATUS; then a newline. Numbers are 16 hexadecimal digits, the step is 2.
- */
-#define MH_DEBUG_PORT 0x402
-#define MH_DEBUG_MARKER "SEV-MH "
-
-enum mh_load_step {
-    MH_LOAD_FIND = 1,       /* no image file in any firmware volume, or no digest with it */
-    MH_LOAD_DIGEST = 2,     /* the image's SHA-256 differs */
-    MH_LOAD_DESCRIPTOR = 3, /* magic, version, sizes or relocations make no sense */
-    MH_LOAD_RESERVE = 4,    /* its pages are taken, or not mapped private */
-    MH_LOAD_PUBLISH = 5,    /* the configuration table was refused */
-    MH_LOAD_VARIABLE = 6,   /* the variable was refused */
-    MH_LOAD_HANDOVER = 7,   /* a page could not be made shared */
-    MH_LOAD_SNP = 8,        /* SNP: the RMP has each page's state, which no scheme changes; nothing was begun */
-    MH_LOAD_SVSM = 9        /* the same, and only the SVSM may change it: the guest runs at another VMPL than 0 */
-};
-
-/* Linux Documentation/virt/kvm/x86/msr.rst and cpuid.rst */
-#define MH_MSR_MIGRATION_CONTROL 0x4b564d08
-#define MH_MIGRATION_READY 0x1
 
 /* What the linker tells the helper's code about its address space. */
 #define MH_PROTECTED_MAX 4
@@ -301,7 +242,9 @@ enum mh_op {
     MH_OP_ABORT = 7,  /* end the session for all rings, wipe this ring's keys */
     MH_OP_JOIN = 8,   /* rings other than 0: take part in the session */
     MH_OP_SHARE = 9,  /* addresses: the guest shares these pages with the host (or no longer) */
-    MH_OP_RESUME = 10 /* the guest may run at the target from now on: what has moved in this session stays */
+    MH_OP_RESUME = 10, /* the guest may run at the target from now on: what has moved in this session stays */
+    MH_OP_ATTEST = 11, /* MH_START_SNP, ring 0, once: role, the owner's challenge at `slot`; see attest.h */
+    MH_OP_RECORD = 12  /* ring 0, after it: what the owner has sealed, at `slot`; from then on as after LAUNCH_SECRET */
 };
 
 enum mh_role { MH_ROLE_SOURCE = 1, MH_ROLE_TARGET = 2 };
@@ -320,8 +263,8 @@ enum mh_role { MH_ROLE_SOURCE = 1, MH_ROLE_TARGET = 2 };
  */
 struct mh_submission {
     uint16_t op;
-    uint16_t role;       /* START only */
-    uint16_t slot;       /* HELLO, START, EXPORT, IMPORT, SHARE, EPOCH, FINISH */
+    uint16_t role;       /* START, ATTEST */
+    uint16_t slot;       /* HELLO, START, EXPORT, IMPORT, SHARE, EPOCH, FINISH, ATTEST, RECORD */
     uint16_t count;      /* EXPORT, IMPORT, SHARE: 1 to the lane's slots; START: rings, 1 to ring_count */
     uint64_t cookie;     /* echoed in the completion */
     uint64_t address;    /* EXPORT, IMPORT, SHARE without MH_BATCH_LIST */
@@ -364,7 +307,7 @@ enum mh_status {
     MH_BUSY = 6,             /* START: a vCPU is at work in the session before: run it until it halts */
     MH_NO_FEATURE = 7,       /* the CPU lacks an instruction that the helper needs */
     MH_NO_ENTROPY = 8,       /* RDRAND fails, or gives the same again */
-    MH_NO_KEY = 9,           /* the launch secret holds no record of this version, or a key was damaged */
+    MH_NO_KEY = 9,           /* no record of this version, a key was damaged; ATTEST: no owner's key, or asked before */
     MH_NOT_STRICT = 10,      /* the owner asks for a strict finish: this build has none, or a chunk is not one page */
     MH_NOT_HELLO = 11,       /* the peer's hello has another magic; or, once the version is known, a reserved field is not zero */
     MH_NO_PROTOCOL = 12,     /* the peer speaks no version that we speak */
@@ -392,9 +335,13 @@ enum mh_status {
     MH_BAD_TAG = 34,         /* the session is over */
     MH_CHANGED = 35,         /* strict FINISH: a page is not what was exported of it last */
     MH_SKIPPED = 36,         /* import: an earlier chunk of the batch was refused, this one was not looked at */
-    MH_ENDED = 37            /* the session was ended before this chunk */
+    MH_ENDED = 37,           /* the session was ended before this chunk */
+    MH_NO_REPORT = 38,       /* ATTEST: what came back is no report that the secure processor made for this request */
+    MH_BAD_RECORD = 39       /* RECORD: not sealed by the owner for this share, side and challenge; ATTEST is over */
 };
 
+#include "attest.h"
+#include "firmware.h"
 #include "protocol.h"
 
 #endif

@@ -6,6 +6,10 @@
 .include "vcpu.inc"
 
 .extern abort
+.ifdef MH_START_SNP
+.extern attest
+.extern record
+.endif
 .extern end_epoch
 .extern finish
 .extern hello
@@ -46,6 +50,10 @@ operations:
     operation MH_OP_JOIN, join, OTHER_RINGS
     operation MH_OP_SHARE, move_batch, USES_SLOT | USES_COUNT | USES_PAGES
     operation MH_OP_RESUME, resume, 0
+.ifdef MH_START_SNP
+    operation MH_OP_ATTEST, attest, USES_ROLE | USES_SLOT | FIRST_RING
+    operation MH_OP_RECORD, record, USES_SLOT | FIRST_RING
+.endif
 
 .text
 

@@ -260,6 +260,7 @@ take_part:
     ret
 
 # forget_start(): what only a start or a join needs; our nonce and scalar are used up. Keeps rax, rdx.
+.global forget_start
 forget_start:
     push rax
     lea rdi, [r12 + vcpu.start_secrets]

@@ -42,6 +42,14 @@ def test_names_of_one_file_are_not_those_of_the_next(tmp_path: Path) -> None:
         assert assemble_text(text, "x.s", include_dir=tmp_path).sections[0].data == b"\1\2\7"
 
 
+def test_places_are_those_of_each_name(tmp_path: Path) -> None:
+    (tmp_path / "a.inc").write_text(".macro one\nnop\n.endm\n")
+    for name in ("there/x.s", "here/x.s"):
+        (section,) = assemble_text('.include "a.inc"\none\n', name, include_dir=tmp_path).sections
+        folder = name.partition("/")[0]
+        assert [place.partition(" ")[0] for _, _, place in section.places] == [f"{folder}/a.inc:2"]
+
+
 def test_other_symbols_make_another_prelude(tmp_path: Path) -> None:
     (tmp_path / "a.inc").write_text(".ifdef WIDE\n.equ bits, 64\n.else\n.equ bits, 32\n.endif\n")
     for symbols, bits in (({}, 32), ({"WIDE": 1}, 64), ({}, 32)):

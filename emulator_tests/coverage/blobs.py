@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+from mh_abi import abi
 from mh_abi.sources import PAYLOAD
 from mh_builder.asm import ObjectFile
 from mh_builder.firmware.driver import Finds, build_loader, loader_objects
@@ -152,6 +153,11 @@ _HELPERS = {
     "helper": ("regions", Options(), ()),
     "helper, 32-bit start": ("alias-window", Options(), ("MH_START_32",)),
     "helper, SEV-ES": ("regions", Options(start=Start.ES), ("MH_START_ES",)),
+    "helper, SEV-SNP": (
+        "alias-gpa",
+        Options(start=Start.ES, owner=b"\1" * abi.MH_OWNER_KEY_BYTES),
+        ("MH_START_ES", "MH_START_SNP"),
+    ),
     "helper, 512 bits": ("regions", Options(vector_bits=512), ("MH_VECTORS_512",)),
     "helper, 32-bit start, 512 bits": ("alias-window", Options(vector_bits=512), ("MH_START_32", "MH_VECTORS_512")),
 }

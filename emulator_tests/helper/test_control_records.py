@@ -143,7 +143,7 @@ def test_noise_in_the_place_of_a_packet_or_a_hello() -> None:
             # Up to the tag, or to the versions.
             right = Peer(SECRET).hello
             noise_hello = right[: abi.MH_HELLO_MAC_BYTES] + noise_hello[abi.MH_HELLO_MAC_BYTES :]
-        side.ring.put_hello(0, noise_hello)
+        side.ring.put_packet(0, noise_hello)
         assert submit(side.ring, start.dumps()) in {Status.MH_NOT_HELLO, Status.MH_BAD_HELLO}
         assert_unknown(side, noise_hello[32:112], noise_hello[112:])
 

@@ -188,7 +188,7 @@ def test_while_a_session_starts(scene: Scene) -> None:
     side = scene.source
     assert side.ask(Op.MH_OP_ABORT) == Status.MH_DONE
     greet(side.ring)
-    side.ring.put_hello(0, Peer(SECRET).hello)
+    side.ring.put_packet(0, Peer(SECRET).hello)
     request = Request(Op.MH_OP_START, role=abi.mh_role.MH_ROLE_SOURCE, count=1)
     side.ring.submit(request.dumps(0))
     reach(side.machine.mirror.vcpu, scene.image.symbol("x25519").value, 100)

@@ -40,7 +40,7 @@ def helper_with(secret: Secret = SECRET) -> Side:
 
 def answer(side: Side, role: int, hello: bytes, slot: int = 0) -> abi.mh_status:
     """What START says to a peer's hello."""
-    side.ring.put_hello(slot, hello)
+    side.ring.put_packet(slot, hello)
     return side.ring.serve([Request(Op.MH_OP_START, role=role, count=1, slot=slot)])[0].status
 
 
@@ -327,6 +327,6 @@ def test_state_and_secret_come_before_the_hello() -> None:
 def test_a_refused_start_is_one_line() -> None:
     side = helper_with()
     greet(side.ring)
-    side.ring.put_hello(0, Peer(replace(SECRET, guest=bytes(16))).hello)
+    side.ring.put_packet(0, Peer(replace(SECRET, guest=bytes(16))).hello)
     with pytest.raises(HelperRefused, match="^helper refuses start: MH_OTHER_GUEST$"):
         side.ring.ask("start", Request(Op.MH_OP_START, role=Role.MH_ROLE_SOURCE, count=1))

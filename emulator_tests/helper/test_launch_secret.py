@@ -33,7 +33,7 @@ def answers(side: Side, secret: bytes) -> tuple[abi.mh_status, abi.mh_status]:
     put_secret(side, SECRET.table().ljust(PAGE, b"\0"))
     assert side.ask(Op.MH_OP_HELLO) == Status.MH_DONE
     put_secret(side, secret.ljust(PAGE, b"\0"))
-    side.ring.put_hello(0, Peer(SECRET).hello)
+    side.ring.put_packet(0, Peer(SECRET).hello)
     start = side.ring.serve([Request(Op.MH_OP_START, role=abi.mh_role.MH_ROLE_SOURCE, count=1)])[0].status
     side.ask(Op.MH_OP_ABORT)
     return hello, start

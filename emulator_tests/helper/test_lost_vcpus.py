@@ -40,14 +40,14 @@ class Session:
         self.machine = machine
         self._peer = Peer(SECRET)
         self._hello = greet(machine.rings[0])
-        machine.rings[0].put_hello(0, self._peer.hello)
+        machine.rings[0].put_packet(0, self._peer.hello)
 
     @property
     def keys(self) -> SessionKeys:
         return self._peer.keys(Role.MH_ROLE_TARGET, self._hello, RINGS)
 
     def start(self) -> abi.mh_status:
-        self.machine.rings[0].put_hello(0, self._peer.hello)
+        self.machine.rings[0].put_packet(0, self._peer.hello)
         return self.machine.rings[0].serve([START])[0].status
 
     def is_whole(self, joined: int = 0) -> bool:

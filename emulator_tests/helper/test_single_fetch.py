@@ -144,7 +144,7 @@ def test_hello_is_read_once(pair: Pair) -> None:
     side = pair.source
     assert side.ask(Op.MH_OP_ABORT) == Status.MH_DONE
     side.ring.ask("hello", Request(Op.MH_OP_HELLO))
-    side.ring.put_hello(3, Peer(SECRET).hello)
+    side.ring.put_packet(3, Peer(SECRET).hello)
     trace = SharedTrace(side)
     request = Request(Op.MH_OP_START, role=abi.mh_role.MH_ROLE_SOURCE, slot=3, count=1)
     assert side.ring.serve([request])[0].status == Status.MH_DONE
@@ -245,7 +245,7 @@ def test_start_reads_the_peers_hello_once(pair: Pair, position: int | None) -> N
     hello = bytearray(Peer(SECRET).hello)
     if position is not None:
         hello[position] ^= 0xFF
-    pair.source.ring.put_hello(0, bytes(hello))
+    pair.source.ring.put_packet(0, bytes(hello))
     trace = SharedTrace(pair.source)
     status = pair.source.ring.serve([START])[0].status
     assert (status == Status.MH_DONE) == (position is None)

@@ -15,6 +15,7 @@ from mh_builder.schemes.space import Options, Start
 BUILDS = {
     "plain": Options(),
     "es": Options(start=Start.ES, vcpus=3),
+    "snp": Options(start=Start.ES, owner=b"\1" * 32, strict=True, vcpus=2),
     "strict": Options(strict=True, vcpus=2),
 }
 

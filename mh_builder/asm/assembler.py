@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from mh_builder.asm import directives, encoder, opcodes, registers, verify
@@ -71,12 +72,13 @@ def _assembled(source: Source, prelude: Prelude) -> ObjectFile:
 
 MAX_PRELUDES = 64
 _PRELUDES: dict[tuple[object, ...], Prelude | None] = {}
-"""By directory, include and symbols; None for what is more than names and macros."""
+"""By directory, as it is and as it is shown, include and symbols; None for what is more than names and macros."""
 
 
 def _prelude(head: Source, symbols: Mapping[str, int | str]) -> Prelude | None:
     """What the first include of a file leaves; None where every file has to read it."""
-    key = (head.directory, head.lines[-1].text, tuple(symbols.items()))
+    shown = PurePosixPath(head.name).parent
+    key = (head.directory, shown, head.lines[-1].text, tuple(symbols.items()))
     known = _PRELUDES.get(key)
     if key not in _PRELUDES or (known is not None and not known.is_fresh()):
         if len(_PRELUDES) >= MAX_PRELUDES:

@@ -5,6 +5,7 @@ The stream is lazy, so that a condition sees the symbols that the statements bef
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -289,7 +290,7 @@ class Preprocessor:
             reason = getattr(error, "strerror", None) or "not a file name"
             raise StatementError(statement.operands + 1, f"cannot include '{name}': {reason}") from error
         self.included.append((path, data))
-        shown = str(PurePosixPath(statement.line.file).parent / name)
+        shown = posixpath.normpath(PurePosixPath(statement.line.file).parent / name)
         source = load(data.decode("latin-1"), shown, path.parent, self._reporter, statement.line)
         self._frames.append(_Frame(iter(source.lines), statement, len(self._conditions), path.parent, is_macro=False))
 

@@ -93,6 +93,8 @@ class Options:
     """Whether there is room for a strict finish: MH_AUTHENTICATOR_BYTES for every page of RAM."""
     protocols: tuple[int, int] = (abi.MH_PROTOCOL_LOW, abi.MH_PROTOCOL_HIGH)
     """The lowest and the highest version that the helper says it speaks with another."""
+    owner: bytes = b""
+    """The owner's X25519 key, MH_OWNER_KEY_BYTES, for a helper that fetches its record by a report; else none."""
 
     @staticmethod
     def for_part(part: Part) -> Options:
@@ -250,10 +252,20 @@ def checked(space: AddressSpace) -> AddressSpace:
         raise LayoutError(f"{space.name}: region helper {space.helper} overlaps region RAM {space.ram}")
     if options.c_bit is not None and options.c_bit not in C_BITS:
         raise LayoutError(f"{space.name}: C-bit {options.c_bit} is not in {C_BITS.start} to {C_BITS.stop - 1}")
+    _check_owner(space)
     if options.largest_page not in LARGE_PAGES:
         raise LayoutError(f"{space.name}: largest page {options.largest_page:#x} is neither {2 * MIB:#x} nor {GIB:#x}")
     _check_reach(space)
     return space
+
+
+def _check_owner(space: AddressSpace) -> None:
+    owner, start = space.options.owner, space.options.start
+    if owner and (len(owner) != abi.MH_OWNER_KEY_BYTES or not any(owner)):
+        expected = f"expected {abi.MH_OWNER_KEY_BYTES} bytes that are not all zero"
+        raise LayoutError(f"{space.name}: owner's key: {expected}, found {len(owner)}: {owner.hex()}")
+    if owner and start is Start.HOST:
+        raise LayoutError(f"{space.name}: owner's key: expected with start {Start.ES.value}, found {start.value}")
 
 
 def _check_size(space: AddressSpace) -> None:

@@ -27,7 +27,7 @@ _OTHER_GUEST = bytes(range(16, 32))
 def _answer(side: Side, role: int, hello: bytes) -> abi.mh_status:
     """The status of a START with that hello, for one of the helper's own that is new."""
     greet(_idle(side).ring)
-    side.ring.put_hello(0, hello)
+    side.ring.put_packet(0, hello)
     return side.ring.serve([Request(Op.MH_OP_START, role=role, count=1)])[0].status
 
 

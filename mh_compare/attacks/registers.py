@@ -58,7 +58,7 @@ def start_again(arena: Arena) -> Outcome:
     # Each of the three has a place of its own, so that what the helper reads is there still when it begins again.
     peer, own, page = range(3)
     source.ring.ask("hello", Request(Op.MH_OP_HELLO, slot=own))
-    source.ring.put_hello(peer, arena.peer(source.ring.take_hello(own)).hello)
+    source.ring.put_packet(peer, arena.peer(source.ring.take_hello(own)).hello)
     source.ring.ask("start", Request(Op.MH_OP_START, role=Role.MH_ROLE_SOURCE, slot=peer, count=1))
     batch = Batch(address=arena.address(0), count=1)
     batch.submit(source.ring, Op.MH_OP_EXPORT, page)

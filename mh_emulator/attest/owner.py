@@ -86,7 +86,10 @@ class Trust:
 
 
 class SnpOwner:
-    """Somebody who owns one guest, and has one `record` for its helpers, which know the public half of `private`."""
+    """Somebody who owns one guest, and has one `record` for its helpers, which know the public half of `private`.
+
+    The record is the whole table that LAUNCH_SECRET would bring (`Secret.table`): so a helper expects it.
+    """
 
     def __init__(
         self, trust: Trust, record: bytes, private: X25519PrivateKey, random_bytes: RandomBytes = os.urandom

@@ -1,12 +1,13 @@
 """A helper's X25519 share for its owner: what it puts into REPORT_DATA, and the record that comes back sealed for it.
 
+payload/attest.h has the formats, payload/attest.s the helper's half.
+
 The owner has a key of its own, whose public half is in the helper's measured pages: so a record opens for the helper
 alone, and only the owner can have sealed it. AES-256-GCM under HKDF-SHA-256 of both keys' secret (RFC 7748, RFC 5869).
 """
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
@@ -17,10 +18,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from mh_abi import abi
 
-SHARE_BYTES, CHALLENGE_BYTES = 32, 16
-_REPORT_DATA = struct.Struct("<32s16sI12s")
-_LABEL = b"SEV MH share"
-_KEY_BYTES = 32
+SHARE_BYTES, CHALLENGE_BYTES = abi.MH_SHARE_BYTES, abi.MH_CHALLENGE_BYTES
+_LABEL = abi.MH_SHARE_LABEL.encode()
+_KEY_BYTES = abi.MH_KEY_BYTES
 _IV = bytes(12)
 """A constant: a challenge is used once, hence each key."""
 
@@ -36,7 +36,10 @@ class Binding:
     @property
     def report_data(self) -> bytes:
         """The 64 bytes that a report has to show, and that the record is bound to."""
-        return _REPORT_DATA.pack(self.share, self.challenge, self.role.value, _LABEL)
+        data = abi.mh_report_data(
+            share=list(self.share), challenge=list(self.challenge), role=self.role.value, label=list(_LABEL)
+        )
+        return bytes(data.dumps())
 
 
 def seal(record: bytes, binding: Binding, owner: X25519PrivateKey) -> bytes:

@@ -204,9 +204,13 @@ class Lane:
         has_data = kind in (abi.mh_kind.MH_KIND_PAGE, abi.mh_kind.MH_KIND_VMSA)
         return Sealed(packet, self.read(self._layout.data + slot * abi.MH_PAGE_BYTES, length if has_data else 0))
 
-    def put_hello(self, slot: int, hello: bytes) -> None:
-        """Write a peer's hello into a packet's place."""
-        self.write(self._layout.packets + slot * abi.MH_PACKET_SLOT_BYTES, hello)
+    def put_packet(self, slot: int, data: bytes) -> None:
+        """Write something into a packet's place: a peer's hello, a challenge, a record."""
+        self.write(self._layout.packets + slot * abi.MH_PACKET_SLOT_BYTES, data)
+
+    def take_data(self, slot: int, size: int) -> bytes:
+        """Read what the helper has left in a data page."""
+        return self.read(self._layout.data + slot * abi.MH_PAGE_BYTES, size)
 
     def take_hello(self, slot: int) -> bytes:
         """Read the helper's own from there."""

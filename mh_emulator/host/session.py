@@ -65,7 +65,7 @@ def greet(ring: Ring) -> bytes:
 
 def begin(ring: Ring, role: int, peer_hello: bytes, rings: int = 1) -> int:
     """Start a session of that many rings in that role, on ring 0; return the version that is spoken."""
-    ring.put_hello(0, peer_hello)
+    ring.put_packet(0, peer_hello)
     return ring.ask("start", Request(Op.MH_OP_START, role=role, count=rings)).protocol
 
 

@@ -67,7 +67,7 @@ class Meeting:
         self.stage = stage
         self.source = Side(stage, stage.host, SOURCE, with_firmware)
         self.target = Side(stage, stage.another_host(), TARGET, helper)
-        self.record = Secret.fresh().record()
+        self.record = Secret.fresh().table()
         digests = {SOURCE: _digest(with_firmware), TARGET: _digest(helper)}
         part = stage.part.name
         trusted = TrustedPart(floor, Chain(stage.host.psp.chain).root)
@@ -134,7 +134,7 @@ def by_host(stage: Stage) -> Outcome:
     meeting = Meeting(stage)
     side = meeting.source
     binding = Binding(side.role, side.share, meeting.owner.challenge(side.role))
-    sealed = seal(Secret.fresh().record(), binding, X25519PrivateKey.generate())
+    sealed = seal(Secret.fresh().table(), binding, X25519PrivateKey.generate())
     return _opened(stage, is_open=unseal(sealed, binding, side.private, meeting.public) is not None)
 
 
