@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
+from emulator_tests.coverage.blobs import helper_image
 from emulator_tests.theorems.linked import Code, Part, offsets
 from emulator_tests.theorems.symbolic import RETURN, STACK, Machine, Node, Path, paths, require
 from emulator_tests.theorems.theorem import Theorem
@@ -43,7 +44,16 @@ RULES = {
     Op.MH_OP_JOIN: Rule(("session", "join"), rings="others"),
     Op.MH_OP_SHARE: Rule(("batch", "move_batch"), _PAGES),
     Op.MH_OP_RESUME: Rule(("ending", "resume")),
+    Op.MH_OP_ATTEST: Rule(("attest", "attest"), frozenset({"role", "slot"}), "first"),
+    Op.MH_OP_RECORD: Rule(("attest", "record"), _SLOT, "first"),
 }
+_SNP_ONLY = frozenset({Op.MH_OP_ATTEST, Op.MH_OP_RECORD})
+
+
+def served(code: Code) -> list[abi.mh_op]:
+    """The operations that the image knows."""
+    is_snp = abi.mh_descriptor(code.image.data).flags & abi.MH_FLAG_SNP
+    return [op for op in Op if is_snp or op not in _SNP_ONLY]
 
 
 def submission(op: abi.mh_op | None, urgent: bool, machine: Machine) -> None:
@@ -66,7 +76,9 @@ def submission(op: abi.mh_op | None, urgent: bool, machine: Machine) -> None:
         place += size
     assert place == SUBMISSIONS + (NUMBER + 1) * len(abi.mh_submission)
     if op is None:
-        known = [machine.terms.equal(machine.variables["op"], machine.number(one.value, 16)) for one in Op]
+        known = [
+            machine.terms.equal(machine.variables["op"], machine.number(one.value, 16)) for one in served(machine.code)
+        ]
         machine.assume(machine.terms.lnot(machine.terms.lor(known)))
     else:
         machine.write(SUBMISSIONS + NUMBER * len(abi.mh_submission), op.value.to_bytes(2, "little"))
@@ -176,14 +188,14 @@ def check_start(path: Path, urgent: bool) -> None:
 def holds(code: Code) -> None:
     """Raises `Refuted`."""
     start = code.label("ring", "fetch")
-    stops = {RETURN, *(code.label(*rule.handler) for rule in RULES.values())}
+    stops = {RETURN, *(code.label(*RULES[op].handler) for op in served(code))}
     for urgent in (False, True):
         for path in paths(code, start, partial(submission, None, urgent), stops):
             path.ends_at(RETURN)
             status = path.machine.register("eax")
             is_bad_op = path.machine.terms.equal(status, path.machine.number(Status.MH_BAD_OP.value, 32))
             path.prove(is_bad_op, "an operation that there is not is not refused as such")
-        for op in Op:
+        for op in served(code):
             statuses = {check(path, op, urgent) for path in paths(code, start, partial(submission, op, urgent), stops)}
             require((None in statuses) == (not urgent or RULES[op].urgent), f"{op.name}: handed over never, or always")
 
@@ -192,7 +204,7 @@ THEOREMS = (
     Theorem(
         "a submission is handed over if, and only if, it is what abi.h says of its operation",
         holds,
-        {"regions": partial(build_helper, "regions", Options())},
+        {"regions": partial(build_helper, "regions", Options()), "SNP": partial(helper_image, "helper, SEV-SNP")},
         "regions",
         "helper",
         (Part("dispatch", "dispatch"),),
