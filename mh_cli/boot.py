@@ -19,7 +19,7 @@ from mh_builder.helper import build_helper
 from mh_builder.paging import MIB, PAGE_BYTES
 from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
-from mh_builder.schemes.space import Options, Start
+from mh_builder.schemes.space import MIRROR_STARTS, Options, Start
 from mh_cli import options
 from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.output import print_json
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory", type=options.size, default=256 * MIB, metavar="BYTES", help="RAM of the guest (default 256M)"
     )
     parser.add_argument(
-        "--start", choices=[start.value for start in Start], default=Start.HOST.value,
+        "--start", choices=[start.value for start in MIRROR_STARTS], default=Start.HOST.value,
         help="plain SEV, without variables, or SEV-ES (default host)",
     )  # fmt: skip
     options.add_part(parser)

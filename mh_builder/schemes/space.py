@@ -69,6 +69,17 @@ class Start(Enum):
     """The host, in plain SEV."""
     ES = "es"
     """SEV-ES: a measured VMSA. The helper then executes nothing that raises #VC."""
+    SNP = "snp"
+    """SEV-SNP: the same, at VMPL0 of the guest itself."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether a VMSA has the registers."""
+        return self is not Start.HOST
+
+
+MIRROR_STARTS = (Start.HOST, Start.ES)
+"""Where the helper runs in a mirror."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +246,7 @@ class Scheme:
     """The image stays at its home, below 4 GiB, where 32-bit code can run without paging."""
     window: int | None = None
     """Mirror GPA of the RAM window, where that tells it from another scheme of its number."""
+    starts: tuple[Start, ...] = MIRROR_STARTS
 
 
 def checked(space: AddressSpace) -> AddressSpace:
@@ -252,13 +264,20 @@ def checked(space: AddressSpace) -> AddressSpace:
         raise LayoutError(f"{space.name}: region helper {space.helper} overlaps region RAM {space.ram}")
     if options.c_bit is not None and options.c_bit not in C_BITS:
         raise LayoutError(f"{space.name}: C-bit {options.c_bit} is not in {C_BITS.start} to {C_BITS.stop - 1}")
-    if options.owner and (len(options.owner) != abi.MH_OWNER_KEY_BYTES or not any(options.owner)):
-        expected = f"expected {abi.MH_OWNER_KEY_BYTES} bytes that are not all zero"
-        raise LayoutError(f"{space.name}: owner's key: {expected}, found {len(options.owner)}: {options.owner.hex()}")
+    _check_owner(space)
     if options.largest_page not in LARGE_PAGES:
         raise LayoutError(f"{space.name}: largest page {options.largest_page:#x} is neither {2 * MIB:#x} nor {GIB:#x}")
     _check_reach(space)
     return space
+
+
+def _check_owner(space: AddressSpace) -> None:
+    options = space.options
+    name, expected = f"{space.name}: owner's key", f"expected {abi.MH_OWNER_KEY_BYTES} bytes that are not all zero"
+    if options.start is not Start.SNP and options.owner:
+        raise LayoutError(f"{name}: start {options.start.value} has LAUNCH_SECRET, only start snp needs one")
+    if options.start is Start.SNP and (len(options.owner) != abi.MH_OWNER_KEY_BYTES or not any(options.owner)):
+        raise LayoutError(f"{name}: {expected}, found {len(options.owner)}: {options.owner.hex()}")
 
 
 def _check_size(space: AddressSpace) -> None:
