@@ -35,7 +35,7 @@ KERNEL := $(VENV)/linux/vmlinuz
 KERNEL_PACKAGE := linux-image-cloud-amd64
 
 # Tests that run the blobs, and are quick enough to run them often.
-REACHING := helper firmware igvm builder edk2
+REACHING := attest helper firmware igvm builder edk2
 
 # Which part of the mutants, and the results of parts.
 SHARD := 1/1

@@ -58,6 +58,13 @@ class HelperImage:
         """Whether the guest tells the host where its helper lies, for the mirror sees it elsewhere than the guest."""
         return self.descriptor.region_count != 0
 
+    @property
+    def snp_secrets_offset(self) -> int | None:
+        """Where the secrets page of an SNP guest is launched, in bytes from the base; None for other helpers."""
+        if not self.descriptor.flags & abi.MH_FLAG_SNP:
+            return None
+        return self.descriptor.secret_offset + self.descriptor.secret_bytes
+
     def regions(self) -> list[abi.mh_region]:
         """The region tuples."""
         start, count = self.descriptor.region_offset, self.descriptor.region_count
@@ -127,6 +134,11 @@ def _check(descriptor: abi.mh_descriptor, size: int) -> None:
             raise ImageError(f"image's {what} end at {offset + count * len(kind):#x}, its file at {size:#x}")
     if not size <= descriptor.ring_offset <= descriptor.memory_bytes:
         raise ImageError(f"image's ring at {descriptor.ring_offset:#x} is not behind its {size:#x} bytes")
+    secrets_end = descriptor.secret_offset + descriptor.secret_bytes + abi.MH_PAGE_BYTES
+    if descriptor.flags & abi.MH_FLAG_SNP and secrets_end > descriptor.ring_offset:
+        raise ImageError(
+            f"image's secrets page ends at {secrets_end:#x}, behind its ring at {descriptor.ring_offset:#x}"
+        )
 
 
 def _records(data: bytes, offset: int, count: int, size: int) -> list[bytes]:

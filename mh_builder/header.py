@@ -64,6 +64,7 @@ def _descriptor(
     flags = (0 if space.moves else abi.MH_FLAG_FIXED_BASE) | (0 if options.c_bit is None else abi.MH_FLAG_FIXED_CBIT)
     flags |= abi.MH_FLAG_ES if options.start.measured else 0
     flags |= abi.MH_FLAG_STRICT if options.strict else 0
+    flags |= abi.MH_FLAG_SNP if options.owner else 0
     stack = sections[".stack"]
     return abi.mh_descriptor(
         magic=abi.MH_DESCRIPTOR_MAGIC,

@@ -53,7 +53,9 @@ enum mh_protection {
 #define MH_FLAG_FIXED_CBIT 0x2 /* c_bit was applied at link time */
 #define MH_FLAG_ES 0x4         /* for SEV-ES: takes no #VC, so it looks up nothing with CPUID */
 #define MH_FLAG_STRICT 0x8     /* has room for authenticators: MH_OWNER_STRICT */
-#define MH_FLAGS 0xf           /* all of them */
+#define MH_FLAGS 0xf           /* those of images that firmware loads */
+#define MH_FLAG_SNP 0x10       /* fetches its record, see attest.h: the page below the root of the tables has the owner's key,
+                                  the one behind the secret's is to be launched as secrets page */
 
 struct mh_descriptor {
     uint64_t magic;
@@ -311,7 +313,7 @@ enum mh_status {
     MH_BUSY = 6,             /* START: a vCPU is at work in the session before: run it until it halts */
     MH_NO_FEATURE = 7,       /* the CPU lacks an instruction that the helper needs */
     MH_NO_ENTROPY = 8,       /* RDRAND fails, or gives the same again */
-    MH_NO_KEY = 9,           /* no record of this version, a key was damaged; ATTEST: no owner's key, or VMPCK0 is used up */
+    MH_NO_KEY = 9,           /* no record of this version, a key was damaged; ATTEST: no owner's key, or asked before */
     MH_NOT_STRICT = 10,      /* the owner asks for a strict finish: this build has none, or a chunk is not one page */
     MH_NOT_HELLO = 11,       /* the peer's hello has another magic; or, once the version is known, a reserved field is not zero */
     MH_NO_PROTOCOL = 12,     /* the peer speaks no version that we speak */

@@ -3,9 +3,10 @@
 # attest, record: how the owner's record comes to the helper of an SNP guest. abi.h has both operations, attest.h what they
 # read and write.
 #
-# The report is asked for once. Both keys that the helper takes from the secrets page are gone from there before anything is
-# done with them, and so are those of the other VMPLs: whoever has any of them may put another context in the guest's place
-# (docs/snp.md, absorb-noma-by-vmpl3). So no vCPU that is lost and started anew seals a second message with a sequence number.
+# The report is asked for once: a bit says so, which no start takes back. So a vCPU that is lost, and started anew, neither seals a
+# second message with one sequence number nor does it take a key that is half wiped. The keys go from the secrets page at once,
+# and so do those of the other VMPLs: whoever has any of them may put another context in the guest's place (docs/snp.md,
+# absorb-noma-by-vmpl3).
 #
 # From the answer until the record comes, only the scalar is secret: vcpu.scalar. vcpu.hello has what the report proves, in
 # struct mh_report_request, and behind it a mask for the record. Ring 0 has no session as long as it has no record.
@@ -108,36 +109,33 @@ record:
 # take_keys() -> eax: status; zero flag set with MH_DONE. lane.page_key is that of VMPCK0, vcpu.schedule that of VMPCK1, under which
 # nothing but random bytes is made.
 take_keys:
-    lea rsi, [rip + linker.owner]
-    call is_zero
+    movdqu xmm0, [rip + linker.owner]
+    movdqu xmm1, [rip + linker.owner + 16]
+    por xmm0, xmm1
+    ptest xmm0, xmm0
     jz .Lno_key
-    lea rsi, [rip + linker.snp_secrets + mh_secrets_page.vmpck0]
-    call is_zero
-    jz .Lno_key
+    bts dword ptr [rip + attest_asked], 0       # ring 0 alone comes here
+    jc .Lasked
     lea rdi, [r13 + lane.page_key]
+    lea rsi, [rip + linker.snp_secrets + mh_secrets_page.vmpck0]
     call gcm_key_init
     mov eax, [r12 + vcpu.features]
     mov [r13 + lane.page_key + gcm_key.features], eax
     lea rdi, [r12 + vcpu.schedule]
     lea rsi, [rip + linker.snp_secrets + mh_secrets_page.vmpck1]
     call aes256_expand
+# wipe_vmpcks() -> eax: MH_DONE; the zero flag is set.
+wipe_vmpcks:
     lea rdi, [rip + linker.snp_secrets + mh_secrets_page.vmpck0]
     mov ecx, MH_VMPCKS_BYTES
-    xor eax, eax                # MH_DONE
+    xor eax, eax
     rep stosb
-    test eax, eax
     ret
+.Lasked:                         # and perhaps lost before all of them were wiped
+    call wipe_vmpcks
 .Lno_key:
     mov eax, MH_NO_KEY
     test eax, eax
-    ret
-
-# Zero flag set if the 32 bytes at rsi are zero. Keeps rsi.
-is_zero:
-    movdqu xmm0, [rsi]
-    movdqu xmm1, [rsi + 16]
-    por xmm0, xmm1
-    ptest xmm0, xmm0
     ret
 
 # bind(): scalar and masks from vcpu.derived, and all that the report is to prove: a share of this scalar, the challenge, which is
@@ -207,8 +205,8 @@ take_answer:
     call describe_job
     movdqu xmm0, [r12 + vcpu.derived + drawn.answer_mask]
     call gcm_open
-    test eax, eax
-    jnz .Lno_report
+    test eax, eax               # survives dropped: where nothing is opened there are zeros, and so no size
+    jnz .Lno_report             # survives dropped: the same
     cmp dword ptr [r12 + ANSWER + mh_report_response.status], 0
     jne .Lno_report
     cmp dword ptr [r12 + ANSWER + mh_report_response.report_bytes], MH_REPORT_BYTES
@@ -305,5 +303,9 @@ describe_job:
 .balign 16
 .Llabel:
     .ascii MH_SHARE_LABEL
+
+.bss
+.balign 64
+attest_asked: .zero 64          # bit 0
 
 .endif

@@ -130,6 +130,15 @@ def test_include(tmp_path: Path) -> None:
     assert unit.sections[-1].data == b"\x01\x02\x09"
 
 
+def test_include_from_the_folder_above_is_named_as_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "main.s").write_text('.include "../a.inc"', encoding="ascii")
+    (tmp_path / "a.inc").write_text(".byte 1\n.byte oops oops", encoding="ascii")
+    with pytest.raises(AssemblyError) as caught:
+        assemble(tmp_path / "sub" / "main.s", name="src/sub/main.s")
+    assert str(caught.value).startswith("src/a.inc:2:")
+
+
 def test_include_errors(tmp_path: Path) -> None:
     (tmp_path / "main.s").write_text('.include "a.inc"\n.include "none.inc"', encoding="ascii")
     (tmp_path / "a.inc").write_text("nop\nbad ]", encoding="ascii")

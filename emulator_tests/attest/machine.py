@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -35,6 +36,8 @@ PRIVATE = X25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 OWNER = PRIVATE.public_key().public_bytes_raw()
 SECRET = Secret(key=bytes(range(100, 132)), guest=bytes(range(200, 216)))
 CHALLENGE = bytes(range(50, 66))
+FIRMWARE = b"firmware".ljust(PAGE_BYTES, b"\xcc")
+"""What the source has beside its helper: so the owner can tell the sides by their digests."""
 SOURCE, TARGET = ROLES
 
 Op, Status = abi.mh_op, abi.mh_status
@@ -48,22 +51,38 @@ def image_for(owner: bytes = OWNER, vcpus: int = 1) -> Image:
 
 
 class SnpHelper:
-    """A guest and its host: the helper alone, or with a page of firmware; `data` is launched in the image's place."""
+    """A guest and its host: the helper alone, or with a page of firmware; `data` is launched in the image's place.
+
+    `starts` has EDI of each vCPU. The first one has run, and is at the ring.
+    """
 
     def __init__(
-        self, part: str = "milan", seed: int = 1, image: Image | None = None, data: bytes = b"", firmware: bytes = b""
+        self,
+        part: str = "milan",
+        *,
+        seed: int = 1,
+        image: Image | None = None,
+        data: bytes = b"",
+        firmware: bytes = b"",
+        policy: int = DEFAULT_POLICY,
+        starts: Sequence[int] = (0,),
     ) -> None:
         self.image = image or image_for()
         self.platform = SnpPlatform(PARTS[part], DRAM_BYTES, seed)
         self.memory = self.platform.memory(RAM_BYTES)
         self.memory.write_raw(0, firmware)
         self.memory.write_raw(HOME, data or self.image.data)
-        self._firmware = firmware
+        self._firmware, self._starts = firmware, starts
         self.vm = self.platform.create_vm()
-        self._launch()
+        self._launch(policy)
+        self.go_on_with(0)
+        self.messenger = Messenger(self.ring, self.platform.psp.chain, part)
+
+    def go_on_with(self, number: int) -> None:
+        """Have that vCPU begin, and serve the ring from then on."""
+        self.vcpu = self.vcpus[number]
         self.run()
         self.ring = Ring(self.memory, HOME + self.image.section(".ring").offset, self.run)
-        self.messenger = Messenger(self.ring, self.platform.psp.chain, part)
 
     def run(self) -> None:
         """Until it halts."""
@@ -120,15 +139,17 @@ class SnpHelper:
             else:
                 yield SnpPage(PageType.SECRETS if offset == secrets else PageType.ZERO, HOME + offset)
 
-    def _launch(self) -> None:
+    def _launch(self, policy: int) -> None:
         vm, pages = self.vm, list(self._pages())
         vm.set_user_memory_region(0, 0, RAM_BYTES, self.memory, 0)
         vm.sev_init2()
         for page in pages:
             vm.set_memory_attributes(page.gpa, PAGE_BYTES, private=True)
-        self.vcpu = vm.create_vcpu()
-        self.vcpu.set_registers(vmsa.load(write_vmsa(self.image, HOME, C_BIT)))
-        vm.snp_launch_start(DEFAULT_POLICY)
+        self.vcpus = [vm.create_vcpu() for _ in self._starts]
+        registers = vmsa.load(write_vmsa(self.image, HOME, C_BIT))
+        for vcpu, edi in zip(self.vcpus, self._starts, strict=True):
+            vcpu.set_registers(replace(registers, rdi=edi))
+        vm.snp_launch_start(policy)
         for page in pages:
             vm.snp_launch_update(page.gpa, self.memory, page.gpa, PAGE_BYTES, page.kind)
         vm.snp_launch_finish()
@@ -163,9 +184,13 @@ def holds_nothing(helper: SnpHelper, *secrets: bytes) -> None:
     assert helper.ask(Op.MH_OP_HELLO) == Status.MH_NO_KEY
 
 
-def owner_of(source: SnpHelper, target: SnpHelper) -> SnpOwner:
-    """Who believes these two, by what their launches have to be."""
-    part = source.platform.part.name
+def trust_of(source: SnpHelper, target: SnpHelper) -> Trust:
+    """What their owner expects, by what their launches have to be."""
     root = Chain(source.platform.psp.chain).root
-    digests = {SOURCE: source.digest, TARGET: target.digest}
-    return SnpOwner(Trust(DEFAULT_POLICY, digests, {part: TrustedPart(FIRST_TCB, root)}), SECRET.table(), PRIVATE)
+    parts = {source.platform.part.name: TrustedPart(FIRST_TCB, root)}
+    return Trust(DEFAULT_POLICY, {SOURCE: source.digest, TARGET: target.digest}, parts)
+
+
+def owner_of(source: SnpHelper, target: SnpHelper) -> SnpOwner:
+    """Who believes these two."""
+    return SnpOwner(trust_of(source, target), SECRET.table(), PRIVATE)

@@ -6,6 +6,7 @@ import pytest
 
 from emulator_tests.attest.machine import (
     CHALLENGE,
+    FIRMWARE,
     OWNER,
     PRIVATE,
     SECRET,
@@ -25,12 +26,10 @@ from mh_emulator.cpu.rdrand import FAULTS
 from mh_emulator.host.attest import fetch_records
 from mh_emulator.host.session import connect
 
-FIRMWARE = b"firmware".ljust(PAGE_BYTES, b"\xcc")
-
 
 @pytest.mark.parametrize("part", ["milan", "genoa", "turin"])
 def test_both_helpers_get_the_record_and_begin_a_session(part: str) -> None:
-    source, target = SnpHelper(part, 1, firmware=FIRMWARE), SnpHelper(part, 2)
+    source, target = SnpHelper(part, firmware=FIRMWARE), SnpHelper(part, seed=2)
     owner = owner_of(source, target)
     fetch_records(owner, source.messenger, target.messenger)
     for side in (source, target):

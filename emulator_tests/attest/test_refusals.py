@@ -23,7 +23,8 @@ from emulator_tests.attest.machine import (
     keys_of,
 )
 from mh_abi import abi
-from mh_builder.schemes.space import LayoutError
+from mh_builder.helper import build_helper
+from mh_builder.schemes.space import LayoutError, Options
 from mh_emulator.attest.share import seal
 from mh_emulator.cpu.rdrand import FAULTS
 from mh_emulator.host.ring import Lane
@@ -113,6 +114,13 @@ def test_an_image_without_the_owners_key_asks_for_nothing() -> None:
 def test_the_builder_refuses_keys_that_are_none(owner: bytes) -> None:
     with pytest.raises(LayoutError, match=f"owner's key: expected 32 bytes .* found {len(owner)}: {owner.hex()}$"):
         image_for(owner)
+
+
+def test_the_builder_refuses_a_key_where_launch_secret_is() -> None:
+    with pytest.raises(
+        LayoutError, match=r"^alias-gpa: owner's key: start host has LAUNCH_SECRET, only start snp needs one$"
+    ):
+        build_helper("alias-gpa", Options(owner=OWNER))
 
 
 def test_an_owners_key_that_gives_no_secret_opens_nothing() -> None:

@@ -83,18 +83,25 @@ def _sections(image: HelperImage, base: int, reading: Reading) -> Iterator[Place
     bitmap, moved_bitmap, shared_bitmap = (place - HELPER_VA for place in places)
     secret, ring = descriptor.secret_offset, descriptor.ring_offset
     authenticators = params.authenticators_va - HELPER_VA if params.authenticators_va else secret
+    secrets = image.snp_secrets_offset
+    # Every map has as many pages.
+    validated = authenticators if secrets is None else 2 * shared_bitmap - moved_bitmap
+    constants_end = min(tables) - (0 if secrets is None else PAGE_BYTES)
     for name, start, end, rights in (
         (".header", 0, header, ""),
         (".text", header, code_end, "x"),
-        (".rodata", code_end, min(tables), ""),
+        (".rodata", code_end, constants_end, ""),
+        *([] if secrets is None else [(".owner", constants_end, min(tables), "")]),
         (".tables", min(tables), max(tables) + PAGE_BYTES, ""),
         (".data", max(tables) + PAGE_BYTES, stored, "w"),
         (".bss", stored, bitmap, "w"),
         (".bitmap", bitmap, moved_bitmap, "w"),
         (".moved_bitmap", moved_bitmap, shared_bitmap, "w"),
-        (".shared_bitmap", shared_bitmap, authenticators, "w"),
+        (".shared_bitmap", shared_bitmap, validated, "w"),
+        (".validated", validated, authenticators, "w"),
         (".authenticators", authenticators, secret, "w"),
-        (".secret", secret, secret + descriptor.secret_bytes, ""),
+        (".secret", secret, secret + descriptor.secret_bytes, "" if secrets is None else "w"),
+        *([] if secrets is None else [(".snp_secrets", secrets, secrets + PAGE_BYTES, "w")]),
         *_blocks(descriptor),
         (".ring", ring, descriptor.memory_bytes, "w"),
     ):

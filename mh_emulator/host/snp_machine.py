@@ -29,11 +29,11 @@ from mh_emulator.snp_platform import SnpPlatform
 def helper_pages(helper: Installed) -> list[SnpPage]:
     """The helper's private memory as it is launched, in this order; the owner expects the same."""
     image, base = helper.image, helper.base
-    secrets, stored = base + image.descriptor.secret_offset + image.descriptor.secret_bytes, len(image.data)
+    secrets, stored = image.snp_secrets_offset, len(image.data)
     zeros = pages_of_type(PageType.ZERO, base + stored, image.ring_offset - stored)
     return [
         *pages_at(base, helper.code[:stored]),
-        *(SnpPage(PageType.SECRETS, page.gpa) if page.gpa == secrets else page for page in zeros),
+        *(SnpPage(PageType.SECRETS, page.gpa) if page.gpa - base == secrets else page for page in zeros),
     ]
 
 
