@@ -112,6 +112,10 @@ class SnpMachine:
         """What the host reads of these pages."""
         return b"".join(self.platform.host.read(self.spa(gpa), PAGE_BYTES) for gpa in pages)
 
+    def record_page(self) -> bytes:
+        """What the helper has where the owner's record belongs."""
+        return self.read_pages([self.helper.base + self.image.descriptor.secret_offset])
+
     def overwrite(self, gpa: int, data: bytes) -> bool:
         """Whether the host can write to a page of the guest."""
         try:

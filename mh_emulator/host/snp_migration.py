@@ -65,25 +65,61 @@ class SnpReport(Report):
         return super().good and self.attested and self.copies == 1
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Both sides of a migration, whose helpers have the owner's record; the source's guest has not begun."""
+
+    placement: Placement
+    worker: Worker
+    pages: list[int]
+    """GPAs of the guest's own."""
+    source: SnpMachine
+    target: SnpMachine
+    record: bytes
+    """That the owner has sealed for both."""
+
+    @property
+    def attested(self) -> bool:
+        """Whether both helpers have it, where they were launched with zeros."""
+        sides = (self.source, self.target)
+        return all(side.record_page().startswith(self.record) for side in sides)
+
+    def work(self) -> None:
+        """Lend the guest its pages, and run it to about the middle of its work."""
+        self.source.lend(self.pages)
+        self.source.start_guest()
+        work_until_stopped(self.source, self.worker)
+
+    def expect(self) -> None:
+        """Have the target's host know what is to come."""
+        vmsa_gpa = self.target.image.descriptor.ram_limit + self.target.vmsa.address
+        self.target.expect([*self.pages, vmsa_gpa])
+
+
+def begin(scenario: Scenario, key: X25519PrivateKey) -> Pair:
+    """Launch both sides, and have the owner, who has `key`, believe them. Raises `PlacementError`, `OwnerRefuses`."""
+    placement = place(len(scenario.contents), scenario.helper)
+    worker = placement.worker(ROUNDS, scenario.helper, scenario.helper.descriptor.link_base)
+    own = [page for gpa, data in boot_contents(scenario, placement, worker) for page in pages_at(gpa, data)]
+    guest = [*own, _first_vmsa(scenario, worker)]
+    source = _launch(scenario, placement, 1, guest)
+    target = _launch(scenario, placement, 2, ())
+    record = _fetch_records(scenario, key, guest, source, target)
+    return Pair(placement, worker, [page.gpa for page in own], source, target, record)
+
+
 def run(scenario: Scenario, key: X25519PrivateKey) -> SnpReport:
     """Migrate the guest of `scenario`, whose owner has `key`, between two platforms of its part.
 
     Raises `PlacementError` where its RAM does not fit, `OwnerRefuses`, `MigrationError` and `HelperRefused`.
     """
     began = time.perf_counter()
-    placement = place(len(scenario.contents), scenario.helper)
-    worker = placement.worker(ROUNDS, scenario.helper, scenario.helper.descriptor.link_base)
-    own = [page for gpa, data in boot_contents(scenario, placement, worker) for page in pages_at(gpa, data)]
-    guest = [*own, _first_vmsa(scenario, worker)]
-    source, target = _launch(scenario, placement, guest)
-    _fetch_records(scenario, key, guest, source, target)
-
-    moved = [page.gpa for page in own]
-    source.lend(moved)
-    source.start_guest()
-    work_until_stopped(source, worker)
+    pair = begin(scenario, key)
+    placement, source, target, moved = pair.placement, pair.source, pair.target, pair.pages
+    attested = pair.attested
+    pair.work()
     source_plain = _count_equal(source.peek_pages, source.read_pages, moved)
-    target.expect([*moved, scenario.helper.descriptor.ram_limit + target.vmsa.address])
+    pair.expect()
     pages, exits = move(source, target, moved, 1 if scenario.strict else CHUNK)
     shared = sorted(source.consent.shared)
     for gpa in map(placement.topology.gpa, shared):
@@ -92,7 +128,7 @@ def run(scenario: Scenario, key: X25519PrivateKey) -> SnpReport:
     naive_equal = sum(target.overwrite(gpa, source.peek_pages([gpa])) for gpa in moved)
     equal = all(source.read_pages(some) == target.read_pages(some) for some in portions(moved))
     target.start_guest()
-    guest_ok = ends_right(target, target.read_pages, placement, worker, scenario.contents)
+    guest_ok = ends_right(target, target.read_pages, placement, pair.worker, scenario.contents)
     return SnpReport(
         scheme=scenario.scheme,
         start="snp",
@@ -110,7 +146,7 @@ def run(scenario: Scenario, key: X25519PrivateKey) -> SnpReport:
         equal=equal,
         guest_ok=guest_ok,
         seconds=time.perf_counter() - began,
-        attested=True,
+        attested=attested,
         copies=sum(_still_runs(machine) for machine in (source, target)),
     )
 
@@ -137,15 +173,10 @@ def _batches(source: SnpMachine, pages: Sequence[int], chunk: int, longest: int)
     yield source.vmsa
 
 
-def _launch(scenario: Scenario, placement: Placement, guest: Sequence[SnpPage]) -> tuple[SnpMachine, SnpMachine]:
-    """The source with its guest, and the target with the helper alone."""
+def _launch(scenario: Scenario, placement: Placement, seed: int, guest: Sequence[SnpPage]) -> SnpMachine:
     used = len(scenario.contents) + scenario.helper.memory_bytes + _OWN_BYTES
     dram_bytes = -(-_SPARE_FRAMES * used // (2 * MIB)) * 2 * MIB
-    source, target = (
-        SnpMachine(SnpPlatform(scenario.part, dram_bytes, seed), placement, scenario.helper, pages)
-        for seed, pages in ((1, guest), (2, ()))
-    )
-    return source, target
+    return SnpMachine(SnpPlatform(scenario.part, dram_bytes, seed), placement, scenario.helper, guest)
 
 
 def _first_vmsa(scenario: Scenario, worker: Worker) -> SnpPage:
@@ -160,11 +191,11 @@ def _first_vmsa(scenario: Scenario, worker: Worker) -> SnpPage:
 
 def trust(part: Part, root: bytes, source: SnpMachine, target: SnpMachine, guest: Sequence[SnpPage]) -> Trust:
     """What the owner has to find: the helper below this guest at the source, and alone at the target."""
-    digests = dict(zip(ROLES, (_digest(source, guest), _digest(target, ())), strict=True))
+    digests = dict(zip(ROLES, (digest(source, guest), digest(target, ())), strict=True))
     return Trust(DEFAULT_POLICY, digests, {part.name: TrustedPart(FIRST_TCB, root)})
 
 
-def _digest(machine: SnpMachine, guest: Sequence[SnpPage]) -> bytes:
+def digest(machine: SnpMachine, guest: Sequence[SnpPage]) -> bytes:
     """LD of a launch as it has to be, whatever the host launches."""
     states = (machine.helper.registers(number) for number in range(machine.helper.vcpus))
     vmsas = (vmsa_page(vmsa.make(state, fpu=True, features=SNP_ACTIVE)) for state in states)
@@ -173,13 +204,15 @@ def _digest(machine: SnpMachine, guest: Sequence[SnpPage]) -> bytes:
 
 def _fetch_records(
     scenario: Scenario, key: X25519PrivateKey, guest: Sequence[SnpPage], source: SnpMachine, target: SnpMachine
-) -> None:
+) -> bytes:
+    """Have the owner give the record that is returned."""
     flags = abi.MH_OWNER_STRICT if scenario.strict else 0
     record = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV_SNP.value, flags).table()
     root = Chain(source.platform.psp.chain).root
     owner = SnpOwner(trust(scenario.part, root, source, target, guest), record, key)
     messengers = (Messenger(side.rings[0], side.platform.psp.chain, scenario.part.name) for side in (source, target))
     fetch_records(owner, *messengers)
+    return record
 
 
 def _count_equal(
