@@ -99,6 +99,8 @@ MH_MSR_GHCB: Final = 3221291312
 MH_GHCB_REGISTER: Final = 18
 MH_GHCB_PROTOCOL: Final = 2
 MH_GHCB_GUEST_REQUEST: Final = 2147483665
+MH_GHCB_AP_CREATION: Final = 2147483667
+MH_GHCB_AP_CREATE: Final = 1
 MH_IGVM_DATA_IMAGE: Final = 1296564225
 MH_DEBUG_PORT: Final = 1026
 MH_MSR_MIGRATION_CONTROL: Final = 1263947016
@@ -143,6 +145,7 @@ class mh_scheme(IntEnum):
     MH_SCHEME_ALIAS_WINDOW = 2
     MH_SCHEME_REGIONS = 3
     MH_SCHEME_ISOLATED = 4
+    MH_SCHEME_VMPL = 5
 
 class mh_address_kind(IntEnum):
     MH_ADDRESS_GPA = 1
@@ -173,6 +176,7 @@ class mh_op(IntEnum):
     MH_OP_RESUME = 10
     MH_OP_ATTEST = 11
     MH_OP_RECORD = 12
+    MH_OP_RUN = 13
 
 class mh_role(IntEnum):
     MH_ROLE_SOURCE = 1
@@ -219,6 +223,9 @@ class mh_status(IntEnum):
     MH_ENDED = 37
     MH_NO_REPORT = 38
     MH_BAD_RECORD = 39
+    MH_NOT_FRESH = 40
+    MH_BAD_VMSA = 41
+    MH_RUNNING = 42
 
 class mh_load_step(IntEnum):
     MH_LOAD_FIND = 1
@@ -426,16 +433,18 @@ class mh_secrets_page(Structure):
     def __init__(self, data: bytes = ..., /, *, version: int = ..., flags: int = ..., signature: int = ..., reserved: int = ..., gosvw: list[int] = ..., vmpck0: list[int] = ..., vmpck1: list[int] = ..., vmpck2: list[int] = ..., vmpck3: list[int] = ..., messages0: int = ...) -> None: ...
 
 class mh_ghcb(Structure):
-    save: list[int]
+    save0: list[int]
+    rax: int
+    save1: list[int]
     exit_code: int
     exit_info1: int
     exit_info2: int
-    save1: list[int]
+    save2: list[int]
     valid: list[int]
     reserved: list[int]
     protocol: int
     usage: int
-    def __init__(self, data: bytes = ..., /, *, save: list[int] = ..., exit_code: int = ..., exit_info1: int = ..., exit_info2: int = ..., save1: list[int] = ..., valid: list[int] = ..., reserved: list[int] = ..., protocol: int = ..., usage: int = ...) -> None: ...
+    def __init__(self, data: bytes = ..., /, *, save0: list[int] = ..., rax: int = ..., save1: list[int] = ..., exit_code: int = ..., exit_info1: int = ..., exit_info2: int = ..., save2: list[int] = ..., valid: list[int] = ..., reserved: list[int] = ..., protocol: int = ..., usage: int = ...) -> None: ...
 
 class mh_firmware_entry(Structure):
     base: int

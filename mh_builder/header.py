@@ -11,6 +11,7 @@ from mh_builder.schemes.space import RAM_VA, AddressSpace, RegionTuple, Start
 _PROTECTION = {
     Start.HOST: abi.mh_protection.MH_PROTECTION_SEV,
     Start.ES: abi.mh_protection.MH_PROTECTION_SEV_ES,
+    Start.SNP: abi.mh_protection.MH_PROTECTION_SEV_SNP,
 }
 
 
@@ -61,7 +62,7 @@ def _descriptor(
 ) -> abi.mh_descriptor:
     options = space.options
     flags = (0 if space.moves else abi.MH_FLAG_FIXED_BASE) | (0 if options.c_bit is None else abi.MH_FLAG_FIXED_CBIT)
-    flags |= abi.MH_FLAG_ES if options.start is Start.ES else 0
+    flags |= abi.MH_FLAG_ES if options.start.measured else 0
     flags |= abi.MH_FLAG_STRICT if options.strict else 0
     flags |= abi.MH_FLAG_SNP if options.owner else 0
     stack = sections[".stack"]
@@ -117,7 +118,7 @@ def _params(space: AddressSpace, sections: Mapping[str, PlacedSection]) -> abi.m
         vcpu_stride=_vcpu_stride(sections),
         protect=[abi.mh_range(start=part.start, end=part.end) for part in space.protected] + unused,
         # Every part with SEV-ES has the instructions that the helper needs.
-        features=abi.MH_FEATURE_AESNI if space.options.start is Start.ES else 0,
+        features=abi.MH_FEATURE_AESNI if space.options.start.measured else 0,
         protocol_low=space.options.protocols[0],
         protocol_high=space.options.protocols[1],
         addresses=space.addresses,

@@ -10,11 +10,17 @@ from mh_abi.sources import PAYLOAD
 from mh_builder.asm import ObjectFile, assemble
 from mh_builder.image.model import Image
 from mh_builder.link import link
-from mh_builder.schemes import SCHEMES
-from mh_builder.schemes.space import LayoutError, Options, Start
+from mh_builder.schemes import EVERY_SCHEME
+from mh_builder.schemes.space import LayoutError, Options, Scheme, Start
 from mh_builder.vc import check_no_vc
 
 WIDEST_VECTOR = 512
+
+_WHY_NOT = {
+    True: "it runs at VMPL0 of an SNP guest, with start snp",
+    False: "no mirror of an SNP guest runs (docs/snp.md, vcpu-mirror): scheme vmpl has it",
+}
+"""Why a scheme has not that start, by whether it has that of SNP."""
 
 
 @cache
@@ -49,18 +55,21 @@ def _objects(_path: Path) -> dict[frozenset[str], ObjectFile]:
 
 def build_helper(scheme: str, options: Options, sources: Path = PAYLOAD) -> Image:
     """The helper for the scheme of that name, from this folder. Raises `LayoutError`, `AssemblyError`, `LinkError`."""
-    if scheme not in SCHEMES:
-        raise LayoutError(f"no scheme {scheme!r}; there are {', '.join(SCHEMES)}")
-    image = link(helper_objects(_switches(scheme, options), sources), SCHEMES[scheme], options)
-    if options.start is Start.ES:
+    if scheme not in EVERY_SCHEME:
+        raise LayoutError(f"no scheme {scheme!r}; there are {', '.join(EVERY_SCHEME)}")
+    found = EVERY_SCHEME[scheme]
+    if options.start not in found.starts:
+        raise LayoutError(f"{scheme}: start {options.start.value}: {_WHY_NOT[Start.SNP in found.starts]}")
+    image = link(helper_objects(_switches(found, options), sources), found, options)
+    if options.start.measured:
         check_no_vc(image)
     return image
 
 
-def _switches(scheme: str, options: Options) -> frozenset[str]:
-    if options.start is Start.ES:
+def _switches(scheme: Scheme, options: Options) -> frozenset[str]:
+    if options.start.measured:
         # It asks no CPUID, so it takes the kernel that every part has.
-        return frozenset({"MH_START_ES", "MH_START_SNP"} if options.owner else {"MH_START_ES"})
-    low = {"MH_START_32"} if SCHEMES[scheme].is_low else set()
+        return frozenset({"MH_START_ES", *({"MH_START_SNP"} if options.start is Start.SNP else ())})
+    low = {"MH_START_32"} if scheme.is_low else set()
     wide = {"MH_VECTORS_512"} if options.vector_bits == WIDEST_VECTOR else set()
     return frozenset(low | wide)

@@ -143,6 +143,8 @@ def _plan(
     yield ".bitmap", bitmap_size, _Kind.WRITABLE
     yield ".moved_bitmap", bitmap_size, _Kind.WRITABLE
     yield ".shared_bitmap", bitmap_size, _Kind.WRITABLE
+    if options.owner:
+        yield ".validated", bitmap_size, _Kind.WRITABLE
     yield ".authenticators", pages * abi.MH_AUTHENTICATOR_BYTES if options.strict else 0, _Kind.WRITABLE
     yield from _owned(options)
     # Each block at the same distance from the one before, with the stacks of its vCPU below it.

@@ -49,6 +49,10 @@ FTW is as FXSAVE has it, for KVM copies it from there (sev_es_sync_vmsa).
 _SIZES = {"vmpl": 1, "cpl": 1, "mxcsr": 4, "ftw": 2, "fsw": 2, "fcw": 2}
 
 
+SNP_ACTIVE = 1 << 0
+"""Of `sev_features`: the vCPU is one of an SNP guest (SVM_SEV_FEAT_SNP_ACTIVE)."""
+
+
 def get(page: bytes | bytearray, name: str) -> int:
     """Read a register that is no segment and no vector."""
     start = OFFSETS[name]

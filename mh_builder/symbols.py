@@ -119,7 +119,7 @@ def _linker_symbols(sections: Mapping[str, PlacedSection]) -> Iterator[PlacedSym
         )
     yield PlacedSymbol("linker.vcpu", sections[".vcpu"].va, ".vcpu", is_global=True, origin="linker")
     yield PlacedSymbol("linker.tables", sections[".tables"].va, ".tables", is_global=True, origin="linker")
-    for section in sections.keys() & {".owner", ".snp_secrets"}:
+    for section in sections.keys() & {".owner", ".snp_secrets", ".validated"}:
         yield PlacedSymbol(f"linker{section}", sections[section].va, section, is_global=True, origin="linker")
     params = HELPER_VA + len(abi.mh_descriptor)
     yield PlacedSymbol("linker.params", params, ".header", is_global=True, origin="linker")

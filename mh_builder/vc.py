@@ -72,8 +72,25 @@ def _decoder() -> capstone.Cs:
     return decoder
 
 
+_UNKNOWN = {b"\xf2\x0f\x01\xff": "pvalidate", b"\xf3\x0f\x01\xfe": "rmpadjust"}
+"""What the decoder does not know."""
+
+
 def _instructions(code: bytes) -> Iterator[tuple[int, str]]:
     """(bytes, what it is called here) of each instruction, up to the first that cannot be decoded."""
+    done = 0
+    while done < len(code):
+        for size, name in _known(code[done:]):
+            yield size, name
+            done += size
+        name = _UNKNOWN.get(code[done : done + 4], "")
+        if not name:
+            return
+        yield 4, name
+        done += 4
+
+
+def _known(code: bytes) -> Iterator[tuple[int, str]]:
     for _, size, mnemonic, operands in _decoder().disasm_lite(code, 0):
         moves_debug_register = mnemonic == "mov" and any(part.strip().startswith("dr") for part in operands.split(","))
         yield size, "mov dr" if moves_debug_register else mnemonic.split()[-1]

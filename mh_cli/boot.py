@@ -17,7 +17,7 @@ from mh_builder.helper import build_helper
 from mh_builder.paging import MIB, PAGE_BYTES
 from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
-from mh_builder.schemes.space import Options, Start
+from mh_builder.schemes.space import MIRROR_STARTS, Options, Start
 from mh_cli import boot_kernel, options
 from mh_cli.boot_output import print_console, print_moved, show
 from mh_cli.errors import BAD, GOOD, UsageError
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory", type=options.size, default=256 * MIB, metavar="BYTES", help="RAM of the guest (default 256M)"
     )
     parser.add_argument(
-        "--start", choices=[start.value for start in Start], default=Start.HOST.value,
+        "--start", choices=[start.value for start in MIRROR_STARTS], default=Start.HOST.value,
         help="plain SEV, without variables, or SEV-ES (default host)",
     )  # fmt: skip
     boot_kernel.add_options(parser)

@@ -16,11 +16,15 @@ from mh_cli.output import print_json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    options.add_scheme(parser, help_text="one scheme (default: all)")
+    options.add_started_scheme(parser)
     parser.add_argument("-o", "--output", type=Path, default=options.OUT, metavar="DIR", help="folder (default out)")
     options.add_layout(parser)
     options.add_helper_vcpus(parser)
     options.add_part(parser)
+    parser.add_argument(
+        "--owner-key", type=options.owner_key, default=b"", metavar="HEX",
+        help="the owner's X25519 key, public half: only its owner can give an SNP helper its record",
+    )  # fmt: skip
     parser.add_argument("--igvm", action="store_true", help="also an IGVM file: pages, VMSAs, policy; needs --c-bit")
     parser.add_argument(
         "--policy",
@@ -38,8 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--igvm needs --c-bit: there are page tables among the pages")
     if arguments.policy is not None and not arguments.igvm:
         raise UsageError("--policy is for an IGVM file: give --igvm")
-    chosen = options.layout(arguments)
-    images = [build_helper(scheme, chosen) for scheme in options.schemes(arguments)]
+    chosen = options.layout(arguments, arguments.owner_key)
+    images = [build_helper(scheme, chosen) for scheme in options.started_schemes(arguments)]
     files: dict[str, bytes] = {}
     for image in images:
         files |= image_files(image)

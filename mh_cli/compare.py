@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mh_builder.image.output import write_files
-from mh_builder.schemes.space import Start
+from mh_builder.schemes.space import MIRROR_STARTS, Start
 from mh_cli import options, sides, source
 from mh_cli.errors import GOOD, UsageError
 from mh_cli.matrix import print_comparison
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_scheme(parser, help_text="one scheme (default: all)")
     options.add_part(parser)
     parser.add_argument(
-        "--start", choices=[start.value for start in Start],
+        "--start", choices=[start.value for start in MIRROR_STARTS],
         help="attacks on guests of plain SEV (host), where the host sets registers, or SEV-ES only (default: both)",
     )  # fmt: skip
     for option, names in (("--column", COLUMNS), ("--attack", ATTACKS)):
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--{given.replace('_', '-')} is about two files, and none is named")
     schemes = options.schemes(arguments)
     names = [*arguments.column, *arguments.attack] or [*COLUMNS, *ATTACKS]
-    starts = tuple(Start) if arguments.start is None else (Start(arguments.start),)
+    starts = MIRROR_STARTS if arguments.start is None else (Start(arguments.start),)
     chosen = tasks(names, schemes, arguments.part, starts)
     if not chosen:
         raise UsageError(f"--start {arguments.start}: none of these attacks makes sense there")

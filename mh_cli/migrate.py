@@ -17,6 +17,8 @@ from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.output import print_json
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
     from mh_emulator.host.migration import Report
 
 MAX_CONTENTS = 4 << 30
@@ -25,7 +27,7 @@ MAX_CONTENTS = 4 << 30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    options.add_scheme(parser, help_text="one scheme (default: all)")
+    options.add_started_scheme(parser)
     parser.add_argument("--ram", type=Path, required=True, metavar="FILE", help="any file: the guest's RAM contents")
     options.add_layout(parser)
     options.add_helper_vcpus(parser)
@@ -45,9 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
     from mh_cli.table import print_reports
     from mh_emulator.host.placement import place
 
-    chosen = options.layout(arguments)
+    owner = _owner(arguments)
+    chosen = options.layout(arguments, b"" if owner is None else owner.public_key().public_bytes_raw())
     size = _ram_size(arguments.ram)
-    images = {scheme: build_helper(scheme, chosen) for scheme in options.schemes(arguments)}
+    images = {scheme: build_helper(scheme, chosen) for scheme in options.started_schemes(arguments)}
     for image in images.values():
         place(size, hosted(image, PARTS[arguments.part].c_bit))
         _check_reach(image, PARTS[arguments.part])
@@ -55,7 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"RAM file {arguments.ram} has {size:#x} bytes, the emulator takes {MAX_CONTENTS:#x}")
     contents = arguments.ram.read_bytes()
     if arguments.gdb is None:
-        reports = [migrate(scheme, image, PARTS[arguments.part], contents) for scheme, image in images.items()]
+        part = PARTS[arguments.part]
+        reports = [
+            migrate(scheme, image, part, contents) if owner is None else _migrate_snp(image, part, contents, owner)
+            for scheme, image in images.items()
+        ]
     else:
         reports = [_debugged(arguments, images, contents)]
     if arguments.json:
@@ -77,6 +84,28 @@ def migrate(scheme: str, image: Image, part: Part, contents: bytes) -> Report:
     return run_migration(Scenario(scheme, part, hosted(image, part.c_bit), image.table_bytes, contents))
 
 
+def _owner(arguments: argparse.Namespace) -> X25519PrivateKey | None:
+    """Who owns an SNP guest; a mirror's helper has its record by LAUNCH_SECRET."""
+    if arguments.start != Start.SNP.value:
+        return None
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    from mh_emulator.psp.snp.tcb import TCB_LAYOUTS
+
+    if arguments.part not in TCB_LAYOUTS:
+        raise UsageError(f"--start snp: {arguments.part} has no SEV-SNP, {', '.join(sorted(TCB_LAYOUTS))} have")
+    return X25519PrivateKey.generate()
+
+
+def _migrate_snp(image: Image, part: Part, contents: bytes, owner: X25519PrivateKey) -> Report:
+    """One migration of an SNP guest with these RAM contents, by the helper in `image`."""
+    from mh_emulator.host.migration import Scenario
+    from mh_emulator.host.snp_migration import run as run_migration
+
+    scenario = Scenario(image.space.name, part, hosted(image, part.c_bit), image.table_bytes, contents)
+    return run_migration(scenario, owner)
+
+
 def _debugged(arguments: argparse.Namespace, images: dict[str, Image], contents: bytes) -> Report:
     """The migration under one scheme, its source under gdb."""
     from mh_emulator.gdb.server import HOST, attached, source_under
@@ -85,7 +114,9 @@ def _debugged(arguments: argparse.Namespace, images: dict[str, Image], contents:
 
     part = PARTS[arguments.part]
     if len(images) > 1 or arguments.helper_vcpus > 1 or arguments.start != Start.HOST.value:
-        raise UsageError("--gdb needs one --scheme, one vCPU and --start host: under SEV-ES no host sees registers")
+        raise UsageError(
+            "--gdb needs one --scheme, one vCPU and --start host: under SEV-ES and SNP no host sees registers"
+        )
     ((scheme, image),) = images.items()
 
     def waits(port: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mh_abi import abi
 from mh_builder.parts import PARTS
-from mh_builder.schemes import SCHEMES
+from mh_builder.schemes import EVERY_SCHEME, SCHEMES, starting
 from mh_builder.schemes.space import DEFAULT_HOME, DEFAULT_RAM_LIMIT, Options, Start
 from mh_cli.errors import UsageError
 
@@ -64,7 +64,8 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--start", choices=[start.value for start in Start], default=Start.HOST.value,
-        help="who sets the registers: the host, or SEV-ES with a VMSA, which is written where --c-bit says the C-bit",
+        help="who sets the registers: the host, or SEV-ES or SNP with a VMSA, which is written where --c-bit says the "
+        "C-bit (default host)",
     )  # fmt: skip
     group.add_argument(
         "--largest-page", type=size, metavar="BYTES", help="of the page tables: 2M or 1G (default: what the part has)"
@@ -113,12 +114,30 @@ def port(text: str) -> int:
 
 
 def add_scheme(parser: argparse.ArgumentParser, *, help_text: str) -> None:
-    """One scheme or all."""
+    """One scheme of a mirror or all."""
     parser.add_argument("--scheme", choices=list(SCHEMES), metavar="SCHEME", help=help_text)
 
 
-def layout(arguments: argparse.Namespace) -> Options:
-    """What `add_layout`, `add_helper_vcpus` and `add_part` read."""
+def add_started_scheme(parser: argparse.ArgumentParser) -> None:
+    """One scheme, or all that have the start."""
+    parser.add_argument(
+        "--scheme", choices=list(EVERY_SCHEME), metavar="SCHEME", help="one scheme (default: all that have the start)"
+    )
+
+
+def owner_key(text: str) -> bytes:
+    """An X25519 key in hexadecimal digits."""
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(value) != abi.MH_OWNER_KEY_BYTES or len(text) != 2 * len(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a key of {2 * abi.MH_OWNER_KEY_BYTES} hexadecimal digits")
+    return value
+
+
+def layout(arguments: argparse.Namespace, owner: bytes = b"") -> Options:
+    """What `add_layout`, `add_helper_vcpus` and `add_part` read; `owner` is who has the guest, with start snp."""
     part = PARTS[arguments.part]
     if arguments.part_named and arguments.c_bit not in (None, part.c_bit):
         raise UsageError(f"--c-bit {arguments.c_bit} contradicts --part {part.name}, which has C-bit {part.c_bit}")
@@ -132,6 +151,7 @@ def layout(arguments: argparse.Namespace) -> Options:
         vcpus=arguments.helper_vcpus,
         start=Start(arguments.start),
         strict=arguments.strict,
+        owner=owner,
         largest_page=known.largest_page if arguments.largest_page is None else arguments.largest_page,
     )
 
@@ -139,3 +159,8 @@ def layout(arguments: argparse.Namespace) -> Options:
 def schemes(arguments: argparse.Namespace) -> list[str]:
     """The schemes that the arguments ask for."""
     return list(SCHEMES) if arguments.scheme is None else [arguments.scheme]
+
+
+def started_schemes(arguments: argparse.Namespace) -> list[str]:
+    """The schemes that the arguments ask for, of those that have the start."""
+    return starting(Start(arguments.start)) if arguments.scheme is None else [arguments.scheme]

@@ -8,12 +8,15 @@ from rich.console import Console
 from rich.table import Table
 
 from mh_emulator.host.migration import Report
+from mh_emulator.host.snp_migration import SnpReport
 from mh_emulator.verdict.run import Outcome, Verdict
 
 _COLUMNS = (
     "scheme", "start", "image\nbytes", "page-table\nbytes", "pages\nmoved", "host exits\nper page",
     "plaintext pages\nhosts see", "pages a naive\ncopy keeps", "RAM\nequal", "guest\nright", "result",
 )  # fmt: skip
+
+_SNP_COLUMNS = ("keys\nattested", "copies\nthat run")
 
 _WIDTH, _WIDE = 160, 260
 """More than the tables take."""
@@ -22,7 +25,8 @@ _WIDTH, _WIDE = 160, 260
 def print_reports(reports: Sequence[Report]) -> None:
     """Print the table to stdout, never cut: a narrow terminal wraps its lines."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, name in enumerate(_COLUMNS):
+    snp = [report for report in reports if isinstance(report, SnpReport)]
+    for number, name in enumerate((*_COLUMNS[:-1], *(_SNP_COLUMNS if snp else ()), _COLUMNS[-1])):
         table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
     for report in reports:
         table.add_row(
@@ -36,6 +40,7 @@ def print_reports(reports: Sequence[Report]) -> None:
             str(report.naive_equal_pages),
             _word(report.equal),
             _word(report.guest_ok),
+            *((_word(report.attested), str(report.copies)) if isinstance(report, SnpReport) else ()),
             "[green]migrated[/]" if report.good else "[red]FAILED[/]",
         )
     Console(width=_WIDTH).print(table)

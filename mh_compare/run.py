@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from mh_builder.parts import PARTS
-from mh_builder.schemes.space import Start
+from mh_builder.schemes.space import MIRROR_STARTS, Start
 from mh_compare.arena import Arena
 from mh_compare.attacks import ATTACKS, FAMILIES
 from mh_compare.candidate import candidate
@@ -59,7 +59,7 @@ def compare(tasks: Sequence[Task], jobs: int, done: Callable[[], object]) -> Com
 
 
 def tasks(
-    names: Iterable[str], schemes: Sequence[str], part: str, starts: Sequence[Start] = tuple(Start)
+    names: Iterable[str], schemes: Sequence[str], part: str, starts: Sequence[Start] = MIRROR_STARTS
 ) -> list[Task]:
     """Each of `names` under each of `schemes`; an attack under those of `starts` where it makes sense."""
     return [

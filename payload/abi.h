@@ -23,7 +23,8 @@ enum mh_scheme {
     MH_SCHEME_ALIAS_GPA = 1,
     MH_SCHEME_ALIAS_WINDOW = 2,
     MH_SCHEME_REGIONS = 3,
-    MH_SCHEME_ISOLATED = 4
+    MH_SCHEME_ISOLATED = 4,
+    MH_SCHEME_VMPL = 5
 };
 /* Schemes that firmware loads, by kind: bit n stands for scheme n. */
 #define MH_SCHEMES_AT_HOME 0x6     /* the image lies at its home; it has no region tuples */
@@ -244,7 +245,8 @@ enum mh_op {
     MH_OP_SHARE = 9,  /* addresses: the guest shares these pages with the host (or no longer) */
     MH_OP_RESUME = 10, /* the guest may run at the target from now on: what has moved in this session stays */
     MH_OP_ATTEST = 11, /* MH_START_SNP, ring 0, once: role, the owner's challenge at `slot`; see attest.h */
-    MH_OP_RECORD = 12  /* ring 0, after it: what the owner has sealed, at `slot`; from then on as after LAUNCH_SECRET */
+    MH_OP_RECORD = 12, /* ring 0, after it: what the owner has sealed, at `slot`; from then on as after LAUNCH_SECRET */
+    MH_OP_RUN = 13     /* MH_START_SNP, ring 0, no session: the guest's vCPU `count` runs; GHCB: the data page of `slot` */
 };
 
 enum mh_role { MH_ROLE_SOURCE = 1, MH_ROLE_TARGET = 2 };
@@ -252,9 +254,13 @@ enum mh_role { MH_ROLE_SOURCE = 1, MH_ROLE_TARGET = 2 };
 /* mh_submission.flags */
 #define MH_BATCH_LIST 0x1    /* page i lies at list[slot + i]; else at address + i pages */
 #define MH_BATCH_VMSA 0x2    /* EXPORT, IMPORT: VMSA pages; addresses are below MH_VMSA_BYTES */
-#define MH_BATCH_PRIVATE 0x4 /* SHARE: no longer shared */
+#define MH_BATCH_PRIVATE 0x4 /* SHARE: no longer shared; with MH_START_SNP the guest, at VMPL1, may have them */
 
 #define MH_VMSA_BYTES 0x200000 /* VMSAs that the host may show the helper, one page each */
+/*
+ * With MH_START_SNP page n, not 0, is the VMSA of the guest's vCPU n: launched at the source, imported at the target, and
+ * a VMSA in the RMP from RUN to its EXPORT. FINISH on ring 0 of a source ends the guest there, whatever comes of it.
+ */
 
 /*
  * EXPORT, IMPORT and SHARE name `count` pages, in chunks of `chunk` pages (the last may be shorter). A chunk is one
@@ -264,8 +270,8 @@ enum mh_role { MH_ROLE_SOURCE = 1, MH_ROLE_TARGET = 2 };
 struct mh_submission {
     uint16_t op;
     uint16_t role;       /* START, ATTEST */
-    uint16_t slot;       /* HELLO, START, EXPORT, IMPORT, SHARE, EPOCH, FINISH, ATTEST, RECORD */
-    uint16_t count;      /* EXPORT, IMPORT, SHARE: 1 to the lane's slots; START: rings, 1 to ring_count */
+    uint16_t slot;       /* HELLO, START, EXPORT, IMPORT, SHARE, EPOCH, FINISH, ATTEST, RECORD, RUN */
+    uint16_t count;      /* EXPORT, IMPORT, SHARE: 1 to the lane's slots; START: rings, 1 to ring_count; RUN: vCPU */
     uint64_t cookie;     /* echoed in the completion */
     uint64_t address;    /* EXPORT, IMPORT, SHARE without MH_BATCH_LIST */
     uint16_t chunk;      /* EXPORT, IMPORT, SHARE: 1 to count */
@@ -337,7 +343,10 @@ enum mh_status {
     MH_SKIPPED = 36,         /* import: an earlier chunk of the batch was refused, this one was not looked at */
     MH_ENDED = 37,           /* the session was ended before this chunk */
     MH_NO_REPORT = 38,       /* ATTEST: what came back is no report that the secure processor made for this request */
-    MH_BAD_RECORD = 39       /* RECORD: not sealed by the owner for this share, side and challenge; ATTEST is over */
+    MH_BAD_RECORD = 39,      /* RECORD: not sealed by the owner for this share, side and challenge; ATTEST is over */
+    MH_NOT_FRESH = 40,       /* IMPORT: somebody else has validated the page, as PVALIDATE says */
+    MH_BAD_VMSA = 41,        /* RUN: it is not for VMPL1 */
+    MH_RUNNING = 42          /* FINISH: a vCPU of the guest may run: its VMSA has not been exported since RUN */
 };
 
 #include "attest.h"

@@ -101,13 +101,17 @@ struct mh_secrets_page {
 #define MH_GHCB_REGISTER 0x12        /* in the low 12 bits of the MSR, beside the page's GPA */
 #define MH_GHCB_PROTOCOL 2
 #define MH_GHCB_GUEST_REQUEST 0x80000011 /* info: GPAs of request and response */
+#define MH_GHCB_AP_CREATION 0x80000013   /* info: APIC ID << 32 and what to do; GPA of the VMSA; RAX: SEV_FEATURES */
+#define MH_GHCB_AP_CREATE 1              /* to do: at once */
 
 struct mh_ghcb {
-    uint8_t save[0x390];
+    uint8_t save0[0x1f8];
+    uint64_t rax;
+    uint8_t save1[0x190];
     uint64_t exit_code;
     uint64_t exit_info1;
     uint64_t exit_info2;
-    uint8_t save1[72];
+    uint8_t save2[72];
     uint64_t valid[2];      /* bit n: the field at 8 n is filled in */
     uint8_t reserved[3066];
     uint16_t protocol;

@@ -9,6 +9,11 @@
 .include "vcpu.inc"
 
 .extern abort
+.ifdef MH_START_SNP
+.extern admit
+.extern lend
+.extern take_back
+.endif
 .extern attend
 .extern check_address
 .extern check_packet
@@ -206,8 +211,12 @@ share_chunk:
     mov eax, MH_DONE
     ret
 1:  call mark_private
+.ifdef MH_START_SNP
+    jmp lend
+.else
     mov eax, MH_DONE
     ret
+.endif
 
 # chunk_address() -> rax: request address of the chunk; carry set if it wraps. A list entry is read once.
 chunk_address:
@@ -248,7 +257,15 @@ check_run:
 export_chunk:
     mov eax, MH_KIND_VMSA
     test word ptr [r13 + lane.flags], MH_BATCH_VMSA
+.ifdef MH_START_SNP
+    jz .Lscan
+    call take_back
+    mov eax, MH_KIND_VMSA
+    jmp .Lseal
+.Lscan:
+.else
     jnz .Lseal
+.endif
     call scan
     mov edx, MH_KIND_PAGE
     test eax, eax
@@ -320,6 +337,12 @@ import_chunk:
     pop rcx
     test eax, eax
     jnz .Limport_refused
+.ifdef MH_START_SNP
+    push rcx
+    call admit
+    pop rcx
+    jnz .Limport_refused
+.endif
     mov rdx, r15
     call open_packet
     test eax, eax

@@ -96,6 +96,9 @@ give_back:
 .global mark_private
 mark_private:
     mov rdi, [rip + linker.params + mh_params.shared_va]
+
+# clear_bits(rdi: map, rsi: page, ecx: pages)
+.global clear_bits
 clear_bits:
     call bits
     not rdx
@@ -113,7 +116,10 @@ clear_bits:
 .global mark_shared
 mark_shared:
     mov rdi, [rip + linker.params + mh_params.shared_va]
-.Lmark:
+
+# set_bits(rdi: map, rsi: page, ecx: pages)
+.global set_bits
+set_bits:
     call bits
     mov rax, [rdi + r9 * 8]
 1:  mov r10, rax
@@ -122,7 +128,7 @@ mark_shared:
     jne 1b
     add rsi, r8
     sub ecx, r8d
-    jnz .Lmark
+    jnz set_bits
     ret
 
 # bitmap_turn(): a new epoch begins: what was moved in this one becomes what was moved before. Nobody claims now: every other

@@ -9,6 +9,7 @@
 .ifdef MH_START_SNP
 .extern attest
 .extern record
+.extern run_guest
 .endif
 .extern end_epoch
 .extern finish
@@ -53,6 +54,7 @@ operations:
 .ifdef MH_START_SNP
     operation MH_OP_ATTEST, attest, USES_ROLE | USES_SLOT | FIRST_RING
     operation MH_OP_RECORD, record, USES_SLOT | FIRST_RING
+    operation MH_OP_RUN, run_guest, USES_SLOT | USES_COUNT | FIRST_RING
 .endif
 
 .text

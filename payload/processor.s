@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
-# The way to the secure processor: the host carries a message there, and an answer back. It is asked by a GHCB, and nothing
-# that it says there is read: what counts is whether the answer opens.
+# What the helper asks of the host by a GHCB: to carry a message to the secure processor and an answer back, to start a vCPU.
+# Nothing that the host says there is read: what counts is whether the answer opens.
 
 .ifdef MH_START_SNP
 
@@ -15,16 +15,24 @@
 .global ask_processor
 ask_processor:
     call .Lgpa
+    mov ecx, MH_GHCB_GUEST_REQUEST
+    lea r8, [rax + MH_PAGE_BYTES]
+    lea r9, [rax + 2 * MH_PAGE_BYTES]
+
+# ask_host(rsi: shared page for the GHCB, rcx: exit code, r8, r9: its two words). Keeps rsi, rbx.
+.global ask_host
+ask_host:
+    push rcx
+    call .Lgpa
+    pop rcx
     mov dword ptr [rsi + mh_ghcb.usage], 0
     mov word ptr [rsi + mh_ghcb.protocol], MH_GHCB_PROTOCOL
-    mov ecx, MH_GHCB_GUEST_REQUEST
     mov [rsi + mh_ghcb.exit_code], rcx
-    lea rcx, [rax + MH_PAGE_BYTES]
-    mov [rsi + mh_ghcb.exit_info1], rcx
-    add rcx, MH_PAGE_BYTES
-    mov [rsi + mh_ghcb.exit_info2], rcx
+    mov [rsi + mh_ghcb.exit_info1], r8
+    mov [rsi + mh_ghcb.exit_info2], r9
+    mov rcx, 1 << (mh_ghcb.rax / 8)
+    mov [rsi + mh_ghcb.valid], rcx
     mov rcx, 7 << (mh_ghcb.exit_code / 8 - 64)
-    mov qword ptr [rsi + mh_ghcb.valid], 0
     mov [rsi + mh_ghcb.valid + 8], rcx
     or rax, MH_GHCB_REGISTER
     call .Lexit

@@ -22,6 +22,10 @@
 .extern count
 .extern gcm_key_init
 .extern kdf256
+.ifdef MH_START_SNP
+.extern may_start
+.extern starts
+.endif
 .extern others_rest
 .extern receive
 .extern secret_record
@@ -44,6 +48,11 @@ start:
     call others_rest
     mov eax, MH_BUSY
     jne .Lrefused
+.ifdef MH_START_SNP
+    call may_start
+    test eax, eax
+    jnz .Lrefused
+.endif
     push rbx
     call secret_record
     mov rbx, rax
@@ -155,6 +164,9 @@ begin:
     movdqu xmm0, [r12 + vcpu.session]
     movdqu [rip + session_record + record.identity], xmm0
     call bitmap_reset
+.ifdef MH_START_SNP
+    call starts
+.endif
     xor eax, eax
     mov [rip + session_epoch], eax
     mov [rip + session_progress + progress.ended], rax

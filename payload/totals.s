@@ -7,6 +7,10 @@
 .include "vcpu.inc"
 
 .extern abort
+.ifdef MH_START_SNP
+.extern arrived
+.extern may_go
+.endif
 .extern attend
 .extern bitmap_turn
 .extern check_packet
@@ -54,6 +58,14 @@ finish:
     test eax, eax
     jnz .Lrefused
 .Lproven:
+.ifdef MH_START_SNP
+    call may_end
+    test eax, eax
+    jnz .Lrefused
+    call may_go
+    test eax, eax
+    jnz .Lrefused
+.endif
     mov eax, MH_KIND_END
     mov rdx, [r12 + vcpu.pages]
     call agree
@@ -71,6 +83,9 @@ finish:
     cmp rax, [r12 + vcpu.streams]
     mov ecx, PHASE_FINISHED
     jne .Lfinished
+.ifdef MH_START_SNP
+    call arrived
+.endif
     mov rax, [r12 + vcpu.generation]
     lea rdx, [rax + 1]
     lock cmpxchg [rip + session_generation], rdx

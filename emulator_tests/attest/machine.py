@@ -15,13 +15,11 @@ from mh_builder.image.model import Image
 from mh_builder.image.vmsa import write_vmsa
 from mh_builder.paging import MIB, PAGE_BYTES
 from mh_builder.parts import PARTS
-from mh_builder.save_area import put
 from mh_builder.schemes.space import Options, Start
 from mh_emulator.attest.chain import Chain
 from mh_emulator.attest.owner import ROLES, SnpOwner, Trust, TrustedPart
 from mh_emulator.attest.share import Binding
 from mh_emulator.cpu import vmsa
-from mh_emulator.cpu.snp_vmrun import SNP_ACTIVE
 from mh_emulator.host.attest import Messenger
 from mh_emulator.host.ring import Request, Ring
 from mh_emulator.kvm.exits import Reason
@@ -48,8 +46,8 @@ Op, Status = abi.mh_op, abi.mh_status
 @cache
 def image_for(owner: bytes = OWNER, vcpus: int = 1) -> Image:
     """At its home in the guest."""
-    options = Options(start=Start.ES, owner=owner, home=HOME, ram_limit=RAM_BYTES, c_bit=C_BIT, vcpus=vcpus)
-    return build_helper("alias-gpa", options)
+    options = Options(start=Start.SNP, owner=owner, home=HOME, ram_limit=RAM_BYTES, c_bit=C_BIT, vcpus=vcpus)
+    return build_helper("vmpl", options)
 
 
 class SnpHelper:
@@ -128,9 +126,7 @@ class SnpHelper:
     @property
     def digest(self) -> bytes:
         """LD as the owner works it out: of what is launched, and of the registers with which the helper starts."""
-        registers = bytearray(write_vmsa(self.image, HOME, C_BIT))
-        put(registers, "sev_features", SNP_ACTIVE)
-        return snp_digest([*self._pages(), vmsa_page(bytes(registers))]).ld
+        return snp_digest([*self._pages(), vmsa_page(write_vmsa(self.image, HOME, C_BIT))]).ld
 
     def _pages(self) -> Iterator[SnpPage]:
         if self._firmware:

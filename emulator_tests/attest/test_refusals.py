@@ -117,7 +117,9 @@ def test_the_builder_refuses_keys_that_are_none(owner: bytes) -> None:
 
 
 def test_the_builder_refuses_a_key_where_launch_secret_is() -> None:
-    with pytest.raises(LayoutError, match=r"^alias-gpa: owner's key: expected with start es, found host$"):
+    with pytest.raises(
+        LayoutError, match=r"^alias-gpa: owner's key: start host has LAUNCH_SECRET, only start snp needs one$"
+    ):
         build_helper("alias-gpa", Options(owner=OWNER))
 
 

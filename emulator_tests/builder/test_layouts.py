@@ -8,15 +8,17 @@ import pytest
 
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB, MIB, TIB
-from mh_builder.schemes.space import LayoutError, Options, Range, human
+from mh_builder.schemes import SCHEMES
+from mh_builder.schemes.space import LayoutError, Options, Range, Start, human
 
+OWNER = bytes(range(1, 33))
 UNALIGNED = "is not a multiple of 0x1000"
 
 BAD = {
     "no-such-scheme": (
         "aliases",
         Options(),
-        r"no scheme 'aliases'; there are alias-gpa, alias-window, alias-window-high, regions, isolated",
+        r"no scheme 'aliases'; there are alias-gpa, alias-window, alias-window-high, regions, isolated, vmpl",
     ),
     "limit-zero": ("regions", Options(ram_limit=0), r"regions: RAM limit 0x0 is not in 0x1 to 0x40000000000"),
     "limit-above-4-tib": (
@@ -82,7 +84,7 @@ BAD = {
     "alias-elsewhere": (
         "alias-gpa",
         Options(base=4 * TIB),
-        r"alias-gpa: base 0x40000000000 is not the home 0x4000000: the mirror sees it 1:1",
+        r"alias-gpa: base 0x40000000000 is not the home 0x4000000: requests carry GPAs",
     ),
     "beyond-the-c-bit": (
         "regions",
@@ -93,6 +95,40 @@ BAD = {
         "isolated",
         Options(base=(1 << 51) - 0x1000, c_bit=51),
         r"isolated: region helper 0x7fffffffff000 to 0x[0-9a-f]+ reaches the C-bit 0x8000000000000",
+    ),
+    "vmpl-elsewhere": (
+        "vmpl",
+        Options(base=4 * TIB, start=Start.SNP, owner=OWNER),
+        r"vmpl: base 0x40000000000 is not the home 0x4000000: requests carry GPAs",
+    ),
+    "vmpl-in-a-mirror": ("vmpl", Options(), r"vmpl: start host: it runs at VMPL0 of an SNP guest, with start snp"),
+    **{
+        f"{scheme}-under-snp": (
+            scheme,
+            Options(start=Start.SNP, owner=OWNER),
+            rf"{scheme}: start snp: no mirror of an SNP guest runs \(docs/snp.md, vcpu-mirror\): scheme vmpl has it",
+        )
+        for scheme in SCHEMES
+    },
+    "no-owner": (
+        "vmpl",
+        Options(start=Start.SNP),
+        r"vmpl: owner's key: expected 32 bytes that are not all zero, found 0: ",
+    ),
+    "short-owner": (
+        "vmpl",
+        Options(start=Start.SNP, owner=b"\1" * 31),
+        rf"vmpl: owner's key: expected 32 bytes that are not all zero, found 31: {'01' * 31}",
+    ),
+    "zero-owner": (
+        "vmpl",
+        Options(start=Start.SNP, owner=bytes(32)),
+        rf"vmpl: owner's key: expected 32 bytes that are not all zero, found 32: {'00' * 32}",
+    ),
+    "owner-of-another-start": (
+        "regions",
+        Options(start=Start.ES, owner=OWNER),
+        r"regions: owner's key: start es has LAUNCH_SECRET, only start snp needs one",
     ),
     "c-bit-in-the-page-offset": ("regions", Options(c_bit=11), r"regions: C-bit 11 is not in 32 to 51"),
     "c-bit-above-the-address": ("regions", Options(c_bit=52), r"regions: C-bit 52 is not in 32 to 51"),

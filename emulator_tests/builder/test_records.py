@@ -13,15 +13,23 @@ from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.parts import PARTS, Part
-from mh_builder.schemes import SCHEMES, name_of
-from mh_builder.schemes.space import Options
+from mh_builder.schemes import EVERY_SCHEME, SCHEMES, name_of, starting
+from mh_builder.schemes.space import Options, Start
 from mh_emulator.host.migration import Scenario, run
 from mh_emulator.psp.build import BUILDS
 
 
 def test_every_number_has_a_record() -> None:
-    assert sorted({int(scheme.number) for scheme in SCHEMES.values()}) == sorted(map(int, abi.mh_scheme))
-    assert [scheme.name for scheme in SCHEMES.values()] == list(SCHEMES)
+    assert sorted({int(scheme.number) for scheme in EVERY_SCHEME.values()}) == sorted(map(int, abi.mh_scheme))
+    assert [scheme.name for scheme in EVERY_SCHEME.values()] == list(EVERY_SCHEME)
+
+
+def test_every_scheme_has_a_start() -> None:
+    assert {start: starting(start) for start in Start} == {
+        Start.HOST: list(SCHEMES),
+        Start.ES: list(SCHEMES),
+        Start.SNP: ["vmpl"],
+    }
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

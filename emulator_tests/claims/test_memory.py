@@ -23,8 +23,14 @@ ONE_WRITER = {
     "wipe_record": "whoever ends a session; all write zeros",
 }
 """Functions that write what vCPUs share without a lock, and who runs them, and when."""
-SNP, ITS_WRITERS = "helper, SEV-SNP", {"record": "ring 0, whose share waits for the record"}
-LOCKED = {"claim", "count", "mark_private", "mark_shared"}
+SNP = "helper, SEV-SNP"
+ITS_WRITERS = {
+    "arrived": "the ring that ends a session as the last one",
+    "may_go": "ring 0 of a source, before it ends its part of the session",
+    "record": "ring 0, whose share waits for the record",
+    "starts": "ring 0 as it starts a session",
+}
+LOCKED = {"claim", "clear_bits", "count", "set_bits"}
 
 
 def own_writes(name: str) -> Iterator[tuple[Instruction, Any, PlacedSection | None]]:

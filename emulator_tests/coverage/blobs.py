@@ -154,8 +154,8 @@ _HELPERS = {
     "helper, 32-bit start": ("alias-window", Options(), ("MH_START_32",)),
     "helper, SEV-ES": ("regions", Options(start=Start.ES), ("MH_START_ES",)),
     "helper, SEV-SNP": (
-        "alias-gpa",
-        Options(start=Start.ES, owner=b"\1" * abi.MH_OWNER_KEY_BYTES),
+        "vmpl",
+        Options(start=Start.SNP, owner=b"\1" * abi.MH_OWNER_KEY_BYTES),
         ("MH_START_ES", "MH_START_SNP"),
     ),
     "helper, 512 bits": ("regions", Options(vector_bits=512), ("MH_VECTORS_512",)),

@@ -15,7 +15,7 @@ from mh_abi.image import HelperImage
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import PARTS
-from mh_builder.schemes.space import Start
+from mh_builder.schemes.space import MIRROR_STARTS, Start
 from mh_emulator.guest.worker import Worker
 from mh_emulator.host import handover
 from mh_emulator.host.handover import HandoverError, Region
@@ -46,7 +46,7 @@ def started(image: Image, hand_over: Callable[[Worker], Worker] = lambda worker:
     return machine
 
 
-@pytest.mark.parametrize("start", list(Start))
+@pytest.mark.parametrize("start", MIRROR_STARTS)
 def test_the_slots_are_what_code_in_the_guest_said(
     images: dict[str, Image], es_images: dict[str, Image], start: Start
 ) -> None:

@@ -19,7 +19,7 @@ from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
-from mh_builder.schemes.space import Start
+from mh_builder.schemes.space import MIRROR_STARTS, Start
 from mh_emulator.host.ring import HelperRefused, Request
 from mh_emulator.host.session import greet
 from mh_emulator.host.side import Side
@@ -66,7 +66,7 @@ def expected(secret: Secret, ours: bytes, theirs: bytes, role: int) -> abi.mh_st
 # ---- what it says ----
 
 
-@pytest.mark.parametrize("start", list(Start))
+@pytest.mark.parametrize("start", MIRROR_STARTS)
 def test_fields(images: dict[str, Image], es_images: dict[str, Image], scheme: str, start: Start) -> None:
     machine = started((es_images if start is Start.ES else images)[scheme])
     hello = greet(machine.start_helper())

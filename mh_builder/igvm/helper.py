@@ -23,6 +23,8 @@ def helper_igvm(image: Image, policy: int | None = None) -> bytes:
     c_bit, base = image.space.options.c_bit, image.space.base
     if c_bit is None:
         raise LayoutError(f"{image.space.name}: page tables in an IGVM file need their C-bit: say --c-bit")
+    if image.space.options.start is Start.SNP:
+        raise LayoutError(f"{image.space.name}: start snp: IGVM files are written for start host and es")
     helper = parse_image(image.data)
     if helper.ring_offset > MEMORY_LIMIT:
         raise FirmwareError(

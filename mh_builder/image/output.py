@@ -16,7 +16,6 @@ from mh_builder.image.mapfile import write_map
 from mh_builder.image.model import Image, vcpu_section
 from mh_builder.image.reset import has_reset, write_reset
 from mh_builder.image.vmsa import write_vmsa
-from mh_builder.schemes.space import Start
 
 
 def image_files(image: Image) -> dict[str, bytes]:
@@ -30,7 +29,7 @@ def image_files(image: Image) -> dict[str, bytes]:
     }
     if has_reset(image):
         files[f"{name}.reset"] = write_reset(image)
-    if image.space.options.start is Start.ES and image.space.options.c_bit is not None:
+    if image.space.options.start.measured and image.space.options.c_bit is not None:
         for vcpu in range(image.space.options.vcpus):
             page = write_vmsa(image, image.space.base, image.space.options.c_bit, vcpu)
             files[f"{vcpu_section(name, vcpu)}.vmsa"] = page

@@ -11,7 +11,7 @@ from __future__ import annotations
 from mh_abi.image import HelperImage, parse_image
 from mh_builder.image.model import Image, vcpu_section
 from mh_builder.paging import PAGE_BYTES
-from mh_builder.save_area import Segment, put, put_segment
+from mh_builder.save_area import SNP_ACTIVE, Segment, put, put_segment
 from mh_builder.schemes.space import Start
 
 _FLAT_CODE = Segment(0x08, 0xA9B, 0xFFFF_FFFF)
@@ -65,7 +65,7 @@ def write_vmsa(image: Image, base: int, c_bit: int, vcpu: int = 0) -> bytes:
         "rsp": stack.va + stack.size,
         "rdi": vcpu,
         "g_pat": _G_PAT,
-        "sev_features": 0,
+        "sev_features": SNP_ACTIVE if image.space.options.start is Start.SNP else 0,
         "xcr0": _XCR0,
         "mxcsr": _MXCSR,
         "fcw": _FCW,
@@ -76,7 +76,7 @@ def write_vmsa(image: Image, base: int, c_bit: int, vcpu: int = 0) -> bytes:
 
 
 def hosted(image: Image, c_bit: int, base: int | None = None) -> HelperImage:
-    """`image` as a host gets it: one for SEV-ES with the page of vCPU 0, for mirror GPA `base` or the image's own."""
-    if image.space.options.start is not Start.ES:
+    """`image` as a host gets it: with the page of vCPU 0 where one is measured, for GPA `base` or the image's own."""
+    if not image.space.options.start.measured:
         return parse_image(image.data)
     return parse_image(image.data, write_vmsa(image, image.space.base if base is None else base, c_bit))

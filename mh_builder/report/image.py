@@ -84,6 +84,8 @@ def _sections(image: HelperImage, base: int, reading: Reading) -> Iterator[Place
     secret, ring = descriptor.secret_offset, descriptor.ring_offset
     authenticators = params.authenticators_va - HELPER_VA if params.authenticators_va else secret
     secrets = image.snp_secrets_offset
+    # Every map has as many pages.
+    validated = authenticators if secrets is None else 2 * shared_bitmap - moved_bitmap
     constants_end = min(tables) - (0 if secrets is None else PAGE_BYTES)
     for name, start, end, rights in (
         (".header", 0, header, ""),
@@ -95,7 +97,8 @@ def _sections(image: HelperImage, base: int, reading: Reading) -> Iterator[Place
         (".bss", stored, bitmap, "w"),
         (".bitmap", bitmap, moved_bitmap, "w"),
         (".moved_bitmap", moved_bitmap, shared_bitmap, "w"),
-        (".shared_bitmap", shared_bitmap, authenticators, "w"),
+        (".shared_bitmap", shared_bitmap, validated, "w"),
+        (".validated", validated, authenticators, "w"),
         (".authenticators", authenticators, secret, "w"),
         (".secret", secret, secret + descriptor.secret_bytes, "" if secrets is None else "w"),
         *([] if secrets is None else [(".snp_secrets", secrets, secrets + PAGE_BYTES, "w")]),

@@ -15,16 +15,21 @@ from mh_abi import abi
 from mh_builder.schemes.space import PCI_HOLE, AddressSpace, LayoutError, Options, Scheme, checked
 
 
-def space(options: Options, memory_bytes: int) -> AddressSpace:
+def _space(options: Options, memory_bytes: int) -> AddressSpace:
     """Decide the address space for an image of `memory_bytes` bytes."""
+    return by_gpa(SCHEME, options, memory_bytes)
+
+
+def by_gpa(scheme: Scheme, options: Options, memory_bytes: int) -> AddressSpace:
+    """The guest's own guest-physical space, for a scheme whose requests carry GPAs. Raises `LayoutError`."""
     if options.base not in (None, options.home):
         raise LayoutError(
-            f"alias-gpa: base {options.base:#x} is not the home {options.home:#x}: the mirror sees it 1:1"
+            f"{scheme.name}: base {options.base:#x} is not the home {options.home:#x}: requests carry GPAs"
         )
     return checked(
         AddressSpace(
-            name=SCHEME.name,
-            scheme_id=SCHEME.number,
+            name=scheme.name,
+            scheme_id=scheme.number,
             addresses=abi.mh_address_kind.MH_ADDRESS_GPA.value,
             options=options,
             base=options.home,
@@ -37,4 +42,4 @@ def space(options: Options, memory_bytes: int) -> AddressSpace:
     )
 
 
-SCHEME = Scheme("alias-gpa", abi.mh_scheme.MH_SCHEME_ALIAS_GPA, space, is_low=True)
+SCHEME = Scheme("alias-gpa", abi.mh_scheme.MH_SCHEME_ALIAS_GPA, _space, is_low=True)

@@ -69,6 +69,17 @@ class Start(Enum):
     """The host, in plain SEV."""
     ES = "es"
     """SEV-ES: a measured VMSA. The helper then executes nothing that raises #VC."""
+    SNP = "snp"
+    """SEV-SNP: the same, at VMPL0 of the guest itself."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether a VMSA has the registers."""
+        return self is not Start.HOST
+
+
+MIRROR_STARTS = (Start.HOST, Start.ES)
+"""Where the helper runs in a mirror."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +246,7 @@ class Scheme:
     """The image stays at its home, below 4 GiB, where 32-bit code can run without paging."""
     window: int | None = None
     """Mirror GPA of the RAM window, where that tells it from another scheme of its number."""
+    starts: tuple[Start, ...] = MIRROR_STARTS
 
 
 def checked(space: AddressSpace) -> AddressSpace:
@@ -260,12 +272,12 @@ def checked(space: AddressSpace) -> AddressSpace:
 
 
 def _check_owner(space: AddressSpace) -> None:
-    owner, start = space.options.owner, space.options.start
-    if owner and (len(owner) != abi.MH_OWNER_KEY_BYTES or not any(owner)):
-        expected = f"expected {abi.MH_OWNER_KEY_BYTES} bytes that are not all zero"
-        raise LayoutError(f"{space.name}: owner's key: {expected}, found {len(owner)}: {owner.hex()}")
-    if owner and start is Start.HOST:
-        raise LayoutError(f"{space.name}: owner's key: expected with start {Start.ES.value}, found {start.value}")
+    options = space.options
+    name, expected = f"{space.name}: owner's key", f"expected {abi.MH_OWNER_KEY_BYTES} bytes that are not all zero"
+    if options.start is not Start.SNP and options.owner:
+        raise LayoutError(f"{name}: start {options.start.value} has LAUNCH_SECRET, only start snp needs one")
+    if options.start is Start.SNP and (len(options.owner) != abi.MH_OWNER_KEY_BYTES or not any(options.owner)):
+        raise LayoutError(f"{name}: {expected}, found {len(options.owner)}: {options.owner.hex()}")
 
 
 def _check_size(space: AddressSpace) -> None:

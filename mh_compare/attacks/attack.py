@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mh_builder.schemes.space import Start
+from mh_builder.schemes.space import MIRROR_STARTS, Start
 from mh_compare.arena import Arena
 from mh_compare.outcome import EXPECTED, Outcome, by_exception
 
@@ -24,7 +24,7 @@ class Attack:
     """Where it succeeds: why nothing below SNP prevents it, or what does."""
     is_gentle: bool = False
     """Leaves nothing behind but sessions, so that the arena may serve the next one."""
-    starts: tuple[Start, ...] = tuple(Start)
+    starts: tuple[Start, ...] = MIRROR_STARTS
     """Where it makes sense: in plain SEV, under SEV-ES."""
     part: str | None = None
     """The processor on which it is tried, where it is about that one."""

@@ -1,13 +1,12 @@
 """VMRUN of an SNP guest: the RMP says whether a page is its VMSA, and the VMSA says at which VMPL it runs.
 
-Source: AMD64 APM volume 2, sections 15.36.7 and 15.36.8, by recollection; Linux, arch/x86/include/asm/svm.h
-(SVM_SEV_FEAT_SNP_ACTIVE).
+Source: AMD64 APM volume 2, sections 15.36.7 and 15.36.8, by recollection.
 """
 
 from __future__ import annotations
 
 from mh_builder.paging import PAGE_BYTES
-from mh_builder.save_area import get
+from mh_builder.save_area import SNP_ACTIVE, get
 from mh_emulator.cpu import vmsa
 from mh_emulator.cpu.core import Core
 from mh_emulator.cpu.eventinj import EventInjection
@@ -16,9 +15,6 @@ from mh_emulator.dram.dram import Dram
 from mh_emulator.rmp.access import Guest, vmrun
 from mh_emulator.rmp.entry import VMPLS
 from mh_emulator.rmp.table import Rmp
-
-SNP_ACTIVE = 1 << 0
-"""Of SEV_FEATURES in a VMSA."""
 
 
 class SnpVmsa:

@@ -11,6 +11,8 @@
 .equ MSR_GHCB, 0xc0010130
 .equ MSR_SEV_STATUS, 0xc0010131
 .equ SEV_STATUS_ES, 1 << 1
+.equ SEV_STATUS_SNP, 1 << 2
+.equ GHCB_REGISTER, 0x12        # GHCB specification, 2.3.2: only an SNP guest has to
 .equ KVM_HC_MAP_GPA_RANGE, 12
 .equ MULTIPLIER, 0x9e3779b97f4a7c15
 
@@ -45,6 +47,15 @@ worker:
     rdmsr
     test eax, SEV_STATUS_ES
     jz .Lregistered
+    test eax, SEV_STATUS_SNP
+    jz .Lknown
+    mov eax, [rdi + worker_info.shared]
+    mov edx, [rdi + worker_info.shared + 4]
+    or eax, GHCB_REGISTER
+    mov ecx, MSR_GHCB
+    wrmsr
+    .byte 0xf3, 0x0f, 0x01, 0xd9    # VMGEXIT
+.Lknown:
     call register_ghcb
 .Lregistered:
     mov rbx, [rdi + worker_info.shared]

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.topology import Topology
-from mh_emulator.kvm import Vcpu, Vm, hypercalls, msrs
+from mh_emulator.kvm import Vcpu, hypercalls, msrs
 from mh_emulator.kvm.exits import Exit, Reason
+from mh_emulator.kvm.machine import VirtualMachine
 
 MSR_KVM_MIGRATION_CONTROL = 0x4B56_4D08
 MIGRATION_READY = 1 << 0
@@ -27,7 +28,7 @@ _ALL = (1 << 64) - 1
 class Consent:
     """The guest in `vm`; `on_allowed` is called before the host agrees to its first write of 1, and may raise."""
 
-    def __init__(self, vm: Vm, topology: Topology, on_allowed: Callable[[], None]) -> None:
+    def __init__(self, vm: VirtualMachine, topology: Topology, on_allowed: Callable[[], None]) -> None:
         self._topology = topology
         self._on_allowed = on_allowed
         self.allowed = False

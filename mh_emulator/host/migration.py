@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from mh_abi import abi
 from mh_abi.errors import MigrationHelperError
@@ -19,6 +19,7 @@ from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import Part
 from mh_emulator.guest.worker import Worker, expected
+from mh_emulator.host.consent import Consent
 from mh_emulator.host.launch import Launcher, launch
 from mh_emulator.host.look import count_naive_copies, count_plain_pages, portions
 from mh_emulator.host.machine import Machine
@@ -27,7 +28,7 @@ from mh_emulator.host.ring import HelperRefused, Result, Ring
 from mh_emulator.host.session import Batch, connect_all, export_batch, finish_all, import_batch, runs
 from mh_emulator.host.site import Site, prepare
 from mh_emulator.kvm import EsVcpu
-from mh_emulator.kvm.exits import Reason
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
@@ -47,6 +48,15 @@ _Turns: TypeAlias = tuple[threading.Lock, threading.Lock]
 """Held while a vCPU of the source works, and of the target."""
 
 
+class Working(Protocol):
+    """A guest that can be run."""
+
+    consent: Consent
+
+    def run_guest(self, max_instructions: int | None = None) -> Exit:
+        """KVM_RUN of the guest's vCPU, until something else than a hypercall."""
+
+
 class MigrationError(MigrationHelperError):
     """A migration that did not come to its end."""
 
@@ -57,14 +67,14 @@ class Report:
 
     scheme: str
     start: str
-    """`host` in plain SEV, where it sets registers; `es`."""
+    """`host` in plain SEV, where it sets registers; `es`; `snp`."""
     part: str
     image_bytes: int
     table_bytes: int
     ram_bytes: int
     """Contents of the guest's RAM, as given."""
     pages: int
-    """Moved, as both helpers authenticate it; under SEV-ES one of them is the VMSA."""
+    """Moved, as both helpers authenticate it; but in plain SEV one of them is the VMSA."""
     shared_pages: int
     """Copied by the host, because the guest shares them."""
     host_exits: int
@@ -130,7 +140,7 @@ def run(scenario: Scenario) -> Report:
     sites = _site(scenario, placement, 1), _site(scenario, placement, 2)
     worker = placement.worker(ROUNDS, scenario.helper, sites[0].base)
     source, target = _launch(scenario, placement, worker, sites)
-    _work_until_stopped(source, worker)
+    work_until_stopped(source, worker)
 
     moved, shared = source.guest_pages(), source.shared_pages()
     source_plain = count_plain_pages(source, moved)
@@ -143,7 +153,7 @@ def run(scenario: Scenario) -> Report:
     copy_shared(source, target, shared)
     target_plain = count_plain_pages(target, moved)
     equal = all(source.read_pages(some) == target.read_pages(some) for some in portions(moved))
-    guest_ok = _resume_and_check(source, target, placement, worker, scenario.contents)
+    guest_ok = _resume_andcheck_results(source, target, placement, worker, scenario.contents)
     return Report(
         scheme=scenario.scheme,
         start="es" if source.es else "host",
@@ -206,7 +216,7 @@ def _launch(
     es = sites[0].es
     secret = Secret.fresh(_protection(sites[0]), abi.MH_OWNER_STRICT if scenario.strict else 0)
     c_mask = 1 << scenario.part.c_bit
-    boot = _boot_contents(scenario, placement, worker)
+    boot = boot_contents(scenario, placement, worker)
     known = scenario.known or scenario.helper.digest(scenario.part.c_bit)
     owners = [GuestOwner(POLICY_ES if es else POLICY, helper=known) for _ in sites]
     source = scenario.launch(sites[0], owners[0], boot, secret, worker.start(c_mask))
@@ -231,14 +241,15 @@ def _show_states(source: Machine, target: Machine, worker: Worker) -> None:
     target.show_state(target.memory, target.placement.topology.ram_addr(worker.state))
 
 
-def _boot_contents(scenario: Scenario, placement: Placement, worker: Worker) -> Iterator[tuple[int, bytes]]:
+def boot_contents(scenario: Scenario, placement: Placement, worker: Worker) -> Iterator[tuple[int, bytes]]:
+    """(GPA, bytes) of all that the source's guest begins with."""
     yield from worker.contents(1 << scenario.part.c_bit)
     for content in placement.contents:
         data = scenario.contents[content.offset : content.offset + content.size]
         yield content.gpa, data.ljust(content.size, b"\0")
 
 
-def _work_until_stopped(source: Machine, worker: Worker) -> None:
+def work_until_stopped(source: Working, worker: Worker) -> None:
     """Run the guest from its start to about the middle of its work, at no particular instruction."""
     allowed = source.run_guest()
     if allowed.reason is not Reason.MSR or not source.consent.allowed:
@@ -290,35 +301,42 @@ def _move_batches(pair: _Pair, batches: Iterable[Batch], turns: _Turns) -> None:
     for batch in batches:
         with turns[0]:
             packets, results = export_batch(source, batch)
-        _check("export", results)
+        check_results("export", results)
         with turns[1]:
-            _check("import", import_batch(target, batch, packets))
+            check_results("import", import_batch(target, batch, packets))
 
 
-def _check(operation: str, results: list[Result]) -> None:
+def check_results(operation: str, results: list[Result]) -> None:
+    """Raise `HelperRefused` for the first page that was not moved."""
     for result in dict.fromkeys(results):
         if result.status != abi.mh_status.MH_DONE:
             raise HelperRefused(operation, result.status)
 
 
-def _resume_and_check(source: Machine, target: Machine, placement: Placement, worker: Worker, contents: bytes) -> bool:
+def _resume_andcheck_results(
+    source: Machine, target: Machine, placement: Placement, worker: Worker, contents: bytes
+) -> bool:
     if not source.es:
         target.vcpu.set_registers(source.vcpu.get_registers())
-    exit_ = target.run_guest()
-    if exit_.reason is not Reason.HLT:
+    ram_addr = placement.topology.ram_addr
+    return ends_right(
+        target, lambda pages: target.read_pages([ram_addr(gpa) for gpa in pages]), placement, worker, contents
+    )
+
+
+def ends_right(
+    guest: Working, read: Callable[[Sequence[int]], bytes], placement: Placement, worker: Worker, contents: bytes
+) -> bool:
+    """Whether the guest, run to its end, has the right result, and the right RAM; `read` gives pages by GPA."""
+    if guest.run_guest().reason is not Reason.HLT:
         return False
     result, changed = expected(contents, worker.rounds)
-    topology = placement.topology
-    if worker.result(target.read_guest(topology.ram_addr(worker.base))) != result:
+    if worker.result(read([worker.base])) != result:
         return False
     after = _overwritten(contents, changed)
     # Pieces of the contents follow each other without a gap.
-    places = [
-        topology.ram_addr(content.gpa + at)
-        for content in placement.contents
-        for at in range(0, content.size, PAGE_BYTES)
-    ]
-    return all(target.read_pages(some) == b"".join(islice(after, len(some))) for some in portions(places))
+    pages = [content.gpa + at for content in placement.contents for at in range(0, content.size, PAGE_BYTES)]
+    return all(read(some) == b"".join(islice(after, len(some))) for some in portions(pages))
 
 
 def _overwritten(contents: bytes, changed: dict[int, bytes]) -> Iterator[bytes]:

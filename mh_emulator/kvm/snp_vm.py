@@ -15,8 +15,8 @@ from typing import TypeVar
 from mh_builder.firmware.snp import VMSA_GPA, PageType
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import CpuidResult
+from mh_builder.save_area import SNP_ACTIVE
 from mh_emulator.cpu.rdrand import Generator
-from mh_emulator.cpu.snp_vmrun import SNP_ACTIVE
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.kvm.asids import AsidPool

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.cpu.snp_vmrun import SNP_ACTIVE
+from mh_builder.save_area import SNP_ACTIVE
 from mh_emulator.kvm.snp_vcpu import SnpEvent
 from mh_emulator.rmp.entry import Perm
 from mh_emulator.rmp.instructions import NewState

@@ -7,10 +7,9 @@ import struct
 from mh_builder.asm import assemble_text
 from mh_builder.firmware.snp import PageType
 from mh_builder.paging import ACCESSED, DIRTY, GIB, LARGE, MIB, PAGE_BYTES, PRESENT, WRITABLE
-from mh_builder.save_area import put
+from mh_builder.save_area import SNP_ACTIVE, put
 from mh_emulator.cpu import vmsa
 from mh_emulator.cpu.registers import Registers, Table
-from mh_emulator.cpu.snp_vmrun import SNP_ACTIVE
 from mh_emulator.kvm import SnpVcpu, SnpVm
 from mh_emulator.kvm.exits import Exit
 from mh_emulator.kvm.hypercalls import MAP_GPA_RANGE

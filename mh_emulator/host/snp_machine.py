@@ -1,0 +1,172 @@
+"""One side of a migration under SNP: a guest as KVM has launched it, with its helper in it, in a faithful host's hands.
+
+The helper's vCPUs are those of the launch, at VMPL0. The guest's is made afterwards: it runs at VMPL1, by a VMSA that
+the helper makes. A page is private from where it is launched, or where the target's host knows that it will come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from mh_abi import abi
+from mh_abi.image import HelperImage
+from mh_builder.firmware.snp import PageType, SnpPage, pages_at, pages_of_type
+from mh_builder.paging import PAGE_BYTES
+from mh_emulator.dram.process import Place
+from mh_emulator.host.consent import Consent
+from mh_emulator.host.installed import Installed
+from mh_emulator.host.mirror import HELPER_SECONDS, enter
+from mh_emulator.host.placement import Placement
+from mh_emulator.host.ring import HelperRefused, HelperStopped, Request, Ring, Status
+from mh_emulator.host.session import Batch, runs, share
+from mh_emulator.kvm.exits import Exit, Reason
+from mh_emulator.kvm.host_memory import HostFaultError
+from mh_emulator.psp.snp.policy import DEFAULT_POLICY
+from mh_emulator.snp_platform import SnpPlatform
+
+
+def helper_pages(helper: Installed) -> list[SnpPage]:
+    """The helper's private memory as it is launched, in this order; the owner expects the same."""
+    image, base = helper.image, helper.base
+    secrets, stored = image.snp_secrets_offset, len(image.data)
+    zeros = pages_of_type(PageType.ZERO, base + stored, image.ring_offset - stored)
+    return [
+        *pages_at(base, helper.code[:stored]),
+        *(SnpPage(PageType.SECRETS, page.gpa) if page.gpa - base == secrets else page for page in zeros),
+    ]
+
+
+class SnpMachine:
+    """The helper, launched with these pages of a `guest`, or with none where one is to come."""
+
+    def __init__(
+        self, platform: SnpPlatform, placement: Placement, image: HelperImage, guest: Sequence[SnpPage]
+    ) -> None:
+        """Raises `KvmError`."""
+        self.platform = platform
+        self.placement = placement
+        self.image = image
+        self.vm = platform.create_vm()
+        self._memory = platform.memory(placement.topology.ram_bytes)
+        home = placement.topology.ram_addr(image.descriptor.link_base)
+        self.helper = Installed(image, Place(self._memory, home), image.descriptor.link_base, platform.part.c_bit)
+        self.exits = 0
+        """KVM_RUN calls of the helper's vCPUs."""
+        self._show_memory()
+        self.consent = Consent(self.vm, placement.topology, self._hears)
+        self.vm.sev_init2()
+        self._helpers = [self.vm.create_vcpu() for _ in range(self.helper.vcpus)]
+        self._launch([*helper_pages(self.helper), *guest])
+        self.vcpu = self.vm.create_vcpu()
+        """The guest's; without a VMSA before `start_guest`."""
+        self.helper.clear_rings()
+        self.rings = [self._start(number) for number in range(self.helper.vcpus)]
+
+    @property
+    def number(self) -> int:
+        """APIC ID of the guest's vCPU, and the page of its VMSA."""
+        return self.helper.vcpus
+
+    @property
+    def vmsa(self) -> Batch:
+        """How a request names that page."""
+        return Batch(address=self.number * PAGE_BYTES, count=1, flags=abi.MH_BATCH_VMSA)
+
+    def run_helper(self, number: int = 0) -> None:
+        """KVM_RUN of a helper's vCPU until it has nothing to do. Raises `HelperStopped` for any other exit."""
+        exit_ = enter(self._helpers[number], HELPER_SECONDS)
+        self.exits += 1
+        if exit_.reason is not Reason.HLT:
+            raise HelperStopped(f"helper left with {exit_}")
+
+    def run_guest(self, max_instructions: int | None = None) -> Exit:
+        """KVM_RUN of the guest's vCPU, until something else than a hypercall."""
+        while True:
+            exit_ = self.vcpu.run(max_instructions)
+            self.consent.serve(self.vcpu, exit_)
+            if exit_.reason is not Reason.HYPERCALL:
+                return exit_
+
+    def expect(self, pages: Iterable[int]) -> None:
+        """Have these GPAs private; KVM gives the guest each page with the first touch."""
+        for gpa in pages:
+            self.vm.set_memory_attributes(gpa, PAGE_BYTES, private=True)
+
+    def lend(self, pages: Sequence[int]) -> None:
+        """Have the helper let VMPL1 have these pages. Raises `HelperRefused`."""
+        for batch in runs(pages, 1):
+            for result in share(self.rings[0], Batch(1, batch.address, batch.count, flags=abi.MH_BATCH_PRIVATE)):
+                if result.status != Status.MH_DONE:
+                    raise HelperRefused("lend", result.status)
+
+    def start_guest(self) -> None:
+        """Have the helper start the guest's vCPU. Raises `HelperRefused`."""
+        self.rings[0].ask("run", Request(abi.mh_op.MH_OP_RUN, count=self.number))
+
+    def read_pages(self, pages: Sequence[int]) -> bytes:
+        """What the guest sees in the pages at these GPAs, one after the other."""
+        return self.platform.dram.read_pages(self.vm.asid, [self.spa(gpa) for gpa in pages])
+
+    def peek_pages(self, pages: Sequence[int]) -> bytes:
+        """What the host reads of these pages."""
+        return b"".join(self.platform.host.read(self.spa(gpa), PAGE_BYTES) for gpa in pages)
+
+    def record_page(self) -> bytes:
+        """What the helper has where the owner's record belongs."""
+        return self.read_pages([self.helper.base + self.image.descriptor.secret_offset])
+
+    def overwrite(self, gpa: int, data: bytes) -> bool:
+        """Whether the host can write to a page of the guest."""
+        try:
+            self.platform.host.write(self.spa(gpa), data)
+        except HostFaultError:
+            return False
+        return True
+
+    def read_shared(self, gpa: int) -> bytes:
+        """A page that the guest shares."""
+        return self._memory.read_raw(self.placement.topology.ram_addr(gpa), PAGE_BYTES)
+
+    def write_shared(self, gpa: int, data: bytes) -> None:
+        """Fill a page that the guest shares."""
+        self._memory.write_raw(self.placement.topology.ram_addr(gpa), data)
+
+    def spa(self, gpa: int) -> int:
+        """Where a private page is. Raises `ValueError` without a slot."""
+        spa = self.vm.private_spa(gpa)
+        if spa is None:
+            raise ValueError(f"no slot at {gpa:#x}")
+        return spa
+
+    def close(self) -> None:
+        """End the VM."""
+        self.vm.close()
+
+    def _show_memory(self) -> None:
+        blocks = self.placement.topology.blocks
+        for number, block in enumerate(blocks):
+            self.vm.set_user_memory_region(number, block.gpa, block.size, self._memory, block.ram_addr)
+        vmsas = self.platform.memory(abi.MH_VMSA_BYTES)
+        self.vm.set_user_memory_region(len(blocks), self.image.descriptor.ram_limit, abi.MH_VMSA_BYTES, vmsas, 0)
+
+    def _launch(self, pages: Sequence[SnpPage]) -> None:
+        """What KVM copies from the process comes from one page of its own, for no slot holds contents here."""
+        carrier = self.platform.memory(PAGE_BYTES)
+        for number, vcpu in enumerate(self._helpers):
+            vcpu.set_registers(self.helper.registers(number))
+        self.vm.snp_launch_start(DEFAULT_POLICY)
+        for page in pages:
+            if page.contents:
+                carrier.write_raw(0, page.contents)
+            self.expect([page.gpa])
+            self.vm.snp_launch_update(page.gpa, carrier, 0, PAGE_BYTES, page.kind)
+        self.vm.snp_launch_finish()
+
+    def _start(self, number: int) -> Ring:
+        self.run_helper(number)
+        place = self.helper.ring(number)
+        return Ring(place.memory, place.offset, partial(self.run_helper, number))
+
+    def _hears(self) -> None:
+        """The guest allows its migration: where its helper lies is no news, for the host has launched it."""
