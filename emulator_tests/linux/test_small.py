@@ -195,3 +195,10 @@ def test_every_part(images: dict[str, Image], part: str) -> None:
     text = f'{ALLOW} {SAY} sti\n hlt\n hlt\ntext: .asciz "here\\n"'
     report = boot(images, text, part).migrate(Stop("here"))
     assert (report.console, report.good) == ("here\n", True)
+
+
+def test_a_kernel_that_writes_where_the_helper_lies(images: dict[str, Image]) -> None:
+    home = int(parse_image(images["regions"].data).descriptor.home)
+    report = boot(images, f"mov byte ptr [{home + 0x2345}], 0x5a\n sti\n hlt").run()
+    assert (report.helper_equal, report.good) == (False, False)
+    assert boot(images, "sti\n hlt").run().good
