@@ -8,10 +8,10 @@ from emulator_tests.linux.small import kernel
 from mh_abi.image import parse_image
 from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
+from mh_emulator.linux import boot as boots
 from mh_emulator.linux.boot import Boot, LinuxGuest, Stop
 from mh_emulator.linux.kernel import read_kernel
 from mh_emulator.linux.load import Plan
-from mh_emulator.q35 import run as runs
 from mh_emulator.q35.launch import topology
 from mh_emulator.q35.run import GuestStopped
 
@@ -49,10 +49,11 @@ def test_bad_ends_say_where(images: dict[str, Image], text: str, message: str) -
     assert "\n" not in str(caught.value)
 
 
-def test_a_loop_ends(images: dict[str, Image], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "IDLE_SECONDS", 0.2)
-    with pytest.raises(GuestStopped, match="^the guest waits for ever: at 0x1000200"):
-        boot(images, "1: jmp 1b").run()
+@pytest.mark.parametrize("text", ["1: jmp 1b", "1: rdtsc\n jmp 1b"], ids=["at all", "for the time"])
+def test_waiting_ends(images: dict[str, Image], monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(boots, "SILENT_SECONDS", 0.2)
+    with pytest.raises(GuestStopped, match="^the guest waits for ever: at 0x100020"):
+        boot(images, text).run()
 
 
 def test_a_kernel_that_says_nothing_is_not_migrated(images: dict[str, Image]) -> None:

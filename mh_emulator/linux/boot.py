@@ -20,12 +20,15 @@ from mh_emulator.platform import Platform
 from mh_emulator.q35.board import Telling
 from mh_emulator.q35.moved import Moved, move
 from mh_emulator.q35.progress import Milestone, Progress
-from mh_emulator.q35.run import GuestStopped, run, run_guest, where
+from mh_emulator.q35.run import GuestStopped, Patience, run, run_guest, where
 from mh_emulator.q35.whole import is_whole
 from mh_emulator.secret import Secret
 
 _MORE_DRAM = 96 << 20
 """Beyond the guest's RAM: the helper's, and what the platform takes."""
+
+SILENT_SECONDS = 120.0
+"""CPU seconds in which a guest may print nothing. With `quiet` that is all of a boot: 15 on an idle computer."""
 
 _STAMP = re.compile(r"^\[ *\d+\.\d+\] ")
 _MILESTONES = ("Linux version ", "Memory Encryption Features active: ", "Run ")
@@ -137,7 +140,9 @@ class Boot:
         return running
 
     def _go_on(self, running: Running) -> None:
-        run(running.machine.vcpu, running.board, lambda: run_guest(running.machine))
+        serial = running.board.serial
+        patience = Patience(lambda: serial.printed, SILENT_SECONDS)
+        run(running.machine.vcpu, running.board, lambda: run_guest(running.machine), patience)
         if self._panicked:
             raise GuestStopped(f"the kernel has given up{where(running.machine.vcpu, running.board)}")
 
