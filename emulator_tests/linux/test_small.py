@@ -74,6 +74,8 @@ MSRS = {
     0xC000_0102: 0xFFFF_8000_0000_3000,  # KernelGSBase
     0xC000_0103: 0x0000_0000_0000_0007,  # TSC_AUX
     0x0000_0277: 0x0007_0106_0007_0406,  # PAT
+    0x4B56_4D00: 0x0000_0000_0000_7000,  # kvmclock: wall clock
+    0x4B56_4D01: 0x0000_0000_0000_7101,  # kvmclock: system time
 }
 IDT = 0x6000
 VECTOR = 0x40
