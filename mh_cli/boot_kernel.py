@@ -126,6 +126,7 @@ def _about(path: Path) -> Iterator[None]:
 
 def _print(report: Report) -> None:
     print(f"kernel: {report.kernel}")
+    print(f"helper: {'equal to what was launched, byte for byte' if report.helper_equal else 'DIFFERENT'}")
     if report.moved is not None:
         print_moved(report.moved)
     print_console("console", report.console)

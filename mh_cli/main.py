@@ -18,7 +18,7 @@ from mh_cli.verbs import add_verbs
 VERBS = {
     "build": "assemble and link, write .bin .elf .map .json .reset .vmsa",
     "migrate": "migrate a guest under emulation",
-    "boot": "run firmware from the reset vector under emulation, and migrate it",
+    "boot": "run firmware, or a Linux kernel, under emulation, and migrate it",
     "show": "list or draw what the page tables of an image map",
     "walk": "translate an address, level by level, or back",
     "audit": "check every mapping of images or dumps",

@@ -26,6 +26,8 @@ def test_a_stock_kernel_is_migrated_and_does_not_notice(linux_kernel: Path, comm
     assert one["guest_ok"]
     assert other["guest_ok"]
     assert (one["moved"], one["pages"], one["equal"], one["scheme"]) == (None, None, None, "regions")
+    assert one["helper_equal"]
+    assert other["helper_equal"]
     moved = other["moved"]
     assert moved["pages"] == other["pages"] > 15_000
     assert moved["shared_pages"] >= 16_384, "SWIOTLB alone has 64 MiB"

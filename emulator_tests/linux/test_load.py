@@ -71,7 +71,8 @@ def test_the_helper_lies_behind_what_the_kernel_needs() -> None:
         ({"initrd": bytes(0xD80_0001)}, "initrd of 0xd800001 bytes: above 0x2800000 there is room for 0xd800000"),
         ({"topology": Topology(0x270_0000, 0)}, "kernel and helper reach 0x2800000, RAM below 4 GiB 0x2700000"),
         ({"kernel": read_kernel(bzimage(b"\xf4", room=0xF000_0000))}, "kernel and helper reach 0xf1000000, RAM below"),
-        ({"kernel": read_kernel(bzimage(b"\xf4", address=0x8000))}, "the kernel wants to be at 0x8000, below 0x100000"),
+        ({"kernel": read_kernel(bzimage(b"\xf4", address=0x8000))}, "the kernel wants to be at 0x8000: below 0x100000"),
+        ({"kernel": read_kernel(bzimage(b"\xf4", address=ADDRESS + 16))}, "the kernel wants to be at 0x1000010: below"),
         ({"kernel": read_kernel(bzimage(b"\xf4", address=1 << 63))}, "kernel and helper reach 0x8000000000100000, RAM"),
     ],
 )

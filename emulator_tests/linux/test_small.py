@@ -8,10 +8,10 @@ from emulator_tests.linux.small import kernel
 from mh_abi.image import parse_image
 from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
+from mh_emulator.linux import boot as boots
 from mh_emulator.linux.boot import Boot, LinuxGuest, Stop
 from mh_emulator.linux.kernel import read_kernel
 from mh_emulator.linux.load import Plan
-from mh_emulator.q35 import run as runs
 from mh_emulator.q35.launch import topology
 from mh_emulator.q35.run import GuestStopped
 
@@ -49,10 +49,11 @@ def test_bad_ends_say_where(images: dict[str, Image], text: str, message: str) -
     assert "\n" not in str(caught.value)
 
 
-def test_a_loop_ends(images: dict[str, Image], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "IDLE_SECONDS", 0.2)
-    with pytest.raises(GuestStopped, match="^the guest waits for ever: at 0x1000200"):
-        boot(images, "1: jmp 1b").run()
+@pytest.mark.parametrize("text", ["1: jmp 1b", "1: rdtsc\n jmp 1b"], ids=["at all", "for the time"])
+def test_waiting_ends(images: dict[str, Image], monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(boots, "SILENT_SECONDS", 0.2)
+    with pytest.raises(GuestStopped, match="^the guest waits for ever: at 0x100020"):
+        boot(images, text).run()
 
 
 def test_a_kernel_that_says_nothing_is_not_migrated(images: dict[str, Image]) -> None:
@@ -73,6 +74,8 @@ MSRS = {
     0xC000_0102: 0xFFFF_8000_0000_3000,  # KernelGSBase
     0xC000_0103: 0x0000_0000_0000_0007,  # TSC_AUX
     0x0000_0277: 0x0007_0106_0007_0406,  # PAT
+    0x4B56_4D00: 0x0000_0000_0000_7000,  # kvmclock: wall clock
+    0x4B56_4D01: 0x0000_0000_0000_7101,  # kvmclock: system time
 }
 IDT = 0x6000
 VECTOR = 0x40
@@ -195,3 +198,10 @@ def test_every_part(images: dict[str, Image], part: str) -> None:
     text = f'{ALLOW} {SAY} sti\n hlt\n hlt\ntext: .asciz "here\\n"'
     report = boot(images, text, part).migrate(Stop("here"))
     assert (report.console, report.good) == ("here\n", True)
+
+
+def test_a_kernel_that_writes_where_the_helper_lies(images: dict[str, Image]) -> None:
+    home = int(parse_image(images["regions"].data).descriptor.home)
+    report = boot(images, f"mov byte ptr [{home + 0x2345}], 0x5a\n sti\n hlt").run()
+    assert (report.helper_equal, report.good) == (False, False)
+    assert boot(images, "sti\n hlt").run().good

@@ -15,6 +15,7 @@ from emulator_tests.machine.guests import (
     TEXT,
     Guest,
     assemble,
+    caught,
     gprs,
     run_to_halt,
 )
@@ -48,6 +49,18 @@ def test_instructions_that_the_guest_writes_itself() -> None:
         "mov byte ptr [rip + again + 1], 7\n jmp again\ndone: hlt"
     )
     assert run_to_halt(vcpu).rax == 7
+
+
+def test_a_function_that_is_written_twice_from_elsewhere() -> None:
+    """Its last form is RDMSR of an MSR that nobody has: #GP, where the engine alone would read zero."""
+    guest = Guest()
+    guest.tables.map(TEXT + PAGE, TEXT + PAGE, CODE | RW)
+    guest.contents[TEXT + PAGE] = assemble("inc r8\n ret")
+    nops, rdmsr = assemble("nop\n nop\n nop\n ret").hex(), assemble("rdmsr\n nop\n ret").hex()
+    writes = [f"mov dword ptr [rbx], 0x{bytes.fromhex(code)[::-1].hex()}\n call rbx\n" for code in (nops, rdmsr)]
+    vcpu = guest.launch(f"call rbx\n {''.join(writes)} ud2", rbx=TEXT + PAGE, r8=0, rcx=0x1234)
+    fault = caught(vcpu)
+    assert (fault.vector, fault.rip, vcpu.get_registers().r8) == (13, TEXT + PAGE, 1)
 
 
 def test_trapping_instructions_that_the_guest_writes_itself() -> None:

@@ -133,3 +133,13 @@ def test_a_limit_of_instructions_holds() -> None:
     assert vcpu.run(50) == Exit(Reason.LIMIT)
     assert vcpu.get_registers().r8 == 1
     assert STACK - vcpu.get_registers().rsp in (0, 40)
+
+
+def test_not_in_the_shadow_of_sti() -> None:
+    """Also where the guest was stopped between the two."""
+    devices = Line([])
+    _, vcpu = launch("sti\n hlt\n cli\n hlt", devices, r8=0)
+    assert vcpu.run(1) == Exit(Reason.LIMIT)
+    devices.waits.append(VECTOR)
+    assert vcpu.run() == Exit(Reason.HLT)
+    assert (vcpu.get_registers().r8, vcpu.get_registers().r10) == (1, TEXT + 2)

@@ -31,7 +31,7 @@ from mh_builder.asm.native import is_possible
 from mh_emulator.cpu.engine import Engine
 from mh_emulator.cpu.mmu import Access, Mmu
 from mh_emulator.cpu.native import native_fill
-from mh_emulator.cpu.registers import CR0_WP, CR4_SMAP, EFER_NXE, RFLAGS_AC
+from mh_emulator.cpu.registers import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE, RFLAGS_AC
 from mh_emulator.cpu.tlb import Missed, Tlb
 from mh_emulator.cpu.traps import ALWAYS, Traps
 from mh_emulator.dram.bus import Turn
@@ -87,7 +87,7 @@ class Subject:
         tables.map(
             va,
             TEXT if n % 7 == 0 else pick.randrange(0, MEMORY, PAGE),
-            pick.choice((DATA, CODE, DATA | US)),
+            pick.choice((DATA, CODE, DATA | US, CODE | US)),
             private=n % 5 > 0,
         )
         return va
@@ -113,7 +113,7 @@ class Subject:
         """Any of the modes that rights depend on."""
         usual = self.guest.registers()
         cr0, cr4, efer = usual.cr0 ^ CR0_WP * pick.randrange(2), usual.cr4, usual.efer
-        cr4 |= CR4_SMAP * pick.randrange(2)
+        cr4 |= CR4_SMAP * pick.randrange(2) | CR4_SMEP * pick.randrange(2)
         efer &= ~(EFER_NXE * (pick.random() < 0.1))
         cs = pick.choice((KERNEL_CS, USER_CS))
         rflags = usual.rflags | RFLAGS_AC * pick.randrange(2)
@@ -186,3 +186,27 @@ def test_random_tables(seed: int, levels: int) -> None:
     assert answered - fetched > 100
     assert kinds["GuestFault"] > 150
     assert kinds["NoSlotError"] > 0
+
+
+def test_only_instructions_that_were_looked_at() -> None:
+    """Not those of another frame at that address, nor of one that was forgotten: Python has to look at them first."""
+    subject = Subject(0, 4)
+    subject.set_mode(random.Random(1))
+    subject.engine.set_registers(subject.guest.registers())
+    state = subject.tlb.native.state
+
+    def is_native() -> bool:
+        before = state.answered
+        assert subject.ask_native(TEXT, Access.FETCH)[0]
+        return bool(state.answered > before)
+
+    assert [is_native() for _ in range(2)] == [True, True]
+    entry = subject._slots(TEXT)[0]
+    spa = subject.guest.spa(entry)
+    index = (spa - subject.dram.base_spa) // 8
+    subject.dram.quadwords[index] += PAGE
+    assert [is_native() for _ in range(2)] == [False, True]
+    subject.tlb.forget_page(subject.dram.frame(subject.guest.spa(TEXT + PAGE)))
+    assert [is_native() for _ in range(2)] == [False, True]
+    subject.tlb.flush_code()
+    assert [is_native() for _ in range(2)] == [False, True]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mh_builder.asm import assemble
+from mh_emulator.linux.initramfs import archive
 from mh_qemu.machine import QemuMachine
 
 RAM_MIB = 96
-_CPIO_FIELDS = 13
 _LOAD = 0x400000
 
 
@@ -40,7 +40,7 @@ def boot(kernel: Path, folder: Path, cpu: str) -> Snapshot:
     """Boot a guest with QEMU's `cpu`, stop it when its first process runs, and take a snapshot."""
     initrd, raw, elf = folder / "initrd", folder / "raw", folder / "elf"
     mapped, compressed = folder / "mapped", folder / "compressed"
-    initrd.write_bytes(_cpio({"init": _program()}))
+    initrd.write_bytes(archive({"init": _program()}))
     arguments = ["-kernel", str(kernel), "-initrd", str(initrd), "-append", "console=ttyS0 panic=-1"]
     with QemuMachine(arguments, ram_mib=RAM_MIB, cpu=cpu) as machine:
         machine.wait_for_serial("init is working", seconds=100)
@@ -99,15 +99,3 @@ def _program() -> bytes:
         "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, _LOAD + 120, 64, 0, 0, 64, 56, 1, 0, 0, 0
     )
     return header + struct.pack("<IIQQQQQQ", 1, 5, 0, _LOAD, _LOAD, size, size, 4096) + code
-
-
-def _cpio(files: dict[str, bytes]) -> bytes:
-    """An archive as the kernel unpacks it (Documentation/driver-api/early-userspace/buffer-format.rst)."""
-    archive = bytearray()
-    for name, contents in (*files.items(), ("TRAILER!!!", b"")):
-        fields = [0] * _CPIO_FIELDS
-        fields[1], fields[4], fields[6], fields[11] = 0o100755, 1, len(contents), len(name) + 1
-        archive += b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-        archive += bytes(-len(archive) % 4) + contents
-        archive += bytes(-len(archive) % 4)
-    return bytes(archive)

@@ -6,22 +6,29 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from mh_abi import abi
 from mh_abi.image import HelperImage
+from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import Part
+from mh_emulator.host.machine import Machine
 from mh_emulator.linux.launch import Cargo, Running, expect, hand_over, power_on
 from mh_emulator.linux.load import Plan
 from mh_emulator.platform import Platform
 from mh_emulator.q35.board import Telling
 from mh_emulator.q35.moved import Moved, move
 from mh_emulator.q35.progress import Milestone, Progress
-from mh_emulator.q35.run import GuestStopped, run, run_guest, where
+from mh_emulator.q35.run import GuestStopped, Patience, run, run_guest, where
+from mh_emulator.q35.whole import is_whole
 from mh_emulator.secret import Secret
 
 _MORE_DRAM = 96 << 20
 """Beyond the guest's RAM: the helper's, and what the platform takes."""
+
+SILENT_SECONDS = 120.0
+"""CPU seconds in which a guest may print nothing. With `quiet` that is all of a boot: 15 on an idle computer."""
 
 _STAMP = re.compile(r"^\[ *\d+\.\d+\] ")
 _MILESTONES = ("Linux version ", "Memory Encryption Features active: ", "Run ")
@@ -38,6 +45,8 @@ class Report:
     kernel: str
     ram_bytes: int
     milestones: list[Milestone]
+    helper_equal: bool = False
+    """Whether the helper's private pages are, when the guest is stopped or idle, still what was launched."""
     moved: Moved | None = None
     console: str = ""
     """What the guest has printed on the serial port."""
@@ -48,7 +57,7 @@ class Report:
     @property
     def good(self) -> bool:
         """Whether it came to its end with the right result, and its migration was good."""
-        return self.guest_ok is not False and (self.moved is None or self.moved.good)
+        return self.helper_equal and self.guest_ok is not False and (self.moved is None or self.moved.good)
 
     def as_json(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
@@ -96,7 +105,10 @@ class Boot:
     def run(self) -> Report:
         """Boot until the guest is idle. Raises `GuestStopped`, `KernelError`."""
         with self._reported():
-            self._go_on(self._power_on(self._cargo()))
+            cargo = self._cargo()
+            running = self._power_on(cargo)
+            self._go_on(running)
+            self._check_helper(running.machine, cargo)
         return self.report
 
     def migrate(self, stop: Stop) -> Report:
@@ -112,6 +124,7 @@ class Boot:
             if not source.consent.allowed:
                 raise GuestStopped("the kernel has not allowed its migration")
             self._progress.reach("stopped")
+            self._check_helper(source, cargo)
             arrived = expect(self._platform(2), cargo, running)
             self.report.moved = move(source, arrived.machine)
             hand_over(source, arrived.machine, running.board)
@@ -129,9 +142,16 @@ class Boot:
         return running
 
     def _go_on(self, running: Running) -> None:
-        run(running.machine.vcpu, running.board, lambda: run_guest(running.machine))
+        serial = running.board.serial
+        patience = Patience(lambda: serial.printed, SILENT_SECONDS)
+        run(running.machine.vcpu, running.board, lambda: run_guest(running.machine), patience)
         if self._panicked:
             raise GuestStopped(f"the kernel has given up{where(running.machine.vcpu, running.board)}")
+
+    def _check_helper(self, machine: Machine, cargo: Cargo) -> None:
+        read = partial(machine.read_helper, size=PAGE_BYTES)
+        code, table = machine.site.helper.code, cargo.secret.table()
+        self.report.helper_equal = is_whole(read, machine.helper, code, table)
 
     def _cargo(self) -> Cargo:
         secret = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV)

@@ -64,8 +64,8 @@ def check(plan: Plan) -> None:
     low = max(kernel.end, plan.reserved.stop)
     if low > plan.topology.below:
         raise KernelError(f"kernel and helper reach {low:#x}, RAM below 4 GiB {plan.topology.below:#x}")
-    if kernel.address < MIB:
-        raise KernelError(f"the kernel wants to be at {kernel.address:#x}, below {MIB:#x}")
+    if kernel.address < MIB or kernel.address % PAGE_BYTES:
+        raise KernelError(f"the kernel wants to be at {kernel.address:#x}: below {MIB:#x}, or not at a page")
     if _initrd_start(plan) < low:
         room = max(_initrd_end(plan) - low, 0)
         raise KernelError(f"initrd of {len(plan.initrd):#x} bytes: above {low:#x} there is room for {room:#x}")

@@ -22,6 +22,7 @@ from mh_emulator.q35.moved import Moved, move
 from mh_emulator.q35.progress import Milestone, Progress
 from mh_emulator.q35.run import GuestStopped, run, run_guest
 from mh_emulator.q35.view import HostView
+from mh_emulator.q35.whole import is_whole
 from mh_emulator.secret import Secret
 from mh_emulator.uefi.loaded import loaded
 
@@ -90,7 +91,8 @@ class Boot:
             run(powered.vcpu, powered.board, powered.vcpu.run)
             if helper is not None:
                 self._check_line(helper)
-                self.report.helper_equal = _is_whole(partial(_read_private, powered, helper), helper, platform.part)
+                read = partial(_read_private, powered, helper)
+                self.report.helper_equal = is_whole(read, helper, loaded(helper, platform.part.c_bit))
         return self.report
 
     def migrate(self) -> Report:
@@ -114,7 +116,8 @@ class Boot:
         self._check_line(helper)
         arrived, target = expect(self._platform(2), powered, carrier)
         read = partial(source.read_helper, size=PAGE_BYTES)
-        self.report.helper_equal = _is_whole(read, helper, self._firmware.part, carrier.secret.table())
+        expected = loaded(helper, self._firmware.part.c_bit)
+        self.report.helper_equal = is_whole(read, helper, expected, carrier.secret.table())
         if helper.hands_over and not source.consent.allowed:
             raise GuestStopped("the loader has said its line and has not allowed the migration")
         self.report.moved = move(source, target)
@@ -165,18 +168,3 @@ def _read_private(powered: Powered, helper: HelperImage, offset: int) -> bytes:
     """A page of the helper, which lies in the guest's memory, as the guest sees it."""
     spa = powered.vm.spa(helper.descriptor.home + offset)
     return b"" if spa is None else powered.vm.dram.read_private(powered.vm.asid, spa, PAGE_BYTES)
-
-
-def _is_whole(read: Callable[[int], bytes], helper: HelperImage, part: Part, table: bytes = b"") -> bool:
-    """Whether its private pages are what the loader has to leave; the one for the secret begins that with `table`."""
-    expected = loaded(helper, part.c_bit)
-    start = helper.descriptor.secret_offset
-    page = start // PAGE_BYTES * PAGE_BYTES
-    for offset in range(0, helper.ring_offset, PAGE_BYTES):
-        found = read(offset)
-        if offset == page:
-            if found[start - page :][: len(table)] != table:
-                return False
-        elif found != expected[offset : offset + PAGE_BYTES]:
-            return False
-    return True

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from mh_abi.errors import MigrationHelperError
 from mh_emulator.cpu.registers import RFLAGS_IF, Registers
@@ -29,12 +30,23 @@ class GuestStopped(MigrationHelperError):
     """The guest came to an end that is none of a firmware that works; one line with where it stood."""
 
 
-def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit]) -> Exit:
+class Patience(NamedTuple):
+    """How long a guest may go on without a sign of life: a count that changes."""
+
+    sign: Callable[[], int]
+    seconds: float
+    """Of CPU."""
+
+
+def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit], patience: Patience | None = None) -> Exit:
     """`enter` is KVM_RUN of `vcpu`, until a HLT with interrupts, or until somebody pauses it: LIMIT.
+
+    Without `patience` accesses to devices are the sign of life, and `IDLE_SECONDS` may pass without.
 
     Of an SEV-ES guest no host knows whether it has interrupts on. Raises `GuestStopped` for every other end.
     """
-    with _watched(vcpu, board) as waits:
+    patience = patience or Patience(lambda: board.accesses, IDLE_SECONDS)
+    with _watched(vcpu, board, patience) as waits:
         exit_ = enter()
     if waits():
         raise GuestStopped(f"the guest waits for ever{where(vcpu, board)}")
@@ -85,16 +97,16 @@ def _registers(vcpu: Vcpu) -> Registers | None:
 
 
 @contextmanager
-def _watched(vcpu: Vcpu, board: Board) -> Iterator[Callable[[], bool]]:
-    """Give the vCPU up where it goes on without devices for too long; gives whether that was done."""
+def _watched(vcpu: Vcpu, board: Board, patience: Patience) -> Iterator[Callable[[], bool]]:
+    """Give the vCPU up where it goes on without a sign of life for too long; gives whether that was done."""
     ended, given_up = threading.Event(), threading.Event()
 
     def look() -> None:
-        accesses, since = board.accesses, time.process_time()
+        seen, since = patience.sign(), time.process_time()
         while not ended.wait(_POLL_SECONDS):
-            if board.accesses != accesses and board.clock.now < LONGEST_NS:
-                accesses, since = board.accesses, time.process_time()
-            elif time.process_time() - since > IDLE_SECONDS or board.clock.now >= LONGEST_NS:
+            if patience.sign() != seen and board.clock.now < LONGEST_NS:
+                seen, since = patience.sign(), time.process_time()
+            elif time.process_time() - since > patience.seconds or board.clock.now >= LONGEST_NS:
                 given_up.set()
                 vcpu.kick()
 
