@@ -60,13 +60,12 @@
 # attest() -> eax: status
 .global attest
 attest:
+    mov eax, MH_BAD_ENTRY
+    cmp word ptr [r13 + lane.slot], MH_RING_SLOTS - MH_ATTEST_PAGES
+    ja .Lrefused
     mov eax, MH_WRONG_STATE
     cmp dword ptr [r12 + vcpu.phase], PHASE_IDLE
     jne .Lrefused
-    movzx edx, word ptr [r13 + lane.slot]
-    mov eax, MH_BAD_ENTRY
-    cmp edx, MH_RING_SLOTS - MH_ATTEST_PAGES
-    ja .Lrefused
     call take_keys
     jnz .Lforget
     call random_derived
@@ -96,7 +95,7 @@ record:
     call forget_start
     mov edx, eax
     xor ecx, ecx
-.Lwipe:
+.Lwipe:                          # ecx bytes at rdi, and what the lane has; edx: status
     xor eax, eax
     rep stosb
     lea rdi, [r13 + lane.packet]

@@ -36,6 +36,7 @@ CLAIMS = (
     _claim(
         "No shared byte is read twice in a request, none is read back",
         "helper/test_single_fetch.py",
+        "attest/test_single_fetch.py",
         "crypto/test_contract.py::test_shared_bytes_are_touched_once",
     ),
     _claim("A second read that is planted in an operation is found", "helper/test_planted_fetch.py"),
@@ -45,6 +46,7 @@ CLAIMS = (
         "crypto/test_contract.py::test_path_does_not_depend_on_secrets",
         "crypto/test_contract.py::test_the_verdict_comes_late",
         "crypto/test_x25519.py",
+        "crypto/test_hkdf.py",
     ),
     _claim(
         "No secret is left in registers, on stacks or in memory",
@@ -52,8 +54,13 @@ CLAIMS = (
         "helper/test_secrets.py",
         "helper/test_residue.py",
         "helper/test_forward_secrecy.py",
+        "attest/test_sealed.py",
     ),
-    _claim("A submission that says more than its operation takes is refused", "helper/test_submissions.py"),
+    _claim(
+        "A submission that says more than its operation takes is refused",
+        "helper/test_submissions.py",
+        "attest/test_refusals.py",
+    ),
     _claim("Rings, packets and secrets of noise end in documented answers", "helper/test_fuzz", "helper/test_launch"),
     _claim(
         "A lost or restarted vCPU never leaves two live guests", "helper/test_lost_vcpus.py", "helper/test_handover"

@@ -102,9 +102,8 @@ def helper(vector_bits: int = 256) -> Image:
     return build_helper("regions", Options(vector_bits=vector_bits))
 
 
-def loaded(base: int, vector_bytes: int) -> tuple[bytes, dict[str, int]]:
+def loaded(image: Image, base: int, vector_bytes: int) -> tuple[bytes, dict[str, int]]:
     """The helper's file at `base` and the probe behind it, and where the global names of both are."""
-    image = helper(max(256, 8 * vector_bytes))
     sections = {section.name: section for section in image.sections}
     names = {
         symbol.name: base + symbol.value - sections[symbol.section].va + sections[symbol.section].offset
@@ -146,9 +145,13 @@ class Engine(ABC):
 
     def __init__(self, code: int, data: int) -> None:
         self.code, self.data = code, data
-        self.image, self.symbols = loaded(code, self.VECTOR_BYTES)
+        self.image, self.symbols = loaded(self.built(), code, self.VECTOR_BYTES)
         assert len(self.image) < CODE_BYTES
         self.reset()
+
+    def built(self) -> Image:
+        """The helper whose kernels it runs."""
+        return helper(max(256, 8 * self.VECTOR_BYTES))
 
     @abstractmethod
     def write(self, address: int, data: bytes) -> None: ...
