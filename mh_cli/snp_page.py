@@ -118,8 +118,9 @@ scheme `vmpl`, on milan, genoa and turin. `emulator_tests/vmpl` and `emulator_te
   is right, and keeps a bit for it: none is validated twice, so one that the host replaces afterwards is #VC, at which
   the helper stops for good (`vcpu-validate-remapped`, which succeeds where nobody remembers). CF = 1 where no bit is
   says that somebody else has validated the page: MH_NOT_FRESH, and nothing is written.
-* **Rights** of VMPL1 are given with the validation, for no vCPU of the guest runs before all has come. At the source
-  the host asks for them, for the pages of the launch (SHARE with MH_BATCH_PRIVATE); the helper's own are refused.
+* **Rights** of VMPL1 are given when a page is whole. One whose import failed is validated, but a fault for the guest,
+  as one that never came is: a host that leaves a page out cannot put garbage in its place. At the source the host asks
+  for the rights, for the pages of the launch (SHARE with MH_BATCH_PRIVATE); the helper's own are refused.
 * **Registers**: a VMSA arrives as a page. RUN makes it a VMSA by RMPADJUST, if it is one for VMPL1, and asks for
   AP_CREATION; EXPORT makes it data again, and then reads it. So no landing as under SEV-ES is needed.
 * **Keys**: there is no LAUNCH_SECRET, so the helper asks ([protocol.md](protocol.md#the-record-under-snp)). Both halves
