@@ -119,8 +119,9 @@ scheme `vmpl`, on milan, genoa and turin. `emulator_tests/vmpl` and `emulator_te
   the helper stops for good (`vcpu-validate-remapped`, which succeeds where nobody remembers). CF = 1 where no bit is
   says that somebody else has validated the page: MH_NOT_FRESH, and nothing is written.
 * **Rights** of VMPL1 are given when a page is whole. One whose import failed is validated, but a fault for the guest,
-  as one that never came is: a host that leaves a page out cannot put garbage in its place. At the source the host asks
-  for the rights, for the pages of the launch (SHARE with MH_BATCH_PRIVATE); the helper's own are refused.
+  as one that never came is: a host that leaves a page out cannot put garbage in its place. Nor the contents that an
+  earlier session has brought: START of a target takes the rights back. At the source the host asks for the rights, for
+  the pages of the launch (SHARE with MH_BATCH_PRIVATE); the helper's own are refused.
 * **Registers**: a VMSA arrives as a page. RUN makes it a VMSA by RMPADJUST, if it is one for VMPL1, and asks for
   AP_CREATION; EXPORT makes it data again, and then reads it. So no landing as under SEV-ES is needed.
 * **Keys**: there is no LAUNCH_SECRET, so the helper asks ([protocol.md](protocol.md#the-record-under-snp)). Both halves

@@ -180,13 +180,43 @@ may_start:
 3:  mov eax, MH_DONE
 2:  ret
 
-# starts(): the session begins; a target's guest is coming.
+# starts(): the session begins; a target's guest is coming. What an earlier session has brought is lent anew when it comes
+# again: a host that leaves it out now would show the guest its old contents.
 .global starts
 starts:
     cmp word ptr [r13 + lane.role], MH_ROLE_SOURCE
-    je 1f
+    je .Lleaves
     mov dword ptr [rip + guest], GUEST_COMING
-1:  ret
+    push r15
+    mov rsi, offset linker.validated
+    mov rdi, [rip + linker.params + mh_params.ram_limit]
+    dec rdi
+    shr rdi, 12 + 6             # the last word
+    xor r8d, r8d
+.Lword:
+    mov r9, [rsi + r8 * 8]
+    test r9, r9
+    jz .Lnext
+.Lbit:
+    bsf r15, r9
+    lea rax, [r9 - 1]
+    and r9, rax
+    mov rax, r8
+    shl rax, 6
+    add r15, rax
+    shl r15, 12
+    add r15, [rip + linker.params + mh_params.window_va]
+    mov edx, VMPL1
+    call adjust
+    test r9, r9
+    jnz .Lbit
+.Lnext:
+    inc r8
+    cmp r8, rdi
+    jbe .Lword
+    pop r15
+.Lleaves:
+    ret
 
 # may_go() -> eax: status. Before this ring seals the packet that ends its part of the session.
 .global may_go

@@ -192,6 +192,21 @@ def test_a_forged_page_ends_the_session_and_the_page_can_come_in_the_next() -> N
     assert rights_of_vmpl1(both.target, both.pages[0]) == ALL_PERMS & ~Perm.SHADOW_STACK
 
 
+def test_what_an_earlier_session_brought_is_out_of_reach_until_it_comes_again() -> None:
+    """Or a host could leave a page out that the guest has changed since, and show it the old one."""
+    both = connected()
+    for number in range(3):
+        assert carry(both, page(both, number)) == Status.MH_DONE
+    for side in (both.source, both.target):
+        side.rings[0].ask("abort", Request(abi.mh_op.MH_OP_ABORT))
+    lent = [rights_of_vmpl1(both.target, gpa) for gpa in both.pages[:3]]
+    connect(both.source.rings[0], both.target.rings[0])
+    assert all(lent)
+    assert [rights_of_vmpl1(both.target, gpa) for gpa in both.pages[:3]] == [0, 0, 0]
+    assert carry(both, page(both, 1)) == Status.MH_DONE
+    assert [bool(rights_of_vmpl1(both.target, gpa)) for gpa in both.pages[:3]] == [False, True, False]
+
+
 def test_the_host_runs_no_page_as_a_vmsa() -> None:
     """Neither the guest's before RUN, nor one that has been exported: the RMP says that they are data."""
     both = pair()
