@@ -16,8 +16,8 @@ _HEAD = """\
 
 SEV and SEV-ES cannot prevent that a host exchanges pages of a guest, writes old ciphertext back, or loads a helper
 elsewhere. SEV-SNP can. Here are its two halves, each of which can be used on its own: the reverse map table (RMP) and
-the secure processor's SNP commands. KVM launches guests on them, whose vCPUs ask the RMP for every access. No helper
-runs under SNP yet: what one would be is [at the end](#a-helper-under-snp).
+the secure processor's SNP commands. KVM launches guests on them, whose vCPUs ask the RMP for every access. How the
+helper runs there, and moves a guest, is [at the end](#a-helper-under-snp).
 
 | room | what |
 |---|---|
@@ -94,7 +94,7 @@ is no helper in these cases: the page that is attacked is one of a guest.
 """
 
 _STAYS = """
-This one does not, for it is the helper that has to be silent when the guest has left:
+This one does not, for it is the helper that has to be silent when the guest has left, as [it is](#a-helper-under-snp):
 
 | attack | under SEV | under SNP | case |
 |---|---|---|---|
@@ -103,31 +103,43 @@ This one does not, for it is the helper that has to be silent when the guest has
 _HELPER = """\
 ## A helper under SNP
 
-This is a plan, of which only the keys are built: no scheme of `build.py` starts under SNP.
+`build.py build --start snp --owner-key HEX` writes it, `build.py migrate --start snp --ram FILE` moves a guest with it:
+scheme `vmpl`, on milan, genoa and turin. `emulator_tests/vmpl` and `emulator_tests/attest` carry out what is said here.
 
 * **Where**: in the guest itself, at VMPL0, launched with a VMSA of its own; the guest runs at VMPL1, on vCPUs of its
   own. KVM as it is can do that (`vcpu-of-vmpl1`); one vCPU for both needs the two lines about VMPLs above. The guest's
-  kernel cannot reach the helper (`vcpu-vmpl1-reads-helper`), which `isolated` alone has under SEV.
-* **A mirror**, whatever KVM adds, sees a page at the GPA that the guest has it at, or not at all
-  (`vcpu-mirror-elsewhere`). `alias-gpa` alone does: the other schemes have RAM by `ram_addr`, and `regions` its helper
-  too, at other GPAs.
-* **Rings** lie in pages that are shared by a page state change; the host reads and writes them as now.
-* **Pages of the target** are given by the host with the first touch and validated by the helper, which takes CF = 1
-  for an attack. CF = 0 proves less than it seems (`vcpu-validate-remapped`): the helper has to keep what it has
-  validated, a bit for each page, and may validate none twice.
-* **Rights** of VMPL1 are given by RMPADJUST page by page, after the page is whole.
-* **Registers**: a VMSA of the guest arrives as a page, which the helper makes a VMSA by RMPADJUST; AP_CREATION starts
-  it. So a landing as under SEV-ES is not needed.
+  kernel reaches no page of the helper, and not its own VMSA, with which it could give itself VMPL0: #NPF.
+* **No mirror** of an SNP guest runs (`vcpu-mirror`), and one that KVM let run would see a page at the GPA that the
+  guest has it at, or not at all (`vcpu-mirror-elsewhere`). So the other schemes refuse `--start snp`, and `vmpl` any
+  other start.
+* **The space** is that of `alias-gpa`, 1:1. Behind the RAM limit lie the VMSAs, page n that of vCPU n. The rings are
+  shared pages, which the host never makes private.
+* **Pages of the target** come from the host with the first touch. The helper validates a page when its packet's header
+  is right, and keeps a bit for it: none is validated twice, so one that the host replaces afterwards is #VC, at which
+  the helper stops for good (`vcpu-validate-remapped`, which succeeds where nobody remembers). CF = 1 where no bit is
+  says that somebody else has validated the page: MH_NOT_FRESH, and nothing is written.
+* **Rights** of VMPL1 are given when a page is whole. One whose import failed is validated, but a fault for the guest,
+  as one that never came is: a host that leaves a page out cannot put garbage in its place. Nor the contents that an
+  earlier session has brought: START of a target takes the rights back. At the source the host asks for the rights, for
+  the pages of the launch (SHARE with MH_BATCH_PRIVATE); the helper's own are refused.
+* **Registers**: a VMSA arrives as a page. RUN makes it a VMSA by RMPADJUST, if it is one for VMPL1, and asks for
+  AP_CREATION; EXPORT makes it data again, and then reads it. So no landing as under SEV-ES is needed.
 * **Keys**: there is no LAUNCH_SECRET, so the helper asks ([protocol.md](protocol.md#the-record-under-snp)). Both halves
   are built. The owner checks chain, TCB, policy, VMPL, agent and digest, each refusal with its reason, and seals the
   record for both shares or for none, and once (`attest`, and what it refuses). The helper (`payload/attest.s`) has the
   owner's public key in its measured pages, or a host could seal a record of its own (`attest-by-host`). It asks once,
   and wipes all four VMPCKs before: who has any of them may put another context in the guest's place
-  (`absorb-noma-by-vmpl3`). So the guest at VMPL1 gets no reports of its own. `emulator_tests/attest` runs the helper on
-  milan, genoa and turin.
-* **One copy**: EXPORT with IMI_EN leaves the source running (`two-copies`), so the helper has to be silent after it.
-* **What is in the way**: the helper's entry and its host drive it by HLT and registers, where AP_CREATION and #VC are
-  needed; its image has no writable record of what is validated.
+  (`absorb-noma-by-vmpl3`). So the guest at VMPL1 gets no reports of its own.
+* **One copy**: FINISH is refused while a page is a VMSA (MH_RUNNING), and ring 0's part in it makes the guest gone
+  before its packet is sealed, whatever comes of that. From then on the source's helper refuses RUN and START, for good:
+  under SNP nobody starts it anew, and nobody else makes a VMSA. The target refuses RUN until all rings agree that all
+  has come, and START as a target afterwards. `migrate` tries both hosts at the end: `copies` is 1. Before FINISH a
+  migration can be given up, and the guest goes on at the source.
+
+What is not there: post-copy (RESUME before FINISH starts no guest), pages that a guest at VMPL1 has validated after its
+launch, for which it would have to ask the helper, and an IGVM file. That a VMSA is in use is not modelled; the helper
+leaves such a one as it is, and FINISH stays refused. No EXPORT of the context is asked for: the target is a guest of
+its own, which the owner believes by its own digest.
 """
 
 

@@ -255,17 +255,12 @@ check_run:
 
 # export_chunk() -> eax: status
 export_chunk:
+.ifdef MH_START_SNP
+    call take_back
+.endif
     mov eax, MH_KIND_VMSA
     test word ptr [r13 + lane.flags], MH_BATCH_VMSA
-.ifdef MH_START_SNP
-    jz .Lscan
-    call take_back
-    mov eax, MH_KIND_VMSA
-    jmp .Lseal
-.Lscan:
-.else
     jnz .Lseal
-.endif
     call scan
     mov edx, MH_KIND_PAGE
     test eax, eax
@@ -348,11 +343,17 @@ import_chunk:
     test eax, eax
     jnz .Limport_refused
     cmp word ptr [r13 + lane.packet + mh_packet.kind], MH_KIND_ZERO
-    jne moved
+    jne .Lwhole
     mov rdi, r15
     mov ecx, ebx
     shl ecx, 9
     rep stosq
+.Lwhole:
+.ifdef MH_START_SNP
+    test word ptr [r13 + lane.flags], MH_BATCH_VMSA
+    jnz moved
+    call lend
+.endif
 moved:
     mov eax, ebx
     add [r12 + vcpu.pages], rax

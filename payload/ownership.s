@@ -26,7 +26,7 @@
 
 # RMPADJUST, EDX: VMPL, its rights, whether the page is a VMSA.
 .equ VMPL1, 1
-.equ LENT, VMPL1 | 0xf << 8     # read, write, execute at any CPL
+.equ LENT, VMPL1 | 0xf << 8     # read, write, execute at any CPL; no shadow stacks of supervisors, which not all parts have
 .equ VMSA, VMPL1 | 1 << 16
 
 # Of the save area (APM volume 2, table B-4).
@@ -41,8 +41,7 @@ guest_vcpus: .zero MH_VMSA_BYTES / MH_PAGE_BYTES / 8
 
 .text
 
-# admit() -> eax: status; zero flag set with MH_DONE. The pages of the chunk at work become ours; those of RAM VMPL1's, too,
-# which does not run before all of them are whole.
+# admit() -> eax: status; zero flag set with MH_DONE. The pages of the chunk at work become ours.
 .global admit
 admit:
     push rbp
@@ -55,11 +54,6 @@ admit:
     jc .Lours
     call validate
     jnz .Lnot_fresh
-    mov edx, LENT
-    mov ecx, VMPL1
-    test word ptr [r13 + lane.flags], MH_BATCH_VMSA
-    cmovnz edx, ecx
-    call adjust
     mov rsi, rbp
     mov ecx, 1
     mov rdi, offset linker.validated
@@ -79,16 +73,19 @@ admit:
     mov eax, MH_NOT_FRESH
     jmp .Ladmitted
 
-# lend() -> eax: MH_DONE. VMPL1 may have the pages of the chunk at work, which are ours since the launch.
+# lend() -> eax: MH_DONE. VMPL1 may have the pages of the chunk at work, which are whole: since the launch, or the import. One
+# whose import has failed stays out of its reach: it would be garbage there, where a page that never came is a fault.
 .global lend
 lend:
     mov edx, LENT
     jmp .Ladjust
 
-# take_back(): the VMSAs of the chunk at work are no VMSAs any more. One that runs on another CPU stays what it is (FAIL_INUSE),
-# and keeps its bit.
+# take_back(): where the chunk at work is one of VMSAs, they are none any more. One that runs on another CPU stays what it is
+# (FAIL_INUSE), and keeps its bit.
 .global take_back
 take_back:
+    test word ptr [r13 + lane.flags], MH_BATCH_VMSA
+    jz .Lnone
     mov edx, VMPL1
 .Ladjust:
     push rbp
@@ -115,6 +112,8 @@ take_back:
     jnz .Ltake
     xor eax, eax                # MH_DONE
     jmp .Ladmitted
+.Lnone:
+    ret
 
 # run_guest() -> eax: status. vCPU `count` goes on with page `count` of MH_BATCH_VMSA. The host is asked, not believed: it may
 # leave that.
@@ -181,13 +180,43 @@ may_start:
 3:  mov eax, MH_DONE
 2:  ret
 
-# starts(): the session begins; a target's guest is coming.
+# starts(): the session begins; a target's guest is coming. What an earlier session has brought is lent anew when it comes
+# again: a host that leaves it out now would show the guest its old contents.
 .global starts
 starts:
     cmp word ptr [r13 + lane.role], MH_ROLE_SOURCE
-    je 1f
+    je .Lleaves
     mov dword ptr [rip + guest], GUEST_COMING
-1:  ret
+    push r15
+    mov rsi, offset linker.validated
+    mov rdi, [rip + linker.params + mh_params.ram_limit]
+    dec rdi
+    shr rdi, 12 + 6             # the last word
+    xor r8d, r8d
+.Lword:
+    mov r9, [rsi + r8 * 8]
+    test r9, r9
+    jz .Lnext
+.Lbit:
+    bsf r15, r9
+    lea rax, [r9 - 1]
+    and r9, rax
+    mov rax, r8
+    shl rax, 6
+    add r15, rax
+    shl r15, 12
+    add r15, [rip + linker.params + mh_params.window_va]
+    mov edx, VMPL1
+    call adjust
+    test r9, r9
+    jnz .Lbit
+.Lnext:
+    inc r8
+    cmp r8, rdi
+    jbe .Lword
+    pop r15
+.Lleaves:
+    ret
 
 # may_go() -> eax: status. Before this ring seals the packet that ends its part of the session.
 .global may_go

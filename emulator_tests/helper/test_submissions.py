@@ -97,7 +97,7 @@ def test_unused_fields_must_be_zero(pair: Pair, case: str) -> None:
 
 
 def test_every_operation_refuses_fields() -> None:
-    """JOIN is asked for on other rings, see test_vcpus.py; the last two under SNP, see attest/test_refusals.py."""
+    """JOIN is asked for on other rings, see test_vcpus.py; the last three under SNP, see attest/ and vmpl/."""
     assert {op for op, _ in UNUSED.values()} == set(Op) - {Op.MH_OP_JOIN} - SNP_ONLY
 
 

@@ -25,6 +25,7 @@ from mh_emulator.host.session import Batch, connect, export_batch, import_batch,
 from mh_emulator.host.snp_machine import SnpMachine
 from mh_emulator.host.snp_migration import Pair, trust
 from mh_emulator.kvm.exits import Reason
+from mh_emulator.rmp.entry import ALL_PERMS, Perm
 from mh_emulator.rmp.fault import ErrorCode
 from mh_emulator.rmp.instructions import NewState
 from mh_emulator.secret import Secret
@@ -104,6 +105,10 @@ def test_no_record_for_a_target_with_a_page_of_its_hosts() -> None:
     assert not any(source.record_page())
 
 
+def rights_of_vmpl1(side: SnpMachine, gpa: int) -> int:
+    return int(side.platform.rmp.entry(side.spa(gpa)).perms[1])
+
+
 def page(both: Pair, number: int = 0) -> Batch:
     return Batch(address=both.pages[number], count=1)
 
@@ -117,7 +122,7 @@ def test_a_page_that_somebody_else_validated_is_refused_as_it_is() -> None:
     before = both.target.read_pages(both.pages[:1])
     assert carry(both, page(both)) == Status.MH_NOT_FRESH
     assert both.target.read_pages(both.pages[:1]) == before
-    assert rmp.entry(spa).perms[1] == 0, "and VMPL1 has no right to it"
+    assert rights_of_vmpl1(both.target, both.pages[0]) == 0
 
 
 def moved_elsewhere(side: SnpMachine, gpa: int) -> int:
@@ -180,9 +185,26 @@ def test_a_forged_page_ends_the_session_and_the_page_can_come_in_the_next() -> N
     before = both.target.read_pages(both.pages[:1])
     assert import_batch(both.target.rings[0], page(both), [forged])[0].status == Status.MH_BAD_TAG
     assert both.target.read_pages(both.pages[:1]) == before
+    assert rights_of_vmpl1(both.target, both.pages[0]) == 0, "or its garbage would pass for a page that came"
     both.source.rings[0].ask("abort", Request(abi.mh_op.MH_OP_ABORT))
     connect(both.source.rings[0], both.target.rings[0])
     assert carry(both, page(both)) == Status.MH_DONE
+    assert rights_of_vmpl1(both.target, both.pages[0]) == ALL_PERMS & ~Perm.SHADOW_STACK
+
+
+def test_what_an_earlier_session_brought_is_out_of_reach_until_it_comes_again() -> None:
+    """Or a host could leave a page out that the guest has changed since, and show it the old one."""
+    both = connected()
+    for number in range(3):
+        assert carry(both, page(both, number)) == Status.MH_DONE
+    for side in (both.source, both.target):
+        side.rings[0].ask("abort", Request(abi.mh_op.MH_OP_ABORT))
+    lent = [rights_of_vmpl1(both.target, gpa) for gpa in both.pages[:3]]
+    connect(both.source.rings[0], both.target.rings[0])
+    assert all(lent)
+    assert [rights_of_vmpl1(both.target, gpa) for gpa in both.pages[:3]] == [0, 0, 0]
+    assert carry(both, page(both, 1)) == Status.MH_DONE
+    assert [bool(rights_of_vmpl1(both.target, gpa)) for gpa in both.pages[:3]] == [False, True, False]
 
 
 def test_the_host_runs_no_page_as_a_vmsa() -> None:

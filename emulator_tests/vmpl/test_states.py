@@ -19,7 +19,7 @@ from emulator_tests.vmpl.pairs import (
 )
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.host.ring import HelperStopped
+from mh_emulator.host.ring import HelperStopped, Request
 from mh_emulator.host.session import Batch, connect, end_epoch, finish_all, greet
 from mh_emulator.host.snp_migration import Pair, move
 from mh_emulator.kvm.exits import Reason
@@ -127,11 +127,14 @@ def test_run_of_no_vcpu(count: int) -> None:
     assert ask(both.source, Op.MH_OP_RUN, count) == Status.MH_BAD_ENTRY
 
 
-def test_run_is_ring_0s_and_has_no_role() -> None:
+def test_run_is_ring_0s_and_has_no_further_field() -> None:
     both = pair(vcpus=2)
     assert ask(both.source, Op.MH_OP_RUN, 2, ring=1) == Status.MH_WRONG_RING
     assert ask(both.source, Op.MH_OP_RUN, 2, role=1) == Status.MH_BAD_ENTRY
     assert ask(both.source, Op.MH_OP_RUN, 2, slot=abi.MH_RING_SLOTS) == Status.MH_BAD_ENTRY
+    for field in ({"address": PAGE_BYTES}, {"chunk": 1}, {"flags": VMSA}):
+        request = Request(Op.MH_OP_RUN, count=2, **field)
+        assert both.source.rings[0].serve([request])[0].status == Status.MH_BAD_ENTRY
     assert ask(both.source, Op.MH_OP_RUN, 2, slot=abi.MH_RING_SLOTS - 1) == Status.MH_DONE
 
 

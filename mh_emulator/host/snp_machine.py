@@ -7,6 +7,7 @@ the helper makes. A page is private from where it is launched, or where the targ
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from mh_abi import abi
@@ -24,6 +25,9 @@ from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.host_memory import HostFaultError
 from mh_emulator.psp.snp.policy import DEFAULT_POLICY
 from mh_emulator.snp_platform import SnpPlatform
+
+_CHUNK = 16
+"""Pages that are lent in one go."""
 
 
 def helper_pages(helper: Installed) -> list[SnpPage]:
@@ -95,8 +99,8 @@ class SnpMachine:
 
     def lend(self, pages: Sequence[int]) -> None:
         """Have the helper let VMPL1 have these pages. Raises `HelperRefused`."""
-        for batch in runs(pages, 1):
-            for result in share(self.rings[0], Batch(1, batch.address, batch.count, flags=abi.MH_BATCH_PRIVATE)):
+        for batch in runs(pages, _CHUNK):
+            for result in share(self.rings[0], replace(batch, flags=abi.MH_BATCH_PRIVATE)):
                 if result.status != Status.MH_DONE:
                     raise HelperRefused("lend", result.status)
 
