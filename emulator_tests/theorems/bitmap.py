@@ -7,10 +7,8 @@ from functools import partial
 
 from emulator_tests.theorems.linked import Code, Part, offsets
 from emulator_tests.theorems.symbolic import Machine, Node, Path, paths, require
-from emulator_tests.theorems.theorem import Theorem
+from emulator_tests.theorems.theorem import about_regions
 from mh_abi import abi
-from mh_builder.helper import build_helper
-from mh_builder.schemes.space import Options
 
 VCPU = 0x1000_0000
 WORD = 5
@@ -210,38 +208,25 @@ def widen_holds(code: Code) -> None:
         )
 
 
-_IMAGES = {"regions": partial(build_helper, "regions", Options())}
 THEOREMS = (
-    Theorem(
+    about_regions(
         "any run of pages has the first word of a map, the bits and the number that `bits` says",
         bits_hold,
-        _IMAGES,
-        "regions",
-        "helper",
-        (Part("bitmap", "bits", "claim", also=("and r10d, 63", "sub r8d, r10d", "cmova r8d, ecx", "shl rdx, cl")),),
+        Part("bitmap", "bits", "claim", also=("and r10d, 63", "sub r8d, r10d", "cmova r8d, ecx", "shl rdx, cl")),
     ),
-    Theorem(
+    about_regions(
         f"marks are set and taken back for the pages of a run alone (bound: {MARKED} pages)",
         marks_hold,
-        _IMAGES,
-        "regions",
-        "helper",
-        (Part("bitmap", "give_back", "bitmap_turn"),),
+        Part("bitmap", "give_back", "bitmap_turn"),
     ),
-    Theorem(
+    about_regions(
         f"a run is claimed whole or not at all, and only if none of it is shared or has moved (bound: {CLAIMED} pages)",
         claim_holds,
-        _IMAGES,
-        "regions",
-        "helper",
-        (Part("bitmap", "claim", "widen"),),
+        Part("bitmap", "claim", "widen"),
     ),
-    Theorem(
+    about_regions(
         "the words of which a vCPU is known to have bits are widened to any word",
         widen_holds,
-        _IMAGES,
-        "regions",
-        "helper",
-        (Part("bitmap", "widen", "give_back"),),
+        Part("bitmap", "widen", "give_back"),
     ),
 )

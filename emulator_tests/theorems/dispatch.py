@@ -46,8 +46,9 @@ RULES = {
     Op.MH_OP_RESUME: Rule(("ending", "resume")),
     Op.MH_OP_ATTEST: Rule(("attest", "attest"), frozenset({"role", "slot"}), "first"),
     Op.MH_OP_RECORD: Rule(("attest", "record"), _SLOT, "first"),
+    Op.MH_OP_RUN: Rule(("ownership", "run_guest"), frozenset({"slot", "count"}), "first"),
 }
-_SNP_ONLY = frozenset({Op.MH_OP_ATTEST, Op.MH_OP_RECORD})
+_SNP_ONLY = frozenset({Op.MH_OP_ATTEST, Op.MH_OP_RECORD, Op.MH_OP_RUN})
 
 
 def served(code: Code) -> list[abi.mh_op]:

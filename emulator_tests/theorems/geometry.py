@@ -6,10 +6,8 @@ from functools import partial
 
 from emulator_tests.theorems.linked import Code, Part, offsets
 from emulator_tests.theorems.symbolic import Machine, Node, Path, paths, require
-from emulator_tests.theorems.theorem import Theorem
+from emulator_tests.theorems.theorem import about_regions
 from mh_abi import abi
-from mh_builder.helper import build_helper
-from mh_builder.schemes.space import Options
 
 VCPU, RING = 0x1000_0000, 0x2000_0000
 """A vCPU's block, and its ring: nothing else is known there."""
@@ -108,35 +106,24 @@ def check_place(path: Path, urgent: bool, name: str, size: int) -> None:
     path.prove(terms.equal(found, place), f"the {name} of a slot lies elsewhere")
 
 
-_IMAGES = {"regions": partial(build_helper, "regions", Options())}
 THEOREMS = (
-    Theorem(
+    about_regions(
         "no chunk of a batch reaches out of its batch, nor a batch out of its lane",
         chunk_holds,
-        _IMAGES,
-        "regions",
-        "helper",
-        (
-            Part("batch", ".Lchunk", until="call move_chunk", also=("cmova ebx, ecx",)),
-            Part("batch", "remaining", "overtake", also=("add ebp, [r13 + lane.done]", "sub ebx, [r13 + lane.done]")),
-        ),
+        Part("batch", ".Lchunk", until="call move_chunk", also=("cmova ebx, ecx",)),
+        Part("batch", "remaining", "overtake", also=("add ebp, [r13 + lane.done]", "sub ebx, [r13 + lane.done]")),
     ),
-    Theorem(
+    about_regions(
         "each slot has a packet and a page of its own",
         locate_holds,
-        _IMAGES,
-        "regions",
-        "helper",
-        (
-            Part(
-                "packet",
-                "locate",
-                "describe_packet",
-                also=(
-                    "imul ecx, eax, MH_PACKET_SLOT_BYTES",
-                    "add rcx, [r13 + lane.packets]",
-                    "add rax, [r13 + lane.data]",
-                ),
+        Part(
+            "packet",
+            "locate",
+            "describe_packet",
+            also=(
+                "imul ecx, eax, MH_PACKET_SLOT_BYTES",
+                "add rcx, [r13 + lane.packets]",
+                "add rax, [r13 + lane.data]",
             ),
         ),
     ),

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from emulator_tests.theorems.linked import Code, Part, offsets
 from emulator_tests.theorems.symbolic import Machine, Node, paths, require
-from emulator_tests.theorems.theorem import Theorem
+from emulator_tests.theorems.theorem import about_regions
 from mh_abi import abi
-from mh_builder.helper import build_helper
-from mh_builder.schemes.space import Options
 
 LANE, PACKET = 0x1000_0000, 0x2000_0000
 """A lane, and a packet's place in the ring: nothing else is known there."""
@@ -116,20 +111,15 @@ def kind_holds(code: Code) -> None:
         path.prove(found, "another kind")
 
 
-_IMAGES = {"regions": partial(build_helper, "regions", Options())}
-
-
-def _theorem(text: str, check: Callable[[Code], None], part: Part) -> Theorem:
-    return Theorem(text, check, _IMAGES, "regions", "helper", (part,))
-
-
 THEOREMS = (
-    _theorem(
+    about_regions(
         "a header has the status of its first wrong field", check_holds, Part("packet", "check_packet", "check_turn")
     ),
-    _theorem("a packet is in turn, replayed or out of order", turn_holds, Part("packet", "check_turn", "open_packet")),
-    _theorem(
+    about_regions(
+        "a packet is in turn, replayed or out of order", turn_holds, Part("packet", "check_turn", "open_packet")
+    ),
+    about_regions(
         "a chunk's header passes if, and only if, it is the one expected", chunk_holds, Part("batch", "check_chunk")
     ),
-    _theorem("a packet has a kind that was asked for", kind_holds, Part("batch", "expected_kind", "check_chunk")),
+    about_regions("a packet has a kind that was asked for", kind_holds, Part("batch", "expected_kind", "check_chunk")),
 )

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from functools import partial
 
 from emulator_tests.theorems.linked import Code, Part
 from emulator_tests.theorems.symbolic import RETURN, Machine, Node, Unknown, paths, require
-from emulator_tests.theorems.theorem import Theorem
+from emulator_tests.theorems.theorem import about_regions
 from mh_abi import abi
-from mh_builder.helper import build_helper
-from mh_builder.schemes.space import Options
 
 FURTHEST = 1 << 33
 """Beyond the page no entry is read; lengths have 32 bits, so the search can point at most there."""
@@ -144,12 +141,9 @@ def holds(code: Code) -> None:
 
 
 THEOREMS = (
-    Theorem(
+    about_regions(
         "the secret's table is left alone where it is none, and searched to its end, within its page",
         holds,
-        {"regions": partial(build_helper, "regions", Options())},
-        "regions",
-        "helper",
-        (Part("secret", "secret_record", ".Lfound"),),
+        Part("secret", "secret_record", ".Lfound"),
     ),
 )

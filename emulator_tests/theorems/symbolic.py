@@ -152,12 +152,22 @@ class Machine:
         instruction = Instruction(code)
         instruction.setAddress(address)
         self.context.disassembly(instruction)
+        undefined: frozenset[int] = frozenset()
         if instruction.getType() not in {OPCODE.X86.LEA, OPCODE.X86.NOP}:
             for operand in instruction.getOperands():
                 if operand.getType() == OPERAND.MEM:
                     self._pin(instruction, operand)
+                    undefined |= self._undefined(self._address(operand).evaluate(), operand.getSize())
         if self.context.buildSemantics(instruction) != EXCEPTION.NO_FAULT:
             raise AssertionError(f"unknown to the engine: {instruction}")
+        for place, _ in instruction.getLoadAccess():
+            if place.getAddress() in undefined or self._undefined(place.getAddress(), place.getSize()):
+                raise Refuted(f"{instruction} reads what nothing has defined")
+
+    def _undefined(self, address: int, size: int) -> frozenset[int]:
+        """The address, if not all of the bytes there have a value."""
+        is_defined = self.context.isConcreteMemoryValueDefined(MemoryAccess(address, size))
+        return frozenset() if is_defined else frozenset({address})
 
     def _pin(self, instruction: Any, operand: Any) -> None:
         """Of an operand in memory whose address depends on inputs: it has one value here, or is a load of anything."""

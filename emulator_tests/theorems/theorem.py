@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from emulator_tests.mutation.mutants import Mutant
 from emulator_tests.theorems.linked import Code, Part
 from emulator_tests.theorems.symbolic import Refuted
+from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
+from mh_builder.schemes.space import Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +49,9 @@ class Theorem:
 
     def __str__(self) -> str:
         return self.text
+
+
+def about_regions(text: str, check: Callable[[Code], None], *parts: Part) -> Theorem:
+    """A theorem that the image of `regions` stands for: its code does not depend on the address space."""
+    images = {"regions": partial(build_helper, "regions", Options())}
+    return Theorem(text, check, images, "regions", "helper", parts)
