@@ -125,11 +125,10 @@ class EsVcpu(Vcpu):
         return None
 
     def _page_protocol(self, ghcb: Ghcb) -> Exit | None:
-        devices = self._vm.devices
         try:
-            code = vmgexit.check(ghcb, strings=devices is not None)
-            if devices is not None and vmgexit.is_string(code, ghcb):
-                string_io.serve(ghcb, vmgexit.as_intercept(code, ghcb), self._vm.dram, self._vm.spa, devices)
+            code = vmgexit.check(ghcb)
+            if vmgexit.is_string(code, ghcb):
+                self._string(ghcb, vmgexit.as_intercept(code, ghcb))
                 return None
             if code in (Event.MMIO_READ, Event.MMIO_WRITE):
                 return self._mmio(ghcb, is_write=code == Event.MMIO_WRITE)
@@ -137,6 +136,11 @@ class EsVcpu(Vcpu):
         except MalformedError as error:
             ghcb.respond(Response.MALFORMED_INPUT, error.reason)
             return None
+
+    def _string(self, ghcb: Ghcb, request: Intercept) -> None:
+        if self._vm.devices is None:
+            raise MalformedError(Malformed.INVALID_EVENT)
+        string_io.serve(ghcb, request, self._vm.dram, self._vm.spa, self._vm.devices)
 
     def _event(self, code: int, ghcb: Ghcb) -> Exit | None:
         if code in (Code.MSR, Code.VMMCALL, Code.IOIO):

@@ -73,17 +73,14 @@ _NEEDS: dict[int, tuple[str, ...]] = {
 _XSAVE_LEAF = 0xD
 
 
-def check(ghcb: Ghcb, *, strings: bool) -> int:
-    """Return the exit code of a request that KVM takes; raise `MalformedError` for one that it does not.
-
-    `strings`: whether somebody is there who answers string I/O.
-    """
+def check(ghcb: Ghcb) -> int:
+    """Return the exit code of a request that KVM takes; raise `MalformedError` for one that it does not."""
     if ghcb.usage:
         raise MalformedError(Malformed.INVALID_USAGE)
     if not ghcb.has("exit_code", "exit_info_1", "exit_info_2"):
         raise MalformedError(Malformed.MISSING_INPUT)
     code, info = ghcb.read("exit_code"), ghcb.read("exit_info_1")
-    if code not in _NEEDS or (is_string(code, ghcb) and not strings):
+    if code not in _NEEDS:
         raise MalformedError(Malformed.INVALID_EVENT)
     needed = _NEEDS[code]
     if code == Code.CPUID and ghcb.read("rax") == _XSAVE_LEAF:
