@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,7 @@ from mh_builder.schemes.space import Options, Start
 from mh_cli.boot_output import print_console, print_moved, show
 from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.output import print_json
-from mh_cli.ovmf_files import read_file
+from mh_cli.ovmf_files import about, read_file
 
 if TYPE_CHECKING:
     from mh_emulator.linux.boot import LinuxGuest, Report, Stop
@@ -90,38 +88,27 @@ def _guest(arguments: argparse.Namespace) -> LinuxGuest:
     """What is to be booted. Raises `UsageError`, `FirmwareError`, `KernelError`; the helper is built last."""
     from mh_emulator.linux import initramfs, work
     from mh_emulator.linux.boot import LinuxGuest
-    from mh_emulator.linux.kernel import LARGEST_KERNEL, read_kernel
+    from mh_emulator.linux.kernel import LARGEST_KERNEL, KernelError, read_kernel
     from mh_emulator.linux.load import DEFAULT_COMMAND_LINE, Plan, check, helper_home
     from mh_emulator.q35.launch import topology
 
     data = read_file(arguments.kernel, LARGEST_KERNEL)
-    with _about(arguments.kernel):
+    with about(arguments.kernel, KernelError):
         kernel = read_kernel(data)
     own = arguments.initrd is None
     initrd = initramfs.archive({"init": work.program()}) if own else read_file(arguments.initrd, arguments.memory)
     line = DEFAULT_COMMAND_LINE if arguments.append is None else arguments.append
     home, ram = helper_home(kernel), topology(arguments.memory)
-    with _about(arguments.kernel):
+    with about(arguments.kernel, KernelError):
         check(Plan(kernel, initrd, line, ram, range(home, home)))
     scheme = arguments.scheme or _DEFAULT_SCHEME
     limit = -(-arguments.memory // GIB) * GIB
     helper = parse_image(build_helper(scheme, Options(home=home, ram_limit=limit)).data)
     size = 0 if helper.home is None else helper.memory_bytes
     plan = Plan(kernel, initrd, line, ram, range(home, home + size))
-    with _about(arguments.kernel):
+    with about(arguments.kernel, KernelError):
         check(plan)
     return LinuxGuest(PARTS[arguments.part], scheme, plan, helper, work.lines() if own else ())
-
-
-@contextmanager
-def _about(path: Path) -> Iterator[None]:
-    """Let errors of the kernel begin with the name of its file."""
-    from mh_emulator.linux.kernel import KernelError
-
-    try:
-        yield
-    except KernelError as error:
-        raise KernelError(f"{path}: {error}") from error
 
 
 def _print(report: Report) -> None:

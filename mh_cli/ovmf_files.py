@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mh_abi.errors import MigrationHelperError
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.firmware.flash import LARGEST_FLASH
 from mh_builder.firmware.inject import Carried, extract, firmware_entry
@@ -77,12 +78,12 @@ def read_image(path: Path) -> Firmware:
 
 
 @contextmanager
-def about(path: Path) -> Iterator[None]:
-    """Let errors of the firmware reader begin with the name of the file."""
+def about(path: Path, kind: type[MigrationHelperError] = FirmwareError) -> Iterator[None]:
+    """Let errors of its reader, of that kind, begin with the name of the file."""
     try:
         yield
-    except FirmwareError as error:
-        raise FirmwareError(f"{path}: {error}") from error
+    except kind as error:
+        raise kind(f"{path}: {error}") from error
 
 
 def check_output(output: Path, *inputs: Path) -> None:

@@ -12,18 +12,17 @@
 .include "sha256.inc"
 
 .equ DIGEST_BYTES, 32
+.equ INFO_BYTES, sizeof.mh_report_data
 .equ INNER, 0x36
 .equ OUTER, 0x5c
 
 # The frame: HMAC hashes the block with what follows it.
 .equ hkdf.block, 0
 .equ hkdf.message, BLOCK_BYTES
-.equ hkdf.key, hkdf.message + MH_INFO_BYTES + 16
+.equ hkdf.key, hkdf.message + INFO_BYTES + 16
 .equ hkdf.result, hkdf.key + BLOCK_BYTES
 .equ hkdf.info, hkdf.result + 8
 .equ sizeof.hkdf, hkdf.info + 8
-
-.equ MH_INFO_BYTES, sizeof.mh_report_data
 
 .macro copy16 to, from, count
 .rept \count
@@ -62,8 +61,8 @@ hkdf256:
     copy16 rbx+hkdf.key, rbx+hkdf.message, 2
     mov rcx, [rbx + hkdf.info]
     copy16 rbx+hkdf.message, rcx, 4
-    mov byte ptr [rbx + hkdf.message + MH_INFO_BYTES], 1
-    mov edx, MH_INFO_BYTES + 1
+    mov byte ptr [rbx + hkdf.message + INFO_BYTES], 1
+    mov edx, INFO_BYTES + 1
     call .Lhmac
 
     mov rdi, [rbx + hkdf.result]

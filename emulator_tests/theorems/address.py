@@ -101,14 +101,14 @@ class Guest:
 @cache
 def guest(scheme: str) -> Guest:
     image = build_helper(scheme, BUILDS[scheme])
-    params, seen = abi.mh_params(image.data[len(abi.mh_descriptor) :]), reachable(image)
+    params, seen = Code.of(image).params, reachable(image)
     vmsas = clipped(seen, params.vmsa_va, abi.MH_VMSA_BYTES)
     assert vmsas == [(params.vmsa_va, params.vmsa_va + abi.MH_VMSA_BYTES)]
     return Guest(params, clipped(seen, params.window_va, params.ram_limit), vmsas)
 
 
 def inputs(machine: Machine) -> None:
-    machine.set("r13", LANE)
+    machine.put("r13", LANE)
     machine.any("rdi", "address")
     machine.any_at(LANE + offsets()["lane.flags"], 2, "flags")
 
@@ -145,8 +145,8 @@ def chunk_of(pages: int, machine: Machine) -> None:
     """A chunk of a run or of a list, somewhere in its batch; dispatch has bounded how far."""
     inputs(machine)
     at = offsets()
-    machine.set("rbx", pages)
-    machine.set("rbp", SLOT)
+    machine.put("rbx", pages)
+    machine.put("rbp", SLOT)
     machine.write(LANE + at["lane.list"], LIST.to_bytes(8, "little"))
     machine.any_at(LIST + 8 * SLOT, 8, "listed")
     machine.any_at(LANE + at["lane.start"], 8, "start")

@@ -56,17 +56,13 @@ def bits_hold(code: Code) -> None:
         )
 
 
-def params(machine: Machine) -> abi.mh_params:
-    return abi.mh_params(machine.code.image.data[len(abi.mh_descriptor) :])
-
-
 def run_inputs(most: int, machine: Machine) -> None:
     """Pages that begin in a certain word, and whatever the maps have there."""
     terms, number = machine.terms, machine.number
     page, pages = machine.any("rsi", "page"), machine.any("ecx", "pages")
     machine.assume(terms.equal(terms.bvlshr(page, number(6)), number(WORD)))
     machine.assume(terms.land([terms.bvuge(pages, number(1, 32)), terms.bvule(pages, number(most, 32))]))
-    machine.set("r12", VCPU)
+    machine.put("r12", VCPU)
     machine.any_at(VCPU + offsets()["vcpu.live"], 4, "live")
     for name, value in (("low", _ALL), ("high", 0)):
         machine.write(VCPU + offsets()[f"vcpu.bitmap_{name}"], value.to_bytes(8, "little"))
@@ -77,7 +73,7 @@ def run_inputs(most: int, machine: Machine) -> None:
 
 def maps(machine: Machine) -> dict[str, int]:
     """Virtual addresses of the three maps."""
-    known = params(machine)
+    known = machine.code.params
     return {"claimed": known.bitmap_va, "moved": known.moved_va, "shared": known.shared_va}
 
 
@@ -187,7 +183,7 @@ def known_words(machine: Machine) -> tuple[Node, Node]:
 def word_inputs(machine: Machine) -> None:
     word = machine.any("r9", "word")
     machine.assume(machine.terms.bvult(word, machine.number(_ALL)))
-    machine.set("r12", VCPU)
+    machine.put("r12", VCPU)
     for name in ("low", "high"):
         machine.any_at(VCPU + offsets()[f"vcpu.bitmap_{name}"], 8, name)
 

@@ -60,9 +60,9 @@ def served(code: Code) -> list[abi.mh_op]:
 def submission(op: abi.mh_op | None, urgent: bool, machine: Machine) -> None:
     """Anything in the shared ring, of that operation, or of one that there is not; on any ring."""
     at, lane = offsets(), VCPU + offsets()["vcpu.urgent" if urgent else "vcpu.bulk"]
-    machine.set("r12", VCPU)
-    machine.set("r13", lane)
-    machine.set("rbp", NUMBER)
+    machine.put("r12", VCPU)
+    machine.put("r13", lane)
+    machine.put("rbp", NUMBER)
     machine.any_at(VCPU + at["vcpu.index"], 4, "ring")
     names = {"entries": "ENTRIES", "slots": "SLOTS"}
     for field, name in names.items():
@@ -173,8 +173,7 @@ def check_start(path: Path, urgent: bool) -> None:
         machine.variables["address"],
         wide(machine, "flags"),
     )
-    image = machine.code.image
-    ram = abi.mh_params(image.data[len(abi.mh_descriptor) :]).ram_limit
+    ram = machine.code.params.ram_limit
     is_vmsa = terms.distinct(terms.bvand(flags, number(abi.MH_BATCH_VMSA, 32)), number(0, 32))
     limit = terms.ite(is_vmsa, number(abi.MH_VMSA_BYTES), number(ram))
 

@@ -20,8 +20,8 @@ def lane_of(urgent: bool) -> int:
 def batch(urgent: bool, machine: Machine) -> None:
     """What a theorem of dispatch.py says, and some of its pages are done with."""
     terms, number, at, lane = machine.terms, machine.number, offsets(), lane_of(urgent)
-    machine.set("r12", VCPU)
-    machine.set("r13", lane)
+    machine.put("r12", VCPU)
+    machine.put("r13", lane)
     slots = abi.MH_URGENT_SLOTS if urgent else abi.MH_RING_SLOTS
     machine.write(lane + at["lane.slots"], slots.to_bytes(4, "little"))
     for name in ("packets", "data"):

@@ -33,6 +33,11 @@ class Code:
         return Code(image, image.data[section.offset : section.offset + section.size])
 
     @property
+    def params(self) -> abi.mh_params:
+        """What the linker tells the code."""
+        return abi.mh_params(self.image.data[len(abi.mh_descriptor) :])
+
+    @property
     def start(self) -> int:
         """Virtual address of the first instruction."""
         return self.image.section(".text").va

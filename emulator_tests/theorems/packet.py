@@ -17,7 +17,7 @@ IN_TURN = ("epoch", "sequence")
 def headers(machine: Machine) -> None:
     """Any header in the ring, and any of our own."""
     at, place = offsets(), 0
-    machine.set("r13", LANE)
+    machine.put("r13", LANE)
     machine.write(LANE + at["lane.slot_packet"], PACKET.to_bytes(8, "little"))
     for name, size in HEADER.items():
         machine.any_at(PACKET + place, size, f"their {name}")

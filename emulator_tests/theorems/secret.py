@@ -18,7 +18,7 @@ ENTRY, RECORD = abi.MH_SECRET_ENTRY_BYTES, len(abi.mh_secret)
 
 def page_of(code: Code) -> int:
     """Virtual address of the secret page."""
-    return int(abi.mh_params(code.image.data[len(abi.mh_descriptor) :]).secret_va)
+    return int(code.params.secret_va)
 
 
 def unknown(code: Code) -> Unknown:
@@ -79,7 +79,7 @@ def somewhere(machine: Machine) -> None:
     terms, page = machine.terms, machine.number(page_of(machine.code))
     at, end = machine.any("rsi", "at"), machine.any("r8", "end")
     guid = machine.code.label("secret", ".Lrecord_guid")
-    machine.set("rdx", guid)
+    machine.put("rdx", guid)
     limit = terms.bvadd(page, machine.number(abi.MH_PAGE_BYTES))
     machine.assume(terms.land([terms.bvuge(at, page), terms.bvuge(end, page), terms.bvule(end, limit)]))
     machine.assume(terms.bvule(at, machine.number(page_of(machine.code) + FURTHEST)))

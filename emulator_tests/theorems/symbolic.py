@@ -6,7 +6,7 @@ until there are none. An address that depends on an input must have one value on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,10 +72,10 @@ class Machine:
         self.terms: Any = self.context.getAstContext()
         for address, data in self.code.constants():
             self.write(address, data)
-        self.set("rsp", STACK)
+        self.put("rsp", STACK)
         self.write(STACK, RETURN.to_bytes(8, "little"))
 
-    def set(self, register: str, value: int) -> None:
+    def put(self, register: str, value: int) -> None:
         """A register that is known."""
         self.context.setConcreteRegisterValue(getattr(self.context.registers, register), value)
 
@@ -111,14 +111,18 @@ class Machine:
         """What memory holds."""
         return self.context.getMemoryAst(MemoryAccess(address, size))
 
+    def every(self, conditions: Sequence[Node]) -> Node:
+        """All of them together, however few."""
+        always = self.terms.equal(self.terms.bvtrue(), self.terms.bvtrue())
+        return self.terms.land([always, always, *conditions])
+
     def assume(self, condition: Node) -> None:
         """Only inputs for which this is true."""
         self.conditions.append(condition)
 
     def model(self, *more: Node) -> dict[str, int] | None:
         """Inputs for which all conditions and `more` hold; None without any."""
-        always = self.terms.equal(self.terms.bvtrue(), self.terms.bvtrue())
-        found, state, _ = self.context.getModel(self.terms.land([always, always, *self.conditions, *more]), True)
+        found, state, _ = self.context.getModel(self.every([*self.conditions, *more]), True)
         if state == SOLVER_STATE.UNSAT:
             return None
         if state != SOLVER_STATE.SAT:
@@ -221,8 +225,7 @@ class Path:
     def prove_all(self, claims: Iterable[tuple[Node, str]]) -> None:
         """`prove` each, with one question to the solver where they hold."""
         known = list(claims)
-        always = self.machine.terms.equal(self.machine.terms.bvtrue(), self.machine.terms.bvtrue())
-        together = self.machine.terms.land([always, always, *(claim for claim, _ in known)])
+        together = self.machine.every([claim for claim, _ in known])
         if self.machine.model(self.machine.terms.lnot(together)) is not None:
             for claim, text in known:
                 self.prove(claim, text)

@@ -41,6 +41,14 @@ class Consent:
         vm.enable_user_space_msr(msrs.EXIT_FILTER)
         vm.set_msr_filter(frozenset({MSR_KVM_MIGRATION_CONTROL}))
 
+    def run(self, vcpu: Vcpu, max_instructions: int | None = None) -> Exit:
+        """KVM_RUN of the guest's vCPU, until something else than a hypercall; what it says is answered."""
+        while True:
+            exit_ = vcpu.run(max_instructions)
+            self.serve(vcpu, exit_)
+            if exit_.reason is not Reason.HYPERCALL:
+                return exit_
+
     def serve(self, vcpu: Vcpu, exit_: Exit) -> None:
         """Answer the exit if it is one of these."""
         if exit_.reason is Reason.HYPERCALL:

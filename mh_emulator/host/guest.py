@@ -10,7 +10,7 @@ from mh_emulator.host import handover
 from mh_emulator.host.consent import Consent
 from mh_emulator.host.site import Site
 from mh_emulator.kvm import Vcpu
-from mh_emulator.kvm.exits import Exit, Reason
+from mh_emulator.kvm.exits import Exit
 
 
 class Guest:
@@ -40,11 +40,7 @@ class Guest:
 
     def run_guest(self, max_instructions: int | None = None) -> Exit:
         """KVM_RUN of the guest's vCPU, until something else than a hypercall; raise `HandoverError`."""
-        while True:
-            exit_ = self.vcpu.run(max_instructions)
-            self.consent.serve(self.vcpu, exit_)
-            if exit_.reason is not Reason.HYPERCALL:
-                return exit_
+        return self.consent.run(self.vcpu, max_instructions)
 
     def request_address(self, ram_addr: int) -> int:
         """How a request names the page at `ram_addr`."""

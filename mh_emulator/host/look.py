@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.guest import Guest
@@ -20,8 +20,23 @@ def portions(pages: Sequence[T]) -> Iterator[Sequence[T]]:
         yield pages[start : start + _PORTION]
 
 
-def count_plain_pages(guest: Guest, pages: Sequence[int]) -> int:
-    """How many of these pages, by `ram_addr`, hold, as the host sees them, what the guest sees in them."""
+class Seen(Protocol):
+    """A guest whose pages can be looked at, by `ram_addr` or by GPA."""
+
+    def read_pages(self, pages: Sequence[int]) -> bytes:
+        """What the guest sees in these pages, one after the other."""
+
+    def peek_pages(self, pages: Sequence[int]) -> bytes:
+        """What the host sees in them."""
+
+
+def are_equal(source: Seen, target: Seen, pages: Sequence[int]) -> bool:
+    """Whether both guests see the same in each of these pages."""
+    return all(source.read_pages(some) == target.read_pages(some) for some in portions(pages))
+
+
+def count_plain_pages(guest: Seen, pages: Sequence[int]) -> int:
+    """How many of these pages hold, as the host sees them, what the guest sees in them."""
     return sum(_equal_pages(guest.peek_pages(some), guest.read_pages(some)) for some in portions(pages))
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Protocol, TypeAlias
@@ -21,7 +22,7 @@ from mh_builder.parts import Part
 from mh_emulator.guest.worker import Worker, expected
 from mh_emulator.host.consent import Consent
 from mh_emulator.host.launch import Launcher, launch
-from mh_emulator.host.look import count_naive_copies, count_plain_pages, portions
+from mh_emulator.host.look import are_equal, count_naive_copies, count_plain_pages, portions
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused, Result, Ring
@@ -44,8 +45,9 @@ _SPARE_FRAMES = 4
 
 
 _Pair: TypeAlias = tuple[Ring, Ring]
-_Turns: TypeAlias = tuple[threading.Lock, threading.Lock]
+_Turns: TypeAlias = tuple[AbstractContextManager[object], AbstractContextManager[object]]
 """Held while a vCPU of the source works, and of the target."""
+_ALONE: _Turns = (nullcontext(), nullcontext())
 
 
 class Working(Protocol):
@@ -152,8 +154,8 @@ def run(scenario: Scenario) -> Report:
     pages, exits = move(source, target, moved, 1 if scenario.strict else CHUNK)
     copy_shared(source, target, shared)
     target_plain = count_plain_pages(target, moved)
-    equal = all(source.read_pages(some) == target.read_pages(some) for some in portions(moved))
-    guest_ok = _resume_andcheck_results(source, target, placement, worker, scenario.contents)
+    equal = are_equal(source, target, moved)
+    guest_ok = _resume_and_check(source, target, placement, worker, scenario.contents)
     return Report(
         scheme=scenario.scheme,
         start="es" if source.es else "host",
@@ -185,16 +187,19 @@ def move(source: Machine, target: Machine, pages: list[int], chunk: int = CHUNK)
     before = source.mirror.exits + target.mirror.exits
     sources, targets = [ring for ring, _ in pairs], [ring for _, ring in pairs]
     connect_all(sources, targets)
-    longest = min(abi.MH_RING_SLOTS, -(-len(pages) // (len(pairs) * chunk)) * chunk)
-    turns = threading.Lock(), threading.Lock()
-    batches = runs([source.request_address(page) for page in pages], chunk, longest)
+    batches = bulk([source.request_address(page) for page in pages], chunk, len(pairs))
     if len(pairs) == 1:
-        _move_batches(pairs[0], batches, turns)
+        move_batches(pairs[0], batches)
     else:
-        _move_at_once(pairs, batches, turns)
-    _move_batches(pairs[0], runs(source.state_requests(), chunk), turns)
+        _move_at_once(pairs, batches)
+    move_batches(pairs[0], runs(source.state_requests(), chunk))
     total = finish_all(sources, targets)
     return total, source.mirror.exits + target.mirror.exits - before
+
+
+def bulk(addresses: Sequence[int], chunk: int, rings: int) -> Iterator[Batch]:
+    """Batches for all of these request addresses, none longer than one ring's part of them."""
+    return runs(addresses, chunk, min(abi.MH_RING_SLOTS, -(-len(addresses) // (rings * chunk)) * chunk))
 
 
 def copy_shared(source: Machine, target: Machine, pages: list[int]) -> None:
@@ -259,16 +264,16 @@ def work_until_stopped(source: Working, worker: Worker) -> None:
         raise MigrationError(f"the guest was to be stopped at work: it left with {stopped}")
 
 
-def _move_at_once(pairs: Sequence[_Pair], batches: Iterator[Batch], turns: _Turns) -> None:
+def _move_at_once(pairs: Sequence[_Pair], batches: Iterator[Batch]) -> None:
     """A thread for every pair of rings; each takes the next batch when it is done with one.
 
     The vCPUs of a side take turns, a submission each, so that source and target work at once, and each is as fast as
     with one vCPU: those that run at once wait for each other (`mh_emulator.dram.bus`).
     """
-    shared = _Shared(batches)
+    shared, turns = _Shared(batches), (threading.Lock(), threading.Lock())
     with ThreadPoolExecutor(len(pairs)) as pool:
         try:
-            moves = [pool.submit(_move_batches, pair, shared, turns) for pair in pairs]
+            moves = [pool.submit(move_batches, pair, shared, turns) for pair in pairs]
             for move in moves:
                 move.result()
         finally:
@@ -296,26 +301,25 @@ class _Shared:
         self._stopped = True
 
 
-def _move_batches(pair: _Pair, batches: Iterable[Batch], turns: _Turns) -> None:
+def move_batches(pair: _Pair, batches: Iterable[Batch], turns: _Turns = _ALONE) -> None:
+    """Export them on the source's ring, import them on the target's. Raises `HelperRefused`."""
     source, target = pair
     for batch in batches:
         with turns[0]:
             packets, results = export_batch(source, batch)
-        check_results("export", results)
+        _check_results("export", results)
         with turns[1]:
-            check_results("import", import_batch(target, batch, packets))
+            _check_results("import", import_batch(target, batch, packets))
 
 
-def check_results(operation: str, results: list[Result]) -> None:
+def _check_results(operation: str, results: list[Result]) -> None:
     """Raise `HelperRefused` for the first page that was not moved."""
     for result in dict.fromkeys(results):
         if result.status != abi.mh_status.MH_DONE:
             raise HelperRefused(operation, result.status)
 
 
-def _resume_andcheck_results(
-    source: Machine, target: Machine, placement: Placement, worker: Worker, contents: bytes
-) -> bool:
+def _resume_and_check(source: Machine, target: Machine, placement: Placement, worker: Worker, contents: bytes) -> bool:
     if not source.es:
         target.vcpu.set_registers(source.vcpu.get_registers())
     ram_addr = placement.topology.ram_addr

@@ -86,11 +86,7 @@ class SnpMachine:
 
     def run_guest(self, max_instructions: int | None = None) -> Exit:
         """KVM_RUN of the guest's vCPU, until something else than a hypercall."""
-        while True:
-            exit_ = self.vcpu.run(max_instructions)
-            self.consent.serve(self.vcpu, exit_)
-            if exit_.reason is not Reason.HYPERCALL:
-                return exit_
+        return self.consent.run(self.vcpu, max_instructions)
 
     def expect(self, pages: Iterable[int]) -> None:
         """Have these GPAs private; KVM gives the guest each page with the first touch."""

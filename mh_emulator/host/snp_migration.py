@@ -7,9 +7,9 @@ is no migration. The host does what a faithful host does until all has moved, th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import chain, cycle
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -23,20 +23,21 @@ from mh_emulator.attest.owner import ROLES, SnpOwner, Trust, TrustedPart
 from mh_emulator.cpu import vmsa
 from mh_emulator.guest.worker import Worker
 from mh_emulator.host.attest import Messenger, fetch_records
-from mh_emulator.host.look import portions
+from mh_emulator.host.look import are_equal, count_plain_pages
 from mh_emulator.host.migration import (
     CHUNK,
     ROUNDS,
     Report,
     Scenario,
     boot_contents,
-    check_results,
+    bulk,
     ends_right,
+    move_batches,
     work_until_stopped,
 )
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused
-from mh_emulator.host.session import Batch, connect_all, export_batch, finish_all, import_batch, runs
+from mh_emulator.host.session import connect_all, finish_all
 from mh_emulator.host.snp_machine import SnpMachine, helper_pages
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.psp.snp.policy import DEFAULT_POLICY
@@ -118,15 +119,15 @@ def run(scenario: Scenario, key: X25519PrivateKey) -> SnpReport:
     placement, source, target, moved = pair.placement, pair.source, pair.target, pair.pages
     attested = pair.attested
     pair.work()
-    source_plain = _count_equal(source.peek_pages, source.read_pages, moved)
+    source_plain = count_plain_pages(source, moved)
     pair.expect()
     pages, exits = move(source, target, moved, 1 if scenario.strict else CHUNK)
     shared = sorted(source.consent.shared)
     for gpa in map(placement.topology.gpa, shared):
         target.write_shared(gpa, source.read_shared(gpa))
-    target_plain = _count_equal(target.peek_pages, target.read_pages, moved)
+    target_plain = count_plain_pages(target, moved)
     naive_equal = sum(target.overwrite(gpa, source.peek_pages([gpa])) for gpa in moved)
-    equal = all(source.read_pages(some) == target.read_pages(some) for some in portions(moved))
+    equal = are_equal(source, target, moved)
     target.start_guest()
     guest_ok = ends_right(target, target.read_pages, placement, pair.worker, scenario.contents)
     return SnpReport(
@@ -158,19 +159,12 @@ def move(source: SnpMachine, target: SnpMachine, pages: Sequence[int], chunk: in
     """
     before = source.exits + target.exits
     connect_all(source.rings, target.rings)
-    longest = min(abi.MH_RING_SLOTS, -(-len(pages) // (len(source.rings) * chunk)) * chunk)
+    batches = chain(bulk(pages, chunk, len(source.rings)), [source.vmsa])
     pairs = cycle(zip(source.rings, target.rings, strict=True))
-    for (exporting, importing), batch in zip(pairs, _batches(source, pages, chunk, longest), strict=False):
-        packets, results = export_batch(exporting, batch)
-        check_results("export", results)
-        check_results("import", import_batch(importing, batch, packets))
+    for pair, batch in zip(pairs, batches, strict=False):
+        move_batches(pair, [batch])
     total = finish_all(source.rings, target.rings)
     return total, source.exits + target.exits - before
-
-
-def _batches(source: SnpMachine, pages: Sequence[int], chunk: int, longest: int) -> Iterator[Batch]:
-    yield from runs(pages, chunk, longest)
-    yield source.vmsa
 
 
 def _launch(scenario: Scenario, placement: Placement, seed: int, guest: Sequence[SnpPage]) -> SnpMachine:
@@ -213,13 +207,6 @@ def _fetch_records(
     messengers = (Messenger(side.rings[0], side.platform.psp.chain, scenario.part.name) for side in (source, target))
     fetch_records(owner, *messengers)
     return record
-
-
-def _count_equal(
-    some: Callable[[Sequence[int]], bytes], others: Callable[[Sequence[int]], bytes], pages: Sequence[int]
-) -> int:
-    """How many pages are the same for both."""
-    return sum(some([gpa]) == others([gpa]) for gpa in pages)
 
 
 def _still_runs(machine: SnpMachine) -> bool:

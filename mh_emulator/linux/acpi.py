@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import struct
 
-from mh_emulator.q35 import lapic
-
-PAGE_BYTES = 4096
+from mh_builder.paging import PAGE_BYTES
+from mh_emulator.q35 import lapic, uart
 
 _HEADER = struct.Struct("<4sIBB6s8sI4sI")
 _CHECKSUM = 9
@@ -24,8 +23,6 @@ _FADT_DSDT, _FADT_BOOT, _FADT_FLAGS, _FADT_MINOR, _FADT_X_DSDT = 40, 109, 112, 1
 _NO_VGA, _NO_CMOS_CLOCK = 1 << 2, 1 << 5
 _NO_POWER_BUTTON, _NO_SLEEP_BUTTON, _HARDWARE_REDUCED = 1 << 4, 1 << 5, 1 << 20
 _FADT_6_5_MINOR = 5
-
-_COM1 = 0x3F8
 
 
 def tables(gpa: int) -> bytes:
@@ -78,8 +75,8 @@ def _processor() -> bytes:
 
 
 def _serial_port() -> bytes:
-    r"""AML: `\_SB.COM1`, PNP0501 at 0x3F8 to 0x3FF; without an interrupt, so Linux polls it."""
-    ports = bytes([0x47, 1]) + struct.pack("<HHBB", _COM1, _COM1, 1, 8) + b"\x79\0"
+    r"""AML: `\_SB.COM1`, PNP0501 at COM1's ports; without an interrupt, so Linux polls it."""
+    ports = bytes([0x47, 1]) + struct.pack("<HHBB", uart.COM1.start, uart.COM1.start, 1, len(uart.COM1)) + b"\x79\0"
     resources = b"\x11" + _package(b"\x0a" + bytes([len(ports)]) + ports)
     identity = b"\x0c" + bytes.fromhex("41d00501")
     device = b"COM1" + b"\x08_HID" + identity + b"\x08_UID\0" + b"\x08_CRS" + resources

@@ -41,5 +41,5 @@ def move(source: Machine, target: Machine) -> Moved:
     target.regions, target.consent.shared = source.regions, source.consent.shared
     migration.move(source, target, pages)
     migration.copy_shared(source, target, shared)
-    moved.equal = all(source.read_pages(some) == target.read_pages(some) for some in look.portions(pages))
+    moved.equal = look.are_equal(source, target, pages)
     return moved
