@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +20,11 @@ from mh_cli.output import print_json
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+    from mh_emulator.guest.contents import Contents
     from mh_emulator.host.migration import Report
 
 MAX_CONTENTS = 4 << 30
-"""RAM contents that the emulator takes; they are held in memory several times."""
+"""RAM contents that the emulator takes; both guests are held in memory."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Migrate under the chosen schemes; one report each."""
     from mh_cli.table import print_reports
+    from mh_emulator.guest.contents import FileContents
     from mh_emulator.host.placement import place
 
     owner = _owner(arguments)
@@ -56,15 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         _check_reach(image, PARTS[arguments.part])
     if size > MAX_CONTENTS:
         raise UsageError(f"RAM file {arguments.ram} has {size:#x} bytes, the emulator takes {MAX_CONTENTS:#x}")
-    contents = arguments.ram.read_bytes()
-    if arguments.gdb is None:
-        part = PARTS[arguments.part]
-        reports = [
-            migrate(scheme, image, part, contents) if owner is None else _migrate_snp(image, part, contents, owner)
-            for scheme, image in images.items()
-        ]
-    else:
-        reports = [_debugged(arguments, images, contents)]
+    with FileContents(arguments.ram) as contents:
+        reports = _reports(arguments, images, contents, owner)
     if arguments.json:
         shown = [report.as_json() for report in reports]
         if arguments.scheme:
@@ -76,7 +72,24 @@ def run(arguments: argparse.Namespace) -> int:
     return GOOD if all(report.good for report in reports) else BAD
 
 
-def migrate(scheme: str, image: Image, part: Part, contents: bytes) -> Report:
+def _reports(
+    arguments: argparse.Namespace, images: dict[str, Image], contents: Contents, owner: X25519PrivateKey | None
+) -> list[Report]:
+    part = PARTS[arguments.part]
+    if arguments.gdb is not None:
+        return [_debugged(arguments, images, contents)]
+    reports = []
+    for scheme, image in images.items():
+        if owner is None:
+            reports.append(migrate(scheme, image, part, contents))
+        else:
+            reports.append(_migrate_snp(image, part, contents, owner))
+        # The parts of a machine refer to each other: its memory would stay until Python happens to look.
+        gc.collect()
+    return reports
+
+
+def migrate(scheme: str, image: Image, part: Part, contents: Contents) -> Report:
     """One migration of a guest with these RAM contents, by the helper in `image`."""
     from mh_emulator.host.migration import Scenario
     from mh_emulator.host.migration import run as run_migration
@@ -97,7 +110,7 @@ def _owner(arguments: argparse.Namespace) -> X25519PrivateKey | None:
     return X25519PrivateKey.generate()
 
 
-def _migrate_snp(image: Image, part: Part, contents: bytes, owner: X25519PrivateKey) -> Report:
+def _migrate_snp(image: Image, part: Part, contents: Contents, owner: X25519PrivateKey) -> Report:
     """One migration of an SNP guest with these RAM contents, by the helper in `image`."""
     from mh_emulator.host.migration import Scenario
     from mh_emulator.host.snp_migration import run as run_migration
@@ -106,7 +119,7 @@ def _migrate_snp(image: Image, part: Part, contents: bytes, owner: X25519Private
     return run_migration(scenario, owner)
 
 
-def _debugged(arguments: argparse.Namespace, images: dict[str, Image], contents: bytes) -> Report:
+def _debugged(arguments: argparse.Namespace, images: dict[str, Image], contents: Contents) -> Report:
     """The migration under one scheme, its source under gdb."""
     from mh_emulator.gdb.server import HOST, attached, source_under
     from mh_emulator.host.migration import Scenario

@@ -16,6 +16,7 @@ from mh_builder.asm import ObjectFile, assemble
 from mh_builder.paging import PAGE_BYTES, Span, Tables
 from mh_builder.save_area import OFFSETS, SEGMENTS
 from mh_emulator.cpu.registers import Registers, Table
+from mh_emulator.guest.contents import Contents
 
 _INFO = struct.Struct("<QQQQQQ")
 _HANDOVER = 0x800
@@ -166,7 +167,7 @@ def _code() -> ObjectFile:
     return assemble(Path(__file__).with_name("worker.s"), symbols=abi.assembler_symbols() | vmsa)
 
 
-def expected(contents: bytes, rounds: int) -> tuple[Result, dict[int, bytes]]:
+def expected(contents: Contents, rounds: int) -> tuple[Result, dict[int, bytes]]:
     """What the guest computes over these contents of its pieces, and the words that it leaves changed, by offset."""
     hash_value, total, seen = SEED, 0, 0
     changed: dict[int, bytes] = {}

@@ -17,8 +17,9 @@ from typing import Any, Protocol, TypeAlias
 from mh_abi import abi
 from mh_abi.errors import MigrationHelperError
 from mh_abi.image import HelperImage
-from mh_builder.paging import PAGE_BYTES
+from mh_builder.paging import MIB, PAGE_BYTES
 from mh_builder.parts import Part
+from mh_emulator.guest.contents import Contents
 from mh_emulator.guest.worker import Worker, expected
 from mh_emulator.host.consent import Consent
 from mh_emulator.host.launch import Launcher, launch
@@ -39,6 +40,9 @@ ROUNDS = 3
 
 CHUNK = 16
 """Pages of one packet in bulk."""
+
+_LAUNCHED_BYTES = 64 * MIB
+"""Of the contents, that one command encrypts; so many at once go back to the system when they are freed."""
 
 _SPARE_FRAMES = 4
 """A platform has this many times the frames that the guest touches, so that they lie scattered."""
@@ -118,7 +122,7 @@ class Scenario:
     part: Part
     helper: HelperImage
     table_bytes: int
-    contents: bytes
+    contents: Contents
     prepare: Callable[[Platform, Placement, HelperImage], Site] = prepare
     """Lays out either side."""
     launch: Launcher = launch
@@ -250,8 +254,10 @@ def boot_contents(scenario: Scenario, placement: Placement, worker: Worker) -> I
     """(GPA, bytes) of all that the source's guest begins with."""
     yield from worker.contents(1 << scenario.part.c_bit)
     for content in placement.contents:
-        data = scenario.contents[content.offset : content.offset + content.size]
-        yield content.gpa, data.ljust(content.size, b"\0")
+        for start in range(0, content.size, _LAUNCHED_BYTES):
+            size = min(_LAUNCHED_BYTES, content.size - start)
+            data = scenario.contents[content.offset + start : content.offset + start + size]
+            yield content.gpa + start, data.ljust(size, b"\0")
 
 
 def work_until_stopped(source: Working, worker: Worker) -> None:
@@ -319,7 +325,9 @@ def _check_results(operation: str, results: list[Result]) -> None:
             raise HelperRefused(operation, result.status)
 
 
-def _resume_and_check(source: Machine, target: Machine, placement: Placement, worker: Worker, contents: bytes) -> bool:
+def _resume_and_check(
+    source: Machine, target: Machine, placement: Placement, worker: Worker, contents: Contents
+) -> bool:
     if not source.es:
         target.vcpu.set_registers(source.vcpu.get_registers())
     ram_addr = placement.topology.ram_addr
@@ -329,7 +337,7 @@ def _resume_and_check(source: Machine, target: Machine, placement: Placement, wo
 
 
 def ends_right(
-    guest: Working, read: Callable[[Sequence[int]], bytes], placement: Placement, worker: Worker, contents: bytes
+    guest: Working, read: Callable[[Sequence[int]], bytes], placement: Placement, worker: Worker, contents: Contents
 ) -> bool:
     """Whether the guest, run to its end, has the right result, and the right RAM; `read` gives pages by GPA."""
     if guest.run_guest().reason is not Reason.HLT:
@@ -343,7 +351,7 @@ def ends_right(
     return all(read(some) == b"".join(islice(after, len(some))) for some in portions(pages))
 
 
-def _overwritten(contents: bytes, changed: dict[int, bytes]) -> Iterator[bytes]:
+def _overwritten(contents: Contents, changed: dict[int, bytes]) -> Iterator[bytes]:
     """The pages of `contents`, the last one filled up with zeros, with these words in them, by offset."""
     words: dict[int, list[tuple[int, bytes]]] = {}
     for offset, word in changed.items():
