@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import lzma
 import struct
+from functools import lru_cache
 
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.paging import MIB
@@ -31,14 +32,19 @@ def decompress(data: bytes, start: int, end: int) -> bytes:
     if size > CONTENTS_LIMIT or dictionary > CONTENTS_LIMIT:
         largest = max(size, dictionary)
         raise FirmwareError(f"{where}: {largest:#x} bytes of contents or dictionary, the limit is {CONTENTS_LIMIT:#x}")
-    decoder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MEMORY_LIMIT)
     try:
-        contents = decoder.decompress(data[start:end], max_length=size)
+        contents = _decoded(data[start:end], size)
     except lzma.LZMAError as error:
         raise FirmwareError(f"{where}: {error}") from error
     if len(contents) != size:
         raise FirmwareError(f"{where}: it holds {len(contents):#x} bytes, its header says {size:#x}")
     return contents
+
+
+@lru_cache(maxsize=1)
+def _decoded(stream: bytes, size: int) -> bytes:
+    """An image is checked before a helper is built for it, and read again with a table that names the helper."""
+    return lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MEMORY_LIMIT).decompress(stream, max_length=size)
 
 
 def compress(contents: bytes, room: int) -> bytes:
