@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,8 @@ from mh_builder.image.model import Image
 from mh_builder.needs import by_name, trouble
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options, Start
+
+KERNELS = Path(__file__).parents[1] / ".cache" / "kernels"
 
 
 def pytest_configure() -> None:
@@ -101,8 +102,13 @@ def program() -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def linux_kernel() -> Path:
-    """The kernel that `make kernel` unpacks: in CI it must be there, elsewhere its absence is a skip."""
-    path = Path(sys.prefix) / "linux" / "vmlinuz"
+    """The kernel that `make kernel` fetches: in CI it must be there, elsewhere its absence is a skip."""
+    return debians_kernel("bookworm")
+
+
+def debians_kernel(suite: str) -> Path:
+    """That of a suite of Debian, as `linux_kernel`."""
+    path = KERNELS / suite / "vmlinuz"
     if not path.exists() and os.environ.get("CI") == "true":
         pytest.fail(f"{path} is missing: run `make kernel`")
     if not path.exists():

@@ -1,4 +1,7 @@
-"""Debian's kernel under every scheme, on every part, stopped elsewhere: `make test-guests`. Not of the suite."""
+"""Debian's kernel under every scheme, on every part, stopped elsewhere, and later kernels: `make test-guests`.
+
+Not of the suite.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from emulator_tests.command.conftest import Command
+from emulator_tests.command.conftest import Command, Outcome
+from emulator_tests.conftest import debians_kernel
 from emulator_tests.linux.conftest import command
 from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
+from ovmf_patches.kernels import SUITES
 
 __all__ = ["command"]
 
@@ -26,7 +31,19 @@ CASES = [
 
 @pytest.mark.parametrize("options", CASES, ids=" ".join)
 def test_migrates(linux_kernel: Path, command: Command, options: tuple[str, ...]) -> None:
-    outcome = command("boot", "--kernel", linux_kernel, "--migrate", *options, "--json")
+    check_moved(command("boot", "--kernel", linux_kernel, "--migrate", *options, "--json"))
+
+
+@pytest.mark.parametrize("suite", SUITES[1:])
+def test_a_later_kernel_is_migrated_and_does_not_notice(command: Command, suite: str) -> None:
+    kernel = debians_kernel(suite)
+    stays, moves = (command("boot", "--kernel", kernel, *options, "--json") for options in ((), ("--migrate",)))
+    assert stays.code == 0, stays.err
+    check_moved(moves)
+    assert json.loads(stays.out)["console"] == json.loads(moves.out)["console"]
+
+
+def check_moved(outcome: Outcome) -> None:
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
     assert found["guest_ok"]

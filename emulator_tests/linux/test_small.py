@@ -61,6 +61,33 @@ def test_a_kernel_that_says_nothing_is_not_migrated(images: dict[str, Image]) ->
         boot(images, "sti\n hlt").migrate(Stop())
 
 
+def test_every_bank_of_the_machine_check_architecture_is_there(images: dict[str, Image]) -> None:
+    """CPUID shows it, and Linux 6.12 panics where one of its MSRs faults: all that its capabilities name are there."""
+    banks = """
+        mov ecx, 0x179
+        rdmsr
+        movzx ebx, al
+        shl ebx, 2
+        add ebx, 0x400
+        mov ecx, 0x17a
+    1:  rdmsr
+        wrmsr
+        inc ecx
+        cmp ecx, 0x17c
+        jb 1b
+        mov ecx, 0x400
+    2:  rdmsr
+        wrmsr
+        inc ecx
+        cmp ecx, ebx
+        jb 2b
+    """
+    report = boot(images, f'{banks}\n{SAY} sti\n hlt\ntext: .asciz "all\\n"').run()
+    assert report.console == "all\n"
+    with pytest.raises(GuestStopped, match="^triple fault"):
+        boot(images, f"{banks}\n rdmsr\n sti\n hlt").run()
+
+
 def test_a_line_that_does_not_come(images: dict[str, Image]) -> None:
     with pytest.raises(GuestStopped, match='^the guest is idle, and has not printed "yes"'):
         boot(images, f"{ALLOW} sti\n hlt").migrate(Stop("yes"))

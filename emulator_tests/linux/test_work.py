@@ -35,3 +35,13 @@ def test_it_says_when_it_cannot_write(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "the system call failed\n"
         process.kill()
+
+
+def test_messages_of_the_kernel_in_the_middle_of_a_line_are_not_its_own() -> None:
+    before, rest = "step 00 3d3f", "da8e760ddf03"
+    message = "[    1.800700] clocksource: Watchdog kvm-clock read timed out: 100000ns\r\n"
+    assert work.said(f"{message}{before}{message}{rest}\r\n[1] {before}\r\n{message}") == [
+        before + rest,
+        f"[1] {before}",
+        "",
+    ]

@@ -14,6 +14,7 @@ from emulator_tests.machine.guests import (
     caught,
     run_to_halt,
 )
+from mh_builder.parts import PARTS
 from mh_emulator.cpu.registers import CR4_OSXSAVE, EFER_NXE
 from mh_emulator.kvm import Vcpu
 from mh_emulator.kvm.exits import Reason
@@ -134,3 +135,70 @@ def test_xgetbv_needs_osxsave_and_the_host_may_take_it_away() -> None:
 def test_xgetbv_of_a_register_that_is_not_there(index: int) -> None:
     fault = caught(Guest().launch("xgetbv\n hlt", rcx=index, cr4=Guest().registers().cr4 | CR4_OSXSAVE))
     assert (fault.vector, fault.error_code, fault.rip) == (13, 0, TEXT)
+
+
+REGISTERS = ("eax", "ebx", "ecx", "edx")
+
+INSTRUCTIONS = {
+    (1, "ecx", 0): "f2 0f f0 07",  # SSE3: lddqu xmm0, [rdi]
+    (1, "ecx", 1): "66 0f 3a 44 c1 00",  # PCLMULQDQ
+    (1, "ecx", 9): "66 0f 38 00 c1",  # SSSE3: pshufb xmm0, xmm1
+    (1, "ecx", 13): "48 0f c7 0f",  # cmpxchg16b [rdi]
+    (1, "ecx", 19): "66 0f 38 29 c1",  # SSE4.1: pcmpeqq xmm0, xmm1
+    (1, "ecx", 20): "66 0f 38 37 c1",  # SSE4.2: pcmpgtq xmm0, xmm1
+    (1, "ecx", 22): "0f 38 f0 07",  # movbe eax, [rdi]
+    (1, "ecx", 23): "f3 0f b8 c1",  # popcnt eax, ecx
+    (1, "ecx", 25): "66 0f 38 dc c1",  # aesenc xmm0, xmm1
+    (1, "ecx", 26): "31 c9 0f 01 d0",  # XSAVE: xgetbv of 0
+    (1, "ecx", 30): "0f c7 f0",  # rdrand eax
+    (1, "edx", 0): "d9 ee",  # FPU: fldz
+    (1, "edx", 4): "0f 31",  # rdtsc
+    (1, "edx", 5): "b9 80 00 00 c0 0f 32",  # MSR: rdmsr of EFER
+    (1, "edx", 8): "0f c7 0f",  # cmpxchg8b [rdi]
+    (1, "edx", 15): "0f 44 c1",  # cmove eax, ecx
+    (1, "edx", 19): "0f ae 3f",  # clflush [rdi]
+    (1, "edx", 23): "0f ef c0",  # MMX: pxor mm0, mm0
+    (1, "edx", 24): "0f ae 07",  # fxsave [rdi]
+    (1, "edx", 25): "0f 58 c1",  # SSE: addps xmm0, xmm1
+    (1, "edx", 26): "66 0f 58 c1",  # SSE2: addpd xmm0, xmm1
+    (7, "ebx", 0): "f3 48 0f ae c0",  # rdfsbase rax
+    (7, "ebx", 18): "0f c7 f8",  # rdseed eax
+    (7, "ebx", 19): "66 0f 38 f6 c1",  # ADX: adcx eax, ecx
+    (7, "ebx", 20): "0f 01 ca",  # SMAP: clac
+    (7, "ebx", 23): "66 0f ae 3f",  # clflushopt [rdi]
+    (7, "ebx", 24): "66 0f ae 37",  # clwb [rdi]
+    (0x8000_0001, "ecx", 0): "9f",  # lahf
+    (0x8000_0001, "ecx", 5): "f3 0f bd c1",  # ABM: lzcnt eax, ecx
+    (0x8000_0001, "edx", 27): "0f 01 f9",  # rdtscp
+}
+"""An instruction of each feature that brings any, and that the engine has to have where a part shows it."""
+
+WITHOUT = {
+    (1, "ecx"): {31},
+    (1, "edx"): {1, 2, 3, 6, 7, 9, 11, 12, 13, 14, 16, 17},
+    (7, "ebx"): {7},
+    (7, "ecx"): {16},
+    (0x8000_0001, "ecx"): set[int](),
+    (0x8000_0001, "edx"): {11, 20, 26, 29},
+}
+"""Bits of what is not an instruction, or one of which other tests tell; those of leaf 1 stand in 8000_0001 again."""
+
+
+@pytest.mark.parametrize("part", sorted(PARTS))
+def test_every_feature_that_a_part_shows_is_executed(part: str) -> None:
+    """A kernel's decompressor looks for BMI2, and takes it: unlike AVX it needs nothing of the system."""
+    vcpu = Guest(part).launch("cpuid\n hlt")
+    shown = {
+        (leaf, name, bit)
+        for leaf, name in WITHOUT
+        for bit in range(32)
+        if cpuid(vcpu, leaf)[REGISTERS.index(name)] >> bit & 1 and bit not in WITHOUT[leaf, name]
+    }
+    shown -= {(0x8000_0001, "edx", bit) for bit in range(26)}
+    assert shown <= INSTRUCTIONS.keys()
+    program = b"".join(bytes.fromhex(INSTRUCTIONS[feature]) for feature in sorted(shown)) + b"\xf4"
+    guest = Guest(part)
+    guest.contents[TEXT] = program
+    cr4 = guest.registers().cr4 | CR4_OSXSAVE | 1 << 16
+    state = run_to_halt(guest.launch(rdi=HEAP, cr4=cr4))
+    assert state.rip == TEXT + len(program)

@@ -16,6 +16,7 @@ from mh_builder.parts import Part
 from mh_emulator.host.machine import Machine
 from mh_emulator.linux.launch import Cargo, Running, expect, hand_over, power_on
 from mh_emulator.linux.load import Plan
+from mh_emulator.linux.work import said
 from mh_emulator.platform import Platform
 from mh_emulator.q35.board import Telling
 from mh_emulator.q35.moved import Moved, move
@@ -171,8 +172,8 @@ class Boot:
         self._progress.reach("idle")
         self.report.cpu_seconds = self._progress.cpu_seconds
         if self._guest.expected:
-            said = [line.rstrip("\r") for line in self.report.console.split("\n")]
-            self.report.guest_ok = [line for line in said if line in self._guest.expected] == [*self._guest.expected]
+            lines = [line for line in said(self.report.console) if line in self._guest.expected]
+            self.report.guest_ok = lines == [*self._guest.expected]
 
     def _note_console(self) -> None:
         if self._running is not None:

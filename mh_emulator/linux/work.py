@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from functools import cache
@@ -25,6 +26,8 @@ _INPUT = _BUFFER + PAGES * PAGE_BYTES
 _LINE = _INPUT + PAGE_BYTES
 _DATA_BYTES = _LINE + PAGE_BYTES - _DATA
 _MASK = (1 << 64) - 1
+
+_MESSAGE = re.compile(r"\[ *\d+\.\d{6}\] [^\n]*\n")
 
 _ELF_HEADER, _PROGRAM_HEADER = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ")
 _IDENTITY = b"\x7fELF\x02\x01\x01"
@@ -53,6 +56,11 @@ def program() -> bytes:
 def lines() -> list[str]:
     """What it prints, from an independent computation."""
     return [*(f"step {step:02} {digest:016x}" for step, digest in enumerate(_digests())), DONE]
+
+
+def said(console: str) -> list[str]:
+    """The lines on a console that are not the kernel's; its messages may stand in the middle of another line."""
+    return [line.rstrip("\r") for line in _MESSAGE.sub("", console).split("\n")]
 
 
 def _symbols() -> dict[str, int]:

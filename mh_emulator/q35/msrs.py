@@ -1,7 +1,7 @@
 """MSRs that KVM keeps for a vCPU and that firmware needs, as they are after RESET.
 
-Source: Linux, arch/x86/kvm/x86.c (kvm_set_msr_common), arch/x86/kvm/mtrr.c; AMD64 APM volume 2, sections 7.7 (MTRRs),
-7.8 (PAT).
+Source: Linux, arch/x86/kvm/x86.c (kvm_set_msr_common, set_msr_mce), arch/x86/kvm/mtrr.c; AMD64 APM volume 2,
+sections 7.7 (MTRRs), 7.8 (PAT); QEMU, target/i386/cpu.h (MCE_BANKS_DEF).
 """
 
 from __future__ import annotations
@@ -19,6 +19,20 @@ _CAP = 1 << 10 | 1 << 8 | len(_VARIABLE) // 2
 _PAT_RESET = 0x0007_0406_0007_0406
 
 
+_MCG_CAP, _MCG_STATUS, _MCG_CTL = range(0x179, 0x17C)
+_BANKS = 10
+_BANK_REGISTERS = range(0x400, 0x400 + 4 * _BANKS)
+_ALL_ERRORS = (1 << 64) - 1
+_MACHINE_CHECK = {
+    _MCG_CAP: 1 << 24 | 1 << 8 | _BANKS,
+    _MCG_CTL: _ALL_ERRORS,
+    _MCG_STATUS: 0,
+    **dict.fromkeys(_BANK_REGISTERS, 0),
+    **dict.fromkeys(_BANK_REGISTERS[::4], _ALL_ERRORS),
+}
+"""What a part that shows MCA has; no error is ever in a bank."""
+
+
 _WRITE_BACK_WITH_FIXED = 1 << 11 | 1 << 10 | 6
 _LINUX = (*_SYSENTER, _PATCH_LEVEL, _NORTHBRIDGE, _DECODE, _SYSCFG, _HWCR, _CSTAR, _TSC_AUX, *_PERFORMANCE)
 """What Linux reads and writes of a processor beside that; nothing comes of a write."""
@@ -26,7 +40,7 @@ _LINUX = (*_SYSENTER, _PATCH_LEVEL, _NORTHBRIDGE, _DECODE, _SYSCFG, _HWCR, _CSTA
 
 def after_firmware() -> dict[int, int]:
     """As firmware leaves them to a kernel: all of memory is cached."""
-    return after_reset() | dict.fromkeys(_LINUX, 0) | {_MTRR_DEFAULT: _WRITE_BACK_WITH_FIXED}
+    return after_reset() | dict.fromkeys(_LINUX, 0) | _MACHINE_CHECK | {_MTRR_DEFAULT: _WRITE_BACK_WITH_FIXED}
 
 
 def after_reset() -> dict[int, int]:
