@@ -1,7 +1,7 @@
-"""Calls before the instructions at single addresses, where unicorn looks at every instruction anyway: while it counts.
+"""Calls before the instructions at single addresses, which machine code looks up in a bitmap: filter.s.
 
-It then goes through all hooks for each: hundreds of them cost a microsecond an instruction. So there is one, of machine
-code, for all addresses, which looks them up in a bitmap: filter.s.
+While unicorn counts, it goes through all hooks for each instruction: hundreds of them cost a microsecond an
+instruction, so there is one for all addresses. And an address can rest: then its hook costs next to nothing.
 """
 
 from __future__ import annotations
@@ -48,27 +48,30 @@ class CodeFilter:
 
         self._uc = engine.uc
         self._addresses: set[int] = set()
+        """Those in a bitmap."""
         self._bitmaps: dict[int, ctypes.Array[ctypes.c_uint8]] = {}
         self._entries = (_Entry * _FIRST_PAGES)()
         self._thunk = uccallback(self._uc, HOOK_CODE_CFUNC)(before)
         self._state = _Filter(slow=ctypes.cast(self._thunk, ctypes.c_void_p).value, page=_NO_PAGE)
         self._state.pages = ctypes.addressof(self._entries)
-        self._hook: int | None = None
+        self._hooks: list[int] = []
 
     def __len__(self) -> int:
         return len(self._addresses)
 
     def add(self, address: int) -> None:
         """Call back before the instruction there, in code that is translated from now on."""
-        if self._hook is None:
-            self._hook = self._install()
+        self._watch(address)
+        page = address // PAGE_BYTES
+        if page not in self._bitmaps:
+            self._bitmaps[page] = (ctypes.c_uint8 * (PAGE_BYTES // 8))()
+            self._put(_Entry(page, ctypes.addressof(self._bitmaps[page])))
         self._addresses.add(address)
+        self._flip(address)
+
+    def _flip(self, address: int) -> None:
         page, offset = divmod(address, PAGE_BYTES)
-        bitmap = self._bitmaps.get(page)
-        if bitmap is None:
-            bitmap = self._bitmaps[page] = (ctypes.c_uint8 * (PAGE_BYTES // 8))()
-            self._put(_Entry(page, ctypes.addressof(bitmap)))
-        bitmap[offset // 8] |= 1 << offset % 8
+        self._bitmaps[page][offset // 8] ^= 1 << offset % 8
 
     def _put(self, entry: _Entry) -> None:
         count = self._state.count
@@ -78,21 +81,57 @@ class CodeFilter:
         self._entries[count] = entry
         self._state.count += 1
 
-    def _install(self) -> int:
-        native, kind = _native_filter(), unicorn_const.UC_HOOK_CODE
-        if native is None:
-            return add_hook(self._uc, kind, self._thunk, None, EVERYWHERE)
-        function, data = ctypes.c_void_p(native.address), ctypes.c_void_p(ctypes.addressof(self._state))
-        return add_hook(self._uc, kind, function, data, EVERYWHERE)
+    def _watch(self, _address: int) -> None:
+        if not self._hooks:
+            self._install(EVERYWHERE)
+
+    def _install(self, where: tuple[int, int]) -> None:
+        native, function, data = _native_filter(), self._thunk, None
+        if native is not None:
+            function, data = ctypes.c_void_p(native.address), ctypes.c_void_p(ctypes.addressof(self._state))
+        self._hooks.append(add_hook(self._uc, unicorn_const.UC_HOOK_CODE, function, data, where))
 
     def forget(self) -> None:
         """Remove all; no translated code may be left. Unicorn asks for a translation of what it has hooked."""
-        if self._hook is not None:
-            remove_hook(self._uc, self._hook)
-            self._hook = None
+        for hook in self._hooks:
+            remove_hook(self._uc, hook)
+        self._hooks.clear()
         self._addresses.clear()
         self._bitmaps.clear()
         self._state.count, self._state.page = 0, _NO_PAGE
+
+
+class RestingFilter(CodeFilter):
+    """A hook for each of a few addresses, any of which may rest: it costs next to nothing then."""
+
+    def __init__(self, engine: Engine, callback: Callable[[int], None]) -> None:
+        super().__init__(engine, callback)
+        self._resting: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._hooks)
+
+    def rest(self, address: int) -> None:
+        """Do not call back before that address until it is woken; nothing to do for one that is not known."""
+        if address in self._addresses:
+            self._addresses.remove(address)
+            self._resting.add(address)
+            self._flip(address)
+
+    def wake(self, addresses: range) -> None:
+        """Call back before these again, as far as they rest."""
+        for address in [resting for resting in self._resting if resting in addresses]:
+            self._resting.remove(address)
+            self._addresses.add(address)
+            self._flip(address)
+
+    def _watch(self, address: int) -> None:
+        self._install((address, address))
+
+    def forget(self) -> None:
+        """As without rest."""
+        super().forget()
+        self._resting.clear()
 
 
 @cache

@@ -347,22 +347,25 @@ class Core:
     def _on_syscall(self, _uc: object, _data: object) -> None:
         self._note(Trapped(Trap.SYSCALL, SYSCALL_BYTES))
 
-    def _on_trap(self, address: int) -> None:
+    def _on_trap(self, address: int) -> bool:
         with self._turn.hooked():
             trapped = classify(self._linear.code(address, LONGEST_TRAPPED))
         # Without SEV-ES the guest cannot see what KVM does for CPUID, and unicorn has a hook for it.
         if trapped is not None and (self._vm.es or trapped.trap is not Trap.CPUID):
             self._note(trapped)
+        return trapped is not None
 
-    def _on_lock(self, _address: int) -> None:
+    def _on_lock(self, _address: int) -> bool:
         if self._vm.dram.bus.crowded:
             self._note(Trapped(Trap.LOCK, 0))
+        return True
 
-    def _on_answered(self, address: int) -> None:
+    def _on_answered(self, address: int) -> bool:
         with self._turn.hooked():
             trapped = classify_answered(self._linear.code(address, LONGEST_ANSWERED))
         if trapped is not None and self._is_answered(trapped.trap):
             self._note(trapped)
+        return trapped is not None
 
     def _is_answered(self, trap: Trap) -> bool:
         if trap in (Trap.RDRAND, Trap.RDSEED):

@@ -2,7 +2,8 @@
 
 Unicorn has no hook for RDMSR and WRMSR, and its hooks for IN, OUT and CPUID cannot stop at the instruction. A page that
 is about to be executed is therefore searched for the opcodes that are watched, and a hook is put on every such address.
-A hook on bytes that are no instruction of this kind never fires, or finds that out and does nothing.
+A hook on bytes that are no instruction of this kind never fires, but at the end of a page: what is there depends on the
+next page, so the hook finds it out, and rests until that page is looked at again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import cache, lru_cache
 from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES
-from mh_emulator.cpu.code_filter import CodeFilter
+from mh_emulator.cpu.code_filter import CodeFilter, RestingFilter
 from mh_emulator.cpu.code_hooks import CodeHooks
 from mh_emulator.cpu.engine import Engine
 
@@ -32,6 +33,8 @@ _STRING = re.compile(rb"[\x26\x2e\x36\x3e\x64-\x67\xf2\xf3]*[\x6c-\x6f]")
 _PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf2\xf3")
 _MOST_PREFIXES = 4
 LONGEST_TRAPPED = _MOST_PREFIXES + 1
+_OPEN_BYTES = max(LONGEST_TRAPPED, LONGEST_ANSWERED) - 1
+"""At the end of a page; an instruction of these that begins there may end on the next one."""
 _OPERAND_SIZE = 0x66
 _TWO_BYTE = 0x0F
 _RDTSC = 0x31
@@ -114,16 +117,17 @@ def classify_answered(code: bytes) -> Trapped | None:
 class Traps:
     """The hooks of one engine; `on_trap` gets the address of every candidate that is about to execute.
 
-    `on_lock` gets that of every instruction with LOCK, `on_answered` that of RDRAND and RDTSC. Which of them are looked
-    for is `watched`; a change is for pages that are covered from then on.
+    `on_lock` gets that of every instruction with LOCK, `on_answered` that of RDRAND and RDTSC. Each returns whether
+    such an instruction is there. Which of them are looked for is `watched`; a change is for pages that are covered from
+    then on.
     """
 
     def __init__(
         self,
         engine: Engine,
-        on_trap: Callable[[int], None],
-        on_lock: Callable[[int], None],
-        on_answered: Callable[[int], None],
+        on_trap: Callable[[int], bool],
+        on_lock: Callable[[int], bool],
+        on_answered: Callable[[int], bool],
     ) -> None:
         self.watched: frozenset[Trap] = frozenset()
         self.counts = False
@@ -138,7 +142,10 @@ class Traps:
         return len(self._privileged) + len(self._locks) + len(self._answered) > MANY_HOOKS
 
     def cover(self, va: int, page: bytes) -> None:
-        """Put hooks on the page at virtual address `va`, which holds `page`."""
+        """Put hooks on the page at virtual address `va`, which holds `page`; wake those at its end, and before it."""
+        for hooks in (self._privileged, self._answered):
+            for end in (va, va + PAGE_BYTES):
+                hooks.open.wake(range(end - _OPEN_BYTES, end))
         self._cover(self._privileged, va, _candidates(page, _pattern(self.watched)))
         if Trap.LOCK in self.watched:
             self._cover(self._locks, va, _locked(page))
@@ -146,7 +153,9 @@ class Traps:
             self._cover(self._answered, va, _answered(page))
 
     def _cover(self, hooks: _Hooks, va: int, offsets: Collection[int]) -> None:
-        hooks.add({va + offset for offset in offsets}, hooks.dense if self.counts else hooks.sparse)
+        at_end = {va + offset for offset in offsets if offset >= PAGE_BYTES - _OPEN_BYTES}
+        hooks.add(at_end, hooks.open)
+        hooks.add({va + offset for offset in offsets} - at_end, hooks.dense if self.counts else hooks.sparse)
 
     def forget(self) -> None:
         """Remove all hooks; no translated code may be left, and what unicorn then asks of the TLB has no meaning."""
@@ -155,14 +164,22 @@ class Traps:
 
 
 class _Hooks:
-    """Hooks for one purpose, each address once: `sparse` ones, or `dense` ones while the engine counts."""
+    """Hooks for one purpose, each address once: `sparse` ones, `dense` ones while the engine counts.
 
-    def __init__(self, engine: Engine, callback: Callable[[int], None]) -> None:
-        self.sparse, self.dense = CodeHooks(engine, callback), CodeFilter(engine, callback)
+    Those at the end of a page are `open`.
+    """
+
+    def __init__(self, engine: Engine, callback: Callable[[int], bool]) -> None:
+        def before(address: int) -> None:
+            if not callback(address):
+                self.open.rest(address)
+
+        self.sparse, self.dense = CodeHooks(engine, before), CodeFilter(engine, before)
+        self.open = RestingFilter(engine, before)
         self._hooked: set[int] = set()
 
     def __len__(self) -> int:
-        return len(self.sparse)
+        return len(self.sparse) + len(self.open)
 
     def add(self, addresses: set[int], hooks: CodeHooks | CodeFilter) -> None:
         for address in addresses - self._hooked:
@@ -173,6 +190,7 @@ class _Hooks:
         self._hooked.clear()
         self.sparse.forget()
         self.dense.forget()
+        self.open.forget()
 
 
 @cache
