@@ -93,11 +93,20 @@ def test_a_read_of_a_large_size_takes_no_memory(machine: Machine) -> None:
     assert machine.memory.read_raw(0x10_0000 + 3 * MIB - 8, 8) == bytes(8)
 
 
-def test_cmos_says_how_much_ram_there_is() -> None:
-    def register(board: Board, number: int) -> int:
-        board.write_port(0x70, 1, number)
-        return board.read_port(0x71, 1)
+def register(board: Board, number: int) -> int:
+    board.write_port(0x70, 1, number)
+    return board.read_port(0x71, 1)
 
+
+def test_the_clock_stays_valid_whatever_is_written(machine: Machine) -> None:
+    """As edk2 writes zero to C and D when it begins (PcAtChipsetPkg, PcRtc.c); A and B are the guest's."""
+    for number, value in ((0x0A, 0x2F), (0x0B, 0x82), (0x0C, 0xFF), (0x0D, 0)):
+        machine.board.write_port(0x70, 1, number)
+        machine.board.write_port(0x71, 1, value)
+    assert [register(machine.board, number) for number in range(0x0A, 0x0E)] == [0x2F, 0x82, 0, 0x80]
+
+
+def test_cmos_says_how_much_ram_there_is() -> None:
     for ram_bytes, low, high in ((RAM, RAM, 0), (3 << 30, 2 << 30, 1 << 30)):
         board = Machine(ram_bytes).board
         assert (register(board, 0x34) | register(board, 0x35) << 8) << 16 == low - 16 * MIB

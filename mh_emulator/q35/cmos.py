@@ -12,8 +12,10 @@ _REGISTERS = 128
 _UNIT = 64 << 10
 _BASE_KIB, _MOST_EXTENDED_KIB = 640, 0xFFFF
 _SINCE_1_MIB, _SINCE_16_MIB, _SINCE_4_GIB = 0x30, 0x34, 0x5B
-_STATUS_A, _STATUS_B, _STATUS_D = 0x0A, 0x0B, 0x0D
+_STATUS_A, _STATUS_B, _STATUS_C, _STATUS_D = range(0x0A, 0x0E)
 _A_32_KHZ, _B_24_HOURS, _D_VALID = 0x26, 0x02, 0x80
+_READ_ONLY = {_STATUS_C, _STATUS_D}
+"""edk2's driver writes zero to D, and takes the clock for dead that then says so."""
 _CENTURY = 0x32
 _DATE = {0x00: 0x00, 0x02: 0x00, 0x04: 0x12, 0x06: 0x05, 0x07: 0x01, 0x08: 0x01, 0x09: 0x26, _CENTURY: 0x20}
 """Thursday, 1 January 2026, noon; in BCD."""
@@ -44,7 +46,8 @@ class Cmos:
     def write(self, port: int, _size: int, value: int) -> None:
         """Choose a register, or write it."""
         if port == PORTS[1]:
-            self._data[self._index] = value & 0xFF
+            if self._index not in _READ_ONLY:
+                self._data[self._index] = value & 0xFF
         else:
             self._index = value % _REGISTERS
 
