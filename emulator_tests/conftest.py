@@ -17,7 +17,8 @@ from mh_builder.needs import by_name, trouble
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import Options, Start
 
-KERNELS = Path(__file__).parents[1] / ".cache" / "kernels"
+_CACHE = Path(__file__).parents[1] / ".cache"
+KERNELS, FIRMWARE = _CACHE / "kernels", _CACHE / "firmware"
 
 
 def pytest_configure() -> None:

@@ -1,4 +1,4 @@
-"""`boot --kernel`: a Linux kernel with a helper beside it, and its migration while it works."""
+"""`boot --kernel`: Linux with a helper beside it, alone or by firmware, and its migration while it works."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB
 from mh_builder.parts import PARTS
+from mh_builder.schemes import name_of
 from mh_builder.schemes.space import Options, Start
+from mh_cli.boot_firmware import carrier
 from mh_cli.boot_output import print_console, print_moved, show
 from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.output import print_json
@@ -18,6 +21,8 @@ from mh_cli.ovmf_files import about, read_file
 
 if TYPE_CHECKING:
     from mh_emulator.linux.boot import LinuxGuest, Report, Stop
+    from mh_emulator.linux.kernel import Kernel
+    from mh_emulator.linux.launch import Way
 
 _IDLE = "idle"
 _OPTIONS = ("initrd", "append", "at")
@@ -61,7 +66,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.vars is not None:
         raise UsageError("--vars needs --fd")
     if arguments.start == Start.ES.value:
-        raise UsageError("--start es needs --fd: a kernel is booted in plain SEV only")
+        raise UsageError("--start es: a kernel is booted in plain SEV only")
     if arguments.at is not None and not arguments.migrate:
         raise UsageError("--at needs --migrate")
 
@@ -89,8 +94,7 @@ def _guest(arguments: argparse.Namespace) -> LinuxGuest:
     from mh_emulator.linux import initramfs, work
     from mh_emulator.linux.boot import LinuxGuest
     from mh_emulator.linux.kernel import LARGEST_KERNEL, KernelError, read_kernel
-    from mh_emulator.linux.load import DEFAULT_COMMAND_LINE, Plan, check, helper_home
-    from mh_emulator.q35.launch import topology
+    from mh_emulator.linux.load import DEFAULT_COMMAND_LINE
 
     data = read_file(arguments.kernel, LARGEST_KERNEL)
     with about(arguments.kernel, KernelError):
@@ -98,6 +102,18 @@ def _guest(arguments: argparse.Namespace) -> LinuxGuest:
     own = arguments.initrd is None
     initrd = initramfs.archive({"init": work.program()}) if own else read_file(arguments.initrd, arguments.memory)
     line = DEFAULT_COMMAND_LINE if arguments.append is None else arguments.append
+    way = _direct if arguments.fd is None else _by_firmware
+    scheme, chosen = way(arguments, kernel, initrd, line)
+    expected = work.lines() if own else ()
+    return LinuxGuest(PARTS[arguments.part], scheme, kernel.release, arguments.memory, chosen, expected)
+
+
+def _direct(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: str) -> tuple[str, Way]:
+    from mh_emulator.linux.kernel import KernelError
+    from mh_emulator.linux.launch import Direct
+    from mh_emulator.linux.load import Plan, check, helper_home
+    from mh_emulator.q35.launch import topology
+
     home, ram = helper_home(kernel), topology(arguments.memory)
     with about(arguments.kernel, KernelError):
         check(Plan(kernel, initrd, line, ram, range(home, home)))
@@ -108,7 +124,22 @@ def _guest(arguments: argparse.Namespace) -> LinuxGuest:
     plan = Plan(kernel, initrd, line, ram, range(home, home + size))
     with about(arguments.kernel, KernelError):
         check(plan)
-    return LinuxGuest(PARTS[arguments.part], scheme, plan, helper, work.lines() if own else ())
+    return scheme, Direct(plan, helper)
+
+
+def _by_firmware(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: str) -> tuple[str, Way]:
+    from mh_emulator.linux.firmware import ByFirmware
+    from mh_emulator.linux.kernel import KernelError
+    from mh_emulator.linux.load import check_line
+    from mh_emulator.q35.launch import Carrier
+    from mh_emulator.secret import Secret
+
+    with about(arguments.kernel, KernelError):
+        check_line(kernel, line)
+    flash, helper = carrier(arguments, _DEFAULT_SCHEME)
+    scheme = name_of(helper.descriptor.scheme, helper.descriptor.window)
+    secret = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV)
+    return scheme, ByFirmware(Carrier(flash, helper, secret), arguments.memory, kernel, initrd, line)
 
 
 def _print(report: Report) -> None:

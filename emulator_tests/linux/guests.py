@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from emulator_tests.command.conftest import Command, Outcome
-from emulator_tests.conftest import debians_kernel
+from emulator_tests.conftest import FIRMWARE, debians_kernel
 from emulator_tests.linux.conftest import command
 from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
@@ -49,3 +49,17 @@ def check_moved(outcome: Outcome) -> None:
     assert found["guest_ok"]
     assert found["moved"]["equal"]
     assert "Memory Encryption Features active: AMD SEV" in found["console"]
+
+
+@pytest.mark.parametrize("image", ["bookworm/OVMF_CODE.fd", "trixie/OVMF_CODE_4M.fd"])
+def test_firmware_loads_it_and_the_helper(linux_kernel: Path, command: Command, image: str) -> None:
+    """The loader in the firmware brings the helper, ACPI and kernel come by fw_cfg, and all of it moves."""
+    guest = ("boot", "--fd", FIRMWARE / image, "--kernel", linux_kernel, "--json")
+    stays, moves = command(*guest), command(*guest, "--migrate")
+    assert stays.code == 0, stays.err
+    check_moved(moves)
+    found = json.loads(moves.out)
+    assert json.loads(stays.out)["console"] == found["console"]
+    assert "EFI stub" in found["console"]
+    seen = [milestone["what"] for milestone in found["milestones"]]
+    assert seen[:2] == ["launched", "loader's line"]

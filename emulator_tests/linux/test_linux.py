@@ -41,11 +41,16 @@ def test_a_stock_kernel_is_migrated_and_does_not_notice(linux_kernel: Path, comm
     assert seen[-2:] == [work.DONE, "idle"]
 
 
+def test_something_has_to_be_booted(command: Command) -> None:
+    outcome = command("boot", "--migrate")
+    assert (outcome.code, outcome.err) == (2, "build.py: error: one of --fd and --kernel is needed, or both\n")
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--fd", "a.fd"), 2, "not allowed with argument"),
-        (("--start", "es"), 2, "--start es needs --fd: a kernel is booted in plain SEV only"),
+        (("--start", "es", "--fd", "own"), 2, "--start es: a kernel is booted in plain SEV only"),
+        (("--start", "es"), 2, "--start es: a kernel is booted in plain SEV only"),
         (("--vars", "x"), 2, "--vars needs --fd"),
         (("--at", "3"), 2, "--at needs --migrate"),
         (("--migrate", "--at", "12"), 2, "--at '12': neither a step, 0 to 11, nor idle"),

@@ -11,6 +11,7 @@ from mh_builder.parts import PARTS
 from mh_emulator.linux import boot as boots
 from mh_emulator.linux.boot import Boot, LinuxGuest, Stop
 from mh_emulator.linux.kernel import read_kernel
+from mh_emulator.linux.launch import Direct
 from mh_emulator.linux.load import Plan
 from mh_emulator.q35.launch import topology
 from mh_emulator.q35.run import GuestStopped
@@ -24,7 +25,7 @@ def boot(images: dict[str, Image], text: str, part: str = "milan") -> Boot:
     helper = parse_image(images["regions"].data)
     home = int(helper.descriptor.home)
     plan = Plan(read_kernel(kernel(text)), b"", "", topology(RAM), range(home, home + helper.memory_bytes))
-    return Boot(LinuxGuest(PARTS[part], "regions", plan, helper), lambda _: None)
+    return Boot(LinuxGuest(PARTS[part], "regions", "own", RAM, Direct(plan, helper)), lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,14 @@ Source: ACPI specification 6.5, sections 5.2.5 (RSDP), 5.2.8 (XSDT), 5.2.9 (FADT
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.q35 import lapic, uart
 
 _HEADER = struct.Struct("<4sIBB6s8sI4sI")
-_CHECKSUM = 9
+CHECKSUM = 9
+"""Offset in every table but the RSDP."""
 _OEM = b"SEVMH ", b"SEVMHQ35", 1, b"MHMH", 1
 _ALIGN = 64
 
@@ -25,26 +27,46 @@ _NO_POWER_BUTTON, _NO_SLEEP_BUTTON, _HARDWARE_REDUCED = 1 << 4, 1 << 5, 1 << 20
 _FADT_6_5_MINOR = 5
 
 
-def tables(gpa: int) -> bytes:
-    """All tables, for a page at that GPA, where the RSDP is."""
-    data, at = bytearray(PAGE_BYTES), _ALIGN
+class Tables(NamedTuple):
+    """Tables one behind the other, each at a multiple of 64, with the addresses that they have from some base."""
+
+    data: bytes
+    pointers: tuple[tuple[int, int], ...]
+    """(offset, size) of each address in them."""
+    pointing: tuple[range, ...]
+    """Those that hold one, and so a checksum that depends on the base."""
+    xsdt: int
+    """Offset of the XSDT."""
+
+
+def lay_out(base: int) -> Tables:
+    """All of them but the RSDP, for that address."""
+    data = bytearray()
 
     def put(table: bytes) -> int:
-        nonlocal at
-        address, at = gpa + at, at + -(-len(table) // _ALIGN) * _ALIGN
-        data[address - gpa : address - gpa + len(table)] = table
-        return address
+        start = len(data)
+        data.extend(table.ljust(-(-len(table) // _ALIGN) * _ALIGN, b"\0"))
+        return start
 
-    fadt = put(_fadt(put(_table(b"DSDT", 2, _serial_port()))))
+    dsdt = put(_table(b"DSDT", 2, _serial_port()))
+    fadt = put(_fadt(base + dsdt))
     madt = put(_table(b"APIC", 4, _processor()))
-    rsdp = _rsdp(put(_table(b"XSDT", 1, struct.pack("<QQ", fadt, madt))))
-    data[: len(rsdp)] = rsdp
-    return bytes(data)
+    entries = struct.pack("<QQ", base + fadt, base + madt)
+    xsdt = put(_table(b"XSDT", 1, entries))
+    pointers = ((fadt + _FADT_DSDT, 4), (fadt + _FADT_X_DSDT, 8), *((xsdt + _HEADER.size + 8 * n, 8) for n in range(2)))
+    pointing = range(fadt, fadt + _FADT_BYTES), range(xsdt, xsdt + _HEADER.size + len(entries))
+    return Tables(bytes(data), pointers, pointing, xsdt)
+
+
+def tables(gpa: int) -> bytes:
+    """All tables, for a page at that GPA, where the RSDP is."""
+    laid = lay_out(gpa + _ALIGN)
+    return (_rsdp(gpa + _ALIGN + laid.xsdt).ljust(_ALIGN, b"\0") + laid.data).ljust(PAGE_BYTES, b"\0")
 
 
 def _table(signature: bytes, revision: int, body: bytes) -> bytes:
     data = bytearray(_HEADER.pack(signature, _HEADER.size + len(body), revision, 0, *_OEM) + body)
-    data[_CHECKSUM] = -sum(data) & 0xFF
+    data[CHECKSUM] = -sum(data) & 0xFF
     return bytes(data)
 
 

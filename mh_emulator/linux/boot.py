@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 from mh_abi import abi
-from mh_abi.image import HelperImage
-from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import Part
-from mh_emulator.host.machine import Machine
-from mh_emulator.linux.launch import Cargo, Running, expect, hand_over, power_on
-from mh_emulator.linux.load import Plan
-from mh_emulator.linux.work import said
+from mh_emulator.linux.launch import Running, Way, hand_over
+from mh_emulator.linux.work import Listener
 from mh_emulator.platform import Platform
 from mh_emulator.q35.board import Telling
 from mh_emulator.q35.moved import Moved, move
 from mh_emulator.q35.progress import Milestone, Progress
 from mh_emulator.q35.run import GuestStopped, Patience, run, run_guest, where
-from mh_emulator.q35.whole import is_whole
-from mh_emulator.secret import Secret
 
 _MORE_DRAM = 96 << 20
 """Beyond the guest's RAM: the helper's, and what the platform takes."""
@@ -31,7 +23,6 @@ _MORE_DRAM = 96 << 20
 SILENT_SECONDS = 120.0
 """CPU seconds in which a guest may print nothing. With `quiet` that is all of a boot: 15 on an idle computer."""
 
-_STAMP = re.compile(r"^\[ *\d+\.\d+\] ")
 _MILESTONES = ("Linux version ", "Memory Encryption Features active: ", "Run ")
 """How lines of the kernel begin that are one."""
 _PANIC_END = "---[ end Kernel panic - "
@@ -73,8 +64,10 @@ class LinuxGuest:
 
     part: Part
     scheme: str
-    plan: Plan
-    helper: HelperImage
+    kernel: str
+    """Its release."""
+    ram_bytes: int
+    way: Way
     expected: Sequence[str] = field(default=())
     """Lines of its first process, in their order; none where nobody knows them."""
 
@@ -98,25 +91,25 @@ class Boot:
         self._progress = Progress(on_milestone)
         self._running: Running | None = None
         self._noted: set[str] = set()
+        self._listener = Listener()
+        self._said: list[str] = []
+        """Lines of the first process that are known."""
         self._panicked = False
         self._stop: Stop | None = None
-        kernel, ram_bytes = guest.plan.kernel.release, guest.plan.topology.ram_bytes
-        self.report = Report(guest.part.name, guest.scheme, kernel, ram_bytes, self._progress.milestones)
+        self.report = Report(guest.part.name, guest.scheme, guest.kernel, guest.ram_bytes, self._progress.milestones)
 
     def run(self) -> Report:
         """Boot until the guest is idle. Raises `GuestStopped`, `KernelError`."""
         with self._reported():
-            cargo = self._cargo()
-            running = self._power_on(cargo)
+            running = self._power_on()
             self._go_on(running)
-            self._check_helper(running.machine, cargo)
+            self.report.helper_equal = self._guest.way.is_whole(running.machine)
         return self.report
 
     def migrate(self, stop: Stop) -> Report:
         """The same, by way of a migration. Raises `GuestStopped`, `KernelError`, and what a migration raises."""
         with self._reported():
-            cargo = self._cargo()
-            running = self._power_on(cargo)
+            running = self._power_on()
             source = running.machine
             self._stop = stop
             self._go_on(running)
@@ -125,8 +118,8 @@ class Boot:
             if not source.consent.allowed:
                 raise GuestStopped("the kernel has not allowed its migration")
             self._progress.reach("stopped")
-            self._check_helper(source, cargo)
-            arrived = expect(self._platform(2), cargo, running)
+            self.report.helper_equal = self._guest.way.is_whole(source)
+            arrived = self._guest.way.expect(self._platform(2), running)
             self.report.moved = move(source, arrived.machine)
             hand_over(source, arrived.machine, running.board)
             source.mirror.vm.close()
@@ -136,8 +129,8 @@ class Boot:
             self._go_on(arrived)
         return self.report
 
-    def _power_on(self, cargo: Cargo) -> Running:
-        running = power_on(self._platform(1), cargo, Telling(_ignore, _ignore, self._on_line))
+    def _power_on(self) -> Running:
+        running = self._guest.way.power_on(self._platform(1), Telling(self._on_debug, _ignore, self._on_line))
         self._running, self._progress.clock = running, running.board.clock
         self._progress.reach("launched")
         return running
@@ -149,17 +142,8 @@ class Boot:
         if self._panicked:
             raise GuestStopped(f"the kernel has given up{where(running.machine.vcpu, running.board)}")
 
-    def _check_helper(self, machine: Machine, cargo: Cargo) -> None:
-        read = partial(machine.read_helper, size=PAGE_BYTES)
-        code, table = machine.site.helper.code, cargo.secret.table()
-        self.report.helper_equal = is_whole(read, machine.helper, code, table)
-
-    def _cargo(self) -> Cargo:
-        secret = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV)
-        return Cargo(self._guest.plan, self._guest.helper, secret)
-
     def _platform(self, seed: int) -> Platform:
-        return Platform(self._guest.part, self._guest.plan.topology.ram_bytes + _MORE_DRAM, seed)
+        return Platform(self._guest.part, self._guest.ram_bytes + _MORE_DRAM, seed)
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
@@ -172,16 +156,21 @@ class Boot:
         self._progress.reach("idle")
         self.report.cpu_seconds = self._progress.cpu_seconds
         if self._guest.expected:
-            lines = [line for line in said(self.report.console) if line in self._guest.expected]
-            self.report.guest_ok = lines == [*self._guest.expected]
+            self.report.guest_ok = self._said == [*self._guest.expected]
 
     def _note_console(self) -> None:
         if self._running is not None:
             self.report.console = self._running.board.serial.text
 
+    def _on_debug(self, line: str) -> None:
+        if line.startswith(abi.MH_DEBUG_MARKER):
+            self._progress.reach("loader's line")
+
     def _on_line(self, line: str) -> None:
-        text = _STAMP.sub("", line)
+        text = self._listener.hear(line)
         self._note(text)
+        if text in self._guest.expected:
+            self._said.append(text)
         if self._running is None:
             return
         if text.startswith(_PANIC_END):

@@ -36,6 +36,8 @@ class KernelError(MigrationHelperError, ValueError):
 class Kernel:
     """What is loaded of one, and where; sizes in bytes."""
 
+    head: bytes
+    """The real-mode part, with the boot sector: what lies before `code` in the file."""
     setup: bytes
     """The setup header, which the boot parameters repeat."""
     code: bytes
@@ -66,11 +68,12 @@ def read_kernel(data: bytes) -> Kernel:
     if not data[_LOAD_FLAGS] & _LOADED_HIGH or not _number(data, _XLOAD_FLAGS, 2) & _KERNEL_64:
         raise KernelError(f"no entry for 64-bit mode: xloadflags {_number(data, _XLOAD_FLAGS, 2):#x}")
     sectors = data[_SETUP_SECTORS] or _DEFAULT_SECTORS
-    code = data[(sectors + 1) * _SECTOR :]
+    head, code = data[: (sectors + 1) * _SECTOR], data[(sectors + 1) * _SECTOR :]
     expected = _number(data, SETUP_HEADER + 3, 4) * 16
     if len(code) < expected:
         raise KernelError(f"the file ends after {len(code):#x} bytes of the kernel, its header says {expected:#x}")
     return Kernel(
+        head=head,
         setup=data[SETUP_HEADER : _MAGIC + data[_JUMP]],
         code=code,
         address=_number(data, _PREFERRED, 8),

@@ -8,10 +8,14 @@ Source: Linux, Documentation/virt/kvm/x86/cpuid.rst; QEMU, hw/i386/x86.c (x86_lo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
+from typing import Protocol
 
+from mh_abi import abi
 from mh_abi.image import HelperImage
+from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import NO_LEAF
 from mh_emulator.cpu.rdrand import Repeating
 from mh_emulator.host import handover
@@ -30,6 +34,7 @@ from mh_emulator.q35.clock import TSC_HZ, Clock
 from mh_emulator.q35.flash import NoFlash
 from mh_emulator.q35.interrupts import Timer
 from mh_emulator.q35.view import HostView
+from mh_emulator.q35.whole import is_whole
 from mh_emulator.secret import Secret
 
 _CLOCKS = kvmclock.KVM_FEATURE_CLOCKSOURCE2 | kvmclock.KVM_FEATURE_CLOCKSOURCE_STABLE
@@ -46,15 +51,6 @@ _SEED = 1
 
 
 @dataclass(frozen=True)
-class Cargo:
-    """What is to be launched beside each other, and what the guest's owner has for the helper."""
-
-    plan: Plan
-    helper: HelperImage
-    secret: Secret
-
-
-@dataclass(frozen=True)
 class Running:
     """A guest with its devices; they stay the same when it moves."""
 
@@ -63,35 +59,66 @@ class Running:
     timer: Timer
 
 
-def power_on(platform: Platform, cargo: Cargo, telling: Telling) -> Running:
-    """Launch it, with the kernel's first instruction next. Raises `KernelError`, `OwnerRefuses`, `KvmError`."""
-    topology = cargo.plan.topology
-    loaded = load(cargo.plan, platform.part.c_bit)
-    site = prepare(platform, Placement(topology, ()), cargo.helper)
-    board = Board(topology, HostView(topology, site.memory), NoFlash(), telling, Clock())
+class Way(Protocol):
+    """How a kernel, and a helper beside it, come into a guest; the owner's secret is the same for source and target."""
+
+    def power_on(self, platform: Platform, telling: Telling) -> Running:
+        """Launch a guest that has not begun. Raises `KernelError`, `OwnerRefuses`, `KvmError`."""
+
+    def expect(self, platform: Platform, source: Running) -> Running:
+        """Launch where that guest is to arrive. Raises `OwnerRefuses`, `KvmError`."""
+
+    def is_whole(self, machine: Machine) -> bool:
+        """Whether the helper's private pages are, byte for byte, what they have to be."""
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Without firmware: kernel and helper are launched beside each other."""
+
+    plan: Plan
+    helper: HelperImage
+    secret: Secret = field(default_factory=partial(Secret.fresh, abi.mh_protection.MH_PROTECTION_SEV))
+
+    def power_on(self, platform: Platform, telling: Telling) -> Running:
+        """Everything is measured."""
+        topology = self.plan.topology
+        loaded = load(self.plan, platform.part.c_bit)
+        site = prepare(platform, Placement(topology, ()), self.helper)
+        board = Board(topology, HostView(topology, site.memory), NoFlash(), telling, Clock())
+        site.vm.devices = board
+        machine = launch(site, self._owner(platform), loaded.contents, self.secret, loaded.registers)
+        machine.vcpu.msrs = msrs.after_firmware()
+        if machine.helper.hands_over:
+            # What a loader in the guest would write; here the host has loaded the helper itself.
+            page = handover.write(machine.regions)
+            machine.helper_memory.write_raw(machine.helper_offset + machine.helper.ring_offset, page)
+        return equip(machine, board)
+
+    def expect(self, platform: Platform, source: Running) -> Running:
+        """With its helper and nothing else."""
+        topology, board = self.plan.topology, source.board
+        site = prepare(platform, Placement(topology, ()), self.helper)
+        site.vm.devices = board
+        machine = launch(site, self._owner(platform), (), self.secret, None)
+        set_up(machine, board)
+        return replace(source, machine=machine)
+
+    def is_whole(self, machine: Machine) -> bool:
+        """As they were launched."""
+        read = partial(machine.read_helper, size=PAGE_BYTES)
+        return is_whole(read, machine.helper, machine.site.helper.code, self.secret.table())
+
+    def _owner(self, platform: Platform) -> GuestOwner:
+        return GuestOwner(POLICY, helper=self.helper.digest(platform.part.c_bit))
+
+
+def equip(machine: Machine, board: Board) -> Running:
+    """Give a guest that has not begun what Linux needs: a timer that interrupts, and random numbers that repeat."""
     board.interrupts = timer = Timer(board.apic, board.clock, board.serial)
-    site.vm.devices = board
-    owner = GuestOwner(POLICY, helper=cargo.helper.digest(platform.part.c_bit))
-    machine = launch(site, owner, loaded.contents, cargo.secret, loaded.registers)
-    _equip(machine, board, HostView(topology, site.memory))
-    machine.vcpu.msrs = msrs.after_firmware()
+    set_up(machine, board)
     machine.vm.generator = Repeating(_SEED)
-    if machine.helper.hands_over:
-        # What a loader in the guest would write; here the host has loaded the helper itself.
-        page = handover.write(machine.regions)
-        machine.helper_memory.write_raw(machine.helper_offset + machine.helper.ring_offset, page)
     return Running(machine, board, timer)
-
-
-def expect(platform: Platform, cargo: Cargo, source: Running) -> Running:
-    """Launch where that guest is to arrive: with its helper and nothing else. Raises `OwnerRefuses`, `KvmError`."""
-    topology, board = cargo.plan.topology, source.board
-    site = prepare(platform, Placement(topology, ()), cargo.helper)
-    site.vm.devices = board
-    owner = GuestOwner(POLICY, helper=cargo.helper.digest(platform.part.c_bit))
-    machine = launch(site, owner, (), cargo.secret, None)
-    _equip(machine, board, HostView(topology, site.memory))
-    return replace(source, machine=machine)
 
 
 def hand_over(source: Machine, target: Machine, board: Board) -> None:
@@ -105,7 +132,9 @@ def hand_over(source: Machine, target: Machine, board: Board) -> None:
     board.show(HostView(target.placement.topology, target.memory))
 
 
-def _equip(machine: Machine, board: Board, memory: HostView) -> None:
+def set_up(machine: Machine, board: Board) -> None:
+    """KVM_SET_CPUID2, and the MSRs that do something, as every VMM has to before a vCPU runs."""
+    memory = HostView(machine.placement.topology, machine.memory)
     machine.vm.kvm_features |= _CLOCKS
     machine.vm.cpuid_changes = CPUID
     machine.vcpu.msr_devices = {

@@ -56,11 +56,17 @@ def helper_home(kernel: Kernel) -> int:
     return -(-kernel.end // _LARGE_PAGE) * _LARGE_PAGE
 
 
-def check(plan: Plan) -> None:
-    """Raise `KernelError` for what does not fit, before anything is made."""
-    kernel, line = plan.kernel, plan.command_line.encode("utf-8", "surrogateescape")
+def check_line(kernel: Kernel, text: str) -> None:
+    """Raise `KernelError` for a command line that the kernel cannot take."""
+    line = text.encode("utf-8", "surrogateescape")
     if b"\0" in line or len(line) > kernel.command_line_limit:
         raise KernelError(f"command line of {len(line)} bytes: no zeros, at most {kernel.command_line_limit}")
+
+
+def check(plan: Plan) -> None:
+    """Raise `KernelError` for what does not fit, before anything is made."""
+    kernel = plan.kernel
+    check_line(kernel, plan.command_line)
     low = max(kernel.end, plan.reserved.stop)
     if low > plan.topology.below:
         raise KernelError(f"kernel and helper reach {low:#x}, RAM below 4 GiB {plan.topology.below:#x}")

@@ -27,7 +27,7 @@ _LINE = _INPUT + PAGE_BYTES
 _DATA_BYTES = _LINE + PAGE_BYTES - _DATA
 _MASK = (1 << 64) - 1
 
-_MESSAGE = re.compile(r"\[ *\d+\.\d{6}\] [^\n]*\n")
+_TIME = re.compile(r"\[ *\d+\.\d{6}\] ")
 
 _ELF_HEADER, _PROGRAM_HEADER = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ")
 _IDENTITY = b"\x7fELF\x02\x01\x01"
@@ -58,9 +58,22 @@ def lines() -> list[str]:
     return [*(f"step {step:02} {digest:016x}" for step, digest in enumerate(_digests())), DONE]
 
 
-def said(console: str) -> list[str]:
-    """The lines on a console that are not the kernel's; its messages may stand in the middle of another line."""
-    return [line.rstrip("\r") for line in _MESSAGE.sub("", console).split("\n")]
+class Listener:
+    """Hears a console line by line; messages of the kernel may stand in the middle of a line of the process."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def hear(self, line: str) -> str:
+        """What it says: a message without its time, or a line of somebody else's, put together."""
+        message = _TIME.search(line)
+        if message is None:
+            begun, self._begun = self._begun, ""
+            return begun + line
+        begun = self._begun + line[: message.start()]
+        # What firmware printed before the first message, without an end, is not continued.
+        self._begun = begun if any(known.startswith(begun) for known in lines()) else ""
+        return line[message.end() :]
 
 
 def _symbols() -> dict[str, int]:

@@ -11,7 +11,7 @@ from mh_emulator.q35 import cmos, debugcon, fw_cfg, i8042, lapic, pci, pm_timer,
 from mh_emulator.q35.clock import TSC_HZ, Clock
 from mh_emulator.q35.console import Console
 from mh_emulator.q35.flash import MemoryDevice
-from mh_emulator.q35.fw_cfg import FwCfg, RawMemory
+from mh_emulator.q35.fw_cfg import FwCfg, Offer, RawMemory
 from mh_emulator.q35.interrupts import Interrupts, Silent
 from mh_emulator.q35.port import PortDevice, ones
 
@@ -48,8 +48,9 @@ class Board:
         self.apic = lapic.LocalApic(self.clock)
         self.interrupts: Interrupts = Silent()
         self._pci = pci.Pci()
-        files = {"etc/e820": _e820(topology.blocks), "etc/system-states": _SYSTEM_STATES}
-        self._fw_cfg = FwCfg(memory, topology.ram_bytes, files)
+        self._fw_cfg = FwCfg(memory, topology.ram_bytes)
+        self.offer = self._fw_cfg.offer
+        self.offer(Offer({"etc/e820": _e820(topology.blocks), "etc/system-states": _SYSTEM_STATES}, {}))
         self._ports: dict[int, tuple[str, PortDevice]] = {}
         self._add("debug port", debugcon.PORTS, debugcon.DebugPort(self.debug))
         self._add("CMOS", cmos.PORTS, cmos.Cmos(topology.below, topology.above))

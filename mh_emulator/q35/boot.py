@@ -114,7 +114,7 @@ class Boot:
         self._progress.reach("launched")
         run(powered.vcpu, powered.board, lambda: run_guest(source))
         self._check_line(helper)
-        arrived, target = expect(self._platform(2), powered, carrier)
+        arrived, target = expect(self._platform(2), powered.board, carrier, ram_bytes)
         read = partial(source.read_helper, size=PAGE_BYTES)
         expected = loaded(helper, self._firmware.part.c_bit)
         self.report.helper_equal = is_whole(read, helper, expected, carrier.secret.table())

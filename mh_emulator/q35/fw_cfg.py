@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from mh_emulator.q35.port import ones
@@ -38,10 +39,18 @@ class RawMemory(Protocol):
         """Write it."""
 
 
-class FwCfg:
-    """Items of a guest with one vCPU and `ram_bytes` of RAM; `files` by name."""
+@dataclass(frozen=True)
+class Offer:
+    """What a guest finds: files by name, and items by their number."""
 
-    def __init__(self, memory: RawMemory, ram_bytes: int, files: Mapping[str, bytes]) -> None:
+    files: Mapping[str, bytes]
+    items: Mapping[int, bytes]
+
+
+class FwCfg:
+    """Items of a guest with one vCPU and `ram_bytes` of RAM, and what is offered to it."""
+
+    def __init__(self, memory: RawMemory, ram_bytes: int) -> None:
         self.memory = memory
         self._chosen, self._offset = 0, 0
         self._dma_high = 0
@@ -55,8 +64,14 @@ class FwCfg:
             _MENU: bytes(2),
             _MAX_CPUS: struct.pack("<H", 1),
         }
-        directory = struct.pack(">I", len(files))
-        for key, (name, data) in enumerate(sorted(files.items()), _FIRST_FILE):
+        self._files: dict[str, bytes] = {}
+
+    def offer(self, offer: Offer) -> None:
+        """Have more of both, before the guest looks."""
+        self._files |= offer.files
+        self._items |= offer.items
+        directory = struct.pack(">I", len(self._files))
+        for key, (name, data) in enumerate(sorted(self._files.items()), _FIRST_FILE):
             self._items[key] = data
             directory += _FILE.pack(len(data), key, 0, name.encode())
         self._items[_FILES] = directory

@@ -100,18 +100,18 @@ def power_on_with_helper(
     return Powered(site.vm, machine.vcpu, site.memory, place.memory, board), machine
 
 
-def expect(platform: Platform, source: Powered, carrier: Carrier) -> tuple[Powered, Machine]:
-    """Launch where that guest is to arrive: with the helper, and with its flash. Its devices will be those of `source`.
+def expect(platform: Platform, board: Board, carrier: Carrier, ram_bytes: int) -> tuple[Powered, Machine]:
+    """Launch where a guest is to arrive: with the helper, and with its flash. Its devices will be those of `board`.
 
     Raises `OwnerRefuses`, `KvmError`.
     """
-    ram = topology(source.memory.size)
+    ram = topology(ram_bytes)
     site = prepare(platform, Placement(ram, ()), carrier.helper)
     place = _map_code(platform, site.vm, carrier.flash)
-    site.vm.devices = source.board
+    site.vm.devices = board
     owner = GuestOwner(POLICY, helper=carrier.helper.digest(platform.part.c_bit))
     machine = _launched(site, owner, (*site.loaded, (place, carrier.flash)), carrier.secret, None)
-    return Powered(site.vm, machine.vcpu, site.memory, place.memory, source.board), machine
+    return Powered(site.vm, machine.vcpu, site.memory, place.memory, board), machine
 
 
 def _launched(

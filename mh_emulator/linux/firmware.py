@@ -1,0 +1,48 @@
+"""A kernel that firmware takes from fw_cfg and starts; the loader in the firmware brings the helper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+from mh_builder.paging import PAGE_BYTES
+from mh_emulator.host.machine import Machine
+from mh_emulator.linux.kernel import Kernel
+from mh_emulator.linux.launch import Running, equip, set_up
+from mh_emulator.linux.offer import offer
+from mh_emulator.platform import Platform
+from mh_emulator.q35 import launch, msrs
+from mh_emulator.q35.board import Telling
+from mh_emulator.q35.launch import Carrier
+from mh_emulator.q35.whole import is_whole
+from mh_emulator.uefi.loaded import loaded
+
+
+@dataclass(frozen=True)
+class ByFirmware:
+    """A `Way` in which the flash alone is measured: the owner gives the secret to that flash, and to no other."""
+
+    carrier: Carrier
+    ram_bytes: int
+    kernel: Kernel
+    initrd: bytes
+    command_line: str
+
+    def power_on(self, platform: Platform, telling: Telling) -> Running:
+        """From the reset vector."""
+        powered, machine = launch.power_on_with_helper(platform, self.carrier, self.ram_bytes, telling)
+        powered.board.offer(offer(self.kernel, self.initrd, self.command_line))
+        powered.vcpu.msrs = msrs.after_firmware() | msrs.after_reset()
+        return equip(machine, powered.board)
+
+    def expect(self, platform: Platform, source: Running) -> Running:
+        """With the helper, and with the flash."""
+        _, arrived = launch.expect(platform, source.board, self.carrier, self.ram_bytes)
+        set_up(arrived, source.board)
+        return replace(source, machine=arrived)
+
+    def is_whole(self, machine: Machine) -> bool:
+        """As the loader has to leave them."""
+        read, carrier = partial(machine.read_helper, size=PAGE_BYTES), self.carrier
+        expected = loaded(carrier.helper, machine.platform.part.c_bit)
+        return is_whole(read, carrier.helper, expected, carrier.secret.table())
