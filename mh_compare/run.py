@@ -11,10 +11,10 @@ from functools import cache
 
 from mh_builder.parts import PARTS
 from mh_builder.schemes.space import MIRROR_STARTS, Start
-from mh_compare.arena import Arena
 from mh_compare.attacks import ATTACKS, FAMILIES
 from mh_compare.candidate import candidate
 from mh_compare.columns import COLUMNS, Subject
+from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Cell, Comparison
 from mh_compare.trace import tracing
@@ -88,12 +88,12 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _arena(scheme: str, part: str, start: Start) -> Arena:
-    return Arena(candidate(scheme, part, start))
+def _arena(scheme: str, part: str, start: Start) -> MirrorArena:
+    return MirrorArena(candidate(scheme, part, start))
 
 
 @cache
-def _ready_arena(scheme: str, part: str, start: Start) -> Arena:
+def _ready_arena(scheme: str, part: str, start: Start) -> MirrorArena:
     """One for all gentle attacks, launched before the first of them."""
     arena = _arena(scheme, part, start)
     arena.connect()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mh_builder.schemes.space import MIRROR_STARTS, Start
-from mh_compare.arena import Arena
+from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import EXPECTED, Outcome, by_exception
 
 
@@ -18,7 +18,7 @@ class Attack:
     """What users type."""
     title: str
     """One line: who does what."""
-    run: Callable[[Arena], Outcome]
+    run: Callable[[MirrorArena], Outcome]
     """Does it, in an arena of its own, and says what it saw."""
     why: str = ""
     """Where it succeeds: why nothing below SNP prevents it, or what does."""
@@ -29,7 +29,7 @@ class Attack:
     part: str | None = None
     """The processor on which it is tried, where it is about that one."""
 
-    def outcome(self, arena: Arena) -> Outcome:
+    def outcome(self, arena: MirrorArena) -> Outcome:
         """Carry it out."""
         try:
             return self.run(arena)

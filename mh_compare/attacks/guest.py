@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mh_abi import abi
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
-from mh_compare.arena import TRANSPORT_KEY, Arena, export_entry
+from mh_compare.arena import TRANSPORT_KEY, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import DATA, GuestOs, assemble
+from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import Outcome, harmless, succeeds
 from mh_emulator.host.machine import Machine
 
@@ -17,7 +18,7 @@ _OWN_MEMORY = (
 )
 
 
-def overwrite_code(arena: Arena) -> Outcome:
+def overwrite_code(arena: MirrorArena) -> Outcome:
     """Store code over the helper's entry; then the host starts the helper."""
     machine = arena.launched()
     mark = arena.candidate.image.section(".ring").va + abi.MH_RING_DATA
@@ -33,7 +34,7 @@ def overwrite_code(arena: Arena) -> Outcome:
     return harmless("the mirror's vCPU does not run the guest's code")
 
 
-def read_key(arena: Arena) -> Outcome:
+def read_key(arena: MirrorArena) -> Outcome:
     """Load the transport key from the launch secret."""
     machine = arena.launched()
     if steal_key(arena, machine) == TRANSPORT_KEY:
@@ -41,7 +42,7 @@ def read_key(arena: Arena) -> Outcome:
     return harmless("no page of the guest's holds the transport key")
 
 
-def steal_key(arena: Arena, machine: Machine) -> bytes:
+def steal_key(arena: MirrorArena, machine: Machine) -> bytes:
     """What the guest's kernel finds in the place of the transport key; raise `Ended` where it has no such place."""
     page = GuestOs(machine).run(
         f"mov rsi, {HELPER_VA + arena.key_offset:#x}\n mov rdi, {DATA:#x}\n"
@@ -50,7 +51,7 @@ def steal_key(arena: Arena, machine: Machine) -> bytes:
     return page[: abi.MH_KEY_BYTES]
 
 
-def call(arena: Arena) -> Outcome:
+def call(arena: MirrorArena) -> Outcome:
     """Jump to the helper's entry in the middle of a session; then the host goes on with the session."""
     source, _ = arena.connect()
     address = arena.address(0)
@@ -65,7 +66,7 @@ def call(arena: Arena) -> Outcome:
     return succeeds(f"the helper runs in the main VM and forgets its session: {status.name}")
 
 
-def post_request(arena: Arena) -> Outcome:
+def post_request(arena: MirrorArena) -> Outcome:
     """Write a request into the ring; then the host runs the helper."""
     source = arena.exporting()
     served = source.ring.header().head

@@ -12,6 +12,7 @@ from mh_compare.attacks.attack import Attack
 from mh_compare.attacks.guest import steal_key
 from mh_compare.candidate import candidate
 from mh_compare.evidence import nonce_reuse
+from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import Outcome, by_status, harmless, refused, succeeds
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import abort, begin, connect, greet
@@ -39,20 +40,20 @@ def _with(hello: bytes, **fields: object) -> bytes:
     return bytes(changed.dumps())
 
 
-def mix_schemes(arena: Arena) -> Outcome:
+def mix_schemes(arena: MirrorArena) -> Outcome:
     """Give the owner's secret to a target of a scheme whose addresses mean something else."""
     other = "alias-window" if arena.candidate.name == "alias-gpa" else "alias-gpa"
-    target = Arena(candidate(other, arena.part.name, arena.start)).target
+    target = MirrorArena(candidate(other, arena.part.name, arena.start)).target
     connect(_idle(arena.source).ring, target.ring)
     page = arena.ram[-1]
-    address = arena.source.machine.request_address(page)
+    address = arena.source.request_address(page)
     return by_status(target.put(address, arena.source.export(address)), "the target takes the page at another address")
 
 
-def downgrade(arena: Arena) -> Outcome:
+def downgrade(arena: MirrorArena) -> Outcome:
     """Give the secret of an owner who takes plain SEV to a target without encrypted registers."""
     source = arena.side(arena.launch(arena.site(), secret=SECRET))
-    plain = Arena(candidate(arena.candidate.name, arena.part.name, Start.HOST))
+    plain = MirrorArena(candidate(arena.candidate.name, arena.part.name, Start.HOST))
     begin(source.ring, Role.MH_ROLE_SOURCE, _greeted(source, plain.target))
     return succeeds("the source seals for a target whose registers the host reads")
 
@@ -62,7 +63,7 @@ def _greeted(source: Side, target: Side) -> bytes:
     return greet(target.ring)
 
 
-def edit_hello(arena: Arena) -> Outcome:
+def edit_hello(arena: Arena[Side]) -> Outcome:
     """Change what the target's hello says, one field at a time."""
     hello = greet(_idle(arena.target).ring)
     statuses = {}
@@ -86,7 +87,7 @@ def _edits(hello: bytes) -> Iterator[tuple[str, object]]:
     yield "guest", list(_OTHER_GUEST)
 
 
-def replay_hello(arena: Arena) -> Outcome:
+def replay_hello(arena: Arena[Side]) -> Outcome:
     """Give the source a hello that its peer has used up, and the packets to that peer."""
     source, target = arena.source, arena.target
     old = greet(_idle(target).ring)
@@ -110,24 +111,24 @@ def _idle(side: Side) -> Side:
     return side
 
 
-def reflect_hello(arena: Arena) -> Outcome:
+def reflect_hello(arena: Arena[Side]) -> Outcome:
     """Give the source its own hello."""
     own = greet(_idle(arena.source).ring)
     begin(arena.source.ring, Role.MH_ROLE_SOURCE, own)
     return succeeds("the source starts a session with itself")
 
 
-def foreign_target(arena: Arena) -> Outcome:
+def foreign_target(arena: Arena[Side]) -> Outcome:
     """Launch the true helper as a target with a secret of the host's own, and have it pass for the guest's."""
     return _pass_for(arena, arena.empty(TARGET, Secret.fresh(arena.secret.protection)))
 
 
-def tenant(arena: Arena) -> Outcome:
+def tenant(arena: Arena[Side]) -> Outcome:
     """Have the helper of another guest, to which its owner gave the same transport key, pass for the guest's."""
     return _pass_for(arena, arena.empty(_TENANT, replace(arena.secret, guest=_OTHER_GUEST)))
 
 
-def _pass_for(arena: Arena, other: Side) -> Outcome:
+def _pass_for(arena: Arena[Side], other: Side) -> Outcome:
     """Offer the hello of `other` to the source, as it is and with the identity of the source's guest in it."""
     hello = greet(other.ring)
     honest = _answer(arena.source, Role.MH_ROLE_SOURCE, hello)
@@ -137,7 +138,7 @@ def _pass_for(arena: Arena, other: Side) -> Outcome:
     return refused(f"{honest.name}; with the guest's identity written into the hello: {edited.name}")
 
 
-def tenant_kernel(arena: Arena) -> Outcome:
+def tenant_kernel(arena: MirrorArena) -> Outcome:
     """Have the kernel of that other guest read the key, and speak for the guest's target without any helper."""
     machine = arena.launch(arena.site(_TENANT), secret=replace(arena.secret, guest=_OTHER_GUEST))
     stolen = replace(arena.secret, key=steal_key(arena, machine))
