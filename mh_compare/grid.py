@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-from mh_builder.report.html import kind_of
+from mh_builder.report.html import kind_of, on_demand
+from mh_compare.across import Across, by_family, starts
 from mh_compare.outcome import Verdict
 from mh_compare.results import Comparison
-from mh_compare.rows import CellRow, Row, alike, apart, cell_rows, families, headline
+from mh_compare.rows import NAMES, CellRow, Row, alike, apart, cell_rows, families, headline
 
 CLASSES = {
     Verdict.REFUSED.value: "refused",
     Verdict.DETECTED.value: "detected",
     Verdict.HARMLESS.value: "harmless",
     Verdict.SUCCEEDS.value: "succeeds",
+    Verdict.ABSENT.value: "absent",
 }
 """Outcome -> class of its cell."""
 
@@ -33,12 +35,14 @@ CSS = """
 .refused{color:var(--good)}.refused::before{content:"\\2713"}
 .detected{color:var(--seen)}.detected::before{content:"\\25C9"}
 .harmless{color:var(--dim)}.harmless::before{content:"\\2248"}
+.absent{color:var(--dim);font-weight:400}.absent::before{content:"\\2013"}
 .succeeds{color:var(--bad)}.succeeds::before{content:"\\2717"}
 :root{--good:#17643a;--seen:#0b5a76;--bad:#b42318}
 @media (prefers-color-scheme:dark){:root{--good:#6fd39a;--seen:#6cc4e6;--bad:#ff8a7a}}
 dl.apart{font-size:.82rem;margin:0}dl.apart dt{font-weight:600;margin-top:.5rem}dl.apart dd{margin:0 0 0 .8rem}
 h4{margin:1rem 0 0}
 .names{display:none}
+.across table{min-width:38rem}
 @media (max-width:1000px){.compare td:first-child,.compare th:first-child{min-width:9em}
 .compare td,.compare th{padding:4px}}
 @media (max-width:640px){.grid{display:none}.names{display:block}}
@@ -61,6 +65,32 @@ def attack_tables(result: Comparison) -> str:
         lines.append((family, [_attack(row, result.part) for row in apart(rows)]))
         same.append((family, [_attack(row, result.part) for row in alike(rows)]))
     return _tables(lines, same, ("attack", "guest"), result.layouts)
+
+
+def snp_table(result: Comparison) -> str:
+    """The attacks on SNP guests beside those on others."""
+    found = list(by_family(result.attacks))
+    same = _lines((family, alike(rows)) for family, rows in found)
+    folded = on_demand("What ends alike on all guests", _snp(same, result)) if any(lines for _, lines in same) else ""
+    return _snp(_lines((family, apart(rows)) for family, rows in found), result) + folded
+
+
+def _lines(found: Iterable[tuple[str, Sequence[Across]]]) -> Groups:
+    return [(family, [_Line(link(one.title, one.attack), "", _across(one)) for one in rows]) for family, rows in found]
+
+
+def _snp(lines: Groups, result: Comparison) -> str:
+    table = _table(lines, ("attack",), [NAMES[start] for start in starts(result.attacks)])
+    return f'<div class="across">{table}</div>'
+
+
+def _across(one: Across) -> Answers:
+    return [(said, _said(said)) for said in one.said.values()]
+
+
+def _said(said: str) -> str:
+    """A word, or what differs by scheme."""
+    return verdict(said) if said in CLASSES else escape(said)
 
 
 def verdict(outcome: str) -> str:

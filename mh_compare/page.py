@@ -17,7 +17,8 @@ _LEGEND = (
     (Verdict.REFUSED, "Something says no before anything happens: helper, KVM, secure processor, or there is no slot."),
     (Verdict.DETECTED, "Carried out, and noticed before anything comes of it."),
     (Verdict.HARMLESS, "Carried out, and gives the attacker nothing that he can choose or read."),
-    (Verdict.SUCCEEDS, "The attacker has what he wants. Below stands why nothing in SEV prevents it."),
+    (Verdict.SUCCEEDS, "The attacker has what he wants. Below stands why nothing prevents it."),
+    (Verdict.ABSENT, "What it is about is not there."),
 )
 
 _CSS = """
@@ -35,9 +36,13 @@ def as_html(result: Comparison, layouts: Sequence[Layout]) -> str:
     if decision is not None:
         sections.append(PageSection("Which to choose", _decision(decision)))
     if result.cells:
-        sections.append(PageSection("What each costs and can do", grid.cell_tables(result)))
+        sections.append(PageSection("What each costs and can do", grid.cell_tables(result.mirrors)))
+    if result.mirrors.attacks:
+        sections.append(PageSection("Attacks, carried out", _legend() + grid.attack_tables(result.mirrors)))
+    if result.snp:
+        legend = "" if result.mirrors.attacks else _legend()
+        sections.append(PageSection("The same on an SNP guest", legend + _snp(result) + grid.snp_table(result)))
     if result.attacks:
-        sections.append(PageSection("Attacks, carried out", _legend() + grid.attack_tables(result)))
         sections.append(PageSection("Why some succeed", _reasons(result.attacks)))
     sections.append(PageSection("Address spaces, from the page tables", "".join(map(_address_space, layouts))))
     sections.append(PageSection("What was seen", dossier.dossier(result)))
@@ -73,6 +78,10 @@ def _needs(decision: Decision) -> str:
         rows = ", ".join(f'<a href="#seen-{name}">{name}</a>' for name in need.rows)
         entries.append(f"<li>{escape(headline(need.text))}: {', '.join(where)}. Read from {rows}.</li>")
     return f"<ul>{''.join(entries)}</ul>"
+
+
+def _snp(result: Comparison) -> str:
+    return "".join(f"<p>{escape(line)}</p>" for line in advice.under_snp(result))
 
 
 def _legend() -> str:

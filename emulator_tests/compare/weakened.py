@@ -15,9 +15,14 @@ from mh_compare.mirror_arena import MirrorArena
 
 def weakened(image: Image, routines: Mapping[str, str]) -> MirrorArena:
     """An arena whose helper has routines that do nothing but what is said here."""
+    return MirrorArena(Candidate("regions", with_routines(image, routines), PARTS["milan"]))
+
+
+def with_routines(image: Image, routines: Mapping[str, str]) -> Image:
+    """The image with such routines."""
     data = bytearray(image.data)
     for symbol, text in routines.items():
         code = assemble_text(f"{text}\n ret", "weak").sections[0].data
         start = image.symbol(symbol).value - HELPER_VA
         data[start : start + len(code)] = code
-    return MirrorArena(Candidate("regions", replace(image, data=bytes(data)), PARTS["milan"]))
+    return replace(image, data=bytes(data))

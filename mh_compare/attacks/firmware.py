@@ -88,9 +88,12 @@ def send_home(arena: MirrorArena, allowed: Policy) -> Outcome:
     return harmless("the host does not read the page")
 
 
-_DEBUGGED = "The policy allows it. NODBG forbids."
+_DEBUGGED = "The policy allows it. NODBG forbids, and under SNP a policy without DEBUG."
 _SHARED = "LAUNCH_START with the guest's handle gives any VM of the host its memory key, unless NOKS is set."
-_SENT = "Without the policy's SEV bit nobody checks that the receiver is a chip of AMD's. NOSEND forbids all sending."
+_SENT = (
+    "Without the policy's SEV bit nobody checks that the receiver is a chip of AMD's; NOSEND forbids all sending. "
+    "Under SNP a policy with MIGRATE_MA lets an agent of the host's have the guest, which reports show."
+)
 
 ATTACKS = (
     Attack("host-debugs", "Host uses DBG_DECRYPT", partial(debug, allowed=_NOTHING)),

@@ -8,10 +8,10 @@ from dataclasses import replace
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
-from mh_compare.arena import SOURCE, TARGET, TRANSPORT_KEY, Op, export_entry
+from mh_compare.arena import SOURCE, TARGET, TRANSPORT_KEY, Arena, Op, Side, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import DATA, GuestOs, assemble
-from mh_compare.mirror_arena import MirrorArena, MirrorSide
+from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import INSTRUCTIONS, Outcome, by_status, harmless, succeeds
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.host.consent import MIGRATION_READY, MSR_KVM_MIGRATION_CONTROL
@@ -127,7 +127,7 @@ def import_over_helper(arena: MirrorArena) -> Outcome:
     return stolen(target)
 
 
-def leave_out(arena: MirrorArena) -> Outcome:
+def leave_out(arena: Arena[Side]) -> Outcome:
     """Name RAM that the mirror's slots do not have."""
     source = arena.exporting()
     source.ring.submit(export_entry(arena.helper.descriptor.ram_limit - PAGE_BYTES))
@@ -135,7 +135,7 @@ def leave_out(arena: MirrorArena) -> Outcome:
     return succeeds("the helper exports what is not there")
 
 
-def key_thief(arena: MirrorArena) -> bytes:
+def key_thief(arena: Arena[Side]) -> bytes:
     """Code that copies the transport key into the ring and halts."""
     ring = arena.candidate.image.section(".ring").va + abi.MH_RING_DATA
     return assemble(
@@ -144,7 +144,7 @@ def key_thief(arena: MirrorArena) -> bytes:
     )
 
 
-def stolen(side: MirrorSide) -> Outcome:
+def stolen(side: Side) -> Outcome:
     """Whether the thief has been there."""
     if side.ring.read(abi.MH_RING_DATA, len(TRANSPORT_KEY)) == TRANSPORT_KEY:
         return succeeds("the mirror's vCPU runs the host's code; the ring shows the transport key")

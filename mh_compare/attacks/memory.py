@@ -8,10 +8,16 @@ from mh_builder.schemes.space import RAM_VA
 from mh_compare.arena import TRANSPORT_KEY, Arena, Side, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import blocks_of, nonce_reuse, xor
-from mh_compare.outcome import Ended, Outcome, harmless, succeeds
+from mh_compare.outcome import Ended, Outcome, harmless, refused, succeeds
 from mh_emulator.dram.dram import BLOCK_BYTES
 
 _NO_INTEGRITY = "SEV and SEV-ES keep no record of what a page held: no integrity, no freshness. SNP stops host writes."
+
+
+_EQUAL = (
+    "A block at an address is stored alike whenever it is the same. Only parts that hide ciphertext of SNP guests from "
+    "their host end that."
+)
 
 
 def read_guest(arena: Arena[Side]) -> Outcome:
@@ -134,6 +140,20 @@ def replay_helper(arena: Arena[Side]) -> Outcome:
     return nonce_reuse(first, second, arena.plaintext(0), arena.plaintext(1))
 
 
+def compare_ciphertext(arena: Arena[Side]) -> Outcome:
+    """Look at a page, have the guest write another one there, and then the first again."""
+    source, old = arena.source, arena.plaintext(0)
+    seen = [source.peek(source.spa(arena.ram[0]))]
+    for data in (arena.plaintext(1), old):
+        source.write_guest(arena.ram[0], data)
+        seen.append(source.peek(source.spa(arena.ram[0])))
+    if seen[0] == seen[2] != seen[1]:
+        return succeeds("the stored bytes say that the page is as it was")
+    if len(set(seen)) == 1:
+        return refused(f"the host reads {seen[0][0]:#x}, whatever is there")
+    return harmless("the stored bytes say nothing of the page")
+
+
 def copy_to_target(arena: Arena[Side]) -> Outcome:
     """Copy the stored bytes of a guest page to another platform, instead of migrating it."""
     source, target = arena.source, arena.target
@@ -201,5 +221,13 @@ ATTACKS = (
     ),
     Attack("host-replays-guest", "Host puts an old copy of a guest page back", replay_guest, _NO_INTEGRITY),
     Attack("host-replays-helper", "Host puts the helper's variables back", replay_helper, _NO_INTEGRITY),
+    Attack("host-compares-ciphertext", "Host sees that a guest page is as it was", compare_ciphertext, _EQUAL),
+    Attack(
+        "host-compares-ciphertext-turin",
+        "Host sees that a guest page is as it was, with ciphertext hiding",
+        compare_ciphertext,
+        _EQUAL,
+        part="turin",
+    ),
     Attack("host-copies-ciphertext", "Host copies stored bytes to another platform", copy_to_target),
 )

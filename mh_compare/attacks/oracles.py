@@ -123,7 +123,7 @@ class _Shown:
         return sum(set(moved) in seen.values() for seen in self._seen.values())
 
 
-_KNOWN = CONTENTS[:PAGE_BYTES] + bytes(PAGE_BYTES) + CONTENTS[2 * PAGE_BYTES :]
+KNOWN = CONTENTS[:PAGE_BYTES] + bytes(PAGE_BYTES) + CONTENTS[2 * PAGE_BYTES :]
 """The host knows the second page, for it is zero. The first is not, so that both travel as data."""
 
 
@@ -132,8 +132,10 @@ def choose(arena: MirrorArena) -> Outcome:
 
     First one that decrypts to it, for the zero page gives the key stream away; then one that is it as it stands.
     """
-    outcome = _plant(arena.fresh(_KNOWN), xor)
-    return outcome if outcome.verdict is Verdict.SUCCEEDS else _plant(arena.fresh(_KNOWN), _as_it_stands)
+    arena = arena.fresh(KNOWN)
+    first, second = FORGES
+    outcome = _plant(arena, first)
+    return outcome if outcome.verdict is Verdict.SUCCEEDS else _plant(arena, second)
 
 
 def _as_it_stands(stream: bytes, chosen: bytes) -> bytes:
@@ -141,12 +143,34 @@ def _as_it_stands(stream: bytes, chosen: bytes) -> bytes:
     return chosen
 
 
-def _plant(arena: MirrorArena, forge: Callable[[bytes, bytes], bytes]) -> Outcome:
-    """`forge` makes the second page's data of its key stream and of the page: a slide to code that steals the key."""
+Forge = Callable[[bytes, bytes], bytes]
+"""Makes a page's data of its key stream and of the page that the host wants."""
+
+FORGES: tuple[Forge, Forge] = (xor, _as_it_stands)
+
+
+def _plant(arena: MirrorArena, forge: Forge) -> Outcome:
+    """Have the helper write a slide to code that steals the key, and show it that as its own code."""
     machine = Liar.beside(arena.launch(arena.site(TARGET), contents=()))
     for page in arena.ram:
         machine.memory.spa(page)
     target = arena.side(machine)
+    found = plant(arena, target, forge)
+    written = arena.offset("vcpu_scratch") + PAGE_BYTES
+    machine.lie_now(machine.base + idle(arena) & -PAGE_BYTES, machine.helper_memory, machine.helper_offset + written)
+    machine.mirror.vcpu.run(INSTRUCTIONS)
+    outcome = stolen(target)
+    if outcome.verdict is Verdict.SUCCEEDS:
+        return outcome
+    if found:
+        return succeeds(f"{found} private blocks hold what the host chose")
+    return harmless("no private block holds what the host chose; as code, what the helper wrote is noise")
+
+
+def plant(arena: Arena[Side], target: Side, forge: Forge) -> int:
+    """Have `target` import a forged packet; how many of its private blocks come to hold what the host wants."""
+    for side in (arena.source, target):
+        abort(side.ring)
     connect(arena.source.ring, target.ring)
     batch = Batch(address=arena.address(0), count=2, chunk=2)
     (sealed,), _ = export_batch(arena.source.ring, batch)
@@ -157,15 +181,7 @@ def _plant(arena: MirrorArena, forge: Callable[[bytes, bytes], bytes]) -> Outcom
     target.ring.submit(batch.request(Op.MH_OP_IMPORT).dumps(cookie=0))
     found = _holding(target, Watch(target, arena.candidate.image), blocks_of(chosen))
     _expect(target, Status.MH_BAD_TAG)
-    written = arena.offset("vcpu_scratch") + PAGE_BYTES
-    machine.lie_now(machine.base + _idle(arena) & -PAGE_BYTES, machine.helper_memory, machine.helper_offset + written)
-    machine.mirror.vcpu.run(INSTRUCTIONS)
-    outcome = stolen(target)
-    if outcome.verdict is Verdict.SUCCEEDS:
-        return outcome
-    if found:
-        return succeeds(f"{found} private blocks hold what the host chose")
-    return harmless("no private block holds what the host chose; as code, what the helper wrote is noise")
+    return found
 
 
 def _holding(target: Side, watch: Watch, chosen: set[bytes]) -> int:
@@ -174,7 +190,7 @@ def _holding(target: Side, watch: Watch, chosen: set[bytes]) -> int:
     return len({place for changed in watch.follow(_STRIDE) for place in changed if read(place) in chosen})
 
 
-def _idle(arena: Arena[Side]) -> int:
+def idle(arena: Arena[Side]) -> int:
     """Where in the image the helper goes on after HLT; the image is public."""
     start = arena.offset("serve")
     for code in Cs(CS_ARCH_X86, CS_MODE_64).disasm(arena.helper.data[start : start + 0x100], start):

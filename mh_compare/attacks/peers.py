@@ -12,6 +12,7 @@ from mh_compare.attacks.attack import Attack
 from mh_compare.attacks.guest import steal_key
 from mh_compare.candidate import candidate
 from mh_compare.evidence import nonce_reuse
+from mh_compare.guest_os import GuestOs
 from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import Outcome, by_status, harmless, refused, succeeds
 from mh_emulator.host.ring import Request
@@ -19,10 +20,10 @@ from mh_emulator.host.session import abort, begin, connect, greet
 from mh_emulator.peer import Peer
 from mh_emulator.secret import Secret
 
-_TENANT = 3
+TENANT = 3
 """Seed of the platform of another guest."""
 
-_OTHER_GUEST = bytes(range(16, 32))
+OTHER_GUEST = bytes(range(16, 32))
 
 
 def _answer(side: Side, role: int, hello: bytes) -> abi.mh_status:
@@ -79,12 +80,14 @@ def _edits(hello: bytes) -> Iterator[tuple[str, object]]:
     known = abi.mh_hello(hello)
     yield "low", known.low - 1
     yield "high", known.high + 1
-    yield "protection", abi.mh_protection.MH_PROTECTION_SEV_SNP.value
+    kinds = abi.mh_protection
+    others = {kinds.MH_PROTECTION_SEV_SNP.value: kinds.MH_PROTECTION_SEV_ES.value}
+    yield "protection", others.get(known.protection, kinds.MH_PROTECTION_SEV_SNP.value)
     yield "flags", known.flags ^ abi.MH_OWNER_STRICT
     yield "addresses", known.addresses ^ 3
     yield "nonce", [known.nonce[0] ^ 1, *known.nonce[1:]]
     yield "share", [known.share[0] ^ 1, *known.share[1:]]
-    yield "guest", list(_OTHER_GUEST)
+    yield "guest", list(OTHER_GUEST)
 
 
 def replay_hello(arena: Arena[Side]) -> Outcome:
@@ -125,7 +128,7 @@ def foreign_target(arena: Arena[Side]) -> Outcome:
 
 def tenant(arena: Arena[Side]) -> Outcome:
     """Have the helper of another guest, to which its owner gave the same transport key, pass for the guest's."""
-    return _pass_for(arena, arena.empty(_TENANT, replace(arena.secret, guest=_OTHER_GUEST)))
+    return _pass_for(arena, arena.empty(TENANT, replace(arena.secret, guest=OTHER_GUEST)))
 
 
 def _pass_for(arena: Arena[Side], other: Side) -> Outcome:
@@ -140,8 +143,8 @@ def _pass_for(arena: Arena[Side], other: Side) -> Outcome:
 
 def tenant_kernel(arena: MirrorArena) -> Outcome:
     """Have the kernel of that other guest read the key, and speak for the guest's target without any helper."""
-    machine = arena.launch(arena.site(_TENANT), secret=replace(arena.secret, guest=_OTHER_GUEST))
-    stolen = replace(arena.secret, key=steal_key(arena, machine))
+    machine = arena.launch(arena.site(TENANT), secret=replace(arena.secret, guest=OTHER_GUEST))
+    stolen = replace(arena.secret, key=steal_key(arena, GuestOs(machine)))
     own = greet(_idle(arena.source).ring)
     known = abi.mh_hello(own)
     thief = Peer(stolen, addresses=known.addresses, protection=known.protection)
@@ -165,9 +168,9 @@ ATTACKS = (
     Attack("host-mixes-schemes", "Host pairs helpers whose addresses differ in meaning", mix_schemes, is_gentle=True),
     Attack(
         "host-downgrades-peer",
-        "Host pairs an SEV-ES source with a plain target",
+        "Host pairs a source with a target whose guest is less protected",
         downgrade,
-        starts=(Start.ES,),
+        starts=(Start.ES, Start.SNP),
     ),
     Attack("tenant-joins-host", "Other guest with the same key: its helper takes the pages", tenant, is_gentle=True),
     Attack(

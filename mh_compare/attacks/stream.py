@@ -135,6 +135,19 @@ def keep_running(arena: MirrorArena) -> Outcome:
     return harmless("the two guests differ")
 
 
+def move_again(arena: Arena[Side]) -> Outcome:
+    """Move a guest to its end; then again, to a second target."""
+    for number, target in enumerate((arena.target, arena.empty(_SECOND_TARGET, arena.secret))):
+        abort(arena.source.ring)
+        connect(arena.source.ring, target.ring)
+        for page in range(len(arena.ram)):
+            _take(target, arena.address(page), arena.source.export(arena.address(page)))
+        finish(arena.source.ring, target.ring)
+        if number and target.read_guest(arena.ram[0]) == arena.plaintext(0):
+            return succeeds("two targets have the guest")
+    return harmless("the second target has not got the guest")
+
+
 def _take(target: Side, address: int, sealed: Sealed) -> None:
     """Import a packet that is in order."""
     status = target.put(address, sealed)
@@ -149,6 +162,9 @@ def _with(sealed: Sealed, **fields: object) -> Sealed:
         setattr(packet, name, value)
     return Sealed(packet.dumps(), sealed.data)
 
+
+_SECOND_TARGET = 3
+"""Seed of its platform."""
 
 _ONE_OWNER = (
     "The helper has no power over the main VM's vCPUs, and its transport key serves any number of sessions. "
@@ -179,4 +195,5 @@ ATTACKS = (
     Attack("host-forges-until-lucky", "Host forges tag after tag in one session", forge_again, is_gentle=True),
     Attack("host-mixes", "Host mixes header and data of two packets", mix, is_gentle=True),
     Attack("host-clones-guest", "Host lets the guest run on at the source", keep_running, _ONE_OWNER),
+    Attack("host-moves-again", "Host has the guest moved to a second target as well", move_again, _ONE_OWNER),
 )
