@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         result = result.without_evidence()
     if arguments.json:
         decision = decide(result)
-        print_json("compare/2", result.as_json() | {"decision": None if decision is None else decision.as_json()})
+        print_json("compare/3", result.as_json() | {"decision": None if decision is None else decision.as_json()})
     elif arguments.markdown:
         print(render(result), end="")
     else:
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _starts(arguments: argparse.Namespace) -> tuple[Start, ...]:
-    """Those that are asked for; else all that the part has."""
+    """Which kinds of guests are asked for; else all that the part has."""
     has_snp = arguments.part in TCB_LAYOUTS
     if arguments.start is None:
         return tuple(start for start in Start if has_snp or start is not Start.SNP)

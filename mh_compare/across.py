@@ -66,7 +66,7 @@ def by_family(attacks: Sequence[AttackResult]) -> Iterator[tuple[str, list[Acros
 
 
 def all_of(attacks: Sequence[AttackResult]) -> list[Across]:
-    """The same without families."""
+    """Each attack on SNP guests, in the order of the results."""
     return [one for _, rows in by_family(attacks) for one in rows]
 
 

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from mh_compare.across import Across, all_of
 from mh_compare.decision import Choice, Decision, Need
+from mh_compare.outcome import Verdict
 from mh_compare.results import Comparison
+
+_MIRROR = "host-second-mirror"
 
 HEADINGS = ("choose", "if you need")
 
@@ -31,8 +34,10 @@ def under_snp(result: Comparison) -> Iterator[str]:
     """Which scheme an SNP guest takes, and what it gains by that; nothing where no such guest was attacked."""
     if not result.snp:
         return
-    yield f"An SNP guest takes {_joined(sorted({one.layout for one in result.snp}), 'or')}: no mirror of it runs."
     found = all_of(result.attacks)
+    refused = [one for one in found if one.attack == _MIRROR and one.snp.outcome == Verdict.REFUSED.value]
+    why = f": a mirror of it is refused ({_MIRROR})" if refused else ""
+    yield f"An SNP guest takes {_joined(sorted({one.layout for one in result.snp}), 'or')}{why}."
     if result.mirrors.attacks:
         ended, was = (sum(map(test, found)) for test in (_is_ended, _has_succeeded))
         yield f"Of {was} attacks that succeed on some guest with a mirror, SNP ends {ended}."

@@ -72,7 +72,7 @@ class Side(Asker, ABC):
     @property
     @abstractmethod
     def asid(self) -> int:
-        """Of the guest."""
+        """The guest's ASID."""
 
     @property
     @abstractmethod
@@ -203,7 +203,7 @@ class Arena(ABC, Generic[AnySide_co]):
         """A guest without contents on a platform of its own, its helper started."""
 
     def fresh(self, contents: bytes | None = None) -> Self:
-        """Another arena of the same kind, with these contents or the same."""
+        """A new arena of the same kind, with these contents or the same."""
         return replace(self, contents=self.contents if contents is None else contents)
 
     @cached_property

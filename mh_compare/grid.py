@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -67,19 +67,30 @@ def attack_tables(result: Comparison) -> str:
     return _tables(lines, same, ("attack", "guest"), result.layouts)
 
 
-def snp_table(result: Comparison) -> str:
-    """The attacks on SNP guests beside those on others."""
+def snp_tables(result: Comparison) -> str:
+    """The attacks on SNP guests beside those on others: what succeeds there, and on demand the rest."""
     found = list(by_family(result.attacks))
-    same = _lines((family, alike(rows)) for family, rows in found)
-    folded = on_demand("What ends alike on all guests", _snp(same, result)) if any(lines for _, lines in same) else ""
-    return _snp(_lines((family, apart(rows)) for family, rows in found), result) + folded
+    remains = [(family, [row for row in rows if row.remains]) for family, rows in found]
+    return (
+        f"<h3>What succeeds there</h3>{_snp(remains, result)}"
+        + _on_demand("What ends otherwise than on guests with a mirror", found, apart, result)
+        + _on_demand("What ends alike on all guests", found, alike, result)
+    )
 
 
-def _lines(found: Iterable[tuple[str, Sequence[Across]]]) -> Groups:
-    return [(family, [_Line(link(one.title, one.attack), "", _across(one)) for one in rows]) for family, rows in found]
+_Found = Sequence[tuple[str, Sequence[Across]]]
+_Choice = Callable[[Iterable[Across]], list[Across]]
 
 
-def _snp(lines: Groups, result: Comparison) -> str:
+def _on_demand(
+    title: str, found: _Found, chosen: Callable[[Iterable[Across]], list[Across]], result: Comparison
+) -> str:
+    rows = [(family, chosen(rows)) for family, rows in found]
+    return on_demand(title, _snp(rows, result)) if any(lines for _, lines in rows) else ""
+
+
+def _snp(found: _Found, result: Comparison) -> str:
+    lines = [(family, [_Line(link(one.title, one.attack), "", _across(one)) for one in rows]) for family, rows in found]
     table = _table(lines, ("attack",), [NAMES[start] for start in starts(result.attacks)])
     return f'<div class="across">{table}</div>'
 
@@ -89,8 +100,10 @@ def _across(one: Across) -> Answers:
 
 
 def _said(said: str) -> str:
-    """A word, or what differs by scheme."""
-    return verdict(said) if said in CLASSES else escape(said)
+    """A word, and behind it what differs by scheme."""
+    first, *others = said.split("; ")
+    shown = verdict(first) if first in CLASSES else escape(first)
+    return "; ".join([shown, *map(escape, others)])
 
 
 def verdict(outcome: str) -> str:

@@ -42,7 +42,7 @@ class MirrorSide(Side):
 
     @property
     def asid(self) -> int:
-        """Of the guest and of its mirror."""
+        """The ASID of the guest, and of its mirror."""
         return self.machine.asid
 
     @property

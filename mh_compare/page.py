@@ -41,7 +41,7 @@ def as_html(result: Comparison, layouts: Sequence[Layout]) -> str:
         sections.append(PageSection("Attacks, carried out", _legend() + grid.attack_tables(result.mirrors)))
     if result.snp:
         legend = "" if result.mirrors.attacks else _legend()
-        sections.append(PageSection("The same on an SNP guest", legend + _snp(result) + grid.snp_table(result)))
+        sections.append(PageSection("The same on an SNP guest", legend + _snp(result) + grid.snp_tables(result)))
     if result.attacks:
         sections.append(PageSection("Why some succeed", _reasons(result.attacks)))
     sections.append(PageSection("Address spaces, from the page tables", "".join(map(_address_space, layouts))))
@@ -97,5 +97,6 @@ def _reasons(attacks: Sequence[AttackResult]) -> str:
     entries = []
     for why, found in reasons(attacks).items():
         titles = "".join(f"<li>{grid.link(title, name)} ({escape(where)})</li>" for name, title, where in found)
-        entries.append(f"<dt>{escape(why)}</dt><dd><ul>{titles}</ul></dd>")
+        number = f"{len(found)} attack{'s' * (len(found) > 1)}"
+        entries.append(f"<dt>{escape(why)}</dt><dd>{on_demand(number, f'<ul>{titles}</ul>')}</dd>")
     return f'<dl class="why">{"".join(entries)}</dl>'

@@ -68,7 +68,7 @@ class SnpSide(Side):
 
     @property
     def asid(self) -> int:
-        """Of the guest."""
+        """The guest's ASID."""
         return self.machine.vm.asid
 
     @property
@@ -78,7 +78,7 @@ class SnpSide(Side):
 
     @property
     def vcpu(self) -> Vcpu:
-        """Of VMPL0."""
+        """A vCPU of VMPL0."""
         return self.machine.helpers[0]
 
     @property
@@ -92,7 +92,7 @@ class SnpSide(Side):
             self.platform.dram.write_private(self.asid, self.machine.spa(gpa + at), data[at : at + PAGE_BYTES])
 
     def gpa(self, ram_addr: int) -> int:
-        """Of a byte of RAM."""
+        """Where the guest sees a byte of its RAM."""
         return self.machine.placement.topology.gpa(ram_addr)
 
     def spa(self, ram_addr: int) -> int:
@@ -170,7 +170,7 @@ class SnpArena(Arena[SnpSide]):
 
     @property
     def vmsa_gpa(self) -> int:
-        """Of the guest's first vCPU."""
+        """Where the VMSA of the guest's vCPU lies."""
         descriptor = self.helper.descriptor
         return descriptor.ram_limit + descriptor.ring_count * PAGE_BYTES
 

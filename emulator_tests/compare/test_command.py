@@ -21,7 +21,7 @@ def test_json(command: Command) -> None:
     outcome = command(*ONE, "--attack", "guest-reads-key", "--json")
     assert (outcome.code, outcome.err) == (0, "")
     result = json.loads(outcome.out)
-    assert result["schema"] == "sev-migration-helper/compare/2"
+    assert result["schema"] == "sev-migration-helper/compare/3"
     assert [(attack["attack"], attack["start"], attack["layout"]) for attack in result["attacks"]] == [
         (attack, start.value, scheme)
         for attack in ("host-drops", "guest-reads-key")

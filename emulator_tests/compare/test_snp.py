@@ -9,6 +9,7 @@ import pytest
 
 from emulator_tests.compare.weakened import with_routines
 from mh_builder.schemes.space import Start
+from mh_cli.snp_flips import ENDED, OPEN, REMAIN, SETTLED, STOPPED_SOONER, Flip
 from mh_compare.across import all_of
 from mh_compare.attacks import ATTACKS
 from mh_compare.attacks.attack import carried_out
@@ -120,6 +121,23 @@ def test_flips_are_read_from_results(comparison: Comparison) -> None:
     }  # fmt: skip
     changed = replace(comparison, attacks=tuple(replace(one, outcome="succeeds") for one in comparison.attacks))
     assert not any(row.is_ended for row in all_of(changed.attacks))
+
+
+def test_the_page_has_what_flips(comparison: Comparison) -> None:
+    """docs/snp.md, which is made without a run."""
+    rows = all_of(comparison.attacks)
+    for flips, chosen in (
+        (ENDED, [row for row in rows if row.is_ended]),
+        (STOPPED_SOONER, [row for row in rows if row.is_stopped_sooner]),
+        (REMAIN, [row for row in rows if row.remains]),
+    ):
+        assert list(flips) == [Flip(row.attack, *row.said.values()) for row in chosen]
+
+
+def test_questions_are_answered_by_what_flips() -> None:
+    ended, remain = ({flip.attack for flip in flips} for flips in (ENDED, REMAIN))
+    assert all(ended.issuperset(question.attacks) for question in SETTLED)
+    assert {attack for question in OPEN for attack in question.attacks} == remain
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ class Forger(GuestOwner):
     """An owner to whom the host shows a measurement of its own."""
 
     def check_measurement(self, measurement: Measurement, contents: Sequence[bytes]) -> Channel:
-        """Of a bit less."""
+        """Look at the host's: one bit is another."""
         mac = bytes([measurement.mac[0] ^ 1]) + measurement.mac[1:]
         return super().check_measurement(measurement._replace(mac=mac), contents)
 
