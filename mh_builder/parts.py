@@ -77,6 +77,9 @@ class Part:
     """Version of the secure processor's firmware, one of `mh_emulator.psp.build.BUILDS`."""
     levels: int = 4
     """Most levels of page tables that it walks: 5 with CPUID 0000_0007 ECX[16], LA57."""
+    hides_ciphertext: bool = False
+    """Whether its hosts can be kept from reading ciphertext of SNP guests: CIPHERTEXT_HIDING_DRAM, of Zen 5 (AMD 56860,
+    FEATURE_INFO)."""
 
     @property
     def window_bit(self) -> int:
@@ -140,7 +143,7 @@ _ALL = (
     Part("genoa", 0x00A1_0F11, 51, 6, 52, 1006, 100, coherent=True, tweak_mode=_XEX, vector_bits=512,
          firmware="1.55.25", levels=5),
     Part("turin", 0x00B0_0F21, 51, 6, 52, 1006, 100, coherent=True, tweak_mode=_XEX, vector_bits=512,
-         firmware="1.55.25", levels=5),
+         firmware="1.55.25", levels=5, hides_ciphertext=True),
 )  # fmt: skip
 
 PARTS: Mapping[str, Part] = MappingProxyType({part.name: part for part in _ALL})

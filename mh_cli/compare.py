@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
 from mh_builder.image.output import write_files
-from mh_builder.schemes.space import MIRROR_STARTS, Start
+from mh_builder.schemes import EVERY_SCHEME
+from mh_builder.schemes.space import Start
 from mh_cli import options, sides, source
 from mh_cli.errors import GOOD, UsageError
 from mh_cli.matrix import print_comparison
@@ -23,7 +25,8 @@ from mh_compare.drawing import as_svg
 from mh_compare.markdown import render
 from mh_compare.page import as_html
 from mh_compare.results import Comparison
-from mh_compare.run import Task, compare, subject, tasks
+from mh_compare.run import Task, compare, layout, tasks
+from mh_emulator.psp.snp.tcb import TCB_LAYOUTS
 
 _WORTH_A_PROCESS = 20
 """Tasks that take about as long as it takes to begin another process."""
@@ -37,11 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files", type=Path, nargs="*", metavar="FILE",
         help=f"two files, to be shown side by side instead of the schemes; each a {source.WHAT}",
     )  # fmt: skip
-    options.add_scheme(parser, help_text="one scheme (default: all)")
+    parser.add_argument(
+        "--scheme", choices=list(EVERY_SCHEME), metavar="SCHEME", help="one scheme (default: all)"
+    )  # fmt: skip
     options.add_part(parser)
     parser.add_argument(
-        "--start", choices=[start.value for start in MIRROR_STARTS],
-        help="attacks on guests of plain SEV (host), where the host sets registers, or SEV-ES only (default: both)",
+        "--start", choices=[start.value for start in Start],
+        help="attacks on guests of plain SEV (host), where the host sets registers, SEV-ES or SNP only (default: all)",
     )  # fmt: skip
     for option, names in (("--column", COLUMNS), ("--attack", ATTACKS)):
         parser.add_argument(
@@ -68,14 +73,15 @@ def run(arguments: argparse.Namespace) -> int:
     given = next((name for name in source.DUMP if getattr(arguments, name)), None)
     if given is not None:
         raise UsageError(f"--{given.replace('_', '-')} is about two files, and none is named")
-    schemes = options.schemes(arguments)
     names = [*arguments.column, *arguments.attack] or [*COLUMNS, *ATTACKS]
-    starts = MIRROR_STARTS if arguments.start is None else (Start(arguments.start),)
+    starts = _starts(arguments)
+    schemes = _schemes(arguments, starts)
     chosen = tasks(names, schemes, arguments.part, starts)
     if not chosen:
-        raise UsageError(f"--start {arguments.start}: none of these attacks makes sense there")
+        start = f"--start {arguments.start}: none of these attacks makes sense there"
+        raise UsageError(start if arguments.start else f"--scheme {arguments.scheme}: columns are about mirrors")
     result = _with_progress(chosen, arguments.jobs or _jobs_for(chosen))
-    layouts = [subject(scheme, arguments.part).layout for scheme in schemes] if arguments.html or arguments.svg else []
+    layouts = [layout(scheme, arguments.part) for scheme in schemes] if arguments.html or arguments.svg else []
     if arguments.html is not None:
         _write(arguments.html, as_html(result, layouts))
     if arguments.svg is not None:
@@ -84,12 +90,34 @@ def run(arguments: argparse.Namespace) -> int:
         result = result.without_evidence()
     if arguments.json:
         decision = decide(result)
-        print_json("compare/2", result.as_json() | {"decision": None if decision is None else decision.as_json()})
+        print_json("compare/3", result.as_json() | {"decision": None if decision is None else decision.as_json()})
     elif arguments.markdown:
         print(render(result), end="")
     else:
         print_comparison(result)
     return GOOD
+
+
+def _starts(arguments: argparse.Namespace) -> tuple[Start, ...]:
+    """Which kinds of guests are asked for; else all that the part has."""
+    has_snp = arguments.part in TCB_LAYOUTS
+    if arguments.start is None:
+        return tuple(start for start in Start if has_snp or start is not Start.SNP)
+    start = Start(arguments.start)
+    if start is Start.SNP and not has_snp:
+        raise UsageError(f"--start snp: {arguments.part} has no SEV-SNP, {', '.join(sorted(TCB_LAYOUTS))} have")
+    return (start,)
+
+
+def _schemes(arguments: argparse.Namespace, starts: Sequence[Start]) -> list[str]:
+    """The one that is asked for; else all that have one of these starts."""
+    if arguments.scheme is None:
+        return [name for name, scheme in EVERY_SCHEME.items() if set(starts) & set(scheme.starts)]
+    has = EVERY_SCHEME[arguments.scheme].starts
+    if not set(starts) & set(has):
+        tried = f"--start {arguments.start}" if arguments.start else f"--part {arguments.part}"
+        raise UsageError(f"{tried}: scheme {arguments.scheme} has start {', '.join(start.value for start in has)}")
+    return [arguments.scheme]
 
 
 def _files(arguments: argparse.Namespace) -> int:

@@ -12,12 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from mh_compare import advice
+from mh_compare.across import by_family, starts
 from mh_compare.decision import Decision, decide
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
-from mh_compare.rows import CellRow, Row, alike, apart, cell_rows, families, headline, name, reasons
+from mh_compare.rows import NAMES, CellRow, Row, alike, apart, cell_rows, families, headline, name, reasons
 
-_STYLE = {Verdict.REFUSED: "green", Verdict.DETECTED: "cyan", Verdict.HARMLESS: "blue", Verdict.SUCCEEDS: "bold red"}
+_STYLE = {Verdict.REFUSED: "green", Verdict.DETECTED: "cyan", Verdict.HARMLESS: "blue", Verdict.SUCCEEDS: "bold red",
+          Verdict.ABSENT: "dim"}  # fmt: skip
 _NARROW = 80
 _VALUE = 16
 """Columns that the value of one scheme has at the most, so that the question keeps some."""
@@ -33,6 +35,8 @@ def print_comparison(result: Comparison) -> None:
     decision = decide(result)
     if decision is not None:
         _print_decision(console, decision)
+    for line in advice.under_snp(result):
+        console.print(Text(line))
     if len(result.layouts) == 1 or console.width < _NARROW:
         _print_list(console, result)
     else:
@@ -41,7 +45,8 @@ def print_comparison(result: Comparison) -> None:
     _print_evidence(console, result.attacks)
 
 
-def _print_tables(console: Console, result: Comparison) -> None:
+def _print_tables(console: Console, every: Comparison) -> None:
+    result = every.mirrors
     cells = cell_rows(result.cells)
     if apart(cells):
         table = _table("", result.layouts)
@@ -62,6 +67,29 @@ def _print_tables(console: Console, result: Comparison) -> None:
     same = [(family, alike(rows)) for family, rows in found if alike(rows)]
     if same:
         _print_attacks(console, _table("attacks that end alike under all", ["guest", "outcome"]), same, slice(1))
+    if every.snp:
+        _print_snp(console, every.attacks)
+
+
+def _print_snp(console: Console, attacks: Sequence[AttackResult]) -> None:
+    """SNP guests beside others: what ends otherwise there."""
+    found = [(family, apart(rows)) for family, rows in by_family(attacks)]
+    if not any(rows for _, rows in found):
+        return
+    table = _table("attacks that end otherwise on an SNP guest", [NAMES[start] for start in starts(attacks)])
+    for family, rows in found:
+        if rows:
+            table.add_row(Text(headline(family), style="bold"))
+        for row in rows:
+            table.add_row(f"  {row.title}", *map(_said, row.said.values()))
+    console.print(table)
+    console.print()
+
+
+def _said(said: str) -> Text:
+    """An outcome, which may have others behind it, in the style of the first."""
+    first = said.split(";", maxsplit=1)[0]
+    return Text(said, style=next((style for verdict, style in _STYLE.items() if verdict.value == first), ""))
 
 
 def _print_attacks(console: Console, table: Table, found: Iterable[tuple[str, list[Row]]], shown: slice) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mh_abi import abi
 from mh_builder.parts import PARTS
-from mh_builder.schemes import EVERY_SCHEME, SCHEMES, starting
+from mh_builder.schemes import EVERY_SCHEME, starting
 from mh_builder.schemes.space import DEFAULT_HOME, DEFAULT_RAM_LIMIT, Options, Start
 from mh_cli.errors import UsageError
 
@@ -113,11 +113,6 @@ def port(text: str) -> int:
     return int(text)
 
 
-def add_scheme(parser: argparse.ArgumentParser, *, help_text: str) -> None:
-    """One scheme of a mirror or all."""
-    parser.add_argument("--scheme", choices=list(SCHEMES), metavar="SCHEME", help=help_text)
-
-
 def add_started_scheme(parser: argparse.ArgumentParser) -> None:
     """One scheme, or all that have the start."""
     parser.add_argument(
@@ -154,11 +149,6 @@ def layout(arguments: argparse.Namespace, owner: bytes = b"") -> Options:
         owner=owner,
         largest_page=known.largest_page if arguments.largest_page is None else arguments.largest_page,
     )
-
-
-def schemes(arguments: argparse.Namespace) -> list[str]:
-    """The schemes that the arguments ask for."""
-    return list(SCHEMES) if arguments.scheme is None else [arguments.scheme]
 
 
 def started_schemes(arguments: argparse.Namespace) -> list[str]:

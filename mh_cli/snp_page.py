@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
 
-from mh_cli.snp_flips import FLIPS, STAYS, Flip
+from mh_cli.snp_flips import ENDED, OPEN, REMAIN, SETTLED, STOPPED_SOONER, Flip, Question
+from mh_compare.attacks import ATTACKS
 from mh_emulator.snp.kvm.needs import Need
 from mh_emulator.snp.notes import Outcome, Step
 from mh_emulator.snp.run import Case
@@ -86,18 +88,48 @@ its mirrors are for SEV and SEV-ES. Each line was executed twice: with KVM as it
 _FLIPS = """\
 ## What flips
 
-Attacks of [compare.md](compare.md) as they end under SEV, and the case above that carries the same out under SNP. There
-is no helper in these cases: the page that is attacked is one of a guest.
+`build.py compare` carries out every attack of [compare.md](compare.md#under-snp) on a guest whose helper is at its
+VMPL0 as well. So they end on guests of plain SEV, of SEV-ES, and there. These succeed somewhere, and under SNP no more:
 
-| attack | under SEV | under SNP | case |
+| attack | SEV | SEV-ES | SNP |
 |---|---|---|---|
 """
 
-_STAYS = """
-This one does not, for it is the helper that has to be silent when the guest has left, as [it is](#a-helper-under-snp):
+_SOONER = """
+These made noise of a page, and now do not touch it:
 
-| attack | under SEV | under SNP | case |
+| attack | SEV | SEV-ES | SNP |
 |---|---|---|---|
+"""
+
+_REMAIN = """
+These remain; why, [compare.md](compare.md#why-some-succeed) says:
+
+| attack | SEV | SEV-ES | SNP |
+|---|---|---|---|
+"""
+
+_QUESTIONS = """
+### The questions of 2021
+
+What the thread on mirror VMs asked or left open about a helper and its host, and which attacks answer it. SNP settles:
+
+| question | answer | attacks |
+|---|---|---|
+"""
+
+_OPEN = """
+It does not settle:
+
+| question | answer | attacks |
+|---|---|---|
+"""
+
+_STAYS = """
+Nor does it settle what was asked about RAM that has no GPA, and about post-copy: a page has one GPA in the RMP, and
+[the helper](#a-helper-under-snp) names pages by it; it starts no guest at the target before all has come
+(`host-rolls-back-post-copy`).
+
 """
 
 _HELPER = """\
@@ -145,17 +177,30 @@ its own, which the owner believes by its own digest.
 
 def render(cases: Sequence[Case], needs: Sequence[Need]) -> str:
     """The whole page."""
-    parts = (_HEAD, *_tables(cases), _flips(cases), _needs(needs), _HELPER)
+    parts = (_HEAD, *_tables(cases), "".join(_flips()) + _needs(needs), _HELPER)
     return "\n".join(parts)
 
 
-def _flips(cases: Sequence[Case]) -> str:
-    outcomes = {case.id: case.outcome.value for case in cases}
-    return _FLIPS + _rows(FLIPS, outcomes) + _STAYS + _rows(STAYS, outcomes)
+def _flips() -> Iterator[str]:
+    for head, flips in ((_FLIPS, ENDED), (_SOONER, STOPPED_SOONER), (_REMAIN, REMAIN)):
+        yield head + "".join(map(_flip, flips))
+    for head, questions in ((_QUESTIONS, SETTLED), (_OPEN, OPEN)):
+        yield head + "".join(map(_question, questions))
+    yield _STAYS
 
 
-def _rows(flips: Sequence[Flip], outcomes: Mapping[str, str]) -> str:
-    return "".join(f"| {flip.title} | {flip.sev} | {outcomes[flip.case]} | `{flip.case}` |\n" for flip in flips)
+def _flip(flip: Flip) -> str:
+    cells = (ATTACKS[flip.attack].title, *map(_bold, (flip.sev, flip.es, flip.snp)))
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _bold(said: str) -> str:
+    return re.sub(r"^succeeds", "**succeeds**", said)
+
+
+def _question(question: Question) -> str:
+    names = ", ".join(f"`{attack}`" for attack in question.attacks)
+    return f"| {question.text} | {question.answer} | {names} |\n"
 
 
 def _needs(needs: Sequence[Need]) -> str:

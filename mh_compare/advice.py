@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from mh_compare.across import Across, all_of
 from mh_compare.decision import Choice, Decision, Need
+from mh_compare.outcome import Verdict
+from mh_compare.results import Comparison
+
+_MIRROR = "host-second-mirror"
 
 HEADINGS = ("choose", "if you need")
 
@@ -23,6 +28,27 @@ def impossible(decision: Decision) -> Iterator[str]:
     """What no scheme has together."""
     for some, others in decision.impossible:
         yield f"No scheme has {_any(some)} together with {_any(others)}."
+
+
+def under_snp(result: Comparison) -> Iterator[str]:
+    """Which scheme an SNP guest takes, and what it gains by that; nothing where no such guest was attacked."""
+    if not result.snp:
+        return
+    found = all_of(result.attacks)
+    refused = [one for one in found if one.attack == _MIRROR and one.snp.outcome == Verdict.REFUSED.value]
+    why = f": a mirror of it is refused ({_MIRROR})" if refused else ""
+    yield f"An SNP guest takes {_joined(sorted({one.layout for one in result.snp}), 'or')}{why}."
+    if result.mirrors.attacks:
+        ended, was = (sum(map(test, found)) for test in (_is_ended, _has_succeeded))
+        yield f"Of {was} attacks that succeed on some guest with a mirror, SNP ends {ended}."
+
+
+def _is_ended(one: Across) -> bool:
+    return one.is_ended
+
+
+def _has_succeeded(one: Across) -> bool:
+    return "succeeds" in one.was
 
 
 def _for_whom(choice: Choice) -> str:

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Generic, Protocol, Self, TypeVar
 
 from mh_abi import abi
 from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import Part
 from mh_builder.schemes.space import HELPER_VA, Start
-from mh_compare import guest_os
 from mh_compare.candidate import Candidate
 from mh_compare.outcome import INSTRUCTIONS, Ended, by_exit
-from mh_compare.trace import attend
+from mh_emulator.cpu.rdrand import Generator
 from mh_emulator.cpu.registers import Registers
-from mh_emulator.host.launch import launch
-from mh_emulator.host.machine import Machine
+from mh_emulator.dram.dram import Dram
 from mh_emulator.host.placement import Placement, place
+from mh_emulator.host.ring import Ring
 from mh_emulator.host.session import abort, begin, connect, greet
-from mh_emulator.host.side import Side as HostSide
-from mh_emulator.host.side import one_page
-from mh_emulator.host.site import Site, prepare
-from mh_emulator.kvm import Vm, VmType
+from mh_emulator.host.side import Asker, one_page
+from mh_emulator.kvm import Vcpu
 from mh_emulator.kvm.exits import Exit, Reason
-from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner
 from mh_emulator.peer import Peer, SessionKeys
-from mh_emulator.platform import Platform
 from mh_emulator.secret import Secret
 
 Op = abi.mh_op
@@ -38,6 +34,9 @@ Status = abi.mh_status
 PAGES = 6
 """Of RAM contents, half below and half above the PCI hole."""
 
+CONTENTS = random.Random("contents").randbytes(PAGES * PAGE_BYTES)  # noqa: S311
+"""No two pages are equal."""
+
 TRANSPORT_KEY = bytes(range(100, 132))
 SECRET = Secret(TRANSPORT_KEY, guest=bytes(range(16)))
 """Of an owner who takes plain SEV."""
@@ -45,18 +44,99 @@ SECRET = Secret(TRANSPORT_KEY, guest=bytes(range(16)))
 SOURCE, TARGET = 1, 2
 """Seeds of the two platforms."""
 
-_NAMES = {SOURCE: "source", TARGET: "target"}
-
-_DRAM_BYTES = 24 << 20
-"""Of a platform, beside room for the contents."""
+NAMES = {SOURCE: "source", TARGET: "target"}
 
 
-class Side(HostSide):
-    """A side whose helper an attacker lets run as he likes."""
+class Server(Protocol):
+    """A platform, as far as attacks reach into it."""
+
+    @property
+    def dram(self) -> Dram:
+        """Its memory."""
+
+    @property
+    def generator(self) -> Generator:
+        """Behind RDRAND."""
+
+
+class Side(Asker, ABC):
+    """A started helper, whose host is an attacker: he lets it run as he likes, and has all memory as hosts have it."""
+
+    ring: Ring
+
+    @property
+    @abstractmethod
+    def platform(self) -> Server:
+        """Where it runs."""
+
+    @property
+    @abstractmethod
+    def asid(self) -> int:
+        """The guest's ASID."""
+
+    @property
+    @abstractmethod
+    def base(self) -> int:
+        """GPA of the helper where it runs."""
+
+    @property
+    @abstractmethod
+    def vcpu(self) -> Vcpu:
+        """The helper's, of ring 0."""
+
+    @property
+    @abstractmethod
+    def hides_ciphertext(self) -> bool:
+        """Whether `peek` shows nothing of private pages."""
+
+    @abstractmethod
+    def spa(self, ram_addr: int) -> int:
+        """Where a byte of the guest's RAM is."""
+
+    @abstractmethod
+    def helper_spa(self, offset: int) -> int:
+        """Where a byte of the helper is."""
+
+    @abstractmethod
+    def peek(self, spa: int) -> bytes:
+        """The page of `spa` as its host reads it once caches are flushed: what the guest wrote last is in it."""
+
+    @abstractmethod
+    def poke(self, spa: int, data: bytes) -> None:
+        """Write as its host does, past all encryption, and past what caches may still hold. Raises `HostFaultError`."""
+
+    @property
+    @abstractmethod
+    def entry(self) -> Registers:
+        """With what a faithful host starts the helper."""
+
+    @abstractmethod
+    def begin_again(self) -> None:
+        """Let the helper begin at its entry, with its ring as it is. Raises `KvmError`."""
+
+    @abstractmethod
+    def guest_pages(self) -> list[int]:
+        """`ram_addr` of the guest's own pages."""
+
+    @abstractmethod
+    def request_address(self, ram_addr: int) -> int:
+        """How a request names that page."""
+
+    def read_guest(self, ram_addr: int, size: int = PAGE_BYTES) -> bytes:
+        """What the guest sees, within one page."""
+        return self.platform.dram.read_private(self.asid, self.spa(ram_addr), size)
+
+    def write_guest(self, ram_addr: int, data: bytes) -> None:
+        """What the guest itself writes, within one page."""
+        self.platform.dram.write_private(self.asid, self.spa(ram_addr), data)
+
+    def read_helper(self, offset: int, size: int) -> bytes:
+        """What the helper sees of itself, within one page."""
+        return self.platform.dram.read_private(self.asid, self.helper_spa(offset), size)
 
     def run_on(self) -> None:
         """Let the helper's vCPU run, however it ends; raise `Ended` where that is not HLT in good state."""
-        exit_ = self.machine.mirror.vcpu.run(INSTRUCTIONS)
+        exit_ = self.vcpu.run(INSTRUCTIONS)
         header = self.ring.header()
         fault = header.fault if header.state == abi.mh_ring_state.MH_RING_FAULT else None
         outcome = by_exit(exit_, fault)
@@ -66,8 +146,8 @@ class Side(HostSide):
     def step_until(self, start: int, end: int, stride: int = 1) -> Exit:
         """Run the helper in strides of instructions until RIP is in `start` to `end`, or something happens."""
         while True:
-            exit_ = self.machine.mirror.vcpu.run(stride)
-            if exit_.reason is not Reason.LIMIT or start <= self.machine.mirror.vcpu.get_registers().rip < end:
+            exit_ = self.vcpu.run(stride)
+            if exit_.reason is not Reason.LIMIT or start <= self.vcpu.get_registers().rip < end:
                 return exit_
 
 
@@ -76,11 +156,17 @@ def export_entry(address: int) -> bytes:
     return one_page(Op.MH_OP_EXPORT, address).dumps(cookie=0)
 
 
+AnySide_co = TypeVar("AnySide_co", bound=Side, covariant=True)
+Same = TypeVar("Same", bound="Arena[Side]")
+
+
 @dataclass(frozen=True)
-class Arena:
+class Arena(ABC, Generic[AnySide_co]):
     """One layout on platforms of its part; it shares nothing with another arena."""
 
     candidate: Candidate
+    contents: bytes = CONTENTS
+    """Of the guest's RAM."""
 
     @property
     def part(self) -> Part:
@@ -89,112 +175,50 @@ class Arena:
 
     @property
     def start(self) -> Start:
-        """Plain SEV, or SEV-ES."""
+        """Plain SEV, SEV-ES, or SNP."""
         return self.candidate.start
-
-    def create_vm(self, platform: Platform) -> Vm:
-        """Make another VM of the arena's type."""
-        return platform.create_vm(VmType.SEV_ES if self.start is Start.ES else VmType.DEFAULT)
-
-    def init(self, vm: Vm) -> None:
-        """Give a VM of that type an ASID."""
-        if self.start is Start.ES:
-            vm.sev_init2()
-        else:
-            vm.sev_init()
-
-    @property
-    def policy(self) -> int:
-        """What a careful owner of such a guest demands."""
-        return POLICY_ES if self.start is Start.ES else POLICY
-
-    @property
-    def secret(self) -> Secret:
-        """What that owner gives its helpers: it takes no peer that is weaker than this guest."""
-        protection = abi.mh_protection
-        least = protection.MH_PROTECTION_SEV_ES if self.start is Start.ES else protection.MH_PROTECTION_SEV
-        return replace(SECRET, protection=least.value)
 
     @property
     def helper(self) -> HelperImage:
         """The image."""
         return self.candidate.helper
 
-    @cached_property
-    def contents(self) -> bytes:
-        """RAM contents without two equal pages."""
-        return random.Random("contents").randbytes(PAGES * PAGE_BYTES)  # noqa: S311
+    @property
+    @abstractmethod
+    def secret(self) -> Secret:
+        """What a careful owner gives its helpers: it takes no peer that is weaker than this guest."""
+
+    @property
+    @abstractmethod
+    def source(self) -> AnySide_co:
+        """A guest with contents, its helper started."""
+
+    @property
+    @abstractmethod
+    def target(self) -> AnySide_co:
+        """An empty guest on another platform, its helper started; it has frames for all pages."""
+
+    @abstractmethod
+    def empty(self, seed: int, secret: Secret) -> AnySide_co:
+        """A guest without contents on a platform of its own, its helper started."""
+
+    def fresh(self, contents: bytes | None = None) -> Self:
+        """A new arena of the same kind, with these contents or the same."""
+        return replace(self, contents=self.contents if contents is None else contents)
 
     @cached_property
     def placement(self) -> Placement:
         """Where helper and contents lie."""
         return place(len(self.contents), self.helper)
 
-    def ground(self, seed: int) -> tuple[Platform, Placement, HelperImage]:
-        """What a machine is made of; another seed is another platform."""
-        platform = Platform(self.part, _DRAM_BYTES + 2 * len(self.contents), seed)
-        attend(platform, _NAMES.get(seed, f"platform {seed}"), self.helper)
-        return platform, self.placement, self.helper
-
-    def site(self, seed: int = SOURCE) -> Site:
-        """A faithful host's, with nothing launched yet."""
-        return prepare(*self.ground(seed))
-
-    def launch(
-        self,
-        site: Site,
-        *,
-        contents: Iterable[tuple[int, bytes]] | None = None,
-        policy: int | None = None,
-        secret: Secret | None = None,
-    ) -> Machine:
-        """Launch a guest there, by its owner; the helper is not started. Without a choice it is the arena's."""
-        owner = GuestOwner(self.policy if policy is None else policy)
-        loaded = self.boot_contents() if contents is None else contents
-        return launch(site, owner, loaded, self.secret if secret is None else secret, self.guest)
-
-    @property
-    def guest(self) -> Registers | None:
-        """With which registers the guest begins, where they are measured."""
-        return guest_os.registers(self.part.c_bit) if self.start is Start.ES else None
-
-    def launched(self, policy: int | None = None) -> Machine:
-        """A guest launched on the source's platform by a faithful host."""
-        return self.launch(self.site(), policy=policy)
-
-    def boot_contents(self) -> Iterable[tuple[int, bytes]]:
-        """(GPA, bytes) of the contents."""
-        return [(part.gpa, self.contents[part.offset : part.offset + part.size]) for part in self.placement.contents]
-
-    def side(self, machine: Machine) -> Side:
-        """Start the helper of a launched guest."""
-        return Side(machine, machine.start_helper())
-
-    @cached_property
-    def source(self) -> Side:
-        """A guest with contents, its helper started."""
-        return self.side(self.launched())
-
-    @cached_property
-    def target(self) -> Side:
-        """An empty guest on another platform, its helper started; it has frames for all pages."""
-        return self.empty(TARGET, self.secret)
-
-    def empty(self, seed: int, secret: Secret) -> Side:
-        """A guest without contents on a platform of its own, its helper started."""
-        machine = self.launch(self.site(seed), contents=(), secret=secret)
-        for page in self.ram:
-            machine.memory.spa(page)
-        return self.side(machine)
-
-    def connect(self) -> tuple[Side, Side]:
+    def connect(self) -> tuple[AnySide_co, AnySide_co]:
         """Source and target in a session of their own."""
         for side in (self.source, self.target):
             abort(side.ring)
         connect(self.source.ring, self.target.ring)
         return self.source, self.target
 
-    def exporting(self) -> Side:
+    def exporting(self) -> AnySide_co:
         """A source in a session with a peer that is not there."""
         self.alone(self.source)
         return self.source
@@ -223,9 +247,13 @@ class Arena:
             for at in range(0, part.size, PAGE_BYTES)
         ]
 
+    def boot_contents(self) -> list[tuple[int, bytes]]:
+        """(GPA, bytes) of the contents."""
+        return [(part.gpa, self.contents[part.offset : part.offset + part.size]) for part in self.placement.contents]
+
     def address(self, page: int) -> int:
         """How requests name the page of that number."""
-        return self.source.machine.request_address(self.ram[page])
+        return self.source.request_address(self.ram[page])
 
     def plaintext(self, page: int) -> bytes:
         """What was launched in the page of that number."""

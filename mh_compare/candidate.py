@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 from mh_abi.image import HelperImage
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
@@ -14,6 +16,9 @@ from mh_builder.parts import PARTS, Part
 from mh_builder.schemes.space import Options, Start
 
 _RAM_LIMIT = 8 * GIB
+
+OWNER = X25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
+"""Who owns all SNP guests here: the public half is in their helpers' measured pages."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,12 @@ class Candidate:
 
     @property
     def start(self) -> Start:
-        """Plain SEV, or SEV-ES."""
+        """Plain SEV, SEV-ES, or SNP."""
         return self.image.space.options.start
 
     @cached_property
     def helper(self) -> HelperImage:
-        """The image as a host gets it: under SEV-ES with the page that starts it."""
+        """The image as a host gets it: with the page that starts it where that is measured."""
         return hosted(self.image, self.part.c_bit)
 
 
@@ -39,5 +44,11 @@ class Candidate:
 def candidate(scheme: str, part: str, start: Start = Start.HOST) -> Candidate:
     """The scheme's image for that part, for a small guest: the less there is to launch the better."""
     known = PARTS[part]
-    options = replace(Options.for_part(known), ram_limit=_RAM_LIMIT, start=start)
+    options = replace(options_for(known, start), ram_limit=_RAM_LIMIT)
     return Candidate(scheme, build_helper(scheme, options), known)
+
+
+def options_for(part: Part, start: Start) -> Options:
+    """What `build.py build` takes without further options; under SNP with an owner."""
+    owner = OWNER.public_key().public_bytes_raw() if start is Start.SNP else b""
+    return replace(Options.for_part(part), start=start, owner=owner)

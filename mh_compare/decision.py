@@ -98,7 +98,8 @@ class Decision:
 
 
 def decide(result: Comparison) -> Decision | None:
-    """What follows; None where fewer than two layouts, or not all the rows that decide, were compared."""
+    """Which scheme to choose for a mirror; None where fewer than two, or not all rows that decide, were compared."""
+    result = result.mirrors
     if len(result.layouts) < 2 or not all(_is_known(need, result) for need in NEEDS):
         return None
     met = {layout: frozenset(need for need in NEEDS if _is_met(need, result, layout)) for layout in result.layouts}

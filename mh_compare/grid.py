@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-from mh_builder.report.html import kind_of
+from mh_builder.report.html import kind_of, on_demand
+from mh_compare.across import Across, by_family, starts
 from mh_compare.outcome import Verdict
 from mh_compare.results import Comparison
-from mh_compare.rows import CellRow, Row, alike, apart, cell_rows, families, headline
+from mh_compare.rows import NAMES, CellRow, Row, alike, apart, cell_rows, families, headline
 
 CLASSES = {
     Verdict.REFUSED.value: "refused",
     Verdict.DETECTED.value: "detected",
     Verdict.HARMLESS.value: "harmless",
     Verdict.SUCCEEDS.value: "succeeds",
+    Verdict.ABSENT.value: "absent",
 }
 """Outcome -> class of its cell."""
 
@@ -33,12 +35,14 @@ CSS = """
 .refused{color:var(--good)}.refused::before{content:"\\2713"}
 .detected{color:var(--seen)}.detected::before{content:"\\25C9"}
 .harmless{color:var(--dim)}.harmless::before{content:"\\2248"}
+.absent{color:var(--dim);font-weight:400}.absent::before{content:"\\2013"}
 .succeeds{color:var(--bad)}.succeeds::before{content:"\\2717"}
 :root{--good:#17643a;--seen:#0b5a76;--bad:#b42318}
 @media (prefers-color-scheme:dark){:root{--good:#6fd39a;--seen:#6cc4e6;--bad:#ff8a7a}}
 dl.apart{font-size:.82rem;margin:0}dl.apart dt{font-weight:600;margin-top:.5rem}dl.apart dd{margin:0 0 0 .8rem}
 h4{margin:1rem 0 0}
 .names{display:none}
+.across table{min-width:38rem}
 @media (max-width:1000px){.compare td:first-child,.compare th:first-child{min-width:9em}
 .compare td,.compare th{padding:4px}}
 @media (max-width:640px){.grid{display:none}.names{display:block}}
@@ -61,6 +65,45 @@ def attack_tables(result: Comparison) -> str:
         lines.append((family, [_attack(row, result.part) for row in apart(rows)]))
         same.append((family, [_attack(row, result.part) for row in alike(rows)]))
     return _tables(lines, same, ("attack", "guest"), result.layouts)
+
+
+def snp_tables(result: Comparison) -> str:
+    """The attacks on SNP guests beside those on others: what succeeds there, and on demand the rest."""
+    found = list(by_family(result.attacks))
+    remains = [(family, [row for row in rows if row.remains]) for family, rows in found]
+    return (
+        f"<h3>What succeeds there</h3>{_snp(remains, result)}"
+        + _on_demand("What ends otherwise than on guests with a mirror", found, apart, result)
+        + _on_demand("What ends alike on all guests", found, alike, result)
+    )
+
+
+_Found = Sequence[tuple[str, Sequence[Across]]]
+_Choice = Callable[[Iterable[Across]], list[Across]]
+
+
+def _on_demand(
+    title: str, found: _Found, chosen: Callable[[Iterable[Across]], list[Across]], result: Comparison
+) -> str:
+    rows = [(family, chosen(rows)) for family, rows in found]
+    return on_demand(title, _snp(rows, result)) if any(lines for _, lines in rows) else ""
+
+
+def _snp(found: _Found, result: Comparison) -> str:
+    lines = [(family, [_Line(link(one.title, one.attack), "", _across(one)) for one in rows]) for family, rows in found]
+    table = _table(lines, ("attack",), [NAMES[start] for start in starts(result.attacks)])
+    return f'<div class="across">{table}</div>'
+
+
+def _across(one: Across) -> Answers:
+    return [(said, _said(said)) for said in one.said.values()]
+
+
+def _said(said: str) -> str:
+    """A word, and behind it what differs by scheme."""
+    first, *others = said.split("; ")
+    shown = verdict(first) if first in CLASSES else escape(first)
+    return "; ".join([shown, *map(escape, others)])
 
 
 def verdict(outcome: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 
+from mh_abi.image import HelperImage
 from mh_builder.asm import assemble_text
 from mh_builder.paging import PAGE_BYTES, Span, Tables
 from mh_builder.save_area import OFFSETS
@@ -59,18 +61,59 @@ def read_word(address: int) -> str:
     return f"mov rsi, {address:#x}\n mov rdi, {DATA:#x}\n mov rax, [rsi]\n mov [rdi], rax\n hlt"
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that maps the pages at `pages`, and a helper at the helper's own virtual addresses, with every right."""
+
+    image: HelperImage
+    helper: int
+    """GPA at which it takes the helper to be."""
+    c_bit: int
+    pages: frozenset[int] = frozenset({0, DATA})
+
+    def memory(self, text: str, data: bytes = b"") -> list[tuple[int, bytes]]:
+        """(GPA, bytes) of all that it needs to run code, with `data` at `DATA`."""
+        vc = assemble(f"pop rax\n mov rdi, {DATA + PAGE_BYTES - 8:#x}\n mov [rdi], rax\n hlt")
+        pieces = (
+            (DATA, data),
+            (_CODE, assemble(text).ljust(_HANDLER, b"\xcc") + vc),
+            (_SYSTEM, _GDT.ljust(_IDT_OFFSET, b"\0") + bytes(_VECTOR_VC * 16) + _gate(_CODE + _HANDLER)),
+            (_TABLES, self._tables().dumps(_TABLES, 1 << self.c_bit)),
+        )
+        return [(gpa, piece + bytes(-len(piece) % PAGE_BYTES or PAGE_BYTES * (not piece))) for gpa, piece in pieces]
+
+    def _tables(self) -> Tables:
+        image = self.image
+        tables = Tables(0)
+        for page in sorted(self.pages | {_SYSTEM}):
+            tables.map(Span(page, page, PAGE_BYTES, writable=True, executable=False, private=True))
+        tables.map(Span(_CODE, _CODE, PAGE_BYTES, writable=False, executable=True, private=True))
+        tables.map(Span(_SHARED, _SHARED, PAGE_BYTES, writable=True, executable=False, private=False))
+        tables.map(Span(HELPER_VA, self.helper, image.ring_offset, writable=True, executable=True, private=True))
+        ring = Span(
+            HELPER_VA + SHARED_OFFSET + image.ring_offset,
+            self.helper + image.ring_offset,
+            image.memory_bytes - image.ring_offset,
+            writable=True,
+            executable=False,
+            private=False,
+        )
+        tables.map(ring)
+        return tables
+
+
 class GuestOs:
     """The kernel of the guest on `machine`, which takes the helper to be where the main VM has it.
 
-    It maps the first page of RAM, and the helper at the helper's own virtual addresses, with every right, private
-    and shared as the helper does. A helper that the main VM has nowhere is looked for where the mirror has it.
+    It maps the first page of RAM, and the helper, private and shared as the helper does. A helper that the main VM has
+    nowhere is looked for where the mirror has it.
     """
 
     def __init__(self, machine: Machine, plugged: int = 0) -> None:
         """Also map the page of GPA `plugged`."""
         self._machine = machine
-        self._pages = {0, DATA, plugged}
-        self.helper = machine.base if machine.helper.home is None else machine.helper.home
+        helper = machine.base if machine.helper.home is None else machine.helper.home
+        self._kernel = Kernel(machine.helper, helper, machine.platform.part.c_bit, frozenset({0, DATA, plugged}))
 
     def run(self, text: str, data: bytes = b"") -> bytes:
         """Run code with `data` at `DATA` until it halts; return the page that it has there then.
@@ -90,11 +133,8 @@ class GuestOs:
 
     def begin(self, text: str, data: bytes = b"") -> None:
         """Put the code into memory, and the vCPU at its start: under SEV-ES it is there, once."""
-        self._write(DATA, data.ljust(PAGE_BYTES, b"\0"))
-        vc = assemble(f"pop rax\n mov rdi, {DATA + PAGE_BYTES - 8:#x}\n mov [rdi], rax\n hlt")
-        self._write(_CODE, assemble(text).ljust(_HANDLER, b"\xcc") + vc)
-        self._write(_SYSTEM, _GDT.ljust(_IDT_OFFSET, b"\0") + bytes(_VECTOR_VC * 16) + _gate(_CODE + _HANDLER))
-        self._write(_TABLES, self._tables().dumps(_TABLES, 1 << self._machine.platform.part.c_bit))
+        for gpa, piece in self._kernel.memory(text, data):
+            self._write(gpa, piece)
         if not self._machine.es:
             self._machine.vcpu.set_registers(registers(self._machine.platform.part.c_bit))
 
@@ -121,25 +161,6 @@ class GuestOs:
         stores = "".join(f"mov rax, {word:#x}\n mov [rdi + {offset:#x}], rax\n" for offset, word in words.items())
         ghcb = _loads({"rcx": _MSR_GHCB, "rax": _SHARED & 0xFFFF_FFFF, "rdx": _SHARED >> 32, "rdi": _SHARED})
         return f"{ghcb}wrmsr\n{stores}mov word ptr [rdi + {_GHCB['version']:#x}], 1\n.byte 0xf3, 0x0f, 0x01, 0xd9\n"
-
-    def _tables(self) -> Tables:
-        image = self._machine.helper
-        tables = Tables(0)
-        for page in sorted(self._pages | {_SYSTEM}):
-            tables.map(Span(page, page, PAGE_BYTES, writable=True, executable=False, private=True))
-        tables.map(Span(_CODE, _CODE, PAGE_BYTES, writable=False, executable=True, private=True))
-        tables.map(Span(_SHARED, _SHARED, PAGE_BYTES, writable=True, executable=False, private=False))
-        tables.map(Span(HELPER_VA, self.helper, image.ring_offset, writable=True, executable=True, private=True))
-        ring = Span(
-            HELPER_VA + SHARED_OFFSET + image.ring_offset,
-            self.helper + image.ring_offset,
-            image.memory_bytes - image.ring_offset,
-            writable=True,
-            executable=False,
-            private=False,
-        )
-        tables.map(ring)
-        return tables
 
     def _write(self, gpa: int, data: bytes) -> None:
         dram, memory = self._machine.platform.dram, self._machine.memory

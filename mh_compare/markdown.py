@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from mh_compare import advice
+from mh_compare.across import by_family, starts
 from mh_compare.decision import Decision, decide
 from mh_compare.outcome import Verdict
 from mh_compare.results import AttackResult, Comparison
-from mh_compare.rows import Row, alike, apart, cell_rows, families, headline, reasons
+from mh_compare.rows import NAMES, Row, alike, apart, cell_rows, families, headline, reasons
 
 _HEAD = """\
 # Which address space?
@@ -24,7 +25,8 @@ and `--html FILE` makes one page of all that with pictures. Each cell there name
 
 _CELLS = """
 What a hostile *host* can do does not depend on the scheme: where SEV has no integrity none of them makes up for it.
-Under SEV-SNP nothing begins, with any scheme: [security.md](security.md) says why.
+Under SEV-SNP no mirror runs, hence none of these: there the helper is in the guest itself, scheme `vmpl`, and the same
+attacks end [otherwise](#under-snp).
 
 ## What each can do
 """
@@ -34,8 +36,16 @@ _ATTACKS = """
 
 *refused*: something says no before anything happens. *detected*: it is noticed before anything comes of it. *garbage*:
 it gives the attacker nothing that he can choose or read. **succeeds**: it does; why nothing in SEV prevents it stands
-below. Every attack was tried on a guest of plain SEV and on one of SEV-ES, where it makes sense there: a row for
-*both*, where they end alike. SEV-ES guests have images that are built for it.
+below. *not applicable*: what it is about is not there. Every attack was tried on a guest of plain SEV and on one of
+SEV-ES, where it makes sense there: a row for *both*, where they end alike. SEV-ES guests have images that are built
+for it.
+"""
+
+_SNP = """
+## Under SNP
+
+Every attack again, on a guest whose helper is at its VMPL0, scheme `vmpl`; beside it how it ends on guests with a
+mirror: under most schemes, and where one differs. [snp.md](snp.md#what-flips) says what that comes to.
 """
 
 _FIGURES = frozenset({"bytes", "pages", "leaves", "commands", "exits"})
@@ -44,8 +54,9 @@ _FIGURES = frozenset({"bytes", "pages", "leaves", "commands", "exits"})
 _WORDS = {Verdict.SUCCEEDS.value: "**succeeds**"}
 
 
-def render(result: Comparison) -> str:
+def render(every: Comparison) -> str:
     """The whole page."""
+    result = every.mirrors
     cells = cell_rows(cell for cell in result.cells if cell.unit not in _FIGURES)
     found = list(families(result.attacks))
     lines = [
@@ -59,8 +70,13 @@ def render(result: Comparison) -> str:
         *_attacks(((family, apart(rows)) for family, rows in found), result.layouts, result.part),
         "\n### The same under all\n",
         *_attacks(((family, alike(rows)) for family, rows in found), ["under all"], result.part),
+        _SNP,
+        *(f"{line}\n" for line in advice.under_snp(every)),
+        *_across(every.attacks),
+        "\nNot applicable, and why:\n",
+        *_absent(every.attacks),
         "\n## Why some succeed\n",
-        *_reasons(result.attacks),
+        *_reasons(every.attacks),
     ]
     return "\n".join(lines) + "\n"
 
@@ -86,6 +102,31 @@ def _attacks(found: Iterable[tuple[str, list[Row]]], columns: Sequence[str], par
             shown = [_WORDS.get(one.outcome, one.outcome) for one in row.results[: len(columns)]]
             lines.append(("" if number else headline(family), row.title + where, row.start, *shown))
     return _table(("", "attack", "guest"), columns, lines)
+
+
+def _across(attacks: Sequence[AttackResult]) -> list[str]:
+    lines = []
+    for family, rows in by_family(attacks):
+        for number, row in enumerate(rows):
+            shown = [_bold(said) for said in row.said.values()]
+            lines.append(("" if number else headline(family), row.title, *shown))
+    return _table(("", "attack"), [NAMES[start] for start in starts(attacks)], lines)
+
+
+def _bold(said: str) -> str:
+    first, *others = said.split("; ")
+    return "; ".join([_WORDS.get(first, first), *others])
+
+
+def _absent(attacks: Sequence[AttackResult]) -> Iterator[str]:
+    """Why some are not applicable."""
+    found: dict[str, list[AttackResult]] = {}
+    for attack in attacks:
+        if attack.outcome == Verdict.ABSENT.value:
+            found.setdefault(attack.seen, []).append(attack)
+    for seen, results in found.items():
+        titles = dict.fromkeys(one.title for one in results)
+        yield f"* {headline(seen)} (*{'*; *'.join(titles)}*)"
 
 
 def _table(corner: Sequence[str], columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -9,10 +9,12 @@ from typing import NoReturn
 
 from mh_abi import abi
 from mh_abi.image import ImageError
+from mh_emulator.attest.owner import NotBelieved
 from mh_emulator.host.handover import HandoverError
 from mh_emulator.host.ring import HelperRefused, HelperStopped
 from mh_emulator.kvm import KvmError
 from mh_emulator.kvm.exits import Exit, Reason
+from mh_emulator.kvm.host_memory import HostFaultError
 from mh_emulator.owner import OwnerRefuses
 
 INSTRUCTIONS = 1_000_000
@@ -29,6 +31,8 @@ class Verdict(Enum):
     HARMLESS = "garbage"
     """It was carried out, and gave the attacker nothing that he could choose or read."""
     SUCCEEDS = "succeeds"
+    ABSENT = "not applicable"
+    """What it is about is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Ended(Exception):
         self.outcome = outcome
 
 
-EXPECTED = (Ended, HandoverError, KvmError, HelperRefused, HelperStopped, OwnerRefuses, ImageError)
+EXPECTED = (Ended, HandoverError, HostFaultError, KvmError, HelperRefused, HelperStopped, OwnerRefuses, ImageError)
 """Exceptions that end an attack; any other is a mistake of ours."""
 
 
@@ -71,6 +75,11 @@ def succeeds(seen: str) -> Outcome:
     return Outcome(Verdict.SUCCEEDS, seen)
 
 
+def absent(seen: str) -> Outcome:
+    """There is nothing to attack, for the reason that is said."""
+    return Outcome(Verdict.ABSENT, seen)
+
+
 def no_slot(exit_: Exit) -> NoReturn:
     """End an attack that ran into memory without a slot."""
     raise Ended(refused(f"no memory slot at GPA {exit_.gpa:#x}"))
@@ -92,14 +101,20 @@ def by_exception(error: Exception) -> Outcome:
             return refused(f"{error.ioctl}: firmware {error.status.name} ({error.status:#04x})")
         case KvmError():
             return refused(f"{error.ioctl}: {errno.errorcode[error.errno or 0]}")
+        case HostFaultError():
+            return refused(f"the RMP: {error.fault.told} in the host")
         case HandoverError():
             return refused(f"the host refuses the {error}")
         case HelperRefused():
             return refused(error.status.name)
         case OwnerRefuses():
-            return detected("the owner gives no key: " + str(error).split(":", maxsplit=1)[0])
+            return detected(f"the owner gives no key: {_mistrusted(error)}")
         case _:
             return detected(str(error))
+
+
+def _mistrusted(error: OwnerRefuses) -> str:
+    return error.reason.value if isinstance(error, NotBelieved) else str(error).split(":", maxsplit=1)[0]
 
 
 def by_exit(exit_: Exit, fault: abi.mh_fault | None) -> Outcome | None:
@@ -109,6 +124,10 @@ def by_exit(exit_: Exit, fault: abi.mh_fault | None) -> Outcome | None:
     match exit_.reason:
         case Reason.HLT:
             return None
+        case Reason.RMP_FAULT:
+            return refused(f"the RMP: #NPF {exit_.value:#x}")
+        case Reason.MEMORY_FAULT:
+            return refused(f"no private page at GPA {exit_.gpa:#x}")
         case Reason.SHUTDOWN:
             return harmless("the helper's vCPU stops: triple fault")
         case Reason.MMIO:

@@ -17,7 +17,8 @@ _LEGEND = (
     (Verdict.REFUSED, "Something says no before anything happens: helper, KVM, secure processor, or there is no slot."),
     (Verdict.DETECTED, "Carried out, and noticed before anything comes of it."),
     (Verdict.HARMLESS, "Carried out, and gives the attacker nothing that he can choose or read."),
-    (Verdict.SUCCEEDS, "The attacker has what he wants. Below stands why nothing in SEV prevents it."),
+    (Verdict.SUCCEEDS, "The attacker has what he wants. Below stands why nothing prevents it."),
+    (Verdict.ABSENT, "What it is about is not there."),
 )
 
 _CSS = """
@@ -35,9 +36,13 @@ def as_html(result: Comparison, layouts: Sequence[Layout]) -> str:
     if decision is not None:
         sections.append(PageSection("Which to choose", _decision(decision)))
     if result.cells:
-        sections.append(PageSection("What each costs and can do", grid.cell_tables(result)))
+        sections.append(PageSection("What each costs and can do", grid.cell_tables(result.mirrors)))
+    if result.mirrors.attacks:
+        sections.append(PageSection("Attacks, carried out", _legend() + grid.attack_tables(result.mirrors)))
+    if result.snp:
+        legend = "" if result.mirrors.attacks else _legend()
+        sections.append(PageSection("The same on an SNP guest", legend + _snp(result) + grid.snp_tables(result)))
     if result.attacks:
-        sections.append(PageSection("Attacks, carried out", _legend() + grid.attack_tables(result)))
         sections.append(PageSection("Why some succeed", _reasons(result.attacks)))
     sections.append(PageSection("Address spaces, from the page tables", "".join(map(_address_space, layouts))))
     sections.append(PageSection("What was seen", dossier.dossier(result)))
@@ -75,6 +80,10 @@ def _needs(decision: Decision) -> str:
     return f"<ul>{''.join(entries)}</ul>"
 
 
+def _snp(result: Comparison) -> str:
+    return "".join(f"<p>{escape(line)}</p>" for line in advice.under_snp(result))
+
+
 def _legend() -> str:
     words = "".join(f"<li>{grid.verdict(verdict.value)} {escape(text)}</li>" for verdict, text in _LEGEND)
     return f'<ul class="legend">{words}</ul>'
@@ -88,5 +97,6 @@ def _reasons(attacks: Sequence[AttackResult]) -> str:
     entries = []
     for why, found in reasons(attacks).items():
         titles = "".join(f"<li>{grid.link(title, name)} ({escape(where)})</li>" for name, title, where in found)
-        entries.append(f"<dt>{escape(why)}</dt><dd><ul>{titles}</ul></dd>")
+        number = f"{len(found)} attack{'s' * (len(found) > 1)}"
+        entries.append(f"<dt>{escape(why)}</dt><dd>{on_demand(number, f'<ul>{titles}</ul>')}</dd>")
     return f'<dl class="why">{"".join(entries)}</dl>'

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from mh_builder.schemes import SCHEMES
+from mh_builder.schemes.space import Start
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -36,13 +39,13 @@ class AttackResult:
     title: str
     layout: str
     start: str
-    """`host` in plain SEV, `es`."""
+    """`host` in plain SEV, `es`, `snp`."""
     outcome: str
-    """`refused`, `detected`, `garbage` or `succeeds`."""
+    """`refused`, `detected`, `garbage`, `succeeds`, or `not applicable`."""
     seen: str
     """What the verdict was read from."""
     why: str
-    """Where it succeeds: why SEV does not prevent it; else empty."""
+    """Where it succeeds: why nothing prevents it; else empty."""
     how: str
     part: str
     """The processor on which it was carried out."""
@@ -63,6 +66,17 @@ class Comparison:
     cells: tuple[Cell, ...]
     attacks: tuple[AttackResult, ...]
 
+    @property
+    def mirrors(self) -> Comparison:
+        """What is about schemes whose helper runs in a mirror."""
+        attacks = tuple(attack for attack in self.attacks if attack.start != Start.SNP.value)
+        return replace(self, layouts=tuple(name for name in self.layouts if name in SCHEMES), attacks=attacks)
+
+    @property
+    def snp(self) -> tuple[AttackResult, ...]:
+        """Attacks on SNP guests."""
+        return tuple(attack for attack in self.attacks if attack.start == Start.SNP.value)
+
     def without_evidence(self) -> Comparison:
         """The verdicts alone, with what each was read from."""
         return replace(self, attacks=tuple(replace(attack, evidence=()) for attack in self.attacks))
@@ -74,7 +88,7 @@ class Comparison:
             "rows": [
                 {"layout": layout, "cells": [cell.as_json() for cell in self.cells if cell.layout == layout]}
                 for layout in self.layouts
-                if self.cells
+                if any(cell.layout == layout for cell in self.cells)
             ],
             "attacks": [attack.as_json() for attack in self.attacks],
         }

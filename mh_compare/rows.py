@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol, TypeVar
 
-from mh_builder.schemes.space import Start
+from mh_builder.schemes.space import MIRROR_STARTS, Start
 from mh_compare.results import AttackResult, Cell
 
-_NAMES = {Start.HOST.value: "SEV", Start.ES.value: "SEV-ES"}
+NAMES = {Start.HOST.value: "SEV", Start.ES.value: "SEV-ES", Start.SNP.value: "SNP"}
+"""Start -> what readers call such a guest."""
+
 _BOTH = "both"
 
 
@@ -47,7 +49,7 @@ class Row:
     """One attack; a cell has what stands for one layout: a result, or two with the same outcome."""
 
     start: str
-    """`SEV`, `SEV-ES` or `both`."""
+    """`SEV`, `SEV-ES`, `both` or `SNP`."""
     cells: tuple[tuple[AttackResult, ...], ...]
 
     @property
@@ -105,16 +107,18 @@ def headline(text: str) -> str:
 
 def name(result: AttackResult) -> str:
     """Where it was tried, in words."""
-    return f"{result.layout}, {_NAMES[result.start]}"
+    return f"{result.layout}, {NAMES[result.start]}"
 
 
 def places(results: Sequence[AttackResult]) -> str:
     """Where these were tried, in words: layouts, and with them the start unless it makes no difference."""
     by_start = _by_start(results)
     layouts = {start: ", ".join(result.layout for result in found) for start, found in by_start.items()}
-    if len(layouts) == len(_NAMES) and len(set(layouts.values())) == 1:
-        return next(iter(layouts.values()))
-    return "; ".join(f"{_NAMES[start]}: {names}" for start, names in layouts.items())
+    mirrors = [layouts.get(start.value, "") for start in MIRROR_STARTS]
+    said = [f"{NAMES[start]}: {names}" for start, names in layouts.items()]
+    if all(mirrors) and len(set(mirrors)) == 1:
+        said = [mirrors[0], *said[len(mirrors) :]]
+    return "; ".join(said)
 
 
 def reasons(attacks: Sequence[AttackResult]) -> dict[str, list[tuple[str, str, str]]]:
@@ -129,12 +133,13 @@ def reasons(attacks: Sequence[AttackResult]) -> dict[str, list[tuple[str, str, s
 def _rows(results: list[AttackResult]) -> Iterator[Row]:
     """Rows of one attack."""
     by_start = _by_start(results)
-    outcomes = {tuple((one.layout, one.outcome) for one in found) for found in by_start.values()}
-    if len(by_start) > 1 and len(outcomes) == 1:
-        yield Row(_BOTH, tuple(zip(*by_start.values(), strict=True)))
-        return
+    mirrors = [found for start, found in by_start.items() if start != Start.SNP.value]
+    outcomes = {tuple((one.layout, one.outcome) for one in found) for found in mirrors}
+    if len(mirrors) > 1 and len(outcomes) == 1:
+        yield Row(_BOTH, tuple(zip(*mirrors, strict=True)))
+        by_start = {start: found for start, found in by_start.items() if start == Start.SNP.value}
     for start, found in by_start.items():
-        yield Row(_NAMES[start], tuple((one,) for one in found))
+        yield Row(NAMES[start], tuple((one,) for one in found))
 
 
 def _by_start(results: Sequence[AttackResult]) -> dict[str, list[AttackResult]]:

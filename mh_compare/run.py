@@ -9,14 +9,21 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
+from mh_builder.helper import build_helper
 from mh_builder.parts import PARTS
-from mh_builder.schemes.space import MIRROR_STARTS, Start
-from mh_compare.arena import Arena
-from mh_compare.attacks import ATTACKS, FAMILIES
-from mh_compare.candidate import candidate
+from mh_builder.report.layout import Layout
+from mh_builder.report.open import layout_of
+from mh_builder.schemes import EVERY_SCHEME, SCHEMES
+from mh_builder.schemes.space import Start
+from mh_compare.attacks import ATTACKS, FAMILIES, Attack
+from mh_compare.attacks.attack import carried_out
+from mh_compare.candidate import candidate, options_for
 from mh_compare.columns import COLUMNS, Subject
-from mh_compare.outcome import Verdict
+from mh_compare.mirror_arena import MirrorArena
+from mh_compare.outcome import Outcome, Verdict
 from mh_compare.results import AttackResult, Cell, Comparison
+from mh_compare.snp_arena import SnpArena
+from mh_compare.snp_attacks import AS_ELSEWHERE, UNDER_SNP
 from mh_compare.trace import tracing
 
 DEFAULT_PART = "milan"
@@ -59,14 +66,18 @@ def compare(tasks: Sequence[Task], jobs: int, done: Callable[[], object]) -> Com
 
 
 def tasks(
-    names: Iterable[str], schemes: Sequence[str], part: str, starts: Sequence[Start] = MIRROR_STARTS
+    names: Iterable[str], schemes: Sequence[str], part: str, starts: Sequence[Start] = tuple(Start)
 ) -> list[Task]:
-    """Each of `names` under each of `schemes`; an attack under those of `starts` where it makes sense."""
+    """Each of `names` under each of `schemes`; an attack under those of `starts` where it makes sense.
+
+    A scheme has its own starts, and columns are asked of those that run in a mirror.
+    """
     return [
         Task(name, scheme, part, start)
         for name in names
         for start in ([one for one in starts if one in ATTACKS[name].starts] if name in ATTACKS else [None])
         for scheme in schemes
+        if (scheme in SCHEMES if start is None else start in EVERY_SCHEME[scheme].starts)
     ]
 
 
@@ -88,22 +99,42 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _arena(scheme: str, part: str, start: Start) -> Arena:
-    return Arena(candidate(scheme, part, start))
+def _arena(scheme: str, part: str, start: Start) -> MirrorArena | SnpArena:
+    kind = SnpArena if start is Start.SNP else MirrorArena
+    return kind(candidate(scheme, part, start))
 
 
 @cache
-def _ready_arena(scheme: str, part: str, start: Start) -> Arena:
+def _ready_arena(scheme: str, part: str, start: Start) -> MirrorArena | SnpArena:
     """One for all gentle attacks, launched before the first of them."""
     arena = _arena(scheme, part, start)
     arena.connect()
     return arena
 
 
+def _arena_for(attack: Attack, scheme: str, part: str, start: Start) -> MirrorArena | SnpArena:
+    is_gentle = attack.is_gentle and (start is not Start.SNP or attack.name in AS_ELSEWHERE)
+    return _ready_arena(scheme, part, start) if is_gentle else _arena(scheme, part, start)
+
+
+def _carry_out(attack: Attack, arena: MirrorArena | SnpArena) -> Outcome:
+    return carried_out(UNDER_SNP[attack.name], arena) if isinstance(arena, SnpArena) else attack.outcome(arena)
+
+
 @cache
 def subject(scheme: str, part: str) -> Subject:
     """What columns are asked about."""
     return Subject(scheme, PARTS[part], candidate(scheme, part), candidate(scheme, part, Start.ES))
+
+
+@cache
+def layout(scheme: str, part: str) -> Layout:
+    """What the page tables map of the image that `build.py build` makes."""
+    if scheme in SCHEMES:
+        return subject(scheme, part).layout
+    (start,) = EVERY_SCHEME[scheme].starts
+    image = build_helper(scheme, options_for(PARTS[part], start))
+    return layout_of(image, PARTS[part].geometry(encrypted=True))
 
 
 def _measure(task: Task) -> Cell:
@@ -124,9 +155,9 @@ def _measure(task: Task) -> Cell:
 def _attack(task: Task, start: Start) -> AttackResult:
     attack = ATTACKS[task.name]
     part = attack.part or task.part
-    arena = _ready_arena(task.scheme, part, start) if attack.is_gentle else _arena(task.scheme, part, start)
+    arena = _arena_for(attack, task.scheme, part, start)
     with tracing() as trace:
-        outcome = attack.outcome(arena)
+        outcome = _carry_out(attack, arena)
     return AttackResult(
         attack=attack.name,
         family=next(family for family, attacks in FAMILIES.items() if attack in attacks),

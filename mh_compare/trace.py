@@ -16,17 +16,21 @@ from mh_abi.image import HelperImage
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.host.ring import BULK, URGENT, Lane
 from mh_emulator.host.view import MirrorSlot
-from mh_emulator.kvm import Vm
+from mh_emulator.kvm import SnpVm, Vm
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.watched import Call
 from mh_emulator.platform import Platform
+from mh_emulator.snp_platform import SnpPlatform
 
 MOST_LINES = 40
 """Lines of one trace; what is in the middle of a longer one is left out."""
 
 _QUIET = frozenset({"KVM_CREATE_VCPU", "KVM_SET_REGS", "KVM_SEV_LAUNCH_UPDATE_DATA", "KVM_CAP_EXIT_HYPERCALL",
-                    "KVM_CAP_X86_USER_SPACE_MSR", "KVM_X86_SET_MSR_FILTER"})  # fmt: skip
+                    "KVM_CAP_X86_USER_SPACE_MSR", "KVM_X86_SET_MSR_FILTER", "KVM_SEV_SNP_LAUNCH_UPDATE"})  # fmt: skip
 """Of these the arguments tell nothing here."""
+
+_SILENT = frozenset({"KVM_GET_REGS", "KVM_SET_MEMORY_ATTRIBUTES"})
+"""These are not told of where they succeed."""
 
 _OPERATIONS = {op.value: op.name.removeprefix("MH_OP_") for op in abi.mh_op}
 _ON_PAGES = frozenset({abi.mh_op.MH_OP_EXPORT.value, abi.mh_op.MH_OP_IMPORT.value, abi.mh_op.MH_OP_SHARE.value})
@@ -81,11 +85,18 @@ def tracing() -> Iterator[Trace]:
         _current.reset(token)
 
 
-def attend(platform: Platform, name: str, helper: HelperImage) -> None:
+def tell(line: str) -> None:
+    """Write a line into whatever trace there is."""
+    trace = _current.get()
+    if trace is not None:
+        trace.add(line)
+
+
+def attend(platform: Platform | SnpPlatform, name: str, helper: HelperImage) -> None:
     """Write what happens on `platform`, whose VMs run that helper, into whatever trace there is at that time."""
     vms: list[_Watched] = []
 
-    def watch(vm: Vm) -> None:
+    def watch(vm: Vm | SnpVm) -> None:
         vms.append(_Watched(name, helper, vms))
         vm.watchers.append(vms[-1].see)
 
@@ -109,8 +120,13 @@ class _Watched:
         """Platform and kind, with a number where there are several."""
         alike = [vm for vm in self.siblings if vm.is_mirror == self.is_mirror]
         number = alike.index(self) + 1 if len(alike) > 1 else 0
-        kind = "mirror" if self.is_mirror else "main VM"
+        kind = "mirror" if self.is_mirror else "VM" if self._is_snp else "main VM"
         return f"{self.platform}, {kind}{f' {number}' if number else ''}"
+
+    @property
+    def _is_snp(self) -> bool:
+        """Whether the helper is in the guest itself."""
+        return self.helper.snp_secrets_offset is not None
 
     def see(self, call: Call) -> None:
         """Write down an ioctl."""
@@ -118,9 +134,9 @@ class _Watched:
             self.is_mirror = True
         if call.name == "KVM_SET_USER_MEMORY_REGION" and not isinstance(call.result, Exception):
             self._set_slot(call)
-        requests = list(self._requests()) if call.name == "KVM_RUN" and self.is_mirror else []
+        requests = list(self._requests()) if call.name == "KVM_RUN" and (self.is_mirror or self._is_snp) else []
         trace = _current.get()
-        if trace is None or (call.name == "KVM_GET_REGS" and not isinstance(call.result, Exception)):
+        if trace is None or (call.name in _SILENT and not isinstance(call.result, Exception)):
             return
         # A helper that halts has answered; what it answered tells that.
         if not (requests and call.result == Exit(Reason.HLT)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from mh_builder.paging import GIB
 from mh_builder.parts import Part
@@ -36,6 +37,8 @@ class SnpPlatform:
         self.generator = Generator()
         """Behind RDRAND of all its CPUs."""
         self._asids = AsidPool(part, self.psp)
+        self.watchers: list[Callable[[SnpVm], None]] = []
+        """Called with every VM, before it is used."""
 
     def memory(self, size: int) -> UserMemory:
         """Map `size` bytes of memory in the host process."""
@@ -43,4 +46,7 @@ class SnpPlatform:
 
     def create_vm(self) -> SnpVm:
         """KVM_CREATE_VM with KVM_X86_SNP_VM."""
-        return SnpVm(self.dram, self.rmp, self.psp, self.host, self._asids, self.generator)
+        vm = SnpVm(self.dram, self.rmp, self.psp, self.host, self._asids, self.generator)
+        for watcher in self.watchers:
+            watcher(vm)
+        return vm

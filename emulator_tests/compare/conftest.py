@@ -13,7 +13,7 @@ import pytest
 
 from emulator_tests.command.conftest import command
 from mh_builder.image.model import Image
-from mh_builder.schemes import SCHEMES
+from mh_builder.schemes import EVERY_SCHEME
 from mh_compare.attacks import ATTACKS
 from mh_compare.candidate import candidate
 from mh_compare.columns import COLUMNS
@@ -46,7 +46,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Co
     results = [result for name in NAMES for result in pickle.loads((folder / name).read_bytes())]  # noqa: S301 - ours
     return Comparison(
         part=DEFAULT_PART,
-        layouts=tuple(SCHEMES),
+        layouts=tuple(EVERY_SCHEME),
         cells=tuple(result for result in results if isinstance(result, Cell)),
         attacks=tuple(result for result in results if isinstance(result, AttackResult)),
     )
@@ -60,7 +60,7 @@ def make(name: str, path: Path, how: int) -> None:
         except BlockingIOError:
             return
         if not path.exists():
-            results = [task.run() for task in tasks([name], list(SCHEMES), DEFAULT_PART)]
+            results = [task.run() for task in tasks([name], list(EVERY_SCHEME), DEFAULT_PART)]
             part = path.with_suffix(".part")
             part.write_bytes(pickle.dumps(results))
             part.rename(path)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from emulator_tests.command.conftest import Command
-from mh_builder.schemes import SCHEMES
+from mh_builder.schemes import SCHEMES, starting
+from mh_builder.schemes.space import Start
 from mh_cli.main import _parser
 from mh_compare.results import Comparison
 
@@ -20,20 +21,27 @@ def test_json(command: Command) -> None:
     outcome = command(*ONE, "--attack", "guest-reads-key", "--json")
     assert (outcome.code, outcome.err) == (0, "")
     result = json.loads(outcome.out)
-    assert result["schema"] == "sev-migration-helper/compare/2"
+    assert result["schema"] == "sev-migration-helper/compare/3"
     assert [(attack["attack"], attack["start"], attack["layout"]) for attack in result["attacks"]] == [
-        (attack, start, scheme)
+        (attack, start.value, scheme)
         for attack in ("host-drops", "guest-reads-key")
-        for start in ("host", "es")
-        for scheme in SCHEMES
+        for start in Start
+        for scheme in starting(start)
     ]
     for attack in result["attacks"]:
         assert all(attack[field] for field in ("attack", "layout", "outcome", "seen", "how", "family", "title"))
 
 
-@pytest.mark.parametrize("start", ["host", "es"])
+@pytest.mark.parametrize("start", ["host", "es", "snp"])
 def test_one_start(command: Command, start: str) -> None:
-    arguments = ("--scheme", "isolated", "--attack", "host-reads-registers", "--attack", "host-downgrades-peer")
+    arguments = (
+        "--scheme",
+        "vmpl" if start == "snp" else "isolated",
+        "--attack",
+        "host-reads-registers",
+        "--attack",
+        "host-downgrades-peer",
+    )
     attacks = json.loads(command("compare", "--jobs", "1", "--start", start, *arguments, "--json").out)["attacks"]
     found = {(attack["attack"], attack["start"]): attack["outcome"] for attack in attacks}
     assert (
@@ -41,6 +49,7 @@ def test_one_start(command: Command, start: str) -> None:
         == {
             "host": {("host-reads-registers", "host"): "succeeds"},
             "es": {("host-reads-registers", "es"): "refused", ("host-downgrades-peer", "es"): "refused"},
+            "snp": {("host-reads-registers", "snp"): "refused", ("host-downgrades-peer", "snp"): "refused"},
         }[start]
     )
 
@@ -49,6 +58,27 @@ def test_an_attack_that_makes_no_sense(command: Command) -> None:
     outcome = command("compare", "--start", "host", "--attack", "host-downgrades-peer")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == "build.py: error: --start host: none of these attacks makes sense there\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--scheme", "vmpl", "--start", "host"), "--start host: scheme vmpl has start snp"),
+        (("--scheme", "regions", "--start", "snp"), "--start snp: scheme regions has start host, es"),
+        (("--scheme", "vmpl", "--part", "rome"), "--part rome: scheme vmpl has start snp"),
+        (("--scheme", "vmpl", "--column", "slots"), "--scheme vmpl: columns are about mirrors"),
+        (("--part", "rome", "--start", "snp"), "--start snp: rome has no SEV-SNP, genoa, milan, turin have"),
+    ],
+)
+def test_no_such_guest(command: Command, arguments: tuple[str, ...], told: str) -> None:
+    outcome = command("compare", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == f"build.py: error: {told}\n"
+
+
+def test_a_part_without_snp_has_the_rest(command: Command) -> None:
+    attacks = json.loads(command(*ONE, "--part", "rome", "--json").out)["attacks"]
+    assert {attack["start"] for attack in attacks} == {"host", "es"}
 
 
 def test_a_row_for_both_starts_where_they_end_alike(command: Command) -> None:
@@ -60,7 +90,9 @@ def test_a_row_for_both_starts_where_they_end_alike(command: Command) -> None:
 
 def test_what_tells_schemes_apart_comes_first(command: Command) -> None:
     text = command("compare", "--jobs", "1", "--attack", "host-drops", "--attack", "guest-reads-key").out
-    different, same = text.split("attacks that end alike under all")
+    schemes, snp = text.split("attacks that end otherwise on an SNP guest")
+    different, same = schemes.split("attacks that end alike under all")
+    assert snp.split("Guest OS reads the transport key")[1].split()[:2] == ["succeeds;", "succeeds;"]
     assert (different.count("succeeds"), different.count("refused")) == (len(SCHEMES) - 1, 1)
     assert same.split("Guest OS reads")[0].count("detected") == 1
     assert "Host drops" not in different
@@ -119,7 +151,7 @@ def test_terminals_of_any_width(command: Command, monkeypatch: pytest.MonkeyPatc
     text = command(*ONE).out
     assert "\x1b[3" not in text
     assert max(len(re.sub(r"\x1b\[\d*m", "", line)) for line in text.splitlines()) <= columns
-    assert text.count("detected") == (2 * len(SCHEMES) if columns < 80 else 1)
+    assert text.count("detected") == (2 * len(SCHEMES) + 1 if columns < 80 else 1)
 
 
 @pytest.mark.parametrize("arguments", [["--attack", "nonsense"], ["--jobs", "0"], ["--jobs", "x"], ["--scheme", "x"]])

@@ -105,7 +105,9 @@ def test_where_all_are_alike_there_is_nothing_to_choose(comparison: Comparison) 
     attacks = tuple(replace(attack, outcome="refused") for attack in comparison.attacks)
     found = decision(replace(comparison, cells=cells, attacks=attacks))
     assert (found.needs, found.impossible) == ((), ())
-    assert dict(advice.choices(found)) == {" or ".join(comparison.layouts): "any of it: all schemes meet the same"}
+    assert dict(advice.choices(found)) == {
+        " or ".join(comparison.mirrors.layouts): "any of it: all schemes meet the same"
+    }
 
 
 def test_text_says_it_first(comparison: Comparison, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,15 +9,20 @@ from mh_builder.asm import assemble_text
 from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
 from mh_builder.schemes.space import HELPER_VA
-from mh_compare.arena import Arena
 from mh_compare.candidate import Candidate
+from mh_compare.mirror_arena import MirrorArena
 
 
-def weakened(image: Image, routines: Mapping[str, str]) -> Arena:
+def weakened(image: Image, routines: Mapping[str, str]) -> MirrorArena:
     """An arena whose helper has routines that do nothing but what is said here."""
+    return MirrorArena(Candidate("regions", with_routines(image, routines), PARTS["milan"]))
+
+
+def with_routines(image: Image, routines: Mapping[str, str]) -> Image:
+    """The image with such routines."""
     data = bytearray(image.data)
     for symbol, text in routines.items():
         code = assemble_text(f"{text}\n ret", "weak").sections[0].data
         start = image.symbol(symbol).value - HELPER_VA
         data[start : start + len(code)] = code
-    return Arena(Candidate("regions", replace(image, data=bytes(data)), PARTS["milan"]))
+    return replace(image, data=bytes(data))

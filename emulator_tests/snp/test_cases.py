@@ -11,7 +11,6 @@ from emulator_tests.command.conftest import ROOT, Command, command
 from mh_builder.parts import PARTS
 from mh_cli import snp_page
 from mh_cli.snp import DEFAULT_PARTS
-from mh_cli.snp_flips import FLIPS, STAYS, Flip
 from mh_emulator.psp.snp.command import SnpCommand
 from mh_emulator.psp.snp.message import MessageType
 from mh_emulator.snp.kvm.needs import Need, needs
@@ -153,18 +152,3 @@ def test_a_part_without_snp(command: Command) -> None:
 def test_page_is_what_the_command_prints(cases: tuple[Case, ...], lacks: tuple[Need, ...]) -> None:
     page = ROOT / "docs" / "snp.md"
     assert snp_page.render(cases, lacks) == page.read_text(), "run: build.py snp --markdown > docs/snp.md"
-
-
-@pytest.mark.parametrize("flip", [*FLIPS, *STAYS], ids=lambda flip: flip.case)
-def test_attacks_that_flip_are_those_of_compare(flip: Flip) -> None:
-    """The row of docs/compare.md, which is made by running it: under `alias-gpa`, or under all."""
-    lines = (ROOT / "docs" / "compare.md").read_text().splitlines()
-    rows = [line.split(" | ") for line in lines if f"| {flip.title} |" in line]
-    found = [cells for cells in rows if cells[2] in ("both", "SEV")]
-    assert [cells[3].strip("*| ") for cells in found] == [flip.sev]
-
-
-def test_every_flip_is_one(cases: tuple[Case, ...]) -> None:
-    outcomes = {case.id: case.outcome.value for case in cases}
-    assert {outcomes[flip.case] for flip in FLIPS} == {"refused", "detected"}
-    assert {outcomes[flip.case] for flip in STAYS} == {"succeeds"}

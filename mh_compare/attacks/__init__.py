@@ -15,6 +15,7 @@ from mh_compare.attacks import (
     mirrors,
     oracles,
     peers,
+    platform,
     postcopy,
     randomness,
     registers,
@@ -40,6 +41,7 @@ FAMILIES: Mapping[str, tuple[Attack, ...]] = MappingProxyType(
         "launch": launch.ATTACKS,
         "policy": firmware.ATTACKS,
         "mirrors": mirrors.ATTACKS,
+        "platform": platform.ATTACKS,
     }
 )
 

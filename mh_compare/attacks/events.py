@@ -29,12 +29,12 @@ _PLACES = (60, 300, 2000, 6000)
 """Instructions of an export before the event; the last are in the cipher."""
 
 
-def inject(arena: Arena) -> Outcome:
+def inject(arena: Arena[Side]) -> Outcome:
     """Inject each of the events into a source at work; look for its keys, and at the guest."""
     seen = Counter[str]()
     verdicts = set()
     for number, event in enumerate(_EVENTS):
-        outcome = _trial(Arena(arena.candidate), event, _PLACES[number % len(_PLACES)])
+        outcome = _trial(arena.fresh(), event, _PLACES[number % len(_PLACES)])
         if outcome.verdict is Verdict.SUCCEEDS:
             return outcome
         verdicts.add(outcome.verdict)
@@ -43,22 +43,22 @@ def inject(arena: Arena) -> Outcome:
     return detected(text) if Verdict.DETECTED in verdicts else harmless(text)
 
 
-def inject_at_rest(arena: Arena) -> Outcome:
+def inject_at_rest(arena: Arena[Side]) -> Outcome:
     """Inject a page fault into a source that halts, and then have it serve."""
     return _trial(arena, EventInjection(Kind.EXCEPTION, 14, 0), 0)
 
 
-def _trial(arena: Arena, event: EventInjection, instructions: int) -> Outcome:
+def _trial(arena: Arena[Side], event: EventInjection, instructions: int) -> Outcome:
     source = arena.source
     keys = arena.alone(source)
-    vcpu = source.machine.mirror.vcpu
+    vcpu = source.vcpu
     if instructions:
         source.ring.submit(export_entry(arena.address(1)))
         if vcpu.run(instructions).reason is not Reason.LIMIT:
             raise AssertionError(f"the helper is done after {instructions} instructions")
     vcpu.inject_event(event)
     exit_ = vcpu.run(INSTRUCTIONS)
-    if any(source.machine.read_guest(address) != arena.plaintext(page) for page, address in enumerate(arena.ram)):
+    if any(source.read_guest(address) != arena.plaintext(page) for page, address in enumerate(arena.ram)):
         return succeeds(f"{event} changes the guest's RAM")
     header = source.ring.header()
     is_fault = header.state == abi.mh_ring_state.MH_RING_FAULT
@@ -70,11 +70,11 @@ def _trial(arena: Arena, event: EventInjection, instructions: int) -> Outcome:
     return detected("the fault handler wipes the keys") if is_fault else outcome
 
 
-def _holds(side: Side, arena: Arena, keys: SessionKeys) -> bool:
+def _holds(side: Side, arena: Arena[Side], keys: SessionKeys) -> bool:
     """Whether any of the helper's private variables holds a key of the session, or a half of one."""
     streams = [keys.stream(number).page_key for number in (0, abi.MH_STREAM_URGENT)]
     halves = [key[at : at + 16] for key in (keys.key, *streams) for at in (0, 16)]
-    pages = (side.machine.read_helper(offset, abi.MH_PAGE_BYTES) for offset in variables(arena.candidate.image))
+    pages = (side.read_helper(offset, abi.MH_PAGE_BYTES) for offset in variables(arena.candidate.image))
     return any(half in page for page in pages for half in halves)
 
 

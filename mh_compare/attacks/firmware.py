@@ -6,9 +6,10 @@ from functools import partial
 
 from mh_builder.paging import GIB, PAGE_BYTES, Span, Tables
 from mh_builder.schemes.space import Start
-from mh_compare.arena import TRANSPORT_KEY, Arena
+from mh_compare.arena import TRANSPORT_KEY
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import assemble
+from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import INSTRUCTIONS, Outcome, harmless, succeeds
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.psp.build import CONTEXT_DATA
@@ -25,7 +26,7 @@ _VICTIM, _LOOT = 1 * GIB, 2 * GIB
 _NOTHING = Policy(0)
 
 
-def debug(arena: Arena, allowed: Policy) -> Outcome:
+def debug(arena: MirrorArena, allowed: Policy) -> Outcome:
     """Have the secure processor decrypt a guest page."""
     machine = arena.launched(arena.policy & ~allowed)
     out = machine.platform.memory(PAGE_BYTES)
@@ -35,7 +36,7 @@ def debug(arena: Arena, allowed: Policy) -> Outcome:
     return harmless("the host does not read the page")
 
 
-def share_key(arena: Arena, allowed: Policy) -> Outcome:
+def share_key(arena: MirrorArena, allowed: Policy) -> Outcome:
     """Launch a VM of the host's own under the guest's memory key, and show it the helper's secret."""
     policy = arena.policy & ~allowed
     machine = arena.launched(policy)
@@ -72,7 +73,7 @@ def _thief(c_mask: int) -> bytes:
     return code.ljust(PAGE_BYTES, b"\0") + tables.dumps(0, c_mask)
 
 
-def send_home(arena: Arena, allowed: Policy) -> Outcome:
+def send_home(arena: MirrorArena, allowed: Policy) -> Outcome:
     """Have the secure processor send a guest page to a platform that is nothing but a key of the host's own."""
     machine = arena.launched(arena.policy & ~allowed)
     shown = machine.platform.credentials()
@@ -87,9 +88,12 @@ def send_home(arena: Arena, allowed: Policy) -> Outcome:
     return harmless("the host does not read the page")
 
 
-_DEBUGGED = "The policy allows it. NODBG forbids."
+_DEBUGGED = "The policy allows it. NODBG forbids, and under SNP a policy without DEBUG."
 _SHARED = "LAUNCH_START with the guest's handle gives any VM of the host its memory key, unless NOKS is set."
-_SENT = "Without the policy's SEV bit nobody checks that the receiver is a chip of AMD's. NOSEND forbids all sending."
+_SENT = (
+    "Without the policy's SEV bit nobody checks that the receiver is a chip of AMD's; NOSEND forbids all sending. "
+    "Under SNP a policy with MIGRATE_MA lets an agent of the host's have the guest, which reports show."
+)
 
 ATTACKS = (
     Attack("host-debugs", "Host uses DBG_DECRYPT", partial(debug, allowed=_NOTHING)),

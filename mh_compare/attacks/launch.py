@@ -7,10 +7,11 @@ from dataclasses import replace
 from functools import cached_property
 
 from mh_builder.paging import MIB, PAGE_BYTES
-from mh_compare.arena import SOURCE, TRANSPORT_KEY, Arena, Op
+from mh_compare.arena import SOURCE, TRANSPORT_KEY, Op
 from mh_compare.attacks.attack import Attack
 from mh_compare.attacks.mapping import Liar
 from mh_compare.guest_os import DATA, GuestOs
+from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import Outcome, by_status, harmless, succeeds
 from mh_emulator.dram.process import Place
 from mh_emulator.host.launch import launch
@@ -36,7 +37,7 @@ class Builder(GuestOwner):
         return super().wrap_secret(measurement, [self._built, *contents[1:]], secret)
 
 
-def change_helper(arena: Arena) -> Outcome:
+def change_helper(arena: MirrorArena) -> Outcome:
     """Load the helper with one bit of its code changed."""
     helper = arena.helper
     code = bytearray(helper.data)
@@ -48,7 +49,7 @@ def change_helper(arena: Arena) -> Outcome:
     return succeeds("the owner gives the key to a changed helper")
 
 
-def change_policy(arena: Arena) -> Outcome:
+def change_policy(arena: MirrorArena) -> Outcome:
     """Launch with a policy that allows debugging and key sharing."""
     site = arena.site(SOURCE)
     arena.init(site.vm)
@@ -57,7 +58,7 @@ def change_policy(arena: Arena) -> Outcome:
     return succeeds("the guest starts with the host's policy")
 
 
-class Roomy(Arena):
+class Roomy(MirrorArena):
     """A guest with RAM that is not used."""
 
     @cached_property
@@ -67,7 +68,7 @@ class Roomy(Arena):
         return replace(usual, topology=replace(usual.topology, below=2 * _ELSEWHERE))
 
 
-def load_elsewhere(arena: Arena) -> Outcome:
+def load_elsewhere(arena: MirrorArena) -> Outcome:
     """Load the helper into RAM that its tables do not know as its own, then export its secret."""
     arena = Roomy(arena.candidate)
     site = arena.site(SOURCE)
@@ -82,7 +83,7 @@ def load_elsewhere(arena: Arena) -> Outcome:
     return by_status(source.ask(Op.MH_OP_EXPORT, address), "the helper exports its own secret, sealed")
 
 
-def repeat_secret(arena: Arena) -> Outcome:
+def repeat_secret(arena: MirrorArena) -> Outcome:
     """Have the launch secret put into the guest's first page as well; its kernel looks there."""
     site = arena.site(SOURCE)
     machine = arena.launch(replace(site, secrets=(*site.secrets, Place(site.memory, 0))))

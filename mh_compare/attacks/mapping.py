@@ -8,17 +8,10 @@ from dataclasses import replace
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
-from mh_compare.arena import (
-    SOURCE,
-    TARGET,
-    TRANSPORT_KEY,
-    Arena,
-    Op,
-    Side,
-    export_entry,
-)
+from mh_compare.arena import SOURCE, TARGET, TRANSPORT_KEY, Arena, Op, Side, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import DATA, GuestOs, assemble
+from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import INSTRUCTIONS, Outcome, by_status, harmless, succeeds
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.host.consent import MIGRATION_READY, MSR_KVM_MIGRATION_CONTROL
@@ -80,7 +73,7 @@ def _without(slots: Iterable[MirrorSlot], hole: MirrorSlot) -> Iterator[MirrorSl
                 yield MirrorSlot(slot.gpa + start, end - start, slot.memory, slot.offset + start)
 
 
-def swap_guest_pages(arena: Arena) -> Outcome:
+def swap_guest_pages(arena: MirrorArena) -> Outcome:
     """Exchange two guest pages in the window of the source's mirror, then migrate the first."""
     machine = Liar.beside(arena.launch(arena.site(SOURCE)))
     for shown, page in ((0, 1), (1, 0)):
@@ -94,7 +87,7 @@ def swap_guest_pages(arena: Arena) -> Outcome:
     return by_status(status, "the target's helper takes the packet")
 
 
-def replace_helper(arena: Arena) -> Outcome:
+def replace_helper(arena: MirrorArena) -> Outcome:
     """Show a guest page, which holds what the host sent to the guest, in the place of the helper's code."""
     machine = Liar.beside(arena.launch(arena.site(SOURCE)))
     entry = arena.offset("entry64")
@@ -103,7 +96,7 @@ def replace_helper(arena: Arena) -> Outcome:
     return stolen(arena.side(machine))
 
 
-def export_helper(arena: Arena) -> Outcome:
+def export_helper(arena: MirrorArena) -> Outcome:
     """Show the launch secret at an unprotected address of the RAM window, then migrate that page."""
     machine = Liar.beside(arena.launch(arena.site(SOURCE)))
     address = machine.request_address(arena.ram[0])
@@ -117,7 +110,7 @@ def export_helper(arena: Arena) -> Outcome:
     return by_status(status, "the target's helper takes the packet")
 
 
-def import_over_helper(arena: Arena) -> Outcome:
+def import_over_helper(arena: MirrorArena) -> Outcome:
     """Show the target's helper its own code in the RAM window, then have it import what the host sent to the guest."""
     machine = Liar.beside(arena.launch(arena.site(TARGET)))
     address = machine.request_address(arena.ram[0])
@@ -134,7 +127,7 @@ def import_over_helper(arena: Arena) -> Outcome:
     return stolen(target)
 
 
-def leave_out(arena: Arena) -> Outcome:
+def leave_out(arena: Arena[Side]) -> Outcome:
     """Name RAM that the mirror's slots do not have."""
     source = arena.exporting()
     source.ring.submit(export_entry(arena.helper.descriptor.ram_limit - PAGE_BYTES))
@@ -142,7 +135,7 @@ def leave_out(arena: Arena) -> Outcome:
     return succeeds("the helper exports what is not there")
 
 
-def key_thief(arena: Arena) -> bytes:
+def key_thief(arena: Arena[Side]) -> bytes:
     """Code that copies the transport key into the ring and halts."""
     ring = arena.candidate.image.section(".ring").va + abi.MH_RING_DATA
     return assemble(
@@ -166,7 +159,7 @@ def _received_by_guest(machine: Machine, ram_addr: int, offset: int, data: bytes
     machine.platform.dram.write_private(machine.asid, machine.memory.spa(ram_addr), page)
 
 
-def lie_to_host(arena: Arena) -> Outcome:
+def lie_to_host(arena: MirrorArena) -> Outcome:
     """Have the guest hand over a tuple that puts its own page into the mirror's window of RAM; then migrate."""
     machine = arena.launched()
     tuple_ = abi.mh_region(main_gpa=0, length=PAGE_BYTES, mirror_gpa=PAGE_BYTES, kind=abi.MH_REGION_PRIVATE)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import HELPER_VA, Start
-from mh_compare.arena import Arena, export_entry
+from mh_compare.arena import export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import nonce_reuse
+from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import Outcome, succeeds
 from mh_emulator.kvm import Vcpu
 
@@ -18,28 +19,28 @@ _STRIDE = 4
 """Instructions; fewer than `describe_packet` has."""
 
 
-def launch_into_mirror(arena: Arena) -> Outcome:
+def launch_into_mirror(arena: MirrorArena) -> Outcome:
     """Have the secure processor encrypt host data through the mirror."""
     machine = arena.source.machine
     machine.mirror.vm.sev_launch_update_data(machine.platform.memory(PAGE_BYTES), 0, PAGE_BYTES)
     return succeeds("the host's data is under the guest's key")
 
 
-def launch_late(arena: Arena) -> Outcome:
+def launch_late(arena: MirrorArena) -> Outcome:
     """Have the secure processor encrypt host data through the main VM, after its launch."""
     machine = arena.source.machine
     machine.vm.sev_launch_update_data(machine.platform.memory(PAGE_BYTES), 0, PAGE_BYTES)
     return succeeds("the host's data is under the guest's key")
 
 
-def mirror_of_mirror(arena: Arena) -> Outcome:
+def mirror_of_mirror(arena: MirrorArena) -> Outcome:
     """Make a mirror of the mirror."""
     machine = arena.source.machine
     arena.create_vm(machine.platform).copy_enc_context_from(machine.mirror.vm)
     return succeeds("a mirror of a mirror")
 
 
-def second_mirror(arena: Arena) -> Outcome:
+def second_mirror(arena: MirrorArena) -> Outcome:
     """Let two mirrors serve one ring: the second when the first has described its packet, and not spent the number."""
     source = arena.exporting()
     first = source.machine.mirror.vcpu
@@ -56,7 +57,7 @@ def second_mirror(arena: Arena) -> Outcome:
     return nonce_reuse(source.ring.take_sealed(0), overtaken, arena.plaintext(0), arena.plaintext(1))
 
 
-def _another(arena: Arena) -> Vcpu:
+def _another(arena: MirrorArena) -> Vcpu:
     """A second mirror with the slots of the first, its vCPU in the state of the first's, behind its claim.
 
     Its stack is the one for faults. Under SEV-ES the host has not got that state: it is to begin as the first did.

@@ -8,18 +8,19 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 
 from capstone import CS_ARCH_X86, CS_MODE_64, Cs
 
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
-from mh_compare.arena import TARGET, Arena, Op, Side, Status
+from mh_compare.arena import CONTENTS, TARGET, Arena, Op, Side, Status
 from mh_compare.attacks.attack import Attack
 from mh_compare.attacks.mapping import NOP, Liar, key_thief, stolen
 from mh_compare.evidence import blocks_of, nonce_reuse, xor
+from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import INSTRUCTIONS, Outcome, Verdict, harmless, succeeds
-from mh_compare.stored import Blocks, Watch, peek, poke
+from mh_compare.stored import Blocks, Watch
 from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.host.ring import Sealed
 from mh_emulator.host.session import Batch, abort, connect, export_batch
@@ -32,16 +33,13 @@ _SCHEDULE_BYTES = 240
 """Of the round keys of AES-256."""
 
 
-def guess(arena: Arena) -> Outcome:
+def guess(arena: Arena[Side]) -> Outcome:
     """Forge data that decrypts to zeros if a guess at the page is right, and look where zeros come to lie.
 
     What zeros look like at each place the host knows from before the helper began.
     """
-    machine = arena.launch(arena.site(TARGET), contents=())
-    zeros = Watch(machine, arena.candidate.image).blocks
-    target = arena.side(machine)
-    for page in arena.ram:
-        machine.memory.spa(page)
+    target = arena.target
+    zeros = Watch(target, arena.candidate.image).zeros()
     noise = random.Random("a wrong guess").randbytes(PAGE_BYTES)  # noqa: S311
     right, wrong = xor(noise, noise), noise
     # The first leaves something else than zeros wherever they could come to lie.
@@ -52,14 +50,14 @@ def guess(arena: Arena) -> Outcome:
     return harmless("no private block turns zero with the right guess that does not with a wrong one")
 
 
-def _became_zero(arena: Arena, target: Side, zeros: Blocks, error: bytes) -> set[int]:
+def _became_zero(arena: Arena[Side], target: Side, zeros: Blocks, error: bytes) -> set[int]:
     """The private blocks that turn zero while a page is imported whose forged data decrypts to `error`."""
     for side in (arena.source, target):
         abort(side.ring)
     connect(arena.source.ring, target.ring)
     sealed = arena.source.export(arena.address(0))
     forged = Sealed(sealed.packet, xor(sealed.data, xor(arena.plaintext(0), error)))
-    looks = _import(target, Watch(target.machine, arena.candidate.image), arena.address(0), forged)
+    looks = _import(target, Watch(target, arena.candidate.image), arena.address(0), forged)
     _expect(target, Status.MH_BAD_TAG)
     return {place for changed in looks for place, block in changed.items() if block == zeros[place]}
 
@@ -68,7 +66,7 @@ def _import(target: Side, watch: Watch, address: int, sealed: Sealed) -> list[Bl
     """All looks at the target's helper while it imports a page."""
     target.ring.put_sealed(0, sealed)
     target.ring.submit(one_page(Op.MH_OP_IMPORT, address).dumps(cookie=0))
-    return list(watch.follow(target, _STRIDE))
+    return list(watch.follow(_STRIDE))
 
 
 def _expect(target: Side, status: abi.mh_status) -> None:
@@ -77,34 +75,32 @@ def _expect(target: Side, status: abi.mh_status) -> None:
         raise AssertionError(f"the target answers {found.name}, not {status.name}")
 
 
-class Alike(Arena):
-    """A guest with two pages that are alike in their first halves."""
-
-    TWINS = (1, 4)
-
-    @cached_property
-    def contents(self) -> bytes:
-        """No other two blocks are equal."""
-        data = bytearray(super().contents)
-        first, second = (slice(page * PAGE_BYTES, page * PAGE_BYTES + PAGE_BYTES // 2) for page in self.TWINS)
-        data[second] = data[first]
-        return bytes(data)
+_TWINS = (1, 4)
+"""Numbers of pages that are alike in their first halves."""
 
 
-def see_equal(arena: Arena) -> Outcome:
+def _alike() -> bytes:
+    """Contents with them, and no other two equal blocks."""
+    data = bytearray(CONTENTS)
+    first, second = (slice(page * PAGE_BYTES, page * PAGE_BYTES + PAGE_BYTES // 2) for page in _TWINS)
+    data[second] = data[first]
+    return bytes(data)
+
+
+def see_equal(arena: Arena[Side]) -> Outcome:
     """Migrate page by page, and look for blocks of either helper that look alike for pages that are, and only then."""
-    arena = Alike(arena.candidate)
+    arena = arena.fresh(_alike())
     source, target = arena.connect()
-    watches = [Watch(side.machine, arena.candidate.image) for side in (source, target)]
+    watches = [Watch(side, arena.candidate.image) for side in (source, target)]
     shown = [_Shown(), _Shown()]
     for page in range(len(arena.ram)):
         address = arena.address(page)
         source.ring.submit(one_page(Op.MH_OP_EXPORT, address).dumps(cookie=0))
-        shown[0].add(page, list(watches[0].follow(source, _STRIDE)))
+        shown[0].add(page, list(watches[0].follow(_STRIDE)))
         shown[1].add(page, _import(target, watches[1], address, source.ring.take_sealed(0)))
         _expect(target, Status.MH_DONE)
     for name, seen in zip(("source", "target"), shown, strict=True):
-        told = seen.only_in(*arena.TWINS)
+        told = seen.only_in(*_TWINS)
         if told:
             return succeeds(f"{told} private blocks of the {name}'s helper look alike for pages that are alike")
     return harmless("no private block looks alike for the pages that are alike, and only for them")
@@ -127,23 +123,19 @@ class _Shown:
         return sum(set(moved) in seen.values() for seen in self._seen.values())
 
 
-class Known(Arena):
-    """A guest whose second page is known to the host: it is zero."""
-
-    @cached_property
-    def contents(self) -> bytes:
-        """The first is not, so that both travel as data."""
-        usual = super().contents
-        return usual[:PAGE_BYTES] + bytes(PAGE_BYTES) + usual[2 * PAGE_BYTES :]
+KNOWN = CONTENTS[:PAGE_BYTES] + bytes(PAGE_BYTES) + CONTENTS[2 * PAGE_BYTES :]
+"""The host knows the second page, for it is zero. The first is not, so that both travel as data."""
 
 
-def choose(arena: Arena) -> Outcome:
+def choose(arena: MirrorArena) -> Outcome:
     """Forge a packet that makes the helper write a page of the host's choice, and show that as the helper's code.
 
     First one that decrypts to it, for the zero page gives the key stream away; then one that is it as it stands.
     """
-    outcome = _plant(Known(arena.candidate), xor)
-    return outcome if outcome.verdict is Verdict.SUCCEEDS else _plant(Known(arena.candidate), _as_it_stands)
+    arena = arena.fresh(KNOWN)
+    first, second = FORGES
+    outcome = _plant(arena, first)
+    return outcome if outcome.verdict is Verdict.SUCCEEDS else _plant(arena, second)
 
 
 def _as_it_stands(stream: bytes, chosen: bytes) -> bytes:
@@ -151,24 +143,21 @@ def _as_it_stands(stream: bytes, chosen: bytes) -> bytes:
     return chosen
 
 
-def _plant(arena: Arena, forge: Callable[[bytes, bytes], bytes]) -> Outcome:
-    """`forge` makes the second page's data of its key stream and of the page: a slide to code that steals the key."""
+Forge = Callable[[bytes, bytes], bytes]
+"""Makes a page's data of its key stream and of the page that the host wants."""
+
+FORGES: tuple[Forge, Forge] = (xor, _as_it_stands)
+
+
+def _plant(arena: MirrorArena, forge: Forge) -> Outcome:
+    """Have the helper write a slide to code that steals the key, and show it that as its own code."""
     machine = Liar.beside(arena.launch(arena.site(TARGET), contents=()))
     for page in arena.ram:
         machine.memory.spa(page)
     target = arena.side(machine)
-    connect(arena.source.ring, target.ring)
-    batch = Batch(address=arena.address(0), count=2, chunk=2)
-    (sealed,), _ = export_batch(arena.source.ring, batch)
-    thief = key_thief(arena)
-    chosen = NOP * (PAGE_BYTES - len(thief)) + thief
-    data = sealed.data[:PAGE_BYTES] + forge(sealed.data[PAGE_BYTES:], chosen)
-    target.ring.put_sealed(0, Sealed(sealed.packet, data))
-    target.ring.submit(batch.request(Op.MH_OP_IMPORT).dumps(cookie=0))
-    found = _holding(target, Watch(machine, arena.candidate.image), blocks_of(chosen))
-    _expect(target, Status.MH_BAD_TAG)
+    found = plant(arena, target, forge)
     written = arena.offset("vcpu_scratch") + PAGE_BYTES
-    machine.lie_now(machine.base + _idle(arena) & -PAGE_BYTES, machine.helper_memory, machine.helper_offset + written)
+    machine.lie_now(machine.base + idle(arena) & -PAGE_BYTES, machine.helper_memory, machine.helper_offset + written)
     machine.mirror.vcpu.run(INSTRUCTIONS)
     outcome = stolen(target)
     if outcome.verdict is Verdict.SUCCEEDS:
@@ -178,13 +167,30 @@ def _plant(arena: Arena, forge: Callable[[bytes, bytes], bytes]) -> Outcome:
     return harmless("no private block holds what the host chose; as code, what the helper wrote is noise")
 
 
+def plant(arena: Arena[Side], target: Side, forge: Forge) -> int:
+    """Have `target` import a forged packet; how many of its private blocks come to hold what the host wants."""
+    for side in (arena.source, target):
+        abort(side.ring)
+    connect(arena.source.ring, target.ring)
+    batch = Batch(address=arena.address(0), count=2, chunk=2)
+    (sealed,), _ = export_batch(arena.source.ring, batch)
+    thief = key_thief(arena)
+    chosen = NOP * (PAGE_BYTES - len(thief)) + thief
+    data = sealed.data[:PAGE_BYTES] + forge(sealed.data[PAGE_BYTES:], chosen)
+    target.ring.put_sealed(0, Sealed(sealed.packet, data))
+    target.ring.submit(batch.request(Op.MH_OP_IMPORT).dumps(cookie=0))
+    found = _holding(target, Watch(target, arena.candidate.image), blocks_of(chosen))
+    _expect(target, Status.MH_BAD_TAG)
+    return found
+
+
 def _holding(target: Side, watch: Watch, chosen: set[bytes]) -> int:
     """How many private blocks come to hold one of `chosen`, under the guest's key, while the helper goes on."""
-    read = partial(target.machine.read_helper, size=BLOCK_BYTES)
-    return len({place for changed in watch.follow(target, _STRIDE) for place in changed if read(place) in chosen})
+    read = partial(target.read_helper, size=BLOCK_BYTES)
+    return len({place for changed in watch.follow(_STRIDE) for place in changed if read(place) in chosen})
 
 
-def _idle(arena: Arena) -> int:
+def idle(arena: Arena[Side]) -> int:
     """Where in the image the helper goes on after HLT; the image is public."""
     start = arena.offset("serve")
     for code in Cs(CS_ARCH_X86, CS_MODE_64).disasm(arena.helper.data[start : start + 0x100], start):
@@ -193,29 +199,29 @@ def _idle(arena: Arena) -> int:
     raise AssertionError("the helper halts nowhere")
 
 
-def wipe_key(arena: Arena) -> Outcome:
+def wipe_key(arena: Arena[Side]) -> Outcome:
     """Put a page key's round keys in DRAM back to what they were before the session, then have two pages sealed."""
     first, second = (_sealed_after(arena, page, _SCHEDULE_BYTES) for page in range(2))
     return nonce_reuse(first, second, arena.plaintext(0), arena.plaintext(1))
 
 
-def halve_key(arena: Arena) -> Outcome:
+def halve_key(arena: Arena[Side]) -> Outcome:
     """Overwrite half of the round keys."""
     _sealed_after(arena, 0, _SCHEDULE_BYTES // 2)
     return succeeds("the helper seals with a key half of which is zero")
 
 
-def _sealed_after(arena: Arena, page: int, size: int) -> Sealed:
+def _sealed_after(arena: Arena[Side], page: int, size: int) -> Sealed:
     """Damage the page key of a new session in that many bytes; export a page. Raises `HelperRefused`."""
     source = arena.source
-    machine, key = source.machine, arena.offset("vcpu_page_key")
-    spa = machine.helper_memory.spa(machine.helper_offset + key)
+    key = arena.offset("vcpu_page_key")
+    spa = source.helper_spa(key)
     abort(source.ring)
-    before = peek(machine, spa)[spa % PAGE_BYTES :][: size // BLOCK_BYTES * BLOCK_BYTES]
+    before = source.peek(spa)[spa % PAGE_BYTES :][: size // BLOCK_BYTES * BLOCK_BYTES]
     keys = arena.alone(source)
-    if not machine.read_helper(key, _SCHEDULE_BYTES).startswith(keys.stream(0).page_key):
+    if not source.read_helper(key, _SCHEDULE_BYTES).startswith(keys.stream(0).page_key):
         raise AssertionError("the page key lies elsewhere")
-    poke(machine, spa, before)
+    source.poke(spa, before)
     return source.export(arena.address(page))
 
 

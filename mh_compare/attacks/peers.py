@@ -12,16 +12,18 @@ from mh_compare.attacks.attack import Attack
 from mh_compare.attacks.guest import steal_key
 from mh_compare.candidate import candidate
 from mh_compare.evidence import nonce_reuse
+from mh_compare.guest_os import GuestOs
+from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import Outcome, by_status, harmless, refused, succeeds
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import abort, begin, connect, greet
 from mh_emulator.peer import Peer
 from mh_emulator.secret import Secret
 
-_TENANT = 3
+TENANT = 3
 """Seed of the platform of another guest."""
 
-_OTHER_GUEST = bytes(range(16, 32))
+OTHER_GUEST = bytes(range(16, 32))
 
 
 def _answer(side: Side, role: int, hello: bytes) -> abi.mh_status:
@@ -39,20 +41,20 @@ def _with(hello: bytes, **fields: object) -> bytes:
     return bytes(changed.dumps())
 
 
-def mix_schemes(arena: Arena) -> Outcome:
+def mix_schemes(arena: MirrorArena) -> Outcome:
     """Give the owner's secret to a target of a scheme whose addresses mean something else."""
     other = "alias-window" if arena.candidate.name == "alias-gpa" else "alias-gpa"
-    target = Arena(candidate(other, arena.part.name, arena.start)).target
+    target = MirrorArena(candidate(other, arena.part.name, arena.start)).target
     connect(_idle(arena.source).ring, target.ring)
     page = arena.ram[-1]
-    address = arena.source.machine.request_address(page)
+    address = arena.source.request_address(page)
     return by_status(target.put(address, arena.source.export(address)), "the target takes the page at another address")
 
 
-def downgrade(arena: Arena) -> Outcome:
+def downgrade(arena: MirrorArena) -> Outcome:
     """Give the secret of an owner who takes plain SEV to a target without encrypted registers."""
     source = arena.side(arena.launch(arena.site(), secret=SECRET))
-    plain = Arena(candidate(arena.candidate.name, arena.part.name, Start.HOST))
+    plain = MirrorArena(candidate(arena.candidate.name, arena.part.name, Start.HOST))
     begin(source.ring, Role.MH_ROLE_SOURCE, _greeted(source, plain.target))
     return succeeds("the source seals for a target whose registers the host reads")
 
@@ -62,7 +64,7 @@ def _greeted(source: Side, target: Side) -> bytes:
     return greet(target.ring)
 
 
-def edit_hello(arena: Arena) -> Outcome:
+def edit_hello(arena: Arena[Side]) -> Outcome:
     """Change what the target's hello says, one field at a time."""
     hello = greet(_idle(arena.target).ring)
     statuses = {}
@@ -78,15 +80,17 @@ def _edits(hello: bytes) -> Iterator[tuple[str, object]]:
     known = abi.mh_hello(hello)
     yield "low", known.low - 1
     yield "high", known.high + 1
-    yield "protection", abi.mh_protection.MH_PROTECTION_SEV_SNP.value
+    kinds = abi.mh_protection
+    others = {kinds.MH_PROTECTION_SEV_SNP.value: kinds.MH_PROTECTION_SEV_ES.value}
+    yield "protection", others.get(known.protection, kinds.MH_PROTECTION_SEV_SNP.value)
     yield "flags", known.flags ^ abi.MH_OWNER_STRICT
     yield "addresses", known.addresses ^ 3
     yield "nonce", [known.nonce[0] ^ 1, *known.nonce[1:]]
     yield "share", [known.share[0] ^ 1, *known.share[1:]]
-    yield "guest", list(_OTHER_GUEST)
+    yield "guest", list(OTHER_GUEST)
 
 
-def replay_hello(arena: Arena) -> Outcome:
+def replay_hello(arena: Arena[Side]) -> Outcome:
     """Give the source a hello that its peer has used up, and the packets to that peer."""
     source, target = arena.source, arena.target
     old = greet(_idle(target).ring)
@@ -110,24 +114,24 @@ def _idle(side: Side) -> Side:
     return side
 
 
-def reflect_hello(arena: Arena) -> Outcome:
+def reflect_hello(arena: Arena[Side]) -> Outcome:
     """Give the source its own hello."""
     own = greet(_idle(arena.source).ring)
     begin(arena.source.ring, Role.MH_ROLE_SOURCE, own)
     return succeeds("the source starts a session with itself")
 
 
-def foreign_target(arena: Arena) -> Outcome:
+def foreign_target(arena: Arena[Side]) -> Outcome:
     """Launch the true helper as a target with a secret of the host's own, and have it pass for the guest's."""
     return _pass_for(arena, arena.empty(TARGET, Secret.fresh(arena.secret.protection)))
 
 
-def tenant(arena: Arena) -> Outcome:
+def tenant(arena: Arena[Side]) -> Outcome:
     """Have the helper of another guest, to which its owner gave the same transport key, pass for the guest's."""
-    return _pass_for(arena, arena.empty(_TENANT, replace(arena.secret, guest=_OTHER_GUEST)))
+    return _pass_for(arena, arena.empty(TENANT, replace(arena.secret, guest=OTHER_GUEST)))
 
 
-def _pass_for(arena: Arena, other: Side) -> Outcome:
+def _pass_for(arena: Arena[Side], other: Side) -> Outcome:
     """Offer the hello of `other` to the source, as it is and with the identity of the source's guest in it."""
     hello = greet(other.ring)
     honest = _answer(arena.source, Role.MH_ROLE_SOURCE, hello)
@@ -137,10 +141,10 @@ def _pass_for(arena: Arena, other: Side) -> Outcome:
     return refused(f"{honest.name}; with the guest's identity written into the hello: {edited.name}")
 
 
-def tenant_kernel(arena: Arena) -> Outcome:
+def tenant_kernel(arena: MirrorArena) -> Outcome:
     """Have the kernel of that other guest read the key, and speak for the guest's target without any helper."""
-    machine = arena.launch(arena.site(_TENANT), secret=replace(arena.secret, guest=_OTHER_GUEST))
-    stolen = replace(arena.secret, key=steal_key(arena, machine))
+    machine = arena.launch(arena.site(TENANT), secret=replace(arena.secret, guest=OTHER_GUEST))
+    stolen = replace(arena.secret, key=steal_key(arena, GuestOs(machine)))
     own = greet(_idle(arena.source).ring)
     known = abi.mh_hello(own)
     thief = Peer(stolen, addresses=known.addresses, protection=known.protection)
@@ -164,9 +168,9 @@ ATTACKS = (
     Attack("host-mixes-schemes", "Host pairs helpers whose addresses differ in meaning", mix_schemes, is_gentle=True),
     Attack(
         "host-downgrades-peer",
-        "Host pairs an SEV-ES source with a plain target",
+        "Host pairs a source with a target whose guest is less protected",
         downgrade,
-        starts=(Start.ES,),
+        starts=(Start.ES, Start.SNP),
     ),
     Attack("tenant-joins-host", "Other guest with the same key: its helper takes the pages", tenant, is_gentle=True),
     Attack(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mh_compare.arena import Arena, Op, Side, Status
+from mh_compare.arena import Op, Status
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import GuestOs
+from mh_compare.mirror_arena import MirrorArena, MirrorSide
 from mh_compare.outcome import Outcome, Verdict, harmless, refused, succeeds
 from mh_emulator.host.session import end_epoch, resume
 
@@ -12,7 +13,7 @@ _NEW = 0x5EC0_4D00_5EC0_4D00
 """What the guest writes at the target."""
 
 
-def roll_back(arena: Arena) -> Outcome:
+def roll_back(arena: MirrorArena) -> Outcome:
     """Say to the target alone that the guest runs there, and move a page a second time; then tell the source, too."""
     source, target = _running(arena)
     resume([target.ring])
@@ -26,12 +27,12 @@ def roll_back(arena: Arena) -> Outcome:
     return refused(f"the target: {outcome.seen}; the source, once it was told: {status.name}")
 
 
-def never_resume(arena: Arena) -> Outcome:
+def never_resume(arena: MirrorArena) -> Outcome:
     """Move a page a second time, without telling the helpers that the guest runs."""
     return _again(arena, *_running(arena))
 
 
-def _running(arena: Arena) -> tuple[Side, Side]:
+def _running(arena: MirrorArena) -> tuple[MirrorSide, MirrorSide]:
     """Move two pages, end the epoch, and let the guest write to the first at the target."""
     source, target = arena.connect()
     for address in (arena.address(0), arena.address(1)):
@@ -44,7 +45,7 @@ def _running(arena: Arena) -> tuple[Side, Side]:
     return source, target
 
 
-def _again(arena: Arena, source: Side, target: Side) -> Outcome:
+def _again(arena: MirrorArena, source: MirrorSide, target: MirrorSide) -> Outcome:
     """Move the first page in the new epoch."""
     address = arena.address(0)
     status = target.put(address, source.export(address))

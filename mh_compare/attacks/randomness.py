@@ -6,18 +6,19 @@ from mh_abi import abi
 from mh_compare.arena import Arena, Role, Side
 from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import nonce_reuse
+from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import Outcome, Verdict, harmless, refused, succeeds
 from mh_emulator.cpu.rdrand import FAULTS
 from mh_emulator.host.ring import HelperRefused, Sealed
 from mh_emulator.host.session import abort, begin, greet
 
 
-def stick(arena: Arena) -> Outcome:
+def stick(arena: Arena[Side]) -> Outcome:
     """Have hellos made and the same peer met while RDRAND is broken in each known way; look for nonces that repeat."""
     source = arena.source
     seen = []
     for name, fault in FAULTS.items():
-        source.machine.platform.generator.fault = fault
+        source.platform.generator.fault = fault
         try:
             outcome = _meet_twice(arena, source)
         except HelperRefused as error:
@@ -29,7 +30,7 @@ def stick(arena: Arena) -> Outcome:
     return refused(text) if all("MH_NO_ENTROPY" in part for part in seen) else harmless(text)
 
 
-def _meet_twice(arena: Arena, source: Side) -> Outcome:
+def _meet_twice(arena: Arena[Side], source: Side) -> Outcome:
     """Two sessions with a peer that says the same both times, in each another page as the first."""
     abort(source.ring)
     hello = arena.peer(greet(source.ring)).hello
@@ -50,7 +51,7 @@ def _meet(source: Side, hello: bytes, address: int) -> tuple[bytes, Sealed]:
     return own, source.export(address)
 
 
-def relaunch(arena: Arena) -> Outcome:
+def relaunch(arena: MirrorArena) -> Outcome:
     """Stop RDRAND and the clock, have the owner launch the guest twice, and meet the same peer both times."""
     abort(arena.source.ring)
     hello = arena.peer(greet(arena.source.ring)).hello
@@ -58,7 +59,7 @@ def relaunch(arena: Arena) -> Outcome:
     return nonce_reuse(one, two, arena.plaintext(0), arena.plaintext(1))
 
 
-def _launched_without_chance(arena: Arena) -> Side:
+def _launched_without_chance(arena: MirrorArena) -> Side:
     machine = arena.launched()
     machine.platform.generator.fault = FAULTS["repeats"]
     side = arena.side(machine)

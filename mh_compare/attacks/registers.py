@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mh_abi import abi
 from mh_builder.schemes.space import HELPER_VA
-from mh_compare.arena import TRANSPORT_KEY, Arena, Op, Role, export_entry
+from mh_compare.arena import TRANSPORT_KEY, Arena, Op, Role, Side, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.evidence import blocks_of, nonce_reuse
 from mh_compare.outcome import Outcome, harmless, succeeds
@@ -21,12 +21,12 @@ _STRIDE = 64
 """Instructions between two looks."""
 
 
-def read(arena: Arena) -> Outcome:
+def read(arena: Arena[Side]) -> Outcome:
     """Interrupt the helper again and again while it exports a page, and look into its vector registers."""
     source = arena.exporting()
     blocks = blocks_of(arena.plaintext(0))
     source.ring.submit(export_entry(arena.address(0)))
-    vcpu = source.machine.mirror.vcpu
+    vcpu = source.vcpu
     looks = 0
     while vcpu.run(_STRIDE).reason is Reason.LIMIT:
         looks += 1
@@ -35,12 +35,12 @@ def read(arena: Arena) -> Outcome:
     return harmless(f"no block of the page in {looks} looks")
 
 
-def start_anywhere(arena: Arena) -> Outcome:
+def start_anywhere(arena: Arena[Side]) -> Outcome:
     """Start the helper in a routine that copies 64 bytes, with the addresses of the key and of the ring."""
     source = arena.source
-    vcpu = source.machine.mirror.vcpu
+    vcpu = source.vcpu
     ring = arena.candidate.image.section(".ring").va
-    gadget = source.machine.mirror.helper.registers().with_changes(
+    gadget = source.entry.with_changes(
         rip=HELPER_VA + arena.offset("copy64"),
         rsi=HELPER_VA + arena.key_offset,
         rdi=ring + abi.MH_RING_DATA,
@@ -52,7 +52,7 @@ def start_anywhere(arena: Arena) -> Outcome:
     return harmless("the ring does not show the transport key")
 
 
-def start_again(arena: Arena) -> Outcome:
+def start_again(arena: Arena[Side]) -> Outcome:
     """Start the helper again on the ring as it is, peer's hello too, with another page in place of the first."""
     source = arena.source
     # Each of the three has a place of its own, so that what the helper reads is there still when it begins again.
@@ -66,7 +66,7 @@ def start_again(arena: Arena) -> Outcome:
     last = (source.ring.header().head - 1) % abi.MH_RING_ENTRIES
     other = replace(batch, address=arena.address(1)).request(Op.MH_OP_EXPORT, page)
     source.ring.write(abi.MH_RING_SUBMISSIONS + last * len(abi.mh_submission), other.dumps(cookie=0))
-    source.machine.mirror.begin(0)
+    source.begin_again()
     again = source.ring.take_sealed(page)
     if again == first:
         raise AssertionError("the helper that was started again seals nothing")

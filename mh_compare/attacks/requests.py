@@ -19,7 +19,7 @@ _CHANGES = (2, 60, 150, 400)
 """Instructions after which a request is changed: the first is before it is fetched."""
 
 
-def export_helper(arena: Arena) -> Outcome:
+def export_helper(arena: Arena[Side]) -> Outcome:
     """Export every page of the helper under every number that could reach it."""
     source = arena.exporting()
     addresses = [*aliases(arena, range(0, arena.helper.memory_bytes, PAGE_BYTES))]
@@ -31,11 +31,11 @@ def export_helper(arena: Arena) -> Outcome:
     return _tally(statuses)
 
 
-def import_over_helper(arena: Arena) -> Outcome:
+def import_over_helper(arena: Arena[Side]) -> Outcome:
     """Import a packet that is good, but for its address, over the first and last page of each part of the helper."""
     source, target = arena.connect()
     sealed = source.export(arena.address(0))
-    before = _helper_bytes(target)
+    before = _helper_bytes(target, len(arena.helper.data))
     sections = arena.candidate.image.sections
     edges = {edge for part in sections for edge in (part.offset, part.offset + (part.pages - 1) * PAGE_BYTES)}
     addresses = [*aliases(arena, sorted(edges))]
@@ -47,18 +47,18 @@ def import_over_helper(arena: Arena) -> Outcome:
             for address in addresses[start : start + abi.MH_RING_ENTRIES]
         ]
         statuses.update(completion.status for completion in target.ring.serve(requests))
-    if _helper_bytes(target) != before:
+    if _helper_bytes(target, len(arena.helper.data)) != before:
         return succeeds("the helper's code changed")
     return _tally(statuses)
 
 
-def aliases(arena: Arena, offsets: Sequence[int]) -> Iterator[int]:
+def aliases(arena: Arena[Side], offsets: Sequence[int]) -> Iterator[int]:
     """Request addresses that could name the helper's bytes at `offsets`, were they not checked."""
-    machine, descriptor = arena.source.machine, arena.helper.descriptor
-    window = descriptor.window
-    places = {machine.base - window, machine.base}
+    source, window = arena.source, arena.helper.descriptor.window
+    places = {source.base - window, source.base}
+    topology = arena.placement.topology
     if arena.helper.home is not None:
-        places |= {arena.helper.home, machine.request_address(machine.helper_offset)}
+        places |= {arena.helper.home, source.request_address(topology.ram_addr(arena.helper.home))}
     c_mask = 1 << arena.part.c_bit
     for place in sorted(places):
         for offset in offsets:
@@ -69,23 +69,22 @@ def aliases(arena: Arena, offsets: Sequence[int]) -> Iterator[int]:
             )
 
 
-def twice(arena: Arena) -> Outcome:
+def twice(arena: Arena[Side]) -> Outcome:
     """Export a page again within an epoch, after the guest changed it."""
     source = arena.exporting()
     source.export(arena.address(0))
     return by_status(source.ask(Op.MH_OP_EXPORT, arena.address(0)), "the helper seals the page a second time")
 
 
-def change_after_check(arena: Arena) -> Outcome:
+def change_after_check(arena: Arena[Side]) -> Outcome:
     """Change the address of a request at many moments of the helper's work on it."""
-    machine = arena.source.machine
-    forbidden = export_entry(machine.base if arena.helper.home is None else arena.helper.home)
+    forbidden = export_entry(arena.source.base if arena.helper.home is None else arena.helper.home)
     refusals: set[str] = set()
     for steps in _CHANGES:
         source = arena.exporting()
         at = source.ring.header().head % abi.MH_RING_ENTRIES * len(abi.mh_submission)
         source.ring.submit(export_entry(arena.address(0)))
-        machine.mirror.vcpu.run(steps)
+        source.vcpu.run(steps)
         source.ring.write(abi.MH_RING_SUBMISSIONS + at, forbidden)
         source.run_on()
         status = source.ring.results(0, 1)[0].status
@@ -97,7 +96,7 @@ def change_after_check(arena: Arena) -> Outcome:
     return refused(f"before it is fetched: {', '.join(sorted(refusals))}; after that: without effect")
 
 
-def overrun_ring(arena: Arena) -> Outcome:
+def overrun_ring(arena: Arena[Side]) -> Outcome:
     """Move the tail further than the ring has entries."""
     source = arena.exporting()
     tail = source.ring.header().head + abi.MH_RING_ENTRIES + 1
@@ -109,7 +108,7 @@ def overrun_ring(arena: Arena) -> Outcome:
     return succeeds("the helper goes on")
 
 
-def forbidden_order(arena: Arena) -> Outcome:
+def forbidden_order(arena: Arena[Side]) -> Outcome:
     """Use a source as a target: import into the guest that is being exported."""
     source = arena.exporting()
     return by_status(source.put(arena.address(0), source.export(arena.address(0))), "the source imports")
@@ -122,10 +121,9 @@ def _tally(statuses: Counter[abi.mh_status]) -> Outcome:
     return refused(", ".join(status.name for status in sorted(statuses)))
 
 
-def _helper_bytes(side: Side) -> bytes:
+def _helper_bytes(side: Side, size: int) -> bytes:
     """The helper's stored image as it sees it."""
-    size = len(side.machine.helper.data)
-    return b"".join(side.machine.read_helper(offset, PAGE_BYTES) for offset in range(0, size, PAGE_BYTES))
+    return b"".join(side.read_helper(offset, PAGE_BYTES) for offset in range(0, size, PAGE_BYTES))
 
 
 ATTACKS = (

@@ -57,7 +57,7 @@ class Recorded:
         return block == xor(self.packet.data[:BLOCK_BYTES], self.plain[:BLOCK_BYTES])
 
 
-def read_recorded(arena: Arena) -> Outcome:
+def read_recorded(arena: Arena[Side]) -> Outcome:
     """Record a migration to its end; then learn the transport key, and all that either helper still has in memory."""
     source, target = arena.source, arena.target
     for side in (source, target):
@@ -78,9 +78,9 @@ def read_recorded(arena: Arena) -> Outcome:
     return harmless("nothing that is left opens the packets of a session that is over")
 
 
-def _left_in(side: Side, arena: Arena) -> set[bytes]:
+def _left_in(side: Side, arena: Arena[Side]) -> set[bytes]:
     """What a helper's variables have that could be a key, as a kernel sees it that can read them."""
-    pages = (side.machine.read_helper(offset, abi.MH_PAGE_BYTES) for offset in variables(arena.candidate.image))
+    pages = (side.read_helper(offset, abi.MH_PAGE_BYTES) for offset in variables(arena.candidate.image))
     return {window for page in pages if any(page) for window in _windows(page)}
 
 

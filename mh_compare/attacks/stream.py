@@ -6,12 +6,13 @@ from mh_abi import abi
 from mh_compare.arena import Arena, Op, Side, Status
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import GuestOs, read_word
+from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import Outcome, by_status, detected, harmless, refused, succeeds
 from mh_emulator.host.ring import Sealed
 from mh_emulator.host.session import abort, connect, end_epoch, finish
 
 
-def replay(arena: Arena) -> Outcome:
+def replay(arena: Arena[Side]) -> Outcome:
     """Import a packet a second time, also as if it were for another address."""
     source, target = arena.connect()
     first, second = arena.address(0), arena.address(1)
@@ -21,7 +22,7 @@ def replay(arena: Arena) -> Outcome:
     return by_status(again or target.put(second, _with(sealed, address=second)), "the target takes the packet again")
 
 
-def replay_epoch(arena: Arena) -> Outcome:
+def replay_epoch(arena: Arena[Side]) -> Outcome:
     """Import the page's packet of an earlier epoch in the place of the new one."""
     source, target = arena.connect()
     old = source.export(arena.address(0))
@@ -31,7 +32,7 @@ def replay_epoch(arena: Arena) -> Outcome:
     return by_status(target.put(arena.address(0), old), "the target goes back to the old page")
 
 
-def replay_stream(arena: Arena) -> Outcome:
+def replay_stream(arena: Arena[Side]) -> Outcome:
     """Give a recorded stream to the target in a later session, with the source's old nonce."""
     source, target = arena.connect()
     recorded = source.export(arena.address(0))
@@ -41,7 +42,7 @@ def replay_stream(arena: Arena) -> Outcome:
     return by_status(target.put(arena.address(0), recorded), "the target takes a stream of another session")
 
 
-def relabel_session(arena: Arena) -> Outcome:
+def relabel_session(arena: Arena[Side]) -> Outcome:
     """Import a packet of an earlier session, with the identity of the new one written into it."""
     source, target = arena.connect()
     recorded = source.export(arena.address(0))
@@ -53,14 +54,14 @@ def relabel_session(arena: Arena) -> Outcome:
     return by_status(status, "the target takes a stream of another session")
 
 
-def reorder(arena: Arena) -> Outcome:
+def reorder(arena: Arena[Side]) -> Outcome:
     """Import the second packet first."""
     source, target = arena.connect()
     _, second = source.export(arena.address(0)), source.export(arena.address(1))
     return by_status(target.put(arena.address(1), second), "the target takes the second packet first")
 
 
-def renumber(arena: Arena) -> Outcome:
+def renumber(arena: Arena[Side]) -> Outcome:
     """Import the second packet first, with the number of the first written into it."""
     source, target = arena.connect()
     _, second = source.export(arena.address(0)), source.export(arena.address(1))
@@ -69,7 +70,7 @@ def renumber(arena: Arena) -> Outcome:
     )
 
 
-def drop(arena: Arena) -> Outcome:
+def drop(arena: Arena[Side]) -> Outcome:
     """Keep back the last packet, then end the session."""
     source, target = arena.connect()
     _take(target, arena.address(0), source.export(arena.address(0)))
@@ -80,14 +81,14 @@ def drop(arena: Arena) -> Outcome:
     return detected(f"the target does not end the session: {status.name}")
 
 
-def relocate(arena: Arena) -> Outcome:
+def relocate(arena: Arena[Side]) -> Outcome:
     """Import a page at another address."""
     source, target = arena.connect()
     status = target.put(arena.address(1), source.export(arena.address(0)))
     return by_status(status, "the target writes the page elsewhere")
 
 
-def readdress(arena: Arena) -> Outcome:
+def readdress(arena: Arena[Side]) -> Outcome:
     """Import a page at another address, with that address written into the packet."""
     source, target = arena.connect()
     address = arena.address(1)
@@ -95,7 +96,7 @@ def readdress(arena: Arena) -> Outcome:
     return by_status(status, "the target writes the page elsewhere")
 
 
-def tamper(arena: Arena) -> Outcome:
+def tamper(arena: Arena[Side]) -> Outcome:
     """Flip one bit of the data."""
     source, target = arena.connect()
     sealed = source.export(arena.address(0))
@@ -103,7 +104,7 @@ def tamper(arena: Arena) -> Outcome:
     return by_status(target.put(arena.address(0), Sealed(sealed.packet, data)), "the target takes the changed page")
 
 
-def forge_again(arena: Arena) -> Outcome:
+def forge_again(arena: Arena[Side]) -> Outcome:
     """Forge a packet, then another one, and then give the true one."""
     source, target = arena.connect()
     address, sealed = arena.address(0), source.export(arena.address(0))
@@ -115,14 +116,14 @@ def forge_again(arena: Arena) -> Outcome:
     return refused(f"{first.name}, which ends the session; the next: {second.name}; the true packet: {true.name}")
 
 
-def mix(arena: Arena) -> Outcome:
+def mix(arena: Arena[Side]) -> Outcome:
     """Put the data of one packet behind the header of another."""
     source, target = arena.connect()
     first, second = (source.export(arena.address(page)) for page in (0, 1))
     return by_status(target.put(arena.address(0), Sealed(first.packet, second.data)), "the target takes the mixture")
 
 
-def keep_running(arena: Arena) -> Outcome:
+def keep_running(arena: MirrorArena) -> Outcome:
     """Let the guest go on at the source after its migration has ended."""
     source, target = arena.connect()
     for page in range(len(arena.ram)):
@@ -132,6 +133,19 @@ def keep_running(arena: Arena) -> Outcome:
     if words[0] == words[1] == arena.plaintext(0)[:8]:
         return succeeds("one guest runs in two places")
     return harmless("the two guests differ")
+
+
+def move_again(arena: Arena[Side]) -> Outcome:
+    """Move a guest to its end; then again, to a second target."""
+    for number, target in enumerate((arena.target, arena.empty(_SECOND_TARGET, arena.secret))):
+        abort(arena.source.ring)
+        connect(arena.source.ring, target.ring)
+        for page in range(len(arena.ram)):
+            _take(target, arena.address(page), arena.source.export(arena.address(page)))
+        finish(arena.source.ring, target.ring)
+        if number and target.read_guest(arena.ram[0]) == arena.plaintext(0):
+            return succeeds("two targets have the guest")
+    return harmless("the second target has not got the guest")
 
 
 def _take(target: Side, address: int, sealed: Sealed) -> None:
@@ -148,6 +162,9 @@ def _with(sealed: Sealed, **fields: object) -> Sealed:
         setattr(packet, name, value)
     return Sealed(packet.dumps(), sealed.data)
 
+
+_SECOND_TARGET = 3
+"""Seed of its platform."""
 
 _ONE_OWNER = (
     "The helper has no power over the main VM's vCPUs, and its transport key serves any number of sessions. "
@@ -178,4 +195,5 @@ ATTACKS = (
     Attack("host-forges-until-lucky", "Host forges tag after tag in one session", forge_again, is_gentle=True),
     Attack("host-mixes", "Host mixes header and data of two packets", mix, is_gentle=True),
     Attack("host-clones-guest", "Host lets the guest run on at the source", keep_running, _ONE_OWNER),
+    Attack("host-moves-again", "Host has the guest moved to a second target as well", move_again, _ONE_OWNER),
 )

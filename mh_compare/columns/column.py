@@ -12,9 +12,10 @@ from mh_builder.parts import Part
 from mh_builder.report.layout import Layout
 from mh_builder.report.open import layout_of
 from mh_builder.schemes.space import Options
-from mh_compare.arena import SECRET, SOURCE, Arena, Side
+from mh_compare.arena import SECRET, SOURCE
 from mh_compare.calls import Calls
 from mh_compare.candidate import Candidate
+from mh_compare.mirror_arena import MirrorArena, MirrorSide
 from mh_emulator.host.launch import launch
 from mh_emulator.host.site import prepare
 from mh_emulator.owner import POLICY, GuestOwner
@@ -62,21 +63,21 @@ class Subject:
         return Candidate(self.scheme, self.image, self.part)
 
     @cached_property
-    def source(self) -> Side:
+    def source(self) -> MirrorSide:
         """The image as built, in a guest with contents, and started."""
-        return Arena(self.as_built).source
+        return MirrorArena(self.as_built).source
 
     @cached_property
     def calls(self) -> Calls:
         """What it takes to launch a VM with nothing but the helper, and to start it."""
-        platform, placement, helper = Arena(self.as_built).ground(SOURCE)
+        platform, placement, helper = MirrorArena(self.as_built).ground(SOURCE)
         calls = Calls(platform)
         launch(prepare(platform, placement, helper), GuestOwner(POLICY), (), SECRET).start_helper()
         return calls
 
-    def arena(self) -> Arena:
+    def arena(self) -> MirrorArena:
         """A new arena for a small guest."""
-        return Arena(self.small)
+        return MirrorArena(self.small)
 
 
 @dataclass(frozen=True, slots=True)

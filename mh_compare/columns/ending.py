@@ -44,8 +44,8 @@ def failed(subject: Subject) -> Value:
     after = target.put(addresses[_MOVED], sealed)
     if Status.MH_DONE in (told, after):
         return Value(f"no end: {told.name}, {after.name}")
-    kept = sum(target.machine.read_guest(page) == source.machine.read_guest(page) for page in arena.ram)
-    is_whole = all(source.machine.read_guest(page) == arena.plaintext(number) for number, page in enumerate(arena.ram))
+    kept = sum(target.read_guest(page) == source.read_guest(page) for page in arena.ram)
+    is_whole = all(source.read_guest(page) == arena.plaintext(number) for number, page in enumerate(arena.ram))
     found = GuestOs(source.machine).run(read_word(0))[:8]
     if not is_whole or found != arena.plaintext(0)[:8]:
         return Value("no: the guest at the source is not whole")

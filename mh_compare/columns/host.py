@@ -6,9 +6,10 @@ Source of what Linux has: include/uapi/linux/kvm.h and arch/x86/include/uapi/asm
 from __future__ import annotations
 
 from mh_builder.paging import GIB, PAGE_BYTES
-from mh_compare.arena import Arena, Side, Status
+from mh_compare.arena import Status
 from mh_compare.calls import in_words
 from mh_compare.columns.column import Column, Subject, Value
+from mh_compare.mirror_arena import MirrorArena, MirrorSide
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.view import MirrorSlot
 from mh_emulator.kvm.es_vcpu import EsVcpu
@@ -53,7 +54,7 @@ def missing_calls(subject: Subject) -> Value:
 
 def missing_memory(subject: Subject) -> Value:
     """The mirror's slots, when registers of an SEV-ES guest are to move, over memory that no process can map."""
-    machine = Arena(subject.small_es).launched()
+    machine = MirrorArena(subject.small_es).launched()
     pages = [vcpu.vmsa for vcpu in [machine.vcpu] if isinstance(vcpu, EsVcpu)]
     for page in pages:
         machine.show_state(page)
@@ -75,7 +76,7 @@ def hot_plug(subject: Subject) -> Value:
     return Value("1 slot", 1, f"requests name it {address:#x}; the helper goes on as it is")
 
 
-def _plug(side: Side) -> int:
+def _plug(side: MirrorSide) -> int:
     """Plug a page into a guest and show it to the mirror; return how requests name it."""
     machine = side.machine
     memory = machine.platform.memory(PAGE_BYTES)

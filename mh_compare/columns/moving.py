@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 from mh_abi.image import HelperImage, parse_image
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
 from mh_builder.schemes.space import DEFAULT_HOME, Options
-from mh_compare.arena import SECRET, TARGET, Arena, Side, Status
+from mh_compare.arena import SECRET, TARGET, Status
 from mh_compare.columns.column import Column, Subject, Value
 from mh_compare.guest_os import GuestOs, read_word
+from mh_compare.mirror_arena import MirrorArena, MirrorSide
 from mh_emulator.host import migration
 from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
@@ -34,18 +35,13 @@ _OTHER_HOME = 96 * MIB
 _WORD = 0x0123_4567_89AB_CDEF
 
 
-class Loaded(Arena):
-    """A guest with more RAM contents."""
-
-    @cached_property
-    def contents(self) -> bytes:
-        """No page is zero."""
-        return b"".join(number.to_bytes(8, "little") * (PAGE_BYTES // 8) for number in range(1, _RUN_PAGES + 1))
+_NUMBERED = b"".join(number.to_bytes(8, "little") * (PAGE_BYTES // 8) for number in range(1, _RUN_PAGES + 1))
+"""Their contents: no page is zero."""
 
 
 def exits(subject: Subject) -> Value:
     """KVM_RUN calls of both helpers while they move RAM in bulk, from the first greeting to the agreed totals."""
-    arena = Loaded(subject.as_built)
+    arena = MirrorArena(subject.as_built, _NUMBERED)
     source, target = arena.launched(), launch(arena.site(TARGET), GuestOwner(POLICY), (), SECRET)
     pages, count = migration.move(source, target, arena.ram)
     if any(source.read_guest(page) != target.read_guest(page) for page in arena.ram):
@@ -61,13 +57,13 @@ def under_es(subject: Subject) -> Value:
         subject.part,
         candidate.helper,
         candidate.image.table_bytes,
-        Arena(candidate).contents,
+        MirrorArena(candidate).contents,
     )
     report = migration.run(scenario)
     return Value("yes" if report.good else "no", detail=f"{report.pages} pages, the VMSA one of them")
 
 
-class Unplugged(Arena):
+class Unplugged(MirrorArena):
     """A guest with a page of RAM behind all that it has a GPA for."""
 
     @cached_property
@@ -112,7 +108,7 @@ def _plug(machine: Machine, page: int) -> None:
     machine.vm.set_user_memory_region(_SLOT, _PLUGGED, PAGE_BYTES, machine.memory, page)
 
 
-def _move(source: Side, target: Side, page: int) -> str:
+def _move(source: MirrorSide, target: MirrorSide, page: int) -> str:
     """Move the page at that `ram_addr`."""
     try:
         address = source.machine.request_address(page)
@@ -156,10 +152,10 @@ def post_copy(subject: Subject) -> Value:
 
 
 @dataclass(frozen=True)
-class Upgraded(Arena):
+class Upgraded(MirrorArena):
     """A guest with RAM on all sides of its helper, on its way to a platform with another build of the firmware."""
 
-    new: HelperImage
+    new: HelperImage = field(kw_only=True)
 
     @cached_property
     def placement(self) -> Placement:
@@ -176,7 +172,7 @@ class Upgraded(Arena):
 def upgrade(subject: Subject, change: Callable[[Options], Options]) -> Value:
     """Move a guest that uses all RAM that the old firmware leaves it to one whose build had other options."""
     new = parse_image(build_helper(subject.scheme, change(subject.small.image.space.options)).data)
-    source, target = Upgraded(subject.small, new).connect()
+    source, target = Upgraded(subject.small, new=new).connect()
     behind = DEFAULT_HOME + subject.small.image.memory_bytes
     for page in (0, behind, _OTHER_HOME):
         source.machine.platform.dram.write_private(

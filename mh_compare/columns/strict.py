@@ -9,9 +9,10 @@ from mh_abi.image import HelperImage
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB, PAGE_BYTES
 from mh_builder.schemes.space import human
-from mh_compare.arena import Arena, Op, Side
+from mh_compare.arena import Op
 from mh_compare.candidate import Candidate
 from mh_compare.columns.column import Column, Subject, Value
+from mh_compare.mirror_arena import MirrorArena, MirrorSide
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.ring import Request
 from mh_emulator.host.side import one_page
@@ -25,7 +26,7 @@ _RAM_LIMITS = {abi.mh_address_kind.MH_ADDRESS_GPA: 5 * GIB, abi.mh_address_kind.
 _STRIDE = 64
 
 
-class Strict(Arena):
+class Strict(MirrorArena):
     """A guest whose owner asks for a strict finish."""
 
     @property
@@ -60,7 +61,7 @@ def strict_finish(subject: Subject) -> Value:
     )
 
 
-def _instructions(source: Side, request: Request) -> int:
+def _instructions(source: MirrorSide, request: Request) -> int:
     """How many the helper executes for a request that has to succeed, to the stride below."""
     source.ring.submit(request.dumps(0))
     vcpu = source.machine.mirror.vcpu

@@ -12,11 +12,9 @@ from mh_emulator.host.session import Batch
 Op = abi.mh_op
 
 
-@dataclass
-class Side:
-    """A machine and a ring of its helper."""
+class Asker:
+    """Somebody who asks a helper for one page at a time."""
 
-    machine: Machine
     ring: Ring
 
     def ask(self, op: int, address: int = 0, sealed: Sealed | None = None) -> abi.mh_status:
@@ -38,6 +36,14 @@ class Side:
         """The packet that ends an epoch or the session of a source. Raises `HelperRefused`."""
         self.ring.ask("totals", Request(op))
         return self.ring.take_sealed(0)
+
+
+@dataclass
+class Side(Asker):
+    """A machine and a ring of its helper."""
+
+    machine: Machine
+    ring: Ring
 
 
 def one_page(op: int, address: int) -> Request:

@@ -44,6 +44,8 @@ def helper_pages(helper: Installed) -> list[SnpPage]:
 class SnpMachine:
     """The helper, launched with these pages of a `guest`, or with none where one is to come."""
 
+    policy = DEFAULT_POLICY
+
     def __init__(
         self, platform: SnpPlatform, placement: Placement, image: HelperImage, guest: Sequence[SnpPage]
     ) -> None:
@@ -52,15 +54,17 @@ class SnpMachine:
         self.placement = placement
         self.image = image
         self.vm = platform.create_vm()
-        self._memory = platform.memory(placement.topology.ram_bytes)
+        self.memory = platform.memory(placement.topology.ram_bytes)
+        """What the guest shares."""
         home = placement.topology.ram_addr(image.descriptor.link_base)
-        self.helper = Installed(image, Place(self._memory, home), image.descriptor.link_base, platform.part.c_bit)
+        self.helper = Installed(image, Place(self.memory, home), image.descriptor.link_base, platform.part.c_bit)
         self.exits = 0
         """KVM_RUN calls of the helper's vCPUs."""
         self._show_memory()
         self.consent = Consent(self.vm, placement.topology, self._hears)
         self.vm.sev_init2()
-        self._helpers = [self.vm.create_vcpu() for _ in range(self.helper.vcpus)]
+        self.helpers = [self.vm.create_vcpu() for _ in range(self.helper.vcpus)]
+        """The helper's."""
         self._launch([*helper_pages(self.helper), *guest])
         self.vcpu = self.vm.create_vcpu()
         """The guest's; without a VMSA before `start_guest`."""
@@ -79,7 +83,7 @@ class SnpMachine:
 
     def run_helper(self, number: int = 0) -> None:
         """KVM_RUN of a helper's vCPU until it has nothing to do. Raises `HelperStopped` for any other exit."""
-        exit_ = enter(self._helpers[number], HELPER_SECONDS)
+        exit_ = enter(self.helpers[number], HELPER_SECONDS)
         self.exits += 1
         if exit_.reason is not Reason.HLT:
             raise HelperStopped(f"helper left with {exit_}")
@@ -126,11 +130,11 @@ class SnpMachine:
 
     def read_shared(self, gpa: int) -> bytes:
         """A page that the guest shares."""
-        return self._memory.read_raw(self.placement.topology.ram_addr(gpa), PAGE_BYTES)
+        return self.memory.read_raw(self.placement.topology.ram_addr(gpa), PAGE_BYTES)
 
     def write_shared(self, gpa: int, data: bytes) -> None:
         """Fill a page that the guest shares."""
-        self._memory.write_raw(self.placement.topology.ram_addr(gpa), data)
+        self.memory.write_raw(self.placement.topology.ram_addr(gpa), data)
 
     def spa(self, gpa: int) -> int:
         """Where a private page is. Raises `ValueError` without a slot."""
@@ -146,16 +150,16 @@ class SnpMachine:
     def _show_memory(self) -> None:
         blocks = self.placement.topology.blocks
         for number, block in enumerate(blocks):
-            self.vm.set_user_memory_region(number, block.gpa, block.size, self._memory, block.ram_addr)
+            self.vm.set_user_memory_region(number, block.gpa, block.size, self.memory, block.ram_addr)
         vmsas = self.platform.memory(abi.MH_VMSA_BYTES)
         self.vm.set_user_memory_region(len(blocks), self.image.descriptor.ram_limit, abi.MH_VMSA_BYTES, vmsas, 0)
 
     def _launch(self, pages: Sequence[SnpPage]) -> None:
         """What KVM copies from the process comes from one page of its own, for no slot holds contents here."""
         carrier = self.platform.memory(PAGE_BYTES)
-        for number, vcpu in enumerate(self._helpers):
+        for number, vcpu in enumerate(self.helpers):
             vcpu.set_registers(self.helper.registers(number))
-        self.vm.snp_launch_start(DEFAULT_POLICY)
+        self.vm.snp_launch_start(self.policy)
         for page in pages:
             if page.contents:
                 carrier.write_raw(0, page.contents)
