@@ -102,7 +102,7 @@ OPEN = (
     ),
     Question(
         "Does ciphertext tell a host what has changed?",
-        "yes, but on parts that hide it",
+        "yes, except on parts that hide it",
         ("host-compares-ciphertext",),
     ),
     Question(
