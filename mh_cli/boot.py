@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mh_builder.paging import MIB, PAGE_BYTES
 from mh_builder.schemes import SCHEMES
@@ -12,12 +11,7 @@ from mh_builder.schemes.space import MIRROR_STARTS, Start
 from mh_cli import boot_firmware, boot_kernel, options
 from mh_cli.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
-
 _LEAST, _MOST = 128 * MIB, 2 << 30
-_HELPER_RAM_LIMIT = 1 << 30
-"""Of a helper that is built here: the tables for more have to be launched too."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

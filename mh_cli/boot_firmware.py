@@ -36,8 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--migrate needs --start host: no host gives a vCPU of SEV-ES its registers")
     if arguments.vars and arguments.start == Start.HOST.value:
         raise UsageError("--vars needs --start es: under plain SEV there is no flash device")
-    flash = _flash(arguments)
-    units, helper = _units(arguments, flash), _helper(arguments, flash)
+    flash = _read(arguments)
+    variables = b"" if arguments.start == Start.HOST.value else _variables(arguments, flash)
+    flash = _with_helper(arguments, flash, arguments.scheme)
+    helper = _carried(arguments, flash) if arguments.migrate or _carries(arguments, flash) else None
+    units = Units(split(flash).code, variables)
     policy = POLICY_ES if arguments.start == Start.ES.value else POLICY
     boot = Boot(Firmware(PARTS[arguments.part], units, arguments.memory, helper, policy), show)
     report = boot.migrate() if arguments.migrate else boot.run()
@@ -49,46 +52,44 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def carrier(arguments: argparse.Namespace, default_scheme: str) -> tuple[bytes, HelperImage]:
-    """The flash with a helper, of the default scheme where it has none and none is named. Raises `FirmwareError`."""
-    flash = _flash(arguments)
-    with about(arguments.fd):
-        if read_table(flash).find(guids.FIRMWARE_ENTRY) is None:
-            check_target(flash)
-            flash = inject(flash, _built(default_scheme))
-        return split(flash).code, _carried(arguments, flash)
+    """The code of a flash image, and the helper in it: of the default scheme where it has none and none is named.
+
+    Raises `UsageError`, `FirmwareError`.
+    """
+    flash = _read(arguments)
+    flash = _with_helper(arguments, flash, arguments.scheme or (None if _carries(arguments, flash) else default_scheme))
+    return split(flash).code, _carried(arguments, flash)
 
 
-def _flash(arguments: argparse.Namespace) -> bytes:
-    """The image, with a helper of the scheme that is named. Raises `UsageError`, `FirmwareError`."""
+def _read(arguments: argparse.Namespace) -> bytes:
     flash = read_image(arguments.fd).flash
     with about(arguments.fd):
         read_flash(flash)
-        if arguments.scheme:
-            check_target(flash)
-            flash = inject(flash, _built(arguments.scheme))
     return flash
 
 
-def _built(scheme: str) -> bytes:
-    return build_helper(scheme, Options(ram_limit=_HELPER_RAM_LIMIT)).data
-
-
-def _helper(arguments: argparse.Namespace, flash: bytes) -> HelperImage | None:
+def _carries(arguments: argparse.Namespace, flash: bytes) -> bool:
     with about(arguments.fd):
-        if not arguments.migrate and read_table(flash).find(guids.FIRMWARE_ENTRY) is None:
-            return None
-        return _carried(arguments, flash)
+        return read_table(flash).find(guids.FIRMWARE_ENTRY) is not None
+
+
+def _with_helper(arguments: argparse.Namespace, flash: bytes, scheme: str | None) -> bytes:
+    """The image with a helper of that scheme, or as it is without one. Raises `FirmwareError`."""
+    if scheme is None:
+        return flash
+    with about(arguments.fd):
+        check_target(flash)
+    blob = build_helper(scheme, Options(ram_limit=_HELPER_RAM_LIMIT)).data
+    with about(arguments.fd):
+        return inject(flash, blob)
 
 
 def _carried(arguments: argparse.Namespace, flash: bytes) -> HelperImage:
-    helper = parse_image(extract(flash).blob)
-    _check_room(helper, arguments.memory)
+    """The helper in the image, for which there is room. Raises `FirmwareError`."""
+    with about(arguments.fd):
+        helper = parse_image(extract(flash).blob)
+        _check_room(helper, arguments.memory)
     return helper
-
-
-def _units(arguments: argparse.Namespace, flash: bytes) -> Units:
-    variables = b"" if arguments.start == Start.HOST.value else _variables(arguments, flash)
-    return Units(split(flash).code, variables)
 
 
 def _variables(arguments: argparse.Namespace, flash: bytes) -> bytes:
