@@ -41,6 +41,6 @@ def test_messages_of_the_kernel_in_the_middle_of_a_line_are_not_its_own() -> Non
     message = "[    1.800700] clocksource: Watchdog kvm-clock read timed out: 100000ns"
     one, two = work.lines()[:2]
     printed = [f"firmware{message}", one, f"{two[:6]}{message}", message, f"{two[6:9]}{message}", two[9:], f"[1] {one}"]
-    listener = work.Listener()
+    listener = work.Listener(work.lines())
     text = message.partition("] ")[2]
     assert [listener.hear(line) for line in printed] == [text, one, text, text, text, two, f"[1] {one}"]

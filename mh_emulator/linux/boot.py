@@ -91,7 +91,7 @@ class Boot:
         self._progress = Progress(on_milestone)
         self._running: Running | None = None
         self._noted: set[str] = set()
-        self._listener = Listener()
+        self._listener = Listener(guest.expected)
         self._said: list[str] = []
         """Lines of the first process that are known."""
         self._panicked = False

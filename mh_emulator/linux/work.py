@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -59,9 +59,10 @@ def lines() -> list[str]:
 
 
 class Listener:
-    """Hears a console line by line; messages of the kernel may stand in the middle of a line of the process."""
+    """Hears a console line by line; messages of the kernel may stand in the middle of a line that is `expected`."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: Sequence[str]) -> None:
+        self._expected = expected
         self._begun = ""
 
     def hear(self, line: str) -> str:
@@ -72,7 +73,7 @@ class Listener:
             return begun + line
         begun = self._begun + line[: message.start()]
         # What firmware printed before the first message, without an end, is not continued.
-        self._begun = begun if any(known.startswith(begun) for known in lines()) else ""
+        self._begun = begun if any(known.startswith(begun) for known in self._expected) else ""
         return line[message.end() :]
 
 
