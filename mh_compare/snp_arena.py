@@ -5,45 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NoReturn
 
 from mh_abi import abi
-from mh_builder.firmware.snp import SnpPage, pages_at
+from mh_builder.firmware.snp import SnpPage, pages_of
 from mh_builder.paging import MIB, PAGE_BYTES
-from mh_builder.save_area import SNP_ACTIVE, put
 from mh_compare.arena import NAMES, SECRET, SOURCE, TARGET, Arena, Side
 from mh_compare.candidate import OWNER
 from mh_compare.guest_os import Kernel, registers
 from mh_compare.outcome import Ended, by_exit
 from mh_compare.trace import attend
 from mh_emulator.attest.share import CHALLENGE_BYTES, Binding, seal
-from mh_emulator.cpu import vmsa
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.host.attest import Messenger
-from mh_emulator.host.mirror import HELPER_SECONDS, enter
-from mh_emulator.host.ring import HelperStopped, Ring
-from mh_emulator.host.snp_machine import SnpMachine
+from mh_emulator.host.ring import Ring
+from mh_emulator.host.snp_machine import SnpMachine, first_vmsa, vmsa_gpa
 from mh_emulator.kvm import Vcpu
-from mh_emulator.kvm.exits import Reason
+from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.secret import Secret
 from mh_emulator.snp_platform import SnpPlatform
 
 _DRAM_BYTES = 16 * MIB
 _CHALLENGE = bytes(range(CHALLENGE_BYTES))
-_GUEST_VMPL = 1
 
 
 class Held(SnpMachine):
     """A guest in the hands of a host who wants to know why its helper stops."""
 
-    def run_helper(self, number: int = 0) -> None:
-        """As a faithful host does. Raises `Ended` where the RMP says no, else `HelperStopped`."""
-        exit_ = enter(self.helpers[number], HELPER_SECONDS)
-        self.exits += 1
+    def _stopped(self, exit_: Exit) -> NoReturn:
+        """Raises `Ended` where the RMP says no, else `HelperStopped`."""
         outcome = by_exit(exit_, None)
         if exit_.reason is Reason.RMP_FAULT and outcome is not None:
             raise Ended(outcome)
-        if exit_.reason is not Reason.HLT:
-            raise HelperStopped(f"helper left with {exit_}")
+        super()._stopped(exit_)
 
     def exchange(self, gpa: int, other: int) -> None:
         """Have the nested tables lead from each of two private pages to the other one."""
@@ -151,28 +145,18 @@ class SnpArena(Arena[SnpSide]):
     @cached_property
     def guest(self) -> list[SnpPage]:
         """What the owner has launched: the contents, a kernel that halts, and the page that becomes its VMSA."""
-        own = (page for gpa, data in self.boot_contents() for page in pages_at(gpa, data))
-        return [*own, *self._kernel_pages(), *self._vmsa()]
+        state = first_vmsa(self.helper, registers(self.part.c_bit))
+        return [*pages_of(self.boot_contents()), *pages_of(self.kernel.memory("hlt")), state]
 
     @property
     def kernel(self) -> Kernel:
         """The guest's."""
         return Kernel(self.helper, self.helper.descriptor.link_base, self.part.c_bit)
 
-    def _kernel_pages(self) -> list[SnpPage]:
-        memory = self.kernel.memory("hlt")
-        return [page for gpa, data in memory for page in pages_at(gpa, data)]
-
-    def _vmsa(self) -> list[SnpPage]:
-        page = bytearray(vmsa.make(registers(self.part.c_bit), fpu=True, features=SNP_ACTIVE))
-        put(page, "vmpl", _GUEST_VMPL)
-        return list(pages_at(self.vmsa_gpa, bytes(page)))
-
     @property
     def vmsa_gpa(self) -> int:
         """Where the VMSA of the guest's vCPU lies."""
-        descriptor = self.helper.descriptor
-        return descriptor.ram_limit + descriptor.ring_count * PAGE_BYTES
+        return vmsa_gpa(self.helper)
 
     def believed(self, machine: Held, role: abi.mh_role, secret: Secret) -> SnpSide:
         """Have the owner, who believes the report, give that helper its record."""
@@ -206,7 +190,8 @@ class SnpArena(Arena[SnpSide]):
     def empty(self, seed: int, secret: Secret) -> SnpSide:
         """A helper alone on a platform of its own, whose host knows what is to come."""
         side = self.believed(self.launched(seed, ()), abi.mh_role.MH_ROLE_TARGET, secret)
-        side.machine.expect([page.gpa for page in self.guest])
-        for gpa in (page.gpa for page in self.guest):
+        pages = [page.gpa for page in self.guest]
+        side.machine.expect(pages)
+        for gpa in pages:
             side.machine.spa(gpa)
         return side

@@ -11,7 +11,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 _OWN_SUITE = re.compile(r"^VERSION_CODENAME=(\w+)$", re.MULTILINE)
@@ -74,6 +76,19 @@ def _line(line: str, kind: str, own: str, suite: str) -> str:
 def _suites(names: Sequence[str], own: str, suite: str) -> list[str]:
     pockets = [name.removeprefix(own) for name in names if name == own or name.startswith(f"{own}-")]
     return [suite + pocket for pocket in pockets if not pocket or suite not in _WITHOUT_POCKETS]
+
+
+@contextmanager
+def workplace(folder: Path) -> Iterator[Path]:
+    """An empty folder below `folder`, from which things can be renamed into that; it goes at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        yield Path(name).resolve()
+
+
+def unpack(package: Path, root: Path) -> None:
+    """The files of a .deb, below `root`. Raises `AptError`."""
+    run(["dpkg-deb", "-x", str(package), str(root)], package.parent, f"cannot unpack {package.name}")
 
 
 def run(command: Sequence[str], folder: Path, complaint: str | None) -> None:

@@ -9,11 +9,10 @@ Each suite is a folder of FOLDER with the images and, in `VERSION`, the version 
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovmf_patches.apt import fetch_all, private_apt, run
+from ovmf_patches.apt import fetch_all, private_apt, run, unpack, workplace
 
 PACKAGES = {
     "bookworm": ("ovmf", "ovmf-ia32"),
@@ -31,9 +30,7 @@ def fetch(suite: str, folder: Path) -> Path:
     images = folder / suite
     if images.is_dir():
         return images
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        work = Path(name).resolve()
+    with workplace(folder) as work:
         unpacked = work / "images"
         unpacked.mkdir()
         for package in _download(suite, work):
@@ -51,7 +48,7 @@ def _download(suite: str, work: Path) -> list[Path]:
 
 def _unpack(package: Path, images: Path) -> None:
     root = images.parent / package.stem
-    run(["dpkg-deb", "-x", str(package), str(root)], images, f"cannot unpack {package.name}")
+    unpack(package, root)
     for place in _PLACES:
         for path in sorted((root / place).glob("*.fd")):
             if not path.is_symlink():

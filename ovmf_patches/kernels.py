@@ -11,11 +11,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovmf_patches.apt import AptError, fetch_all, private_apt, run
+from ovmf_patches.apt import AptError, fetch_all, private_apt, run, unpack, workplace
 
 SUITES = ("bookworm", "trixie", "sid")
 """Debian suites: kernels 6.1, 6.12, and one of this year."""
@@ -31,12 +30,10 @@ def fetch(suite: str, folder: Path) -> Path:
     kernel = folder / suite / "vmlinuz"
     if kernel.exists():
         return kernel
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        work = Path(name).resolve()
+    with workplace(folder) as work:
         root = work / "root"
         for package in _download(suite, work):
-            run(["dpkg-deb", "-x", str(package), str(root)], work, f"cannot unpack {package.name}")
+            unpack(package, root)
         found = [path for path in root.rglob("vmlinuz*") if path.is_file() and not path.is_symlink()]
         if len(found) != 1:
             raise AptError(f"{_PACKAGE} of {suite} brings {len(found)} kernels, not 1")

@@ -9,11 +9,10 @@ Each release is a folder of FOLDER, a tree as Debian builds it.
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovmf_patches.apt import AptError, fetch_all, private_apt, run
+from ovmf_patches.apt import AptError, fetch_all, private_apt, run, workplace
 
 SUITES = {"edk2-stable202211": "bookworm", "edk2-stable202502": "trixie"}
 """Release -> Debian suite whose package `edk2` it is."""
@@ -24,9 +23,7 @@ def fetch(release: str, folder: Path) -> Path:
     tree = folder / release
     if tree.is_dir():
         return tree
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        work = Path(name).resolve()
+    with workplace(folder) as work:
         original, packaging = _download(SUITES[release], work)
         unpacked = work / "tree"
         _unpack(original, packaging, unpacked)

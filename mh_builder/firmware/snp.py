@@ -94,6 +94,11 @@ def pages_at(gpa: int, data: bytes) -> Iterable[SnpPage]:
         yield SnpPage(PageType.NORMAL, gpa + offset, data[offset : offset + PAGE_BYTES])
 
 
+def pages_of(pieces: Iterable[tuple[int, bytes]]) -> list[SnpPage]:
+    """NORMAL pages of several pieces, (GPA, bytes) each, which are made of pages."""
+    return [page for gpa, data in pieces for page in pages_at(gpa, data)]
+
+
 def pages_of_type(kind: PageType, gpa: int, size: int) -> Iterable[SnpPage]:
     """Pages without measured contents that cover `size` bytes."""
     return (SnpPage(kind, gpa + offset) for offset in range(0, size, PAGE_BYTES))

@@ -120,7 +120,7 @@ class RestingFilter(CodeFilter):
 
     def wake(self, addresses: range) -> None:
         """Call back before these again, as far as they rest."""
-        for address in [resting for resting in self._resting if resting in addresses]:
+        for address in self._resting.intersection(addresses):
             self._resting.remove(address)
             self._addresses.add(address)
             self._flip(address)

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NoReturn
 
 from mh_abi import abi
 from mh_abi.image import HelperImage
 from mh_builder.firmware.snp import PageType, SnpPage, pages_at, pages_of_type
 from mh_builder.paging import PAGE_BYTES
+from mh_builder.save_area import SNP_ACTIVE, put
+from mh_emulator.cpu import vmsa
+from mh_emulator.cpu.registers import Registers
 from mh_emulator.dram.process import Place
 from mh_emulator.host.consent import Consent
 from mh_emulator.host.installed import Installed
@@ -26,6 +30,7 @@ from mh_emulator.kvm.host_memory import HostFaultError
 from mh_emulator.psp.snp.policy import DEFAULT_POLICY
 from mh_emulator.snp_platform import SnpPlatform
 
+GUEST_VMPL = 1
 _CHUNK = 16
 """Pages that are lent in one go."""
 
@@ -39,6 +44,19 @@ def helper_pages(helper: Installed) -> list[SnpPage]:
         *pages_at(base, helper.code[:stored]),
         *(SnpPage(PageType.SECRETS, page.gpa) if page.gpa - base == secrets else page for page in zeros),
     ]
+
+
+def vmsa_gpa(image: HelperImage) -> int:
+    """Where the VMSA of the guest's vCPU lies, behind those of the helper's."""
+    return image.descriptor.ram_limit + image.descriptor.ring_count * PAGE_BYTES
+
+
+def first_vmsa(image: HelperImage, registers: Registers) -> SnpPage:
+    """Where the guest begins, with these registers: a page that the owner knows, and its helper makes a VMSA."""
+    page = bytearray(vmsa.make(registers, fpu=True, features=SNP_ACTIVE))
+    put(page, "vmpl", GUEST_VMPL)
+    (found,) = pages_at(vmsa_gpa(image), bytes(page))
+    return found
 
 
 class SnpMachine:
@@ -86,7 +104,10 @@ class SnpMachine:
         exit_ = enter(self.helpers[number], HELPER_SECONDS)
         self.exits += 1
         if exit_.reason is not Reason.HLT:
-            raise HelperStopped(f"helper left with {exit_}")
+            self._stopped(exit_)
+
+    def _stopped(self, exit_: Exit) -> NoReturn:
+        raise HelperStopped(f"helper left with {exit_}")
 
     def run_guest(self, max_instructions: int | None = None) -> Exit:
         """KVM_RUN of the guest's vCPU, until something else than a hypercall."""

@@ -14,10 +14,10 @@ from itertools import chain, cycle
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from mh_abi import abi
-from mh_builder.firmware.snp import SnpPage, pages_at, snp_digest, vmsa_page
-from mh_builder.paging import MIB, PAGE_BYTES
+from mh_builder.firmware.snp import SnpPage, pages_of, snp_digest, vmsa_page
+from mh_builder.paging import MIB
 from mh_builder.parts import Part
-from mh_builder.save_area import SNP_ACTIVE, put
+from mh_builder.save_area import SNP_ACTIVE
 from mh_emulator.attest.chain import Chain
 from mh_emulator.attest.owner import ROLES, SnpOwner, Trust, TrustedPart
 from mh_emulator.cpu import vmsa
@@ -38,14 +38,13 @@ from mh_emulator.host.migration import (
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused
 from mh_emulator.host.session import connect_all, finish_all
-from mh_emulator.host.snp_machine import SnpMachine, helper_pages
+from mh_emulator.host.snp_machine import SnpMachine, first_vmsa, helper_pages, vmsa_gpa
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.psp.snp.policy import DEFAULT_POLICY
 from mh_emulator.psp.snp.tcb import FIRST_TCB
 from mh_emulator.secret import Secret
 from mh_emulator.snp_platform import SnpPlatform
 
-GUEST_VMPL = 1
 _SPARE_FRAMES = 2
 """A platform has this many times the frames that are used, and `_OWN_BYTES` for its secure processor and KVM."""
 _OWN_BYTES = 4 * MIB
@@ -93,16 +92,15 @@ class Pair:
 
     def expect(self) -> None:
         """Have the target's host know what is to come."""
-        vmsa_gpa = self.target.image.descriptor.ram_limit + self.target.vmsa.address
-        self.target.expect([*self.pages, vmsa_gpa])
+        self.target.expect([*self.pages, vmsa_gpa(self.target.image)])
 
 
 def begin(scenario: Scenario, key: X25519PrivateKey) -> Pair:
     """Launch both sides, and have the owner, who has `key`, believe them. Raises `PlacementError`, `OwnerRefuses`."""
     placement = place(len(scenario.contents), scenario.helper)
     worker = placement.worker(ROUNDS, scenario.helper, scenario.helper.descriptor.link_base)
-    own = [page for gpa, data in boot_contents(scenario, placement, worker) for page in pages_at(gpa, data)]
-    guest = [*own, _first_vmsa(scenario, worker)]
+    own = pages_of(boot_contents(scenario, placement, worker))
+    guest = [*own, first_vmsa(scenario.helper, worker.start(1 << scenario.part.c_bit))]
     source = _launch(scenario, placement, 1, guest)
     target = _launch(scenario, placement, 2, ())
     record = _fetch_records(scenario, key, guest, source, target)
@@ -171,16 +169,6 @@ def _launch(scenario: Scenario, placement: Placement, seed: int, guest: Sequence
     used = len(scenario.contents) + scenario.helper.memory_bytes + _OWN_BYTES
     dram_bytes = -(-_SPARE_FRAMES * used // (2 * MIB)) * 2 * MIB
     return SnpMachine(SnpPlatform(scenario.part, dram_bytes, seed), placement, scenario.helper, guest)
-
-
-def _first_vmsa(scenario: Scenario, worker: Worker) -> SnpPage:
-    """Where the guest begins: a page that the owner knows, and its helper makes a VMSA."""
-    registers = worker.start(1 << scenario.part.c_bit)
-    page = bytearray(vmsa.make(registers, fpu=True, features=SNP_ACTIVE))
-    put(page, "vmpl", GUEST_VMPL)
-    descriptor = scenario.helper.descriptor
-    (found,) = pages_at(descriptor.ram_limit + descriptor.ring_count * PAGE_BYTES, bytes(page))
-    return found
 
 
 def trust(part: Part, root: bytes, source: SnpMachine, target: SnpMachine, guest: Sequence[SnpPage]) -> Trust:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
-from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.machine import Machine
 from mh_emulator.linux.kernel import Kernel
 from mh_emulator.linux.launch import Running, equip, set_up
@@ -14,8 +12,6 @@ from mh_emulator.platform import Platform
 from mh_emulator.q35 import launch, msrs
 from mh_emulator.q35.board import Telling
 from mh_emulator.q35.launch import Carrier
-from mh_emulator.q35.whole import is_whole
-from mh_emulator.uefi.loaded import loaded
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class ByFirmware:
         """From the reset vector."""
         powered, machine = launch.power_on_with_helper(platform, self.carrier, self.ram_bytes, telling)
         powered.board.offer(offer(self.kernel, self.initrd, self.command_line))
-        powered.vcpu.msrs = msrs.after_firmware() | msrs.after_reset()
+        powered.vcpu.msrs |= msrs.OF_LINUX
         return equip(machine, powered.board)
 
     def expect(self, platform: Platform, source: Running) -> Running:
@@ -43,6 +39,4 @@ class ByFirmware:
 
     def is_whole(self, machine: Machine) -> bool:
         """As the loader has to leave them."""
-        read, carrier = partial(machine.read_helper, size=PAGE_BYTES), self.carrier
-        expected = loaded(carrier.helper, machine.platform.part.c_bit)
-        return is_whole(read, carrier.helper, expected, carrier.secret.table())
+        return self.carrier.is_whole(machine)

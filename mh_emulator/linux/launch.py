@@ -15,7 +15,6 @@ from typing import Protocol
 
 from mh_abi import abi
 from mh_abi.image import HelperImage
-from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import NO_LEAF
 from mh_emulator.cpu.rdrand import Repeating
 from mh_emulator.host import handover
@@ -34,7 +33,7 @@ from mh_emulator.q35.clock import TSC_HZ, Clock
 from mh_emulator.q35.flash import NoFlash
 from mh_emulator.q35.interrupts import Timer
 from mh_emulator.q35.view import HostView
-from mh_emulator.q35.whole import is_whole
+from mh_emulator.q35.whole import has_whole
 from mh_emulator.secret import Secret
 
 _CLOCKS = kvmclock.KVM_FEATURE_CLOCKSOURCE2 | kvmclock.KVM_FEATURE_CLOCKSOURCE_STABLE
@@ -106,8 +105,7 @@ class Direct:
 
     def is_whole(self, machine: Machine) -> bool:
         """As they were launched."""
-        read = partial(machine.read_helper, size=PAGE_BYTES)
-        return is_whole(read, machine.helper, machine.site.helper.code, self.secret.table())
+        return has_whole(machine, machine.site.helper.code, self.secret)
 
     def _owner(self, platform: Platform) -> GuestOwner:
         return GuestOwner(POLICY, helper=self.helper.digest(platform.part.c_bit))

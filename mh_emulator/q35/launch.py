@@ -27,7 +27,9 @@ from mh_emulator.q35.board import Board, Telling
 from mh_emulator.q35.clock import LOOK_NS_ES, Clock
 from mh_emulator.q35.flash import Flash, MemoryDevice, NoFlash
 from mh_emulator.q35.view import HostView
+from mh_emulator.q35.whole import has_whole
 from mh_emulator.secret import Secret
+from mh_emulator.uefi.loaded import loaded
 
 _CODE_SLOT, _VARIABLES_SLOT = 8, 9
 _KINDS = (VmType.DEFAULT, VmType.SEV_ES)
@@ -51,6 +53,10 @@ class Carrier:
     flash: bytes
     helper: HelperImage
     secret: Secret
+
+    def is_whole(self, machine: Machine) -> bool:
+        """Whether that helper's private pages are, byte for byte, what its loader has to leave there."""
+        return has_whole(machine, loaded(self.helper, machine.platform.part.c_bit), self.secret)
 
 
 def topology(ram_bytes: int) -> Topology:

@@ -6,6 +6,8 @@ sections 7.7 (MTRRs), 7.8 (PAT); QEMU, target/i386/cpu.h (MCE_BANKS_DEF).
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from mh_emulator.q35 import lapic
 
 _SYSENTER = range(0x174, 0x177)
@@ -34,13 +36,14 @@ _MACHINE_CHECK = {
 
 
 _WRITE_BACK_WITH_FIXED = 1 << 11 | 1 << 10 | 6
-_LINUX = (*_SYSENTER, _PATCH_LEVEL, _NORTHBRIDGE, _DECODE, _SYSCFG, _HWCR, _CSTAR, _TSC_AUX, *_PERFORMANCE)
-"""What Linux reads and writes of a processor beside that; nothing comes of a write."""
+_KEPT = (*_SYSENTER, _PATCH_LEVEL, _NORTHBRIDGE, _DECODE, _SYSCFG, _HWCR, _CSTAR, _TSC_AUX, *_PERFORMANCE)
+OF_LINUX = MappingProxyType(dict.fromkeys(_KEPT, 0) | _MACHINE_CHECK)
+"""What Linux reads and writes of a processor beside what firmware needs; nothing comes of a write."""
 
 
 def after_firmware() -> dict[int, int]:
     """As firmware leaves them to a kernel: all of memory is cached."""
-    return after_reset() | dict.fromkeys(_LINUX, 0) | _MACHINE_CHECK | {_MTRR_DEFAULT: _WRITE_BACK_WITH_FIXED}
+    return after_reset() | OF_LINUX | {_MTRR_DEFAULT: _WRITE_BACK_WITH_FIXED}
 
 
 def after_reset() -> dict[int, int]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from mh_abi.image import HelperImage
 from mh_builder.paging import PAGE_BYTES
+from mh_emulator.host.machine import Machine
+from mh_emulator.secret import Secret
 
 
 def is_whole(read: Callable[[int], bytes], helper: HelperImage, expected: bytes, table: bytes = b"") -> bool:
@@ -23,3 +26,8 @@ def is_whole(read: Callable[[int], bytes], helper: HelperImage, expected: bytes,
         elif found != expected[offset : offset + PAGE_BYTES].ljust(PAGE_BYTES, b"\0"):
             return False
     return True
+
+
+def has_whole(machine: Machine, expected: bytes, secret: Secret) -> bool:
+    """Whether the private pages of a machine's helper are the `expected` ones, with its owner's secret in its place."""
+    return is_whole(partial(machine.read_helper, size=PAGE_BYTES), machine.helper, expected, secret.table())
