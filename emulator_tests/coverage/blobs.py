@@ -26,6 +26,8 @@ _SHORT = range(0x70, 0x80)
 _COUNTED = range(0xE0, 0xE4)
 _NEAR = range(0x80, 0x90)
 _ADDRESS_SIZE = 0x67
+_LEAVES = frozenset(b"\xc3\xe8\xe9\xeb\xf4")
+"""RET, CALL, JMP and HLT: no block has anything behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,24 @@ class Blob:
                     target = branch_target(self.text[begin : begin + size], begin)
                     yield Instruction(begin, size, place, counts[place], target)
                     counts[place] += 1
+
+    @cached_property
+    def _next(self) -> dict[int, tuple[int, bool]]:
+        """Where each instruction ends, and whether it may go on elsewhere."""
+        return {
+            one.offset: (one.offset + one.size, one.target is not None or self.text[one.offset] in _LEAVES)
+            for one in self.instructions
+        }
+
+    def clip(self, offset: int, size: int) -> int:
+        """As many bytes of a block that began there as can be of this code: up to what may go on elsewhere.
+
+        Where a hostile host shows other pages as code, other instructions run at its addresses.
+        """
+        at, leaves = offset, False
+        while at < offset + size and not leaves and at in self._next:
+            at, leaves = self._next[at]
+        return min(at - offset, size)
 
     def is_at(self, memory: bytes) -> bool:
         """Whether this is its code, linked for whichever address space."""

@@ -48,7 +48,8 @@ class Traces:
         """Add what another process saw."""
         ran = self.ran.setdefault(name, bytearray(len(blob(name).text)))
         for offset, size in blocks:
-            ran[offset : offset + size] = b"\1" * len(ran[offset : offset + size])
+            clipped = blob(name).clip(offset, size)
+            ran[offset : offset + clipped] = b"\1" * clipped
         self.fell[name].update(fell)
         self.taken[name].update(taken)
 

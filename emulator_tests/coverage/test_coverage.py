@@ -101,6 +101,22 @@ def test_gaps_of_a_trace() -> None:
     assert missing(ran=True, fell=True, taken=True) == []
 
 
+def test_what_a_host_shows_as_code_is_not_this_code() -> None:
+    """Its blocks begin anywhere, and go on behind a branch: of those only what can be a block of the blob counts."""
+    code = blob("helper")
+    numbers = [number for number, one in enumerate(code.instructions) if one.target is not None]
+    first, branch, behind = code.instructions[numbers[0] - 1 : numbers[0] + 2]
+    size = branch.offset + branch.size - first.offset
+    assert code.clip(first.offset, size) == size
+    assert code.clip(first.offset, size + behind.size) == size
+    assert code.clip(first.offset, first.size) == first.size
+    assert code.clip(branch.offset + 1, 100) == 0
+    traces = Traces()
+    traces.add("helper", [(first.offset, size + behind.size), (behind.offset + 1, 1000)], [], [])
+    seen = traces.seen(["helper"])
+    assert (seen[first.key].ran, seen[branch.key].ran, seen[behind.key].ran) == (True, True, False)
+
+
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A payload of two files, one of which runs elsewhere."""
