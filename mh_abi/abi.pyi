@@ -86,14 +86,19 @@ MH_BATCH_LIST: Final = 1
 MH_BATCH_VMSA: Final = 2
 MH_BATCH_PRIVATE: Final = 4
 MH_VMSA_BYTES: Final = 2097152
-MH_ATTEST_PAGES: Final = 4
+MH_MESSAGE_PAGES: Final = 4
 MH_CHALLENGE_BYTES: Final = 16
 MH_OWNER_KEY_BYTES: Final = 32
 MH_REPORT_BYTES: Final = 1184
 MH_SECRET_TABLE_BYTES: Final = 104
 MH_MESSAGE_REPORT_REQ: Final = 5
+MH_MESSAGE_EXPORT_REQ: Final = 7
+MH_MESSAGE_ABSORB_NOMA_REQ: Final = 15
 MH_MESSAGE_ALGORITHM: Final = 1
 MH_MESSAGE_VERSION: Final = 1
+MH_CONTEXT_BYTES: Final = 768
+MH_CONTEXT_VERSION: Final = 3
+MH_EXPORT_IMI: Final = 1
 MH_VMPCKS_BYTES: Final = 128
 MH_MSR_GHCB: Final = 3221291312
 MH_GHCB_REGISTER: Final = 18
@@ -121,6 +126,7 @@ MH_SESSION_BYTES: Final = 16
 MH_GUEST_BYTES: Final = 16
 MH_SECRET_ENTRY_BYTES: Final = 20
 MH_OWNER_STRICT: Final = 1
+MH_OWNER_CONTEXT: Final = 2
 MH_SECRET_VERSION: Final = 1
 MH_SHARE_LABEL: Final = "SEV MH share"
 MH_IMAGE_FILE_GUID: Final = "aba6653f-b6ed-4918-9e2f-4c5378844a38"
@@ -177,6 +183,7 @@ class mh_op(IntEnum):
     MH_OP_ATTEST = 11
     MH_OP_RECORD = 12
     MH_OP_RUN = 13
+    MH_OP_CONTEXT = 14
 
 class mh_role(IntEnum):
     MH_ROLE_SOURCE = 1
@@ -226,6 +233,7 @@ class mh_status(IntEnum):
     MH_NOT_FRESH = 40
     MH_BAD_VMSA = 41
     MH_RUNNING = 42
+    MH_NO_CONTEXT = 43
 
 class mh_load_step(IntEnum):
     MH_LOAD_FIND = 1
@@ -244,6 +252,7 @@ class mh_kind(IntEnum):
     MH_KIND_EPOCH = 3
     MH_KIND_END = 4
     MH_KIND_VMSA = 5
+    MH_KIND_CONTEXT = 6
 
 class mh_descriptor(Structure):
     magic: int
@@ -418,6 +427,34 @@ class mh_report_response(Structure):
     reserved: list[int]
     report: list[int]
     def __init__(self, data: bytes = ..., /, *, status: int = ..., report_bytes: int = ..., reserved: list[int] = ..., report: list[int] = ...) -> None: ...
+
+class mh_export_request(Structure):
+    context: int
+    flags: int
+    reserved: int
+    def __init__(self, data: bytes = ..., /, *, context: int = ..., flags: int = ..., reserved: int = ...) -> None: ...
+
+class mh_export_response(Structure):
+    status: int
+    context_bytes: int
+    context_version: int
+    reserved0: list[int]
+    context: list[int]
+    reserved1: list[int]
+    def __init__(self, data: bytes = ..., /, *, status: int = ..., context_bytes: int = ..., context_version: int = ..., reserved0: list[int] = ..., context: list[int] = ..., reserved1: list[int] = ...) -> None: ...
+
+class mh_absorb_request(Structure):
+    context: int
+    context_bytes: int
+    context_version: int
+    reserved: list[int]
+    exported: list[int]
+    def __init__(self, data: bytes = ..., /, *, context: int = ..., context_bytes: int = ..., context_version: int = ..., reserved: list[int] = ..., exported: list[int] = ...) -> None: ...
+
+class mh_absorb_response(Structure):
+    status: int
+    reserved: list[int]
+    def __init__(self, data: bytes = ..., /, *, status: int = ..., reserved: list[int] = ...) -> None: ...
 
 class mh_secrets_page(Structure):
     version: int

@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_helper_vcpus(parser)
     options.add_part(parser)
     parser.add_argument(
+        "--context",
+        action="store_true",
+        help="--start snp: what the secure processor knows of the guest moves too, with a KVM that nobody has written",
+    )
+    parser.add_argument(
         "--gdb",
         type=options.port,
         metavar="PORT",
@@ -83,7 +88,7 @@ def _reports(
         if owner is None:
             reports.append(migrate(scheme, image, part, contents))
         else:
-            reports.append(_migrate_snp(image, part, contents, owner))
+            reports.append(_migrate_snp(arguments, image, contents, owner))
         # The parts of a machine refer to each other: its memory would stay until Python happens to look.
         gc.collect()
     return reports
@@ -100,6 +105,8 @@ def migrate(scheme: str, image: Image, part: Part, contents: Contents) -> Report
 def _owner(arguments: argparse.Namespace) -> X25519PrivateKey | None:
     """Who owns an SNP guest; a mirror's helper has its record by LAUNCH_SECRET."""
     if arguments.start != Start.SNP.value:
+        if arguments.context:
+            raise UsageError(f"--context: only --start snp has a context that moves, found --start {arguments.start}")
         return None
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -110,13 +117,16 @@ def _owner(arguments: argparse.Namespace) -> X25519PrivateKey | None:
     return X25519PrivateKey.generate()
 
 
-def _migrate_snp(image: Image, part: Part, contents: Contents, owner: X25519PrivateKey) -> Report:
+def _migrate_snp(arguments: argparse.Namespace, image: Image, contents: Contents, owner: X25519PrivateKey) -> Report:
     """One migration of an SNP guest with these RAM contents, by the helper in `image`."""
     from mh_emulator.host.migration import Scenario
+    from mh_emulator.host.snp_context import ImageMachine
+    from mh_emulator.host.snp_machine import SnpMachine
     from mh_emulator.host.snp_migration import run as run_migration
 
+    part = PARTS[arguments.part]
     scenario = Scenario(image.space.name, part, hosted(image, part.c_bit), image.table_bytes, contents)
-    return run_migration(scenario, owner)
+    return run_migration(scenario, owner, ImageMachine if arguments.context else SnpMachine)
 
 
 def _debugged(arguments: argparse.Namespace, images: dict[str, Image], contents: Contents) -> Report:

@@ -160,18 +160,25 @@ scheme `vmpl`, on milan, genoa and turin. `emulator_tests/vmpl` and `emulator_te
   are built. The owner checks chain, TCB, policy, VMPL, agent and digest, each refusal with its reason, and seals the
   record for both shares or for none, and once (`attest`, and what it refuses). The helper (`payload/attest.s`) has the
   owner's public key in its measured pages, or a host could seal a record of its own (`attest-by-host`). It asks once,
-  and wipes all four VMPCKs before: who has any of them may put another context in the guest's place
-  (`absorb-noma-by-vmpl3`). So the guest at VMPL1 gets no reports of its own.
+  and wipes the VMPCKs of other VMPLs before: who has any of them may put another context in the guest's place
+  (`absorb-noma-by-vmpl3`). So the guest at VMPL1 gets no reports of its own. VMPCK0 goes when the record comes, unless
+  the owner lets the context move.
 * **One copy**: FINISH is refused while a page is a VMSA (MH_RUNNING), and ring 0's part in it makes the guest gone
   before its packet is sealed, whatever comes of that. From then on the source's helper refuses RUN and START, for good:
   under SNP nobody starts it anew, and nobody else makes a VMSA. The target refuses RUN until all rings agree that all
   has come, and START as a target afterwards. `migrate` tries both hosts at the end: `copies` is 1. Before FINISH a
   migration can be given up, and the guest goes on at the source.
+* **The context**, `migrate --context`: what the secure processor knows of the guest (digests, policy, the root of its
+  keys) goes as the last packet but one ([protocol.md](protocol.md#the-context-under-snp)). The source's helper has it
+  by EXPORT, the target's becomes the guest by ABSORB_NOMA: reports show the source's LD from then on, keys of the VMRK
+  are the same. Both helpers are launched as incoming image, VMSAs included, so the target's LD is the source's IMD.
+  KVM as it is cannot do that (`image-page`, `image-vmsa`, `context-address` above); here is one that can. Without it
+  the target is a guest of its own, which the owner believes by its own digest.
 
 What is not there: post-copy (RESUME before FINISH starts no guest), pages that a guest at VMPL1 has validated after its
 launch, for which it would have to ask the helper, and an IGVM file. That a VMSA is in use is not modelled; the helper
-leaves such a one as it is, and FINISH stays refused. No EXPORT of the context is asked for: the target is a guest of
-its own, which the owner believes by its own digest.
+leaves such a one as it is, and FINISH stays refused. Messages of the guest's own: nobody has a VMPCK after a move, so
+what its context proves, a helper that serves the guest's messages would have to ask.
 """
 
 

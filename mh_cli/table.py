@@ -16,7 +16,7 @@ _COLUMNS = (
     "plaintext pages\nhosts see", "pages a naive\ncopy keeps", "RAM\nequal", "guest\nright", "result",
 )  # fmt: skip
 
-_SNP_COLUMNS = ("keys\nattested", "copies\nthat run")
+_SNP_COLUMNS = ("keys\nattested", "copies\nthat run", "context\nmoved")
 
 _WIDTH, _WIDE = 160, 260
 """More than the tables take."""
@@ -40,10 +40,14 @@ def print_reports(reports: Sequence[Report]) -> None:
             str(report.naive_equal_pages),
             _word(report.equal),
             _word(report.guest_ok),
-            *((_word(report.attested), str(report.copies)) if isinstance(report, SnpReport) else ()),
+            *(_snp_cells(report) if isinstance(report, SnpReport) else ()),
             "[green]migrated[/]" if report.good else "[red]FAILED[/]",
         )
     Console(width=_WIDTH).print(table)
+
+
+def _snp_cells(report: SnpReport) -> tuple[str, ...]:
+    return _word(report.attested), str(report.copies), "yes" if report.context else "no"
 
 
 def _word(good: bool) -> str:  # noqa: FBT001 - a truth to be shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import TypeVar
 
 from mh_builder.paging import GIB
 from mh_builder.parts import Part
@@ -14,6 +15,8 @@ from mh_emulator.kvm import AsidPool, SnpVm
 from mh_emulator.kvm.host_memory import HostMemory
 from mh_emulator.psp.snp.firmware import SnpFirmware
 from mh_emulator.rmp.table import Rmp
+
+V = TypeVar("V", bound=SnpVm)
 
 
 class SnpPlatform:
@@ -46,7 +49,11 @@ class SnpPlatform:
 
     def create_vm(self) -> SnpVm:
         """KVM_CREATE_VM with KVM_X86_SNP_VM."""
-        vm = SnpVm(self.dram, self.rmp, self.psp, self.host, self._asids, self.generator)
+        return self.create(SnpVm)
+
+    def create(self, kind: type[V]) -> V:
+        """KVM_CREATE_VM of a KVM whose VMs for SNP are of that `kind`."""
+        vm = kind(self.dram, self.rmp, self.psp, self.host, self._asids, self.generator)
         for watcher in self.watchers:
             watcher(vm)
         return vm

@@ -246,7 +246,8 @@ enum mh_op {
     MH_OP_RESUME = 10, /* the guest may run at the target from now on: what has moved in this session stays */
     MH_OP_ATTEST = 11, /* MH_START_SNP, ring 0, once: role, the owner's challenge at `slot`; see attest.h */
     MH_OP_RECORD = 12, /* ring 0, after it: what the owner has sealed, at `slot`; from then on as after LAUNCH_SECRET */
-    MH_OP_RUN = 13     /* MH_START_SNP, ring 0, no session: the guest's vCPU `count` runs; GHCB: the data page of `slot` */
+    MH_OP_RUN = 13,    /* MH_START_SNP, ring 0, no session: the guest's vCPU `count` runs; GHCB: the data page of `slot` */
+    MH_OP_CONTEXT = 14 /* MH_START_SNP, ring 0, once: source: makes the packet of the guest's context; target: takes it */
 };
 
 enum mh_role { MH_ROLE_SOURCE = 1, MH_ROLE_TARGET = 2 };
@@ -259,7 +260,7 @@ enum mh_role { MH_ROLE_SOURCE = 1, MH_ROLE_TARGET = 2 };
 #define MH_VMSA_BYTES 0x200000 /* VMSAs that the host may show the helper, one page each */
 /*
  * With MH_START_SNP page n, not 0, is the VMSA of the guest's vCPU n: launched at the source, imported at the target, and
- * a VMSA in the RMP from RUN to its EXPORT. FINISH on ring 0 of a source ends the guest there, whatever comes of it.
+ * a VMSA in the RMP from RUN to its EXPORT. CONTEXT and FINISH on ring 0 of a source end the guest there, whatever comes of it.
  */
 
 /*
@@ -270,7 +271,7 @@ enum mh_role { MH_ROLE_SOURCE = 1, MH_ROLE_TARGET = 2 };
 struct mh_submission {
     uint16_t op;
     uint16_t role;       /* START, ATTEST */
-    uint16_t slot;       /* HELLO, START, EXPORT, IMPORT, SHARE, EPOCH, FINISH, ATTEST, RECORD, RUN */
+    uint16_t slot;       /* HELLO, START, EXPORT, IMPORT, SHARE, EPOCH, FINISH, ATTEST, RECORD, RUN, CONTEXT */
     uint16_t count;      /* EXPORT, IMPORT, SHARE: 1 to the lane's slots; START: rings, 1 to ring_count; RUN: vCPU */
     uint64_t cookie;     /* echoed in the completion */
     uint64_t address;    /* EXPORT, IMPORT, SHARE without MH_BATCH_LIST */
@@ -313,7 +314,7 @@ enum mh_status {
     MH_BUSY = 6,             /* START: a vCPU is at work in the session before: run it until it halts */
     MH_NO_FEATURE = 7,       /* the CPU lacks an instruction that the helper needs */
     MH_NO_ENTROPY = 8,       /* RDRAND fails, or gives the same again */
-    MH_NO_KEY = 9,           /* no record of this version, a key was damaged; ATTEST: no owner's key, or asked before */
+    MH_NO_KEY = 9,           /* no record of this version, a key was damaged; ATTEST: no owner's key, or asked before; CONTEXT: no VMPCK0 */
     MH_NOT_STRICT = 10,      /* the owner asks for a strict finish: this build has none, or a chunk is not one page */
     MH_NOT_HELLO = 11,       /* the peer's hello has another magic; or, once the version is known, a reserved field is not zero */
     MH_NO_PROTOCOL = 12,     /* the peer speaks no version that we speak */
@@ -346,7 +347,8 @@ enum mh_status {
     MH_BAD_RECORD = 39,      /* RECORD: not sealed by the owner for this share, side and challenge; ATTEST is over */
     MH_NOT_FRESH = 40,       /* IMPORT: somebody else has validated the page, as PVALIDATE says */
     MH_BAD_VMSA = 41,        /* RUN: it is not for VMPL1 */
-    MH_RUNNING = 42          /* FINISH: a vCPU of the guest may run: its VMSA has not been exported since RUN */
+    MH_RUNNING = 42,         /* FINISH, CONTEXT: a vCPU of the guest may run: its VMSA has not been exported since RUN */
+    MH_NO_CONTEXT = 43       /* CONTEXT: the secure processor did not do it, or nobody knows; without it the migration goes on */
 };
 
 #include "attest.h"

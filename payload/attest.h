@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause-Patent */
 /*
- * How the owner's record comes to the helper of an SNP guest, which has no LAUNCH_SECRET: what the helper says to the
- * secure processor and to the owner. Part of abi.h, which includes it.
+ * How the owner's record comes to the helper of an SNP guest, which has no LAUNCH_SECRET, and how the guest's context
+ * leaves and arrives: what the helper says to the secure processor and to the owner. Part of abi.h, which includes it.
  */
 #ifndef MH_ATTEST_H
 #define MH_ATTEST_H
@@ -9,10 +9,10 @@
 /* ---- The owner ---- */
 
 /*
- * ATTEST: the owner's challenge is at the packet's place of `slot`. Four data pages from there are the helper's: GHCB,
- * request, response, and what the host shows the owner (struct mh_shown). RECORD: struct mh_sealed at that place.
+ * ATTEST: the owner's challenge is at the packet's place of `slot`. What the host shows the owner (struct mh_shown) comes
+ * into its data page; the three behind it are the helper's: GHCB, request, response. RECORD: struct mh_sealed at that place.
  */
-#define MH_ATTEST_PAGES 4
+#define MH_MESSAGE_PAGES 4
 #define MH_CHALLENGE_BYTES 16
 #define MH_OWNER_KEY_BYTES 32  /* the owner's X25519 key (RFC 7748), in the image's section .owner */
 #define MH_SHARE_LABEL "SEV MH share"
@@ -47,6 +47,8 @@ struct mh_sealed {
 /* ---- The secure processor: guest messages (AMD 56860, chapter 8; firmware 1.55.25, sev_rmp.h) ---- */
 
 #define MH_MESSAGE_REPORT_REQ 5 /* the answer has the next number */
+#define MH_MESSAGE_EXPORT_REQ 7
+#define MH_MESSAGE_ABSORB_NOMA_REQ 15
 #define MH_MESSAGE_ALGORITHM 1  /* AES-256-GCM; the IV is the sequence number, 12 bytes */
 #define MH_MESSAGE_VERSION 1    /* of header and message */
 
@@ -77,6 +79,43 @@ struct mh_report_response {
     uint32_t report_bytes;
     uint8_t reserved[24];
     uint8_t report[0x4a0];
+};
+
+/*
+ * CONTEXT, which moves what the secure processor knows of the guest: on the source the SPA of the guest's context page, 8
+ * bytes which the host knows, is at the packet's place of `slot`. Then packet and data, MH_CONTEXT_BYTES, are there. The three
+ * data pages behind it are the helper's, as for ATTEST.
+ */
+#define MH_CONTEXT_BYTES 0x300
+#define MH_CONTEXT_VERSION 3
+#define MH_EXPORT_IMI 1 /* IMI_EN: the guest's context stays, so the helper goes on */
+
+struct mh_export_request {
+    uint64_t context;       /* SPA */
+    uint32_t flags;
+    uint32_t reserved;
+};
+
+struct mh_export_response { /* the payload is 0xfa0 bytes, the rest zeros */
+    uint32_t status;
+    uint32_t context_bytes;
+    uint32_t context_version;
+    uint8_t reserved0[20];
+    uint8_t context[0x300];
+    uint8_t reserved1[0xc80];
+};
+
+struct mh_absorb_request {
+    uint64_t context;       /* 0: the sender's own */
+    uint32_t context_bytes;
+    uint32_t context_version;
+    uint8_t reserved[16];
+    uint8_t exported[0x300];
+};
+
+struct mh_absorb_response {
+    uint32_t status;
+    uint8_t reserved[12];
 };
 
 /* The secrets page of the launch, up to where the guest counts its messages (Linux, arch/x86/include/asm/sev.h). */

@@ -8,6 +8,7 @@
 .extern abort
 .ifdef MH_START_SNP
 .extern attest
+.extern context
 .extern record
 .extern run_guest
 .endif
@@ -55,6 +56,7 @@ operations:
     operation MH_OP_ATTEST, attest, USES_ROLE | USES_SLOT | FIRST_RING
     operation MH_OP_RECORD, record, USES_SLOT | FIRST_RING
     operation MH_OP_RUN, run_guest, USES_SLOT | USES_COUNT | FIRST_RING
+    operation MH_OP_CONTEXT, context, USES_SLOT | FIRST_RING
 .endif
 
 .text

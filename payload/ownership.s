@@ -16,6 +16,7 @@
 .extern ask_host
 .extern clear_bits
 .extern set_bits
+.extern wipe_vmpcks
 .extern linker.validated
 
 # Where the guest is. An even number: here, and whole.
@@ -239,9 +240,10 @@ may_go:
     mov eax, MH_DONE
 1:  ret
 
-# arrived(): all rings agree that all has come; or all has gone, and that stays so.
+# arrived(): all rings agree that all has come; or all has gone, and that stays so. The context moves before that, or not at all.
 .global arrived
 arrived:
+    call wipe_vmpcks
     mov eax, [rip + guest]
     mov ecx, GUEST_CAME
     cmp eax, GUEST_COMING

@@ -45,21 +45,22 @@ enum mh_kind {
     MH_KIND_ZERO = 2,  /* `length` bytes of zeros from `address`, no data */
     MH_KIND_EPOCH = 3, /* end of an epoch on a ring */
     MH_KIND_END = 4,   /* end of a ring's part in the session */
-    MH_KIND_VMSA = 5   /* as MH_KIND_PAGE, of VMSAs */
+    MH_KIND_VMSA = 5,  /* as MH_KIND_PAGE, of VMSAs */
+    MH_KIND_CONTEXT = 6 /* as MH_KIND_END, with a guest's context of MH_CONTEXT_BYTES as data */
 };
 
 struct mh_packet {
     uint32_t magic;
     uint16_t version;
     uint16_t kind;       /* enum mh_kind */
-    uint32_t length;     /* of the memory: whole pages; 0 for MH_KIND_EPOCH and MH_KIND_END */
+    uint32_t length;     /* of the memory: whole pages; 0 for kinds without */
     uint32_t stream;
     uint64_t sequence;   /* from 0, without a gap */
-    uint64_t address;    /* of the memory; MH_KIND_EPOCH, MH_KIND_END: pages sent on the ring in epoch or session */
+    uint64_t address;    /* of the memory; without: pages sent on the ring, MH_KIND_EPOCH: in the epoch, else in the session */
     uint32_t epoch;      /* from 0 */
     uint32_t reserved;
     uint8_t session[16];
-    uint64_t urgent;     /* MH_KIND_EPOCH, MH_KIND_END: packets sent on the ring's urgent lane in the session; else 0 */
+    uint64_t urgent;     /* without memory: packets sent on the ring's urgent lane in the session; else 0 */
     uint8_t tag[16];
 };
 
@@ -78,6 +79,7 @@ struct mh_packet {
 
 /* mh_secret.flags */
 #define MH_OWNER_STRICT 0x1 /* FINISH at the source proves that nothing has changed since it was exported */
+#define MH_OWNER_CONTEXT 0x2 /* MH_START_SNP: the guest's context may move, so RECORD leaves the helper VMPCK0 */
 
 #define MH_SECRET_VERSION 1
 

@@ -5,6 +5,12 @@
 
 .include "vcpu.inc"
 
+.ifdef MH_START_SNP
+.equ KNOWN_FLAGS, MH_OWNER_STRICT | MH_OWNER_CONTEXT
+.else
+.equ KNOWN_FLAGS, MH_OWNER_STRICT
+.endif
+
 .text
 
 # secret_record() -> rax: the owner's record (struct mh_secret), 0 without one that this helper understands
@@ -43,7 +49,7 @@ secret_record:
     dec ecx
     cmp ecx, MH_PROTECTION_SEV_SNP - MH_PROTECTION_SEV
     ja .Lnone
-    test dword ptr [rax + mh_secret.flags], ~MH_OWNER_STRICT
+    test dword ptr [rax + mh_secret.flags], ~KNOWN_FLAGS
     jnz .Lnone
     ret
 .Lnone:

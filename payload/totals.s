@@ -28,6 +28,7 @@
 end_epoch:
     mov eax, MH_KIND_EPOCH
     mov rdx, [r12 + vcpu.epoch_pages]
+    xor r8d, r8d
     call agree
     test eax, eax
     jnz .Lrefused
@@ -68,6 +69,7 @@ finish:
 .endif
     mov eax, MH_KIND_END
     mov rdx, [r12 + vcpu.pages]
+    xor r8d, r8d
     call agree
     test eax, eax
     jnz .Lrefused
@@ -95,7 +97,9 @@ finish:
     mov eax, MH_DONE
     ret
 
-# agree(eax: kind, rdx: pages) -> eax: status. Where the packet is not the peer's, or counts other pages, the session is over.
+# agree(eax: kind, rdx: pages, rsi: private memory, r8d: bytes of it that go with the packet) -> eax: status. Where the packet is not
+# the peer's, or counts other pages, the session is over.
+.global agree
 agree:
     push rax
     call may_end
@@ -107,16 +111,18 @@ agree:
     xor ecx, ecx
     mov r9, [r12 + vcpu.urgent + lane.sequence]
     call describe_packet
-    xor r8d, r8d
     cmp dword ptr [r12 + vcpu.phase], PHASE_TARGET
     je .Lcompare
     call seal_packet
     jmp .Lagreement
 .Lcompare:
+    push rsi
+    push r8
     call same_end
+    pop rcx
+    pop rdx
     test eax, eax
     jnz .Lagreement
-    xor ecx, ecx
     call open_packet
 .Lagreement:
     cmp eax, MH_BAD_TAG
@@ -135,7 +141,8 @@ agree:
     pop rcx
     ret
 
-# may_end() -> eax: MH_DONE if the ring takes part in a session, and has not ended the epoch. Keeps rdx.
+# may_end() -> eax: MH_DONE if the ring takes part in a session, and has not ended the epoch. Keeps rdx, rsi, r8.
+.global may_end
 may_end:
     mov ecx, [r12 + vcpu.phase]
     sub ecx, PHASE_SOURCE

@@ -100,7 +100,7 @@ class SnpHelper:
 
     def shown(self, slot: int = 0) -> tuple[bytes, bytes]:
         """Share and report that ATTEST has left."""
-        shown = abi.mh_shown(self.ring.take_data(slot + abi.MH_ATTEST_PAGES - 1, len(abi.mh_shown)))
+        shown = abi.mh_shown(self.ring.take_data(slot, len(abi.mh_shown)))
         return bytes(shown.share), bytes(shown.report)
 
     def private(self, section: str, offset: int = 0, size: int = PAGE_BYTES) -> bytes:

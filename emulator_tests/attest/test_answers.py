@@ -132,7 +132,7 @@ def test_the_ciphertext_of_an_answer_never_lies_in_private_memory() -> None:
     """The host has it, and would know what lies there: it is hashed under a mask."""
     helper = SnpHelper()
     assert helper.attest() == Status.MH_DONE
-    sealed = helper.ring.take_data(2, HEADER_BYTES + ANSWER_BYTES)[HEADER_BYTES:]
+    sealed = helper.ring.take_data(3, HEADER_BYTES + ANSWER_BYTES)[HEADER_BYTES:]
     memory = helper.all_private()
     assert not any(sealed[at : at + 16] in memory for at in range(0, len(sealed), 16))
 

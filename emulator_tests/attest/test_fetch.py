@@ -46,7 +46,7 @@ def test_the_report_is_of_the_launch_and_proves_share_challenge_and_side() -> No
     assert (report.measurement, report.vmpl) == (helper.digest, 0)
 
 
-@pytest.mark.parametrize("slot", [0, abi.MH_RING_SLOTS - abi.MH_ATTEST_PAGES])
+@pytest.mark.parametrize("slot", [0, abi.MH_RING_SLOTS - abi.MH_MESSAGE_PAGES])
 def test_any_slot_with_room_behind_it(slot: int) -> None:
     helper = SnpHelper()
     assert helper.attest(SOURCE, slot) == Status.MH_DONE

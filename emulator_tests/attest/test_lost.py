@@ -13,12 +13,12 @@ from mh_emulator.kvm.exits import Reason
 
 
 def half_a_key(helper: SnpHelper) -> bool:
-    key = keys_of(helper)[0]
+    key = keys_of(helper)[1]
     return key[:1] == b"\0" and any(key)
 
 
-def no_key(helper: SnpHelper) -> bool:
-    return not any(map(any, keys_of(helper)))
+def one_key(helper: SnpHelper) -> bool:
+    return not any(map(any, keys_of(helper)[1:]))
 
 
 def scalar(helper: SnpHelper) -> bool:
@@ -31,7 +31,7 @@ def counted(helper: SnpHelper) -> bool:
 
 LOST: dict[str, tuple[Callable[[SnpHelper], bool], int]] = {
     "half-a-key": (half_a_key, 10),
-    "no-key": (no_key, 50),
+    "one-key": (one_key, 50),
     "scalar": (scalar, 200),
     "counted": (counted, 1000),
 }

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from emulator_tests.attest.machine import (
+    HOME,
     OWNER,
     PRIVATE,
     SECRET,
@@ -28,12 +29,14 @@ from mh_builder.schemes.space import LayoutError, Options
 from mh_emulator.attest.share import seal
 from mh_emulator.cpu.rdrand import FAULTS
 from mh_emulator.host.ring import Lane
+from mh_emulator.psp.snp.context import KEY_BYTES
+from mh_emulator.psp.snp.secrets import VMPCK_OFFSET
 
 FULL = abi.MH_RING_SLOTS
 UNUSED: dict[str, tuple[int, dict[str, Any]]] = {
     "attest-no-role": (Op.MH_OP_ATTEST, {}),
     "attest-third-role": (Op.MH_OP_ATTEST, {"role": 3}),
-    "attest-no-room-behind": (Op.MH_OP_ATTEST, {"role": 1, "slot": FULL - abi.MH_ATTEST_PAGES + 1}),
+    "attest-no-room-behind": (Op.MH_OP_ATTEST, {"role": 1, "slot": FULL - abi.MH_MESSAGE_PAGES + 1}),
     "attest-slot-beyond": (Op.MH_OP_ATTEST, {"role": 1, "slot": FULL}),
     "attest-count": (Op.MH_OP_ATTEST, {"role": 1, "count": 1}),
     "attest-address": (Op.MH_OP_ATTEST, {"role": 1, "address": 1 << 40}),
@@ -107,7 +110,18 @@ def test_an_image_without_the_owners_key_asks_for_nothing() -> None:
     image = image_for()
     helper = SnpHelper(data=image.data.replace(OWNER, bytes(len(OWNER))))
     assert helper.attest() == Status.MH_NO_KEY
-    assert all(map(any, keys_of(helper)))
+    assert not any(map(any, keys_of(helper)))
+    assert helper.private(".snp_secrets", 0xA0, 4) == bytes(4)
+
+
+def test_a_helper_whose_key_somebody_has_taken_asks_for_nothing() -> None:
+    helper = SnpHelper()
+    spa = helper.vm.private_spa(HOME + helper.image.section(".snp_secrets").offset)
+    assert spa is not None
+    helper.platform.dram.write_private(helper.vm.asid, spa + VMPCK_OFFSET, bytes(KEY_BYTES))
+    assert helper.attest() == Status.MH_NO_KEY
+    assert helper.private(".snp_secrets", 0xA0, 4) == bytes(4)
+    holds_nothing(helper)
 
 
 @pytest.mark.parametrize("owner", [bytes(32), b"\1" * 31, b"\1" * 33])

@@ -21,7 +21,9 @@ from emulator_tests.attest.machine import (
     holds_nothing,
     keys_of,
 )
+from mh_abi import abi
 from mh_emulator.attest.share import Binding, seal
+from mh_emulator.secret import Secret
 
 TABLE = SECRET.table()
 Make = Callable[[Binding], bytes]
@@ -71,25 +73,26 @@ def test_the_record_of_one_helper_is_none_for_the_other() -> None:
     assert target.ask(Op.MH_OP_RECORD, seal(TABLE, first, PRIVATE)) == Status.MH_BAD_RECORD
 
 
-def test_while_a_record_is_awaited_the_scalar_is_all_that_is_kept() -> None:
+def test_while_a_record_is_awaited_scalar_and_vmpck0_are_all_that_is_kept() -> None:
     helper = SnpHelper()
     keys = keys_of(helper)
     assert helper.attest() == Status.MH_DONE
     memory, scalar = helper.all_private(), helper.variable("vcpu_scalar", 32)
-    assert [memory.count(half) for half in (scalar[:16], scalar[16:])] == [1, 1]
-    assert [key.hex() for key in keys if key[:16] in memory or key[16:] in memory] == []
+    kept = [secret[at : at + 16] for secret in (scalar, keys[0]) for at in (0, 16)]
+    assert [memory.count(half) for half in kept] == [1, 1, 1, 1]
+    assert [key.hex() for key in keys[1:] if key[:16] in memory or key[16:] in memory] == []
 
 
 def test_a_record_leaves_nothing_but_the_secret_page() -> None:
     helper, binding = attested()
-    scalar = helper.variable("vcpu_scalar", 32)
+    scalar, keys = helper.variable("vcpu_scalar", 32), keys_of(helper)[:1]
     private = X25519PrivateKey.from_private_bytes(scalar)
     assert private.public_key().public_bytes_raw() == binding.share
     assert helper.ask(Op.MH_OP_RECORD, seal(TABLE, binding, PRIVATE)) == Status.MH_DONE
     shared = private.exchange(PRIVATE.public_key())
     extracted = hmac.digest(CHALLENGE, shared, "sha256")
     derived = hmac.digest(extracted, binding.report_data + b"\1", "sha256")
-    memory, secrets = helper.all_private(), (scalar, shared, extracted, derived, SECRET.key)
+    memory, secrets = helper.all_private(), (scalar, shared, extracted, derived, SECRET.key, *keys)
     assert [part.hex() for secret in secrets for part in parts(secret) if part in memory] == []
 
 
@@ -101,3 +104,21 @@ def parts(secret: bytes) -> Iterator[bytes]:
             first, second = padded[at : at + 4], padded[at + 4 : at + 8]
             yield first + second
             yield first[::-1] + second[::-1]
+
+
+@pytest.mark.parametrize(
+    ("table", "keeps"),
+    [
+        (TABLE, False),
+        (Secret(SECRET.key, SECRET.guest, flags=abi.MH_OWNER_CONTEXT).table(), True),
+        (Secret(SECRET.key, SECRET.guest, flags=abi.MH_OWNER_STRICT).table(), False),
+        (bytes(len(TABLE)), False),
+    ],
+    ids=["plain", "context", "strict", "no-record"],
+)
+def test_only_a_record_that_lets_the_context_move_leaves_vmpck0(table: bytes, *, keeps: bool) -> None:
+    helper, binding = attested()
+    key = keys_of(helper)[0]
+    assert any(key)
+    assert helper.ask(Op.MH_OP_RECORD, seal(table, binding, PRIVATE)) == Status.MH_DONE
+    assert keys_of(helper) == [key if keeps else bytes(32), *[bytes(32)] * 3]

@@ -11,7 +11,7 @@ from mh_emulator.attest.share import Binding, seal
 
 TAIL = abi.mh_ring.fields["tail"].offset
 SUBMISSION = len(abi.mh_submission)
-REQUEST, RESPONSE = (abi.MH_RING_DATA + page * PAGE_BYTES for page in (1, 2))
+REQUEST, RESPONSE = (abi.MH_RING_DATA + page * PAGE_BYTES for page in (2, 3))
 
 
 class Reads:

@@ -26,7 +26,8 @@ ONE_WRITER = {
 SNP = "helper, SEV-SNP"
 ITS_WRITERS = {
     "arrived": "the ring that ends a session as the last one",
-    "may_go": "ring 0 of a source, before it ends its part of the session",
+    "consult": "ring 0, which alone asks the secure processor",
+    "may_go": "ring 0 of a source, before it ends its part of the session, or asks for the context",
     "record": "ring 0, whose share waits for the record",
     "starts": "ring 0 as it starts a session",
 }

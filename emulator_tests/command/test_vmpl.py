@@ -18,9 +18,10 @@ def test_command(command: Command, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     assert '"attested": true' in outcome.out
     assert '"copies": 1' in outcome.out
-    table = command(*small)
+    assert '"context": false' in outcome.out
+    table = command(*small, "--context")
     assert table.code == 0
-    assert table.out.splitlines()[-1].split()[-3:] == ["yes", "1", "migrated"]
+    assert table.out.splitlines()[-1].split()[-4:] == ["yes", "1", "yes", "migrated"]
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,7 @@ def test_command(command: Command, tmp_path: Path) -> None:
         (["--scheme", "regions", "--start", "snp"], 1, "regions: start snp: no mirror of an SNP guest runs"),
         (["--start", "snp", "--part", "rome"], 2, "--start snp: rome has no SEV-SNP, genoa, milan, turin have"),
         (["--start", "snp", "--ram-limit", "4G"], 1, "the image maps addresses below 0x100000000"),
+        (["--scheme", "regions", "--context"], 2, "only --start snp has a context that moves, found --start host"),
         (["--start", "snp", "--gdb", "0"], 2, "--gdb needs one --scheme, one vCPU and --start host"),
     ],
 )

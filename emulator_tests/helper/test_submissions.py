@@ -39,7 +39,7 @@ def test_unknown_op(pair: Pair, op: int) -> None:
     assert pair.source.ask(op) == Status.MH_BAD_OP
 
 
-SNP_ONLY = {Op.MH_OP_ATTEST, Op.MH_OP_RECORD, Op.MH_OP_RUN}
+SNP_ONLY = {Op.MH_OP_ATTEST, Op.MH_OP_RECORD, Op.MH_OP_RUN, Op.MH_OP_CONTEXT}
 """Other helpers know no such operation."""
 BATCH: dict[str, Any] = {"count": 1, "chunk": 1}
 FULL = abi.MH_RING_SLOTS

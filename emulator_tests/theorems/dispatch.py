@@ -47,19 +47,29 @@ RULES = {
     Op.MH_OP_ATTEST: Rule(("attest", "attest"), frozenset({"role", "slot"}), "first"),
     Op.MH_OP_RECORD: Rule(("attest", "record"), _SLOT, "first"),
     Op.MH_OP_RUN: Rule(("ownership", "run_guest"), frozenset({"slot", "count"}), "first"),
+    Op.MH_OP_CONTEXT: Rule(("context", "context"), _SLOT, "first"),
 }
-_SNP_ONLY = frozenset({Op.MH_OP_ATTEST, Op.MH_OP_RECORD, Op.MH_OP_RUN})
+_SNP_ONLY = frozenset({Op.MH_OP_ATTEST, Op.MH_OP_RECORD, Op.MH_OP_RUN, Op.MH_OP_CONTEXT})
 
 
 def served(code: Code) -> list[abi.mh_op]:
     """The operations that the image knows."""
-    is_snp = abi.mh_descriptor(code.image.data).flags & abi.MH_FLAG_SNP
-    return [op for op in Op if is_snp or op not in _SNP_ONLY]
+    return [op for op in Op if defined(code) or op not in _SNP_ONLY]
+
+
+def defined(code: Code) -> tuple[str, ...]:
+    """What the image was built with."""
+    return ("MH_START_SNP",) if abi.mh_descriptor(code.image.data).flags & abi.MH_FLAG_SNP else ()
+
+
+def lane_at(machine: Machine, urgent: bool) -> int:
+    """Of the vCPU's two."""
+    return VCPU + offsets(*defined(machine.code))["vcpu.urgent" if urgent else "vcpu.bulk"]
 
 
 def submission(op: abi.mh_op | None, urgent: bool, machine: Machine) -> None:
     """Anything in the shared ring, of that operation, or of one that there is not; on any ring."""
-    at, lane = offsets(), VCPU + offsets()["vcpu.urgent" if urgent else "vcpu.bulk"]
+    at, lane = offsets(), lane_at(machine, urgent)
     machine.put("r12", VCPU)
     machine.put("r13", lane)
     machine.put("rbp", NUMBER)
@@ -159,15 +169,14 @@ def check(path: Path, op: abi.mh_op, urgent: bool) -> abi.mh_status | None:
 def check_field(path: Path, name: str, urgent: bool) -> None:
     """What a handler finds in the lane is what was said."""
     machine = path.machine
-    lane = VCPU + offsets()["vcpu.urgent" if urgent else "vcpu.bulk"]
-    found = machine.memory(lane + offsets()[f"lane.{name}"], 2)
+    found = machine.memory(lane_at(machine, urgent) + offsets()[f"lane.{name}"], 2)
     path.prove(machine.terms.equal(found, machine.variables[name]), f"the lane has another {name}")
 
 
 def check_start(path: Path, urgent: bool) -> None:
     """The address of a run; of those that will be refused, one of each kind. A list has none."""
     machine, terms, number = path.machine, path.machine.terms, path.machine.number
-    lane = VCPU + offsets()["vcpu.urgent" if urgent else "vcpu.bulk"]
+    lane = lane_at(machine, urgent)
     found, address, flags = (
         machine.memory(lane + offsets()["lane.start"], 8),
         machine.variables["address"],

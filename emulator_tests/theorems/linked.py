@@ -17,6 +17,7 @@ from mh_builder.image.model import Image
 
 _LOCK = 0xF0
 _FIELD = re.compile(r"^field ([\w.]+),", re.MULTILINE)
+_ONLY = re.compile(r"^\.ifdef (\w+)\n(.*?)^\.endif\n", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,13 @@ def written(instruction: Instruction) -> str:
 
 
 @cache
-def offsets() -> dict[str, int]:
-    """Where the fields of private state lie, and how large it is (vcpu.inc), in bytes."""
-    names = _FIELD.findall((PAYLOAD / "vcpu.inc").read_text(encoding="ascii"))
+def offsets(*defined: str) -> dict[str, int]:
+    """Where the fields of private state lie, and how large it is (vcpu.inc), in bytes, in a build with these names."""
+    text = (PAYLOAD / "vcpu.inc").read_text(encoding="ascii")
+    names = _FIELD.findall(_ONLY.sub(lambda found: found[2] if found[1] in defined else "", text))
     text = '.include "vcpu.inc"\n.section .rodata\n' + "".join(f".quad {name}\n" for name in names)
-    unit = assemble_text(text, "offsets", symbols=abi.assembler_symbols(), include_dir=PAYLOAD)
+    unit = assemble_text(
+        text, "offsets", symbols=abi.assembler_symbols() | dict.fromkeys(defined, 1), include_dir=PAYLOAD
+    )
     (data,) = (section.data for section in unit.sections if section.name == ".rodata")
     return {name: int.from_bytes(data[8 * i : 8 * i + 8], "little") for i, name in enumerate(names)}

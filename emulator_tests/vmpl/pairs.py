@@ -42,9 +42,9 @@ def scenario(part: str = "milan", pages: int = 6, vcpus: int = 1) -> Scenario:
     return Scenario("vmpl", PARTS[part], helper(part, vcpus), 0, contents)
 
 
-def pair(vcpus: int = 1) -> Pair:
+def pair(vcpus: int = 1, kind: type[SnpMachine] = SnpMachine) -> Pair:
     """Both sides, with the record; the target's host expects the guest, which has not begun."""
-    begun = begin(scenario(vcpus=vcpus), KEY)
+    begun = begin(scenario(vcpus=vcpus), KEY, kind)
     begun.expect()
     begun.source.lend(begun.pages)
     return begun

@@ -1,4 +1,4 @@
-"""START, RUN, EXPORT, FINISH and ABORT in any order, against the table of docs/protocol.md: never two guests."""
+"""START, RUN, EXPORT, CONTEXT, FINISH, ABORT in any order, against the table of docs/protocol.md: never two guests."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from emulator_tests.vmpl.context import absorb, export
 from emulator_tests.vmpl.pairs import Op, Role, Status, ask, carry, is_silent, pair, restart, run
 from mh_emulator.host.session import connect, greet
+from mh_emulator.host.snp_context import ImageMachine
 
 SOURCE, TARGET = 0, 1
 SIDES = st.sampled_from([SOURCE, TARGET])
@@ -25,13 +27,14 @@ class AnyOrder(RuleBasedStateMachine):
 
     @initialize()
     def launch(self) -> None:
-        self.both = pair()
+        self.both = pair(kind=ImageMachine)
         self.sides = [self.both.source, self.both.target]
         self.hellos = [greet(side.rings[0]) for side in self.sides]
         self.guest = ["here", "here"]
         self.role: list[int | None] = [None, None]
         self.runs = [False, False]
         self.joined = self.moved = False
+        self.has_key = True
 
     @rule(side=SIDES, role=st.sampled_from([Role.MH_ROLE_SOURCE, Role.MH_ROLE_TARGET]))
     def start(self, side: int, role: int) -> None:
@@ -71,6 +74,19 @@ class AnyOrder(RuleBasedStateMachine):
 
     @precondition(lambda self: self.joined and (self.moved or self.runs[SOURCE]))
     @rule()
+    def context(self) -> None:
+        status = export(self.both)
+        if not self.has_key:
+            assert status == Status.MH_NO_KEY
+        elif self.runs[SOURCE]:
+            assert status == Status.MH_RUNNING
+        else:
+            assert status == Status.MH_DONE
+            self.guest[SOURCE], self.has_key = "gone", False
+            assert absorb(self.both) == Status.MH_DONE
+
+    @precondition(lambda self: self.joined and (self.moved or self.runs[SOURCE]))
+    @rule()
     def finish(self) -> None:
         source, target = (side.rings[0] for side in self.sides)
         status = ask(self.both.source, Op.MH_OP_FINISH)
@@ -79,7 +95,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.guest[SOURCE] = "gone"
             target.put_sealed(0, source.take_sealed(0))
             assert ask(self.both.target, Op.MH_OP_FINISH) == Status.MH_DONE
-            self.guest[TARGET] = "came"
+            self.guest[TARGET], self.has_key = "came", False
             self.role, self.joined = [None, None], False
 
     @rule(side=SIDES)

@@ -29,7 +29,7 @@ class Messenger:
         """Have the helper make its share, and a report of it. Raises `HelperRefused`."""
         self.ring.put_packet(0, challenge)
         self.ring.ask("attest", Request(abi.mh_op.MH_OP_ATTEST, role=role))
-        shown = abi.mh_shown(self.ring.take_data(abi.MH_ATTEST_PAGES - 1, len(abi.mh_shown)))
+        shown = abi.mh_shown(self.ring.take_data(0, len(abi.mh_shown)))
         return Shown(bytes(shown.report), self.chain, bytes(shown.share), self.part)
 
     def give(self, sealed: bytes) -> None:

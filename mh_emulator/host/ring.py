@@ -107,6 +107,7 @@ class LaneLayout:
 
 
 _FIELDS = abi.mh_ring.fields
+_WITH_DATA = (abi.mh_kind.MH_KIND_PAGE, abi.mh_kind.MH_KIND_VMSA)
 
 BULK = LaneLayout(
     entries=abi.MH_RING_ENTRIES,
@@ -201,8 +202,8 @@ class Lane:
         """Read the packet at `slot` and the data that it says it has."""
         packet = self.read(self._layout.packets + slot * abi.MH_PACKET_SLOT_BYTES, len(abi.mh_packet))
         kind, length = _kind_and_length(packet)
-        has_data = kind in (abi.mh_kind.MH_KIND_PAGE, abi.mh_kind.MH_KIND_VMSA)
-        return Sealed(packet, self.read(self._layout.data + slot * abi.MH_PAGE_BYTES, length if has_data else 0))
+        size = abi.MH_CONTEXT_BYTES if kind == abi.mh_kind.MH_KIND_CONTEXT else length * (kind in _WITH_DATA)
+        return Sealed(packet, self.read(self._layout.data + slot * abi.MH_PAGE_BYTES, size))
 
     def put_packet(self, slot: int, data: bytes) -> None:
         """Write something into a packet's place: a peer's hello, a challenge, a record."""

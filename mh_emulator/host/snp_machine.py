@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from mh_abi import abi
 from mh_abi.image import HelperImage
-from mh_builder.firmware.snp import PageType, SnpPage, pages_at, pages_of_type
+from mh_builder.firmware.snp import Imi, PageType, SnpPage, WholeLaunch, pages_at, pages_of_type
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.save_area import SNP_ACTIVE, put
 from mh_emulator.cpu import vmsa
@@ -25,8 +25,10 @@ from mh_emulator.host.mirror import HELPER_SECONDS, enter
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.ring import HelperRefused, HelperStopped, Request, Ring, Status
 from mh_emulator.host.session import Batch, runs, share
+from mh_emulator.kvm import SnpVm
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.host_memory import HostFaultError
+from mh_emulator.kvm.image_vm import OF_IMAGE
 from mh_emulator.psp.snp.policy import DEFAULT_POLICY
 from mh_emulator.snp_platform import SnpPlatform
 
@@ -63,6 +65,9 @@ class SnpMachine:
     """The helper, launched with these pages of a `guest`, or with none where one is to come."""
 
     policy = DEFAULT_POLICY
+    incoming: Imi | WholeLaunch = Imi((), vmsas=False)
+    """Which of the helper's own pages and VMSAs are launched as incoming image: none, for KVM as it is cannot."""
+    moves_context = False
 
     def __init__(
         self, platform: SnpPlatform, placement: Placement, image: HelperImage, guest: Sequence[SnpPage]
@@ -71,7 +76,7 @@ class SnpMachine:
         self.platform = platform
         self.placement = placement
         self.image = image
-        self.vm = platform.create_vm()
+        self.vm = self._create_vm()
         self.memory = platform.memory(placement.topology.ram_bytes)
         """What the guest shares."""
         home = placement.topology.ram_addr(image.descriptor.link_base)
@@ -83,11 +88,15 @@ class SnpMachine:
         self.vm.sev_init2()
         self.helpers = [self.vm.create_vcpu() for _ in range(self.helper.vcpus)]
         """The helper's."""
-        self._launch([*helper_pages(self.helper), *guest])
+        self._launch(guest)
         self.vcpu = self.vm.create_vcpu()
         """The guest's; without a VMSA before `start_guest`."""
         self.helper.clear_rings()
         self.rings = [self._start(number) for number in range(self.helper.vcpus)]
+
+    def own_pages(self) -> list[SnpPage]:
+        """The helper's private memory as it is launched, before the guest's and the VMSAs."""
+        return self.incoming.marked(helper_pages(self.helper))
 
     @property
     def number(self) -> int:
@@ -129,6 +138,9 @@ class SnpMachine:
         """Have the helper start the guest's vCPU. Raises `HelperRefused`."""
         self.rings[0].ask("run", Request(abi.mh_op.MH_OP_RUN, count=self.number))
 
+    def give_context(self, target: SnpMachine) -> None:
+        """Have the guest's context move to `target`, once the guest has stopped: not with KVM as it is."""
+
     def read_pages(self, pages: Sequence[int]) -> bytes:
         """What the guest sees in the pages at these GPAs, one after the other."""
         return self.platform.dram.read_pages(self.vm.asid, [self.spa(gpa) for gpa in pages])
@@ -168,6 +180,9 @@ class SnpMachine:
         """End the VM."""
         self.vm.close()
 
+    def _create_vm(self) -> SnpVm:
+        return self.platform.create_vm()
+
     def _show_memory(self) -> None:
         blocks = self.placement.topology.blocks
         for number, block in enumerate(blocks):
@@ -175,18 +190,19 @@ class SnpMachine:
         vmsas = self.platform.memory(abi.MH_VMSA_BYTES)
         self.vm.set_user_memory_region(len(blocks), self.image.descriptor.ram_limit, abi.MH_VMSA_BYTES, vmsas, 0)
 
-    def _launch(self, pages: Sequence[SnpPage]) -> None:
+    def _launch(self, guest: Sequence[SnpPage]) -> None:
         """What KVM copies from the process comes from one page of its own, for no slot holds contents here."""
+        own = self.own_pages()
         carrier = self.platform.memory(PAGE_BYTES)
         for number, vcpu in enumerate(self.helpers):
             vcpu.set_registers(self.helper.registers(number))
         self.vm.snp_launch_start(self.policy)
-        for page in pages:
+        for page in [*own, *guest]:
             if page.contents:
                 carrier.write_raw(0, page.contents)
             self.expect([page.gpa])
-            self.vm.snp_launch_update(page.gpa, carrier, 0, PAGE_BYTES, page.kind)
-        self.vm.snp_launch_finish()
+            self.vm.snp_launch_update(page.gpa, carrier, 0, PAGE_BYTES, page.kind, OF_IMAGE * page.imi)
+        self.vm.snp_launch_finish(flags=OF_IMAGE * own[0].imi)
 
     def _start(self, number: int) -> Ring:
         self.run_helper(number)

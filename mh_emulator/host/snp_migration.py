@@ -38,7 +38,7 @@ from mh_emulator.host.migration import (
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused
 from mh_emulator.host.session import connect_all, finish_all
-from mh_emulator.host.snp_machine import SnpMachine, first_vmsa, helper_pages, vmsa_gpa
+from mh_emulator.host.snp_machine import SnpMachine, first_vmsa, vmsa_gpa
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.psp.snp.policy import DEFAULT_POLICY
 from mh_emulator.psp.snp.tcb import FIRST_TCB
@@ -58,6 +58,8 @@ class SnpReport(Report):
     """Whether both helpers have their record from an owner who had to believe their reports first."""
     copies: int
     """On how many sides the guest still runs at the end, whatever both hosts try."""
+    context: bool
+    """Whether the guest's context has moved too: its digests, its policy, the root of its keys."""
 
     @property
     def good(self) -> bool:
@@ -95,25 +97,25 @@ class Pair:
         self.target.expect([*self.pages, vmsa_gpa(self.target.image)])
 
 
-def begin(scenario: Scenario, key: X25519PrivateKey) -> Pair:
+def begin(scenario: Scenario, key: X25519PrivateKey, kind: type[SnpMachine] = SnpMachine) -> Pair:
     """Launch both sides, and have the owner, who has `key`, believe them. Raises `PlacementError`, `OwnerRefuses`."""
     placement = place(len(scenario.contents), scenario.helper)
     worker = placement.worker(ROUNDS, scenario.helper, scenario.helper.descriptor.link_base)
     own = pages_of(boot_contents(scenario, placement, worker))
     guest = [*own, first_vmsa(scenario.helper, worker.start(1 << scenario.part.c_bit))]
-    source = _launch(scenario, placement, 1, guest)
-    target = _launch(scenario, placement, 2, ())
+    source = _launch(scenario, placement, kind, 1, guest)
+    target = _launch(scenario, placement, kind, 2, ())
     record = _fetch_records(scenario, key, guest, source, target)
     return Pair(placement, worker, [page.gpa for page in own], source, target, record)
 
 
-def run(scenario: Scenario, key: X25519PrivateKey) -> SnpReport:
+def run(scenario: Scenario, key: X25519PrivateKey, kind: type[SnpMachine] = SnpMachine) -> SnpReport:
     """Migrate the guest of `scenario`, whose owner has `key`, between two platforms of its part.
 
     Raises `PlacementError` where its RAM does not fit, `OwnerRefuses`, `MigrationError` and `HelperRefused`.
     """
     began = time.perf_counter()
-    pair = begin(scenario, key)
+    pair = begin(scenario, key, kind)
     placement, source, target, moved = pair.placement, pair.source, pair.target, pair.pages
     attested = pair.attested
     pair.work()
@@ -147,6 +149,7 @@ def run(scenario: Scenario, key: X25519PrivateKey) -> SnpReport:
         seconds=time.perf_counter() - began,
         attested=attested,
         copies=sum(_still_runs(machine) for machine in (source, target)),
+        context=kind.moves_context,
     )
 
 
@@ -161,14 +164,17 @@ def move(source: SnpMachine, target: SnpMachine, pages: Sequence[int], chunk: in
     pairs = cycle(zip(source.rings, target.rings, strict=True))
     for pair, batch in zip(pairs, batches, strict=False):
         move_batches(pair, [batch])
+    source.give_context(target)
     total = finish_all(source.rings, target.rings)
     return total, source.exits + target.exits - before
 
 
-def _launch(scenario: Scenario, placement: Placement, seed: int, guest: Sequence[SnpPage]) -> SnpMachine:
+def _launch(
+    scenario: Scenario, placement: Placement, kind: type[SnpMachine], seed: int, guest: Sequence[SnpPage]
+) -> SnpMachine:
     used = len(scenario.contents) + scenario.helper.memory_bytes + _OWN_BYTES
     dram_bytes = -(-_SPARE_FRAMES * used // (2 * MIB)) * 2 * MIB
-    return SnpMachine(SnpPlatform(scenario.part, dram_bytes, seed), placement, scenario.helper, guest)
+    return kind(SnpPlatform(scenario.part, dram_bytes, seed), placement, scenario.helper, guest)
 
 
 def trust(part: Part, root: bytes, source: SnpMachine, target: SnpMachine, guest: Sequence[SnpPage]) -> Trust:
@@ -181,14 +187,14 @@ def digest(machine: SnpMachine, guest: Sequence[SnpPage]) -> bytes:
     """LD of a launch as it has to be, whatever the host launches."""
     states = (machine.helper.registers(number) for number in range(machine.helper.vcpus))
     vmsas = (vmsa_page(vmsa.make(state, fpu=True, features=SNP_ACTIVE)) for state in states)
-    return snp_digest([*helper_pages(machine.helper), *guest, *vmsas]).ld
+    return snp_digest([*machine.own_pages(), *guest, *machine.incoming.marked(vmsas)]).ld
 
 
 def _fetch_records(
     scenario: Scenario, key: X25519PrivateKey, guest: Sequence[SnpPage], source: SnpMachine, target: SnpMachine
 ) -> bytes:
     """Have the owner give the record that is returned."""
-    flags = abi.MH_OWNER_STRICT if scenario.strict else 0
+    flags = abi.MH_OWNER_STRICT * scenario.strict | abi.MH_OWNER_CONTEXT * source.moves_context
     record = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV_SNP.value, flags).table()
     root = Chain(source.platform.psp.chain).root
     owner = SnpOwner(trust(scenario.part, root, source, target, guest), record, key)

@@ -205,8 +205,8 @@ class SnpVm(VirtualMachine):
         """
         ioctl = "KVM_SEV_SNP_LAUNCH_UPDATE"
         self._on_owner(ioctl, errno.EINVAL)
-        gctx = self._context(ioctl)
-        if size <= 0 or (size | gpa) % PAGE_BYTES or flags or kind not in _LAUNCHED or self.shared_spa(gpa) is None:
+        gctx, imi = self._context(ioctl), self._is_of_image(ioctl, flags)
+        if size <= 0 or (size | gpa) % PAGE_BYTES or kind not in _LAUNCHED or self.shared_spa(gpa) is None:
             raise KvmError(errno.EINVAL, ioctl)
         for done in range(0, size, PAGE_BYTES):
             page = gpa + done
@@ -215,7 +215,7 @@ class SnpVm(VirtualMachine):
             data = b"" if kind == PageType.ZERO else memory.read_raw(offset + done, PAGE_BYTES)
             spa = self._host.page(data)
             try:
-                self._launch(ioctl, LaunchUpdate(gctx, spa, kind), page)
+                self._launch(ioctl, LaunchUpdate(gctx, spa, kind, imi=imi), page)
             except KvmError:
                 self._host.free(spa)
                 raise
@@ -226,12 +226,10 @@ class SnpVm(VirtualMachine):
         """KVM_SEV_SNP_LAUNCH_FINISH: launch the VMSAs of all vCPUs, and let the guest run."""
         ioctl = "KVM_SEV_SNP_LAUNCH_FINISH"
         self._on_owner(ioctl, errno.ENOTTY)
-        gctx = self._context(ioctl)
-        if flags:
-            raise KvmError(errno.EINVAL, ioctl)
+        gctx, imi = self._context(ioctl), self._is_of_image(ioctl, flags)
         for vcpu in self._vcpus:
             if isinstance(vcpu, SnpVcpu):
-                self._launch(ioctl, LaunchUpdate(gctx, vcpu.sync_vmsa(ioctl), PageType.VMSA), VMSA_GPA)
+                self._launch(ioctl, LaunchUpdate(gctx, vcpu.sync_vmsa(ioctl), PageType.VMSA, imi=imi), VMSA_GPA)
                 vcpu.protected = True
         self._firmware(ioctl, lambda: self._psp.launch_finish(LaunchFinish(gctx, host_data=host_data)))
 
@@ -281,6 +279,12 @@ class SnpVm(VirtualMachine):
     def refuse(self, ioctl: str) -> None:
         """An SEV or SEV-ES command of KVM_MEMORY_ENCRYPT_OP: EPERM on an SNP VM, EINVAL on a mirror of one."""
         raise KvmError(errno.EINVAL if self.mirrored else errno.EPERM, ioctl)
+
+    def _is_of_image(self, ioctl: str, flags: int) -> bool:
+        """Whether what is launched belongs to the incoming image: KVM has no flag for it, nor for anything else."""
+        if flags:
+            raise KvmError(errno.EINVAL, ioctl)
+        return False
 
     def _on_owner(self, ioctl: str, without: int) -> None:
         if self.mirrored is not None:
