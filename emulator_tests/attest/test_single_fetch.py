@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
-from emulator_tests.attest.machine import CHALLENGE, PRIVATE, SECRET, SOURCE, Op, SnpHelper, Status
+from emulator_tests.attest.machine import CHALLENGE, HOME, PRIVATE, SECRET, SOURCE, Op, SnpHelper, Status
+from emulator_tests.attest.reads import Reads
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.attest.share import Binding, seal
 
-TAIL = abi.mh_ring.fields["tail"].offset
 SUBMISSION = len(abi.mh_submission)
 REQUEST, RESPONSE = (abi.MH_RING_DATA + page * PAGE_BYTES for page in (2, 3))
 
 
-class Reads:
-    """What a helper reads of its ring, by offset, but for the tails, and what it writes."""
-
-    def __init__(self, helper: SnpHelper) -> None:
-        ring = 0x20_0000 + helper.image.section(".ring").offset
-        self._places = {helper.memory.spa(ring + at): at for at in range(0, abi.MH_RING_BYTES, PAGE_BYTES)}
-        self.reads: Counter[int] = Counter()
-        self.writes: Counter[int] = Counter()
-        helper.vcpu.trace_memory(self._note)
-
-    def _note(self, spa: int, size: int, is_write: bool) -> None:
-        page = self._places.get(spa & -PAGE_BYTES)
-        if page is None:
-            return
-        for byte in range(page + spa % PAGE_BYTES, page + spa % PAGE_BYTES + size):
-            if not TAIL <= byte < TAIL + 8:
-                (self.writes if is_write else self.reads)[byte] += 1
+def reads_of(helper: SnpHelper) -> Reads:
+    return Reads(helper.memory, HOME + helper.image.section(".ring").offset, helper.vcpu)
 
 
 def test_attest_reads_submission_challenge_and_answer_once() -> None:
     helper = SnpHelper()
-    trace = Reads(helper)
+    trace = reads_of(helper)
     assert helper.attest() == Status.MH_DONE
     payload = range(RESPONSE + len(abi.mh_message), RESPONSE + len(abi.mh_message) + len(abi.mh_report_response))
     expected = {
@@ -55,7 +38,7 @@ def test_record_reads_submission_and_record_once() -> None:
     helper = SnpHelper()
     assert helper.attest(SOURCE) == Status.MH_DONE
     sealed = seal(SECRET.table(), Binding(SOURCE, helper.shown()[0], CHALLENGE), PRIVATE)
-    trace = Reads(helper)
+    trace = reads_of(helper)
     assert helper.ask(Op.MH_OP_RECORD, sealed, slot=3) == Status.MH_DONE
     start = abi.MH_RING_PACKETS + 3 * abi.MH_PACKET_SLOT_BYTES
     submission = abi.MH_RING_SUBMISSIONS + SUBMISSION
