@@ -62,10 +62,13 @@ def first_vmsa(image: HelperImage, registers: Registers) -> SnpPage:
 class SnpMachine:
     """The helper, launched with these pages of a `guest`, or with none where one is to come."""
 
-    policy = DEFAULT_POLICY
-
     def __init__(
-        self, platform: SnpPlatform, placement: Placement, image: HelperImage, guest: Sequence[SnpPage]
+        self,
+        platform: SnpPlatform,
+        placement: Placement,
+        image: HelperImage,
+        guest: Sequence[SnpPage],
+        policy: int = DEFAULT_POLICY,
     ) -> None:
         """Raises `KvmError`."""
         self.platform = platform
@@ -83,7 +86,7 @@ class SnpMachine:
         self.vm.sev_init2()
         self.helpers = [self.vm.create_vcpu() for _ in range(self.helper.vcpus)]
         """The helper's."""
-        self._launch([*helper_pages(self.helper), *guest])
+        self._launch([*helper_pages(self.helper), *guest], policy)
         self.vcpu = self.vm.create_vcpu()
         """The guest's; without a VMSA before `start_guest`."""
         self.helper.clear_rings()
@@ -175,12 +178,12 @@ class SnpMachine:
         vmsas = self.platform.memory(abi.MH_VMSA_BYTES)
         self.vm.set_user_memory_region(len(blocks), self.image.descriptor.ram_limit, abi.MH_VMSA_BYTES, vmsas, 0)
 
-    def _launch(self, pages: Sequence[SnpPage]) -> None:
+    def _launch(self, pages: Sequence[SnpPage], policy: int) -> None:
         """What KVM copies from the process comes from one page of its own, for no slot holds contents here."""
         carrier = self.platform.memory(PAGE_BYTES)
         for number, vcpu in enumerate(self.helpers):
             vcpu.set_registers(self.helper.registers(number))
-        self.vm.snp_launch_start(self.policy)
+        self.vm.snp_launch_start(policy)
         for page in pages:
             if page.contents:
                 carrier.write_raw(0, page.contents)
