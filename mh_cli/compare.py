@@ -78,8 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     schemes = _schemes(arguments, starts)
     chosen = tasks(names, schemes, arguments.part, starts)
     if not chosen:
-        start = f"--start {arguments.start}: none of these attacks makes sense there"
-        raise UsageError(start if arguments.start else f"--scheme {arguments.scheme}: columns are about mirrors")
+        raise UsageError(f"--start {arguments.start}: none of these attacks makes sense there")
     result = _with_progress(chosen, arguments.jobs or _jobs_for(chosen))
     layouts = [layout(scheme, arguments.part) for scheme in schemes] if arguments.html or arguments.svg else []
     if arguments.html is not None:

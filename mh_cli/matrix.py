@@ -21,7 +21,7 @@ from mh_compare.rows import NAMES, CellRow, Row, alike, apart, cell_rows, famili
 _STYLE = {Verdict.REFUSED: "green", Verdict.DETECTED: "cyan", Verdict.HARMLESS: "blue", Verdict.SUCCEEDS: "bold red",
           Verdict.ABSENT: "dim"}  # fmt: skip
 _NARROW = 80
-_VALUE = 16
+_VALUE = 14
 """Columns that the value of one scheme has at the most, so that the question keeps some."""
 _PIPED = 120
 """Width in columns where the output is no terminal."""
@@ -46,10 +46,9 @@ def print_comparison(result: Comparison) -> None:
 
 
 def _print_tables(console: Console, every: Comparison) -> None:
-    result = every.mirrors
-    cells = cell_rows(result.cells)
+    cells = cell_rows(every.cells)
     if apart(cells):
-        table = _table("", result.layouts)
+        table = _table("", every.layouts)
         for row in apart(cells):
             table.add_row(row.title, *(cell.value for cell in row.cells))
         console.print(table)
@@ -60,6 +59,7 @@ def _print_tables(console: Console, every: Comparison) -> None:
             table.add_row(row.title, row.cells[0].value)
         console.print(table)
         console.print()
+    result = every.mirrors
     found = list(families(result.attacks))
     different = [(family, apart(rows)) for family, rows in found if apart(rows)]
     if different:

@@ -28,18 +28,29 @@ class Need:
     """Whether a cell's value, or an attack's outcome, is what is wanted."""
 
 
+_ASKS = "guest-posts-request"
+"""An attack by which a guest's kernel gets no memory of the helper's, but its time."""
+
+
+def _fails(outcome: str) -> bool:
+    return outcome != Verdict.SUCCEEDS.value
+
+
 NEEDS = (
+    Need("an SNP guest", ("sev-snp",), "yes".__eq__),
+    Need("an SEV-ES guest", ("sev-es",), "yes".__eq__),
     Need(
-        "a guest's kernel that cannot reach the helper",
-        (*(attack.name for attack in FAMILIES["guest OS"]), "tenant-uses-key"),
-        lambda outcome: outcome != Verdict.SUCCEEDS.value,
+        "a guest's kernel that cannot reach the helper's code and keys",
+        (*(attack.name for attack in FAMILIES["guest OS"] if attack.name != _ASKS), "tenant-uses-key"),
+        _fails,
     ),
+    Need("a guest's kernel that cannot have the helper work for it", (_ASKS,), _fails),
     Need("moves of RAM that has no GPA", ("never-mapped", "unplugged"), "yes".__eq__),
     Need("helpers that may grow or move", ("upgrade-larger", "upgrade-moved"), "yes".__eq__),
     Need("all RAM left to the guest", ("reserved",), "nothing".__eq__),
     Need("a helper that firmware brings", ("brought-by",), lambda value: value.startswith("firmware")),
     Need("a start in 32-bit mode", ("start-32",), "yes".__eq__),
-    Need("no slots but the main VM's", ("new-slots",), "0".__eq__),
+    Need("no memory slots but those of RAM", ("new-slots",), "0".__eq__),
     Need("a helper in pieces", ("pieces",), "yes".__eq__),
 )
 
@@ -98,8 +109,7 @@ class Decision:
 
 
 def decide(result: Comparison) -> Decision | None:
-    """Which scheme to choose for a mirror; None where fewer than two, or not all rows that decide, were compared."""
-    result = result.mirrors
+    """Which scheme to choose; None where fewer than two, or not all rows that decide, were compared."""
     if len(result.layouts) < 2 or not all(_is_known(need, result) for need in NEEDS):
         return None
     met = {layout: frozenset(need for need in NEEDS if _is_met(need, result, layout)) for layout in result.layouts}

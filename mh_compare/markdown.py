@@ -8,7 +8,7 @@ from mh_compare import advice
 from mh_compare.across import by_family, starts
 from mh_compare.decision import Decision, decide
 from mh_compare.outcome import Verdict
-from mh_compare.results import AttackResult, Comparison
+from mh_compare.results import AttackResult, Cell, Comparison
 from mh_compare.rows import NAMES, Row, alike, apart, cell_rows, families, headline, reasons
 
 _HEAD = """\
@@ -24,11 +24,13 @@ and `--html FILE` makes one page of all that with pictures. Each cell there name
 """
 
 _CELLS = """
-What a hostile *host* can do does not depend on the scheme: where SEV has no integrity none of them makes up for it.
-Under SEV-SNP no mirror runs, hence none of these: there the helper is in the guest itself, scheme `vmpl`, and the same
-attacks end [otherwise](#under-snp).
+What a hostile *host* can do does not depend on the mirror's scheme: where SEV has no integrity none of them makes up
+for it. Under SEV-SNP no mirror runs: there the helper is in the guest itself, scheme `vmpl`, and the same attacks end
+[otherwise](#under-snp).
 
 ## What each can do
+
+`vmpl` is measured on an SNP guest, the others on guests of plain SEV unless a row says SEV-ES.
 """
 
 _ATTACKS = """
@@ -57,15 +59,16 @@ _WORDS = {Verdict.SUCCEEDS.value: "**succeeds**"}
 def render(every: Comparison) -> str:
     """The whole page."""
     result = every.mirrors
-    cells = cell_rows(cell for cell in result.cells if cell.unit not in _FIGURES)
+    cells = [row for row in cell_rows(every.cells) if _FIGURES.isdisjoint(cell.unit for cell in row.cells)]
     found = list(families(result.attacks))
     lines = [
         _HEAD,
-        *_decision(decide(result)),
+        *_decision(decide(every)),
         _CELLS,
-        *_table(("",), result.layouts, [(row.title, *(cell.value for cell in row.cells)) for row in apart(cells)]),
+        *_table(("",), every.layouts, [(row.title, *(cell.value for cell in row.cells)) for row in apart(cells)]),
         "\nThe same under all:\n",
         *_table(("",), ["value"], [(row.title, row.cells[0].value) for row in alike(cells)]),
+        *_not_applicable(every.cells),
         _ATTACKS,
         *_attacks(((family, apart(rows)) for family, rows in found), result.layouts, result.part),
         "\n### The same under all\n",
@@ -73,8 +76,7 @@ def render(every: Comparison) -> str:
         _SNP,
         *(f"{line}\n" for line in advice.under_snp(every)),
         *_across(every.attacks),
-        "\nNot applicable, and why:\n",
-        *_absent(every.attacks),
+        *_absent((one.seen, one.title) for one in every.attacks if one.outcome == Verdict.ABSENT.value),
         "\n## Why some succeed\n",
         *_reasons(every.attacks),
     ]
@@ -118,15 +120,19 @@ def _bold(said: str) -> str:
     return "; ".join([_WORDS.get(first, first), *others])
 
 
-def _absent(attacks: Sequence[AttackResult]) -> Iterator[str]:
-    """Why some are not applicable."""
-    found: dict[str, list[AttackResult]] = {}
-    for attack in attacks:
-        if attack.outcome == Verdict.ABSENT.value:
-            found.setdefault(attack.seen, []).append(attack)
-    for seen, results in found.items():
-        titles = dict.fromkeys(one.title for one in results)
-        yield f"* {headline(seen)} (*{'*; *'.join(titles)}*)"
+def _not_applicable(cells: Iterable[Cell]) -> Iterator[str]:
+    """The columns that are about something that is not there."""
+    return _absent((cell.detail, cell.title) for cell in cells if cell.value == Verdict.ABSENT.value)
+
+
+def _absent(found: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Reasons why rows are not applicable, each with the titles of these."""
+    reasons: dict[str, dict[str, None]] = {}
+    for why, title in found:
+        reasons.setdefault(why, {})[title] = None
+    if reasons:
+        yield "\nNot applicable, and why:\n"
+        yield from (f"* {headline(why)} (*{'*; *'.join(titles)}*)" for why, titles in reasons.items())
 
 
 def _table(corner: Sequence[str], columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

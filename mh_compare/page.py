@@ -36,7 +36,7 @@ def as_html(result: Comparison, layouts: Sequence[Layout]) -> str:
     if decision is not None:
         sections.append(PageSection("Which to choose", _decision(decision)))
     if result.cells:
-        sections.append(PageSection("What each costs and can do", grid.cell_tables(result.mirrors)))
+        sections.append(PageSection("What each costs and can do", grid.cell_tables(result)))
     if result.mirrors.attacks:
         sections.append(PageSection("Attacks, carried out", _legend() + grid.attack_tables(result.mirrors)))
     if result.snp:

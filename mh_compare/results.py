@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from mh_builder.schemes import SCHEMES
+from mh_builder.schemes import EVERY_SCHEME, SCHEMES
 from mh_builder.schemes.space import Start
 
 
@@ -69,8 +69,10 @@ class Comparison:
     @property
     def mirrors(self) -> Comparison:
         """What is about schemes whose helper runs in a mirror."""
+        layouts = tuple(name for name in self.layouts if name in SCHEMES)
+        cells = tuple(cell for cell in self.cells if cell.layout in layouts)
         attacks = tuple(attack for attack in self.attacks if attack.start != Start.SNP.value)
-        return replace(self, layouts=tuple(name for name in self.layouts if name in SCHEMES), attacks=attacks)
+        return replace(self, layouts=layouts, cells=cells, attacks=attacks)
 
     @property
     def snp(self) -> tuple[AttackResult, ...]:
@@ -86,7 +88,11 @@ class Comparison:
         return {
             "part": self.part,
             "rows": [
-                {"layout": layout, "cells": [cell.as_json() for cell in self.cells if cell.layout == layout]}
+                {
+                    "layout": layout,
+                    "start": EVERY_SCHEME[layout].starts[0].value,
+                    "cells": [cell.as_json() for cell in self.cells if cell.layout == layout],
+                }
                 for layout in self.layouts
                 if any(cell.layout == layout for cell in self.cells)
             ],

@@ -9,21 +9,21 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
-from mh_builder.helper import build_helper
 from mh_builder.parts import PARTS
 from mh_builder.report.layout import Layout
-from mh_builder.report.open import layout_of
-from mh_builder.schemes import EVERY_SCHEME, SCHEMES
+from mh_builder.schemes import EVERY_SCHEME
 from mh_builder.schemes.space import Start
 from mh_compare.attacks import ATTACKS, FAMILIES, Attack
 from mh_compare.attacks.attack import carried_out
-from mh_compare.candidate import candidate, options_for
-from mh_compare.columns import COLUMNS, Subject
+from mh_compare.candidate import candidate
+from mh_compare.columns import COLUMNS
 from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import Outcome, Verdict
 from mh_compare.results import AttackResult, Cell, Comparison
 from mh_compare.snp_arena import SnpArena
 from mh_compare.snp_attacks import AS_ELSEWHERE, UNDER_SNP
+from mh_compare.snp_columns import UNDER_SNP as COLUMNS_UNDER_SNP
+from mh_compare.subject import MirrorSubject, SnpSubject
 from mh_compare.trace import tracing
 
 DEFAULT_PART = "milan"
@@ -70,14 +70,14 @@ def tasks(
 ) -> list[Task]:
     """Each of `names` under each of `schemes`; an attack under those of `starts` where it makes sense.
 
-    A scheme has its own starts, and columns are asked of those that run in a mirror.
+    A scheme has its own starts; columns are asked of all.
     """
     return [
         Task(name, scheme, part, start)
         for name in names
         for start in ([one for one in starts if one in ATTACKS[name].starts] if name in ATTACKS else [None])
         for scheme in schemes
-        if (scheme in SCHEMES if start is None else start in EVERY_SCHEME[scheme].starts)
+        if start is None or start in EVERY_SCHEME[scheme].starts
     ]
 
 
@@ -122,33 +122,30 @@ def _carry_out(attack: Attack, arena: MirrorArena | SnpArena) -> Outcome:
 
 
 @cache
-def subject(scheme: str, part: str) -> Subject:
+def subject(scheme: str, part: str) -> MirrorSubject | SnpSubject:
     """What columns are asked about."""
-    return Subject(scheme, PARTS[part], candidate(scheme, part), candidate(scheme, part, Start.ES))
+    if Start.SNP in EVERY_SCHEME[scheme].starts:
+        return SnpSubject(scheme, PARTS[part], candidate(scheme, part, Start.SNP))
+    return MirrorSubject(scheme, PARTS[part], candidate(scheme, part), candidate(scheme, part, Start.ES))
 
 
-@cache
 def layout(scheme: str, part: str) -> Layout:
     """What the page tables map of the image that `build.py build` makes."""
-    if scheme in SCHEMES:
-        return subject(scheme, part).layout
-    (start,) = EVERY_SCHEME[scheme].starts
-    image = build_helper(scheme, options_for(PARTS[part], start))
-    return layout_of(image, PARTS[part].geometry(encrypted=True))
+    return subject(scheme, part).layout
 
 
 def _measure(task: Task) -> Cell:
-    column = COLUMNS[task.name]
-    value = column.measure(subject(task.scheme, task.part))
+    column, asked = COLUMNS[task.name], subject(task.scheme, task.part)
+    value = COLUMNS_UNDER_SNP[column.name](asked) if isinstance(asked, SnpSubject) else column.measure(asked)
     return Cell(
         column=column.name,
         title=column.title,
         layout=task.scheme,
         value=value.text,
         number=value.number,
-        unit=column.unit,
+        unit=column.unit if value.number is not None else "",
         detail=value.detail,
-        how=column.how.format(scheme=task.scheme, part=task.part) or task.how("--column"),
+        how=column.how.format(scheme=task.scheme, part=task.part, flags=asked.flags) or task.how("--column"),
     )
 
 

@@ -26,6 +26,14 @@ from mh_emulator.secret import Secret
 from mh_emulator.snp_platform import SnpPlatform
 
 _DRAM_BYTES = 16 * MIB
+"""Of a platform, at the least."""
+_OWN_BYTES = 4 * MIB
+"""For its secure processor, KVM, and what a guest has beside its contents and its helper.
+
+Of these a page takes two frames: one of the guest's, one of the process that maps it.
+"""
+_LARGE = 2 * MIB
+"""DRAM is made of these."""
 _CHALLENGE = bytes(range(CHALLENGE_BYTES))
 
 
@@ -132,9 +140,15 @@ class SnpArena(Arena[SnpSide]):
         """What its owner gives its helpers."""
         return replace(SECRET, protection=abi.mh_protection.MH_PROTECTION_SEV_SNP.value)
 
+    @property
+    def dram_bytes(self) -> int:
+        """What a platform has."""
+        used = 2 * (self.helper.memory_bytes + len(self.contents)) + _OWN_BYTES
+        return max(_DRAM_BYTES, -(-used // _LARGE) * _LARGE)
+
     def server(self, seed: int) -> SnpPlatform:
         """A platform; another seed is another one. Raises `ValueError` for a part without SEV-SNP."""
-        platform = SnpPlatform(self.part, _DRAM_BYTES, seed, hiding=self.part.hides_ciphertext)
+        platform = SnpPlatform(self.part, self.dram_bytes, seed, hiding=self.part.hides_ciphertext)
         attend(platform, NAMES.get(seed, f"platform {seed}"), self.helper)
         return platform
 
@@ -172,7 +186,10 @@ class SnpArena(Arena[SnpSide]):
 
     def start_source(self, seed: int = SOURCE, secret: Secret | None = None) -> SnpSide:
         """A guest with contents that may use them, its helper with its record; the guest's vCPU has not begun."""
-        machine = self.launched(seed, self.guest)
+        return self.begun(self.launched(seed, self.guest), secret)
+
+    def begun(self, machine: Held, secret: Secret | None = None) -> SnpSide:
+        """Give the helper of a launched guest its record, and have it lend the guest its pages."""
         side = self.believed(machine, abi.mh_role.MH_ROLE_SOURCE, secret or self.secret)
         machine.lend(self.owned)
         return side
@@ -190,7 +207,7 @@ class SnpArena(Arena[SnpSide]):
     def empty(self, seed: int, secret: Secret) -> SnpSide:
         """A helper alone on a platform of its own, whose host knows what is to come."""
         side = self.believed(self.launched(seed, ()), abi.mh_role.MH_ROLE_TARGET, secret)
-        pages = [page.gpa for page in self.guest]
+        pages = [*self.owned, vmsa_gpa(side.machine.image)]
         side.machine.expect(pages)
         for gpa in pages:
             side.machine.spa(gpa)

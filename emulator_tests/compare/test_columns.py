@@ -1,4 +1,4 @@
-"""The columns: each figure against another way to it."""
+"""The columns of schemes with a mirror: each figure against another way to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mh_abi import abi
 from mh_builder.image.model import Image
 from mh_builder.paging import GIB, MIB, PAGE_BYTES, TIB
 from mh_builder.parts import PARTS
-from mh_builder.schemes import SCHEMES
+from mh_builder.schemes import EVERY_SCHEME, SCHEMES
 from mh_compare.columns import COLUMNS
 from mh_compare.columns.ending import SPEEDS
 from mh_compare.results import Cell, Comparison
@@ -19,7 +19,7 @@ RESIDENT = set(SCHEMES) - {"isolated"}
 
 
 def row(comparison: Comparison, column: str) -> dict[str, Cell]:
-    return {cell.layout: cell for cell in comparison.cells if cell.column == column}
+    return {cell.layout: cell for cell in comparison.mirrors.cells if cell.column == column}
 
 
 def numbers(comparison: Comparison, column: str) -> dict[str, float | None]:
@@ -32,10 +32,12 @@ def values(comparison: Comparison, column: str) -> dict[str, str]:
 
 def test_no_cell_is_empty(comparison: Comparison) -> None:
     assert [(cell.column, cell.layout) for cell in comparison.cells] == [
-        (column, scheme) for column in COLUMNS for scheme in SCHEMES
+        (column, scheme) for column in COLUMNS for scheme in EVERY_SCHEME
     ]
     assert all(cell.value and cell.how and cell.title for cell in comparison.cells)
     assert all((cell.number is None) == (cell.unit == "") for cell in comparison.cells)
+    for cell in comparison.mirrors.cells:
+        assert (cell.unit, cell.layout in SCHEMES) == (COLUMNS[cell.column].unit, True)
 
 
 def test_tables_are_those_of_the_image(comparison: Comparison, images: dict[str, Image]) -> None:
@@ -115,6 +117,11 @@ def test_post_copy(comparison: Comparison) -> None:
 def test_under_es(comparison: Comparison) -> None:
     assert values(comparison, "sev-es") == dict.fromkeys(SCHEMES, "yes")
     assert all("VMSA" in cell.detail for cell in row(comparison, "sev-es").values())
+
+
+def test_no_mirror_of_an_snp_guest(comparison: Comparison) -> None:
+    assert values(comparison, "sev-snp") == dict.fromkeys(SCHEMES, "no")
+    assert all("no mirror of an SNP guest runs" in cell.detail for cell in row(comparison, "sev-snp").values())
 
 
 def test_policy(comparison: Comparison) -> None:

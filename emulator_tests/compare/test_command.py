@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from emulator_tests.command.conftest import Command
-from mh_builder.schemes import SCHEMES, starting
+from mh_builder.schemes import EVERY_SCHEME, SCHEMES, starting
 from mh_builder.schemes.space import Start
 from mh_cli.main import _parser
 from mh_compare.results import Comparison
@@ -66,7 +66,7 @@ def test_an_attack_that_makes_no_sense(command: Command) -> None:
         (("--scheme", "vmpl", "--start", "host"), "--start host: scheme vmpl has start snp"),
         (("--scheme", "regions", "--start", "snp"), "--start snp: scheme regions has start host, es"),
         (("--scheme", "vmpl", "--part", "rome"), "--part rome: scheme vmpl has start snp"),
-        (("--scheme", "vmpl", "--column", "slots"), "--scheme vmpl: columns are about mirrors"),
+        (("--scheme", "vmpl", "--start", "es", "--column", "slots"), "--start es: scheme vmpl has start snp"),
         (("--part", "rome", "--start", "snp"), "--start snp: rome has no SEV-SNP, genoa, milan, turin have"),
     ],
 )
@@ -111,9 +111,27 @@ def test_cells(command: Command) -> None:
     outcome = command("compare", "--jobs", "1", "--column", "table-pages", "--json")
     assert (outcome.code, outcome.err) == (0, "")
     result = json.loads(outcome.out)
-    assert [row["layout"] for row in result["rows"]] == list(SCHEMES)
+    assert [(row["layout"], row["start"]) for row in result["rows"]] == [
+        (scheme, "host" if scheme in SCHEMES else "snp") for scheme in EVERY_SCHEME
+    ]
     assert all(cell["value"] and cell["how"] for row in result["rows"] for cell in row["cells"])
     assert result["attacks"] == []
+
+
+def test_a_column_that_is_not_applicable_says_why(command: Command) -> None:
+    arguments = ("compare", "--jobs", "1", "--start", "snp", "--column", "slots")
+    [row] = json.loads(command(*arguments, "--json").out)["rows"]
+    [cell] = row["cells"]
+    assert (row["layout"], cell["value"]) == ("vmpl", "not applicable")
+    assert cell["detail"].startswith("there is no mirror")
+    assert not {"number", "unit"} & set(cell)
+    assert f"vmpl: not applicable ({cell['detail']})" in " ".join(command(*arguments).out.split())
+    assert f"* {cell['detail'].capitalize()[:20]}" in command(*arguments, "--markdown").out
+
+
+def test_columns_of_a_part_without_snp(command: Command) -> None:
+    outcome = command("compare", "--jobs", "1", "--part", "rome", "--column", "ram-room", "--json")
+    assert [row["layout"] for row in json.loads(outcome.out)["rows"]] == list(SCHEMES)
 
 
 def test_files(command: Command, tmp_path: Path) -> None:

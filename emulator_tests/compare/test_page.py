@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from html import escape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from emulator_tests.command.conftest import ROOT
 from emulator_tests.report.browser import PROGRAM, open_page
 from mh_builder.report.layout import Layout
-from mh_builder.schemes import SCHEMES
+from mh_builder.schemes import EVERY_SCHEME, SCHEMES
 from mh_compare.drawing import as_svg
 from mh_compare.markdown import render
 from mh_compare.page import as_html
@@ -27,7 +28,7 @@ SVG = "{http://www.w3.org/2000/svg}svg"
 
 @pytest.fixture(scope="module")
 def layouts() -> list[Layout]:
-    return [subject(scheme, DEFAULT_PART).layout for scheme in SCHEMES]
+    return [subject(scheme, DEFAULT_PART).layout for scheme in EVERY_SCHEME]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,15 @@ def test_page_says_everything(html: str, comparison: Comparison) -> None:
         assert re.findall(r">(\w+)</span>", wide) == [result.outcome for result in row.results]
 
 
+def test_cells_of_every_scheme(html: str, comparison: Comparison) -> None:
+    tables = html.split('<section id="what-each')[1].split("</section>", maxsplit=1)[0]
+    for asked in apart(cell_rows(comparison.cells)):
+        wide = tables.split(f'<tr><td><a href="#seen-{asked.cells[0].column}">')[1].split("</tr>", maxsplit=1)[0]
+        cells = re.findall(r"<td[^>]*>([^<]*)</td>", wide)
+        assert cells == [escape(cell.value) for cell in asked.cells]
+        assert len(cells) == len(EVERY_SCHEME)
+
+
 def test_rows(comparison: Comparison) -> None:
     """Every result in one row; two starts share it only where all layouts end alike."""
     rows = [row for _, found in families(comparison.mirrors.attacks) for row in found]
@@ -105,7 +115,7 @@ def test_rows_that_are_the_same_are_folded(html: str, comparison: Comparison) ->
     for row in alike(rows):
         assert f'<tr><td><a href="#seen-{row.attack}">' in attacks
     folded = [row.cells[0].column for row in alike(cell_rows(comparison.cells))]
-    assert {"sev-es", "post-copy"} <= set(folded)
+    assert {"policy", "upgrade", "missing-calls"} <= set(folded)
     assert all(f'<tr><td><a href="#seen-{column}">' in cells for column in folded)
 
 
@@ -125,7 +135,7 @@ def test_drawing(layouts: list[Layout]) -> None:
     root = ET.fromstring(as_svg(layouts))  # noqa: S314 - our own
     assert root.tag == SVG
     places = [(float(part.get("y", "")), float(part.get("height", ""))) for part in root.findall(SVG)]
-    assert len(places) == len(SCHEMES)
+    assert len(places) == len(EVERY_SCHEME)
     assert all(y + height <= after for (y, height), (after, _) in pairwise(places))
     assert float(root.get("height", "")) == sum(places[-1])
     assert root.get("viewBox") == f"0 0 {root.get('width')} {root.get('height')}"

@@ -152,7 +152,7 @@ def test_host_takes_a_page_away_while_it_is_used() -> None:
     guest, vcpus = two(text.replace("jnz next", "je next"), "hlt", rdi=0)
     dram, asid = guest.platform.dram, guest.vm.asid
     dram.write_private(asid, guest.spa(HEAP), bytes(136))
-    seen = set()
+    seen: set[bytes] = set()
     with dram.bus.at_once():
         thread = threading.Thread(target=run_to_halt, args=(vcpus[0],))
         thread.start()

@@ -42,6 +42,7 @@ from mh_emulator.host.snp_machine import SnpMachine
 from mh_emulator.host.snp_migration import Pair, move
 from mh_emulator.host.snp_migration import run as migrate
 from mh_emulator.psp.snp.message import HEADER_BYTES, Header, seal
+from mh_emulator.psp.snp.policy import DEFAULT_POLICY
 from mh_emulator.psp.snp.secrets import VMPCK_OFFSET
 
 
@@ -147,7 +148,7 @@ def test_the_context_of_another_guest_is_not_exported() -> None:
     both = leaving()
     other = both.source.platform.create_vm()
     other.sev_init2()
-    other.snp_launch_start(both.source.policy)
+    other.snp_launch_start(DEFAULT_POLICY)
     other.snp_launch_finish()
     assert other.gctx is not None
     assert export(both, other.gctx) == Status.MH_NO_CONTEXT

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from mh_compare.columns import ending, host, launch, moving, pieces, reach, strict, tables
-from mh_compare.columns.column import Column, Subject, Value
+from mh_compare.columns.column import Column, Value
+from mh_compare.subject import MirrorSubject
 
 _MODULES = (tables, reach, launch, host, pieces, moving, ending, strict)
 
-COLUMNS: Mapping[str, Column] = MappingProxyType(
+COLUMNS: Mapping[str, Column[MirrorSubject]] = MappingProxyType(
     {column.name: column for module in _MODULES for column in module.COLUMNS}
 )
 
-__all__ = ["COLUMNS", "Column", "Subject", "Value"]
+__all__ = ["COLUMNS", "Column", "Value"]

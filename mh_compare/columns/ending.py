@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from mh_builder.paging import GIB
-from mh_compare.arena import Side, Status
-from mh_compare.columns.column import Column, Subject, Value
+from mh_compare.arena import Arena, Side, Status
+from mh_compare.columns.column import Column, Value
 from mh_compare.guest_os import GuestOs, read_word
+from mh_compare.mirror_arena import MirrorArena
+from mh_compare.subject import MirrorSubject, Subject
 from mh_emulator.host.ring import Sealed
 from mh_emulator.host.session import finish
 
@@ -32,9 +35,15 @@ SPEEDS = {
 one machine: docs/performance.md, "The kernel on zmm registers"."""
 
 
-def failed(subject: Subject) -> Value:
+def failed(subject: MirrorSubject) -> Value:
     """Break a packet in the middle of a migration; look at both guests; then try again."""
     arena = subject.arena()
+    guest = GuestOs(arena.source.machine)
+    return after_failure(arena, lambda: guest.run(read_word(0))[:8], lambda: _again(arena))
+
+
+def after_failure(arena: Arena[Side], first_word: Callable[[], bytes], again: Callable[[], str]) -> Value:
+    """What a broken packet leaves: `first_word` is what the source's guest reads, `again` tells of a new try."""
     source, target = arena.connect()
     addresses = [arena.address(page) for page in range(len(arena.ram))]
     for address in addresses[:_MOVED]:
@@ -46,20 +55,25 @@ def failed(subject: Subject) -> Value:
         return Value(f"no end: {told.name}, {after.name}")
     kept = sum(target.read_guest(page) == source.read_guest(page) for page in arena.ram)
     is_whole = all(source.read_guest(page) == arena.plaintext(number) for number, page in enumerate(arena.ram))
-    found = GuestOs(source.machine).run(read_word(0))[:8]
-    if not is_whole or found != arena.plaintext(0)[:8]:
+    if not is_whole or first_word() != arena.plaintext(0)[:8]:
         return Value("no: the guest at the source is not whole")
     left = f"{told.name}, then {after.name}; {kept} of {len(addresses)} pages stay at the target"
-    return Value(f"the guest runs on at the source; {_again(*arena.connect(), addresses)}", detail=left)
+    return Value(f"the guest runs on at the source; {again()}", detail=left)
 
 
-def _again(source: Side, target: Side, addresses: list[int]) -> str:
+def _again(arena: MirrorArena) -> str:
     """Move everything in a new session."""
+    source, target = arena.connect()
+    addresses = [arena.address(page) for page in range(len(arena.ram))]
     statuses = {target.put(address, source.export(address)) for address in addresses}
     if statuses != {Status.MH_DONE}:
         return f"a second try fails: {', '.join(sorted(status.name for status in statuses))}"
-    total = finish(source.ring, target.ring)
-    return "a second try moves all" if total == len(addresses) else f"a second try moves {total}"
+    return second_try(finish(source.ring, target.ring), len(addresses))
+
+
+def second_try(total: int, pages: int) -> str:
+    """What came of it: pages that both helpers agree on, of all there are."""
+    return "a second try moves all" if total == pages else f"a second try moves {total}"
 
 
 def downtime(subject: Subject) -> Value:

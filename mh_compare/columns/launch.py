@@ -5,11 +5,12 @@ from __future__ import annotations
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import human
 from mh_compare.calls import in_words
-from mh_compare.columns.column import Column, Subject, Value
+from mh_compare.columns.column import Column, Value
+from mh_compare.subject import MirrorSubject, Subject
 from mh_emulator.owner import POLICY
 from mh_emulator.psp.policy import Policy, policy_names
 
-_BUILD = "build.py build --scheme {scheme} --part {part} --json"
+_BUILD = "build.py build --scheme {scheme} --part {part}{flags} --json"
 
 _STRICTEST = Policy.NODBG | Policy.NOKS | Policy.NOSEND | Policy.DOMAIN | Policy.SEV
 
@@ -21,7 +22,7 @@ def helper_memory(subject: Subject) -> Value:
     return Value(human(size), size, f"{human(shared)} of it shared")
 
 
-def reserved(subject: Subject) -> Value:
+def reserved(subject: MirrorSubject) -> Value:
     """RAM of the main VM that the started helper has, and where."""
     machine = subject.source.machine
     taken = (len(machine.memory.populated()) - len(machine.guest_pages())) * PAGE_BYTES
@@ -30,13 +31,13 @@ def reserved(subject: Subject) -> Value:
     return Value(human(taken), taken, f"in one piece, from GPA {machine.helper.home:#x}")
 
 
-def slots(subject: Subject) -> Value:
+def slots(subject: MirrorSubject) -> Value:
     """Memory slots of the mirror."""
     made = subject.calls.vms[-1]["KVM_SET_USER_MEMORY_REGION"]
     return Value(str(made), made)
 
 
-def kvm_calls(subject: Subject) -> Value:
+def kvm_calls(subject: MirrorSubject) -> Value:
     """What is asked of KVM for the mirror."""
     calls = subject.calls.vms[-1]
     return Value(str(calls.total()), calls.total(), in_words(calls))
@@ -48,7 +49,7 @@ def psp_commands(subject: Subject) -> Value:
     return Value(str(commands.total()), commands.total(), in_words(commands))
 
 
-def policies(subject: Subject) -> Value:
+def policies(subject: MirrorSubject) -> Value:
     """Which policies let the helper be launched, started, and export a page."""
     tried = (Policy(0), Policy(POLICY), _STRICTEST)
     bad = [policy_names(policy) for policy in tried if not _exports(subject, int(policy))]
@@ -56,7 +57,7 @@ def policies(subject: Subject) -> Value:
     return Value(text, detail=f"tried: {', '.join(map(policy_names, tried))}")
 
 
-def _exports(subject: Subject, policy: int) -> bool:
+def _exports(subject: MirrorSubject, policy: int) -> bool:
     arena = subject.arena()
     source = arena.side(arena.launched(policy))
     arena.alone(source)

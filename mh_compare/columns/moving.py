@@ -9,11 +9,13 @@ from functools import cached_property, partial
 from mh_abi.image import HelperImage, parse_image
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB, MIB, PAGE_BYTES
-from mh_builder.schemes.space import DEFAULT_HOME, Options
+from mh_builder.schemes.space import DEFAULT_HOME, LayoutError, Options, Start
 from mh_compare.arena import SECRET, TARGET, Status
-from mh_compare.columns.column import Column, Subject, Value
+from mh_compare.candidate import options_for
+from mh_compare.columns.column import Column, Value
 from mh_compare.guest_os import GuestOs, read_word
 from mh_compare.mirror_arena import MirrorArena, MirrorSide
+from mh_compare.subject import MirrorSubject, Subject
 from mh_emulator.host import migration
 from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
@@ -24,32 +26,38 @@ from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.platform import Platform
 
 _RUN_PAGES = 1024
-"""Pages of RAM contents that are moved to count host exits."""
 
 _PLUGGED = 32 << 30
 """GPA at which memory is plugged and unplugged."""
 
-_OTHER_HOME = 96 * MIB
+TAKEN = "for RAM of the guest that the new helper reserves"
+
+OTHER_HOME = 96 * MIB
 """Main GPA of a helper that another firmware has put elsewhere."""
 
 _WORD = 0x0123_4567_89AB_CDEF
 
 
-_NUMBERED = b"".join(number.to_bytes(8, "little") * (PAGE_BYTES // 8) for number in range(1, _RUN_PAGES + 1))
-"""Their contents: no page is zero."""
+NUMBERED = b"".join(number.to_bytes(8, "little") * (PAGE_BYTES // 8) for number in range(1, _RUN_PAGES + 1))
+"""Contents of RAM that is moved to count host exits: no page is zero."""
 
 
-def exits(subject: Subject) -> Value:
+def exits(subject: MirrorSubject) -> Value:
     """KVM_RUN calls of both helpers while they move RAM in bulk, from the first greeting to the agreed totals."""
-    arena = MirrorArena(subject.as_built, _NUMBERED)
+    arena = MirrorArena(subject.as_built, NUMBERED)
     source, target = arena.launched(), launch(arena.site(TARGET), GuestOwner(POLICY), (), SECRET)
     pages, count = migration.move(source, target, arena.ram)
     if any(source.read_guest(page) != target.read_guest(page) for page in arena.ram):
         raise AssertionError(f"{subject.scheme}: RAM arrives changed")
+    return for_a_page(count, pages)
+
+
+def for_a_page(count: int, pages: int) -> Value:
+    """KVM_RUN calls for each of so many pages."""
     return Value(f"{count / pages:.4f}", count / pages, f"{count} for {pages} pages")
 
 
-def under_es(subject: Subject) -> Value:
+def under_es(subject: MirrorSubject) -> Value:
     """A whole migration under SEV-ES: a guest at work, its registers too, to another platform."""
     candidate = subject.small_es
     scenario = migration.Scenario(
@@ -63,6 +71,15 @@ def under_es(subject: Subject) -> Value:
     return Value("yes" if report.good else "no", detail=f"{report.pages} pages, the VMSA one of them")
 
 
+def other_start(subject: Subject, start: Start) -> Value:
+    """What there is for guests of another kind than the scheme is for: no image, and why."""
+    try:
+        build_helper(subject.scheme, options_for(subject.part, start))
+    except LayoutError as error:
+        return Value("no", detail=str(error))
+    raise AssertionError(f"{subject.scheme} can be built for start {start.value}")
+
+
 class Unplugged(MirrorArena):
     """A guest with a page of RAM behind all that it has a GPA for."""
 
@@ -73,7 +90,7 @@ class Unplugged(MirrorArena):
         return replace(usual, topology=replace(usual.topology, unplugged=PAGE_BYTES))
 
 
-def never_mapped(subject: Subject) -> Value:
+def never_mapped(subject: MirrorSubject) -> Value:
     """Move a page that the main VM has at no address, as a VMSA or the RAM of a device."""
     arena = Unplugged(subject.small)
     source, target = arena.connect()
@@ -85,7 +102,7 @@ def never_mapped(subject: Subject) -> Value:
     return Value(moved)
 
 
-def unplugged(subject: Subject) -> Value:
+def unplugged(subject: MirrorSubject) -> Value:
     """The guest writes to plugged memory; the host unplugs and moves it, and plugs it at the target."""
     arena = Unplugged(subject.small)
     source, target = arena.connect()
@@ -118,7 +135,7 @@ def _move(source: MirrorSide, target: MirrorSide, page: int) -> str:
     return "yes" if status == Status.MH_DONE else f"no: {status.name}"
 
 
-def post_copy(subject: Subject) -> Value:
+def post_copy(subject: MirrorSubject) -> Value:
     """Start the guest at the target before its RAM is there, and move the page that it needs on the urgent lane."""
     arena = subject.arena()
     source, target = arena.connect()
@@ -161,7 +178,7 @@ class Upgraded(MirrorArena):
     def placement(self) -> Placement:
         """Enough RAM for the old helper and the new one."""
         usual = super().placement
-        return replace(usual, topology=replace(usual.topology, below=4 * _OTHER_HOME))
+        return replace(usual, topology=replace(usual.topology, below=4 * OTHER_HOME))
 
     def ground(self, seed: int) -> tuple[Platform, Placement, HelperImage]:
         """The target gets the new helper."""
@@ -169,33 +186,36 @@ class Upgraded(MirrorArena):
         return platform, placement, self.new if seed == TARGET else old
 
 
-def upgrade(subject: Subject, change: Callable[[Options], Options]) -> Value:
+def upgrade(subject: MirrorSubject, change: Callable[[Options], Options]) -> Value:
     """Move a guest that uses all RAM that the old firmware leaves it to one whose build had other options."""
     new = parse_image(build_helper(subject.scheme, change(subject.small.image.space.options)).data)
     source, target = Upgraded(subject.small, new=new).connect()
     behind = DEFAULT_HOME + subject.small.image.memory_bytes
-    for page in (0, behind, _OTHER_HOME):
+    for page in (0, behind, OTHER_HOME):
         source.machine.platform.dram.write_private(
             source.machine.asid, source.machine.memory.spa(page), b"used" * (PAGE_BYTES // 4)
         )
         answer = _move(source, target, page)
         if answer != "yes":
-            return Value(answer, detail="for RAM of the guest that the new helper reserves")
+            return Value(answer, detail=TAKEN)
         if target.machine.read_guest(page) != source.machine.read_guest(page):
             raise AssertionError(f"{subject.scheme}: {page:#x} arrives changed")
     return Value("yes")
 
 
-def _smaller(options: Options) -> Options:
+def smaller(options: Options) -> Options:
+    """For less RAM."""
     return replace(options, ram_limit=options.ram_limit - GIB)
 
 
-def _larger(options: Options) -> Options:
+def larger(options: Options) -> Options:
+    """With more page tables."""
     return replace(options, largest_page=2 * MIB)
 
 
-def _elsewhere(options: Options) -> Options:
-    return replace(options, home=_OTHER_HOME)
+def elsewhere(options: Options) -> Options:
+    """For another place in RAM."""
+    return replace(options, home=OTHER_HOME)
 
 
 COLUMNS = (
@@ -204,7 +224,8 @@ COLUMNS = (
     Column("unplugged", "moves unplugged virtio-mem", "", unplugged),
     Column("post-copy", "post-copy: the guest runs before its RAM is there", "", post_copy),
     Column("sev-es", "migrates SEV-ES guests", "", under_es),
-    Column("upgrade", "firmware upgrade to a helper that is not larger", "", partial(upgrade, change=_smaller)),
-    Column("upgrade-larger", "firmware upgrade to a larger helper", "", partial(upgrade, change=_larger)),
-    Column("upgrade-moved", "firmware upgrade to a helper at another place", "", partial(upgrade, change=_elsewhere)),
+    Column("sev-snp", "migrates SEV-SNP guests", "", partial(other_start, start=Start.SNP)),
+    Column("upgrade", "firmware upgrade to a helper that is not larger", "", partial(upgrade, change=smaller)),
+    Column("upgrade-larger", "firmware upgrade to a larger helper", "", partial(upgrade, change=larger)),
+    Column("upgrade-moved", "firmware upgrade to a helper at another place", "", partial(upgrade, change=elsewhere)),
 )

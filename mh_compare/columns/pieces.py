@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mh_abi import abi
 from mh_builder.paging import MIB
 from mh_compare.arena import SOURCE, Op, Status
 from mh_compare.attacks.launch import Roomy
 from mh_compare.attacks.mapping import Liar
-from mh_compare.columns.column import Column, Subject, Value
+from mh_compare.columns.column import Column, Value
+from mh_compare.subject import MirrorSubject, Subject
 from mh_emulator.dram.process import Place
 from mh_emulator.host import handover
 from mh_emulator.host.machine import Machine
@@ -22,16 +24,20 @@ def brought_by(subject: Subject) -> Value:
     home = subject.image.space.home
     if home is None:
         return Value("the host alone", detail="at launch: there is no main GPA at which firmware could put it")
+    if not (abi.MH_SCHEMES_AT_HOME | abi.MH_SCHEMES_WITH_TUPLES) >> subject.image.space.scheme_id & 1:
+        return Value("the host alone", detail="at launch, with the guest: firmware loads no such image")
     return Value("firmware or host", detail=f"at main GPA {home:#x}")
 
 
 def start32(subject: Subject) -> Value:
     """Whether the image has an entry for 32-bit protected mode."""
     entry = subject.small.helper.descriptor.entry32
-    return Value("yes", detail=f"at GPA {entry:#x}") if entry else Value("no", detail="it lies above 4 GiB")
+    if entry:
+        return Value("yes", detail=f"at GPA {entry:#x}")
+    return Value("no", detail="a measured VMSA starts it" if subject.start.measured else "it lies above 4 GiB")
 
 
-def pieces(subject: Subject) -> Value:
+def pieces(subject: MirrorSubject) -> Value:
     """Put the second half of the helper elsewhere, let it export a page, and ask it for that half by name."""
     arena = Roomy(subject.small)
     helper = arena.helper

@@ -6,16 +6,17 @@ from dataclasses import replace
 
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES, level_shift
-from mh_builder.parts import PARTS, Part
+from mh_builder.parts import Part
 from mh_builder.report.layout import RAM, Region
-from mh_builder.schemes import SCHEMES
+from mh_builder.schemes import EVERY_SCHEME
 from mh_builder.schemes.space import HOME_LIMIT, MAX_RAM_LIMIT, PCI_HOLE, RAM_VA, Options, human
-from mh_compare.columns.column import Column, Subject, Value
+from mh_compare.columns.column import Column, Value
+from mh_compare.subject import MirrorSubject, Subject
 
 _LEVELS = (4, 5)
 
 
-def from_main(subject: Subject) -> Value:
+def from_main(subject: MirrorSubject) -> Value:
     """Bytes of the helper's memory behind any slot of the main VM: its kernel may write them, as SEV has no rights."""
     machine = subject.source.machine
     helper = {
@@ -61,9 +62,10 @@ def firmware_code(subject: Subject) -> Value:
 
 def ram_room(subject: Subject) -> Value:
     """The largest RAM for which the part's addresses have room beside a helper of this size."""
-    rooms = {(part.name, levels): _room(subject, part, levels) for part in PARTS.values() for levels in _LEVELS}
-    said = ", ".join(f"{part} {human(rooms[part, 4])}" for part in PARTS)
-    more = [part for part in PARTS if rooms[part, 5] > rooms[part, 4]]
+    rooms = {(part.name, levels): _room(subject, part, levels) for part in subject.parts for levels in _LEVELS}
+    parts = [part.name for part in subject.parts]
+    said = ", ".join(f"{part} {human(rooms[part, 4])}" for part in parts)
+    more = [part for part in parts if rooms[part, 5] > rooms[part, 4]]
     five = f"more with 5 levels on {', '.join(more)}" if more else "no more with 5 levels"
     room = rooms[subject.part.name, subject.part.levels]
     return Value(human(room), room, f"{said}; {five}; a build takes {human(MAX_RAM_LIMIT)}")
@@ -72,7 +74,7 @@ def ram_room(subject: Subject) -> Value:
 def _room(subject: Subject, part: Part, levels: int) -> int:
     """Bytes of RAM: behind it lie the VMSAs, and a helper that moves; by GPA the PCI hole is in between."""
     options = replace(subject.options, window_bit=Options.for_part(part).window_bit)
-    space = SCHEMES[subject.scheme].space(options, subject.image.memory_bytes)
+    space = EVERY_SCHEME[subject.scheme].space(options, subject.image.memory_bytes)
     behind = abi.MH_VMSA_BYTES + (space.memory_bytes if space.moves else 0)
     by_gpa = min(1 << part.system_bits, 1 << part.c_bit) - space.window
     by_va = (1 << level_shift(levels + 1) - 1) - RAM_VA
@@ -81,8 +83,8 @@ def _room(subject: Subject, part: Part, levels: int) -> int:
 
 
 COLUMNS = (
-    Column("main-writes", "memory of the helper that the main VM can write", "bytes", from_main),
-    Column("mirror-writes", "memory of the helper that the mirror can write", "bytes", from_mirror),
+    Column("main-writes", "memory of the helper that the guest's kernel can write", "bytes", from_main),
+    Column("mirror-writes", "memory of the helper that it can write itself", "bytes", from_mirror),
     Column("firmware-code", "code of the firmware that the helper uses", "bytes", firmware_code),
     Column("ram-room", "RAM that the part's addresses have room for, by ram_addr", "bytes", ram_room),
 )

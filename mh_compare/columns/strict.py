@@ -9,10 +9,11 @@ from mh_abi.image import HelperImage
 from mh_builder.helper import build_helper
 from mh_builder.paging import GIB, PAGE_BYTES
 from mh_builder.schemes.space import human
-from mh_compare.arena import Op
+from mh_compare.arena import Op, Side
 from mh_compare.candidate import Candidate
-from mh_compare.columns.column import Column, Subject, Value
-from mh_compare.mirror_arena import MirrorArena, MirrorSide
+from mh_compare.columns.column import Column, Value
+from mh_compare.mirror_arena import MirrorArena
+from mh_compare.subject import MirrorSubject, Subject
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.ring import Request
 from mh_emulator.host.side import one_page
@@ -40,19 +41,29 @@ class Strict(MirrorArena):
         return Platform(self.part, 2 * helper.memory_bytes, seed), placement, helper
 
 
-def strict_finish(subject: Subject) -> Value:
+def strict_finish(subject: MirrorSubject) -> Value:
     """Private memory for a GiB of RAM; and what FINISH executes for a page, beside what its export did."""
-    space = subject.small.image.space
-    limit = _RAM_LIMITS[abi.mh_address_kind(space.addresses)]
-    image = build_helper(subject.scheme, replace(space.options, ram_limit=limit, strict=True))
-    room = image.section(".authenticators").size * GIB / (limit + abi.MH_VMSA_BYTES)
-    arena = Strict(Candidate(subject.scheme, image, subject.part))
+    limit = _RAM_LIMITS[abi.mh_address_kind(subject.small.image.space.addresses)]
+    candidate, room = with_room(subject, limit)
+    arena = Strict(candidate)
     source = arena.exporting()
-    pages = [source.machine.request_address(page) for page in source.machine.guest_pages()]
-    empty = _instructions(source, Request(Op.MH_OP_FINISH))
+    empty = instructions(source, Request(Op.MH_OP_FINISH))
     arena.alone(source)
-    exported = sum(_instructions(source, one_page(Op.MH_OP_EXPORT, page)) for page in pages)
-    finished = _instructions(source, Request(Op.MH_OP_FINISH)) - empty
+    return costs(source, empty, room)
+
+
+def with_room(subject: Subject, ram_limit: int) -> tuple[Candidate, float]:
+    """Its image for a strict finish with so much RAM, and the private memory that this takes for a GiB."""
+    image = build_helper(subject.scheme, replace(subject.small.image.space.options, ram_limit=ram_limit, strict=True))
+    room = image.section(".authenticators").size * GIB / (ram_limit + abi.MH_VMSA_BYTES)
+    return Candidate(subject.scheme, image, subject.part), room
+
+
+def costs(source: Side, empty: int, room: float) -> Value:
+    """What `source`, in a session, executes; `empty` is what FINISH takes there when nothing was exported."""
+    pages = [source.request_address(page) for page in source.guest_pages()]
+    exported = sum(instructions(source, one_page(Op.MH_OP_EXPORT, page)) for page in pages)
+    finished = instructions(source, Request(Op.MH_OP_FINISH)) - empty
     return Value(
         human(int(room)),
         room,
@@ -61,12 +72,11 @@ def strict_finish(subject: Subject) -> Value:
     )
 
 
-def _instructions(source: MirrorSide, request: Request) -> int:
+def instructions(source: Side, request: Request) -> int:
     """How many the helper executes for a request that has to succeed, to the stride below."""
     source.ring.submit(request.dumps(0))
-    vcpu = source.machine.mirror.vcpu
     total = 0
-    while vcpu.run(_STRIDE).reason is Reason.LIMIT:
+    while source.vcpu.run(_STRIDE).reason is Reason.LIMIT:
         total += _STRIDE
     if source.ring.completion(source.ring.completed - 1).status != abi.mh_status.MH_DONE:
         raise AssertionError(f"{request} is refused")

@@ -10,10 +10,11 @@ from mh_builder.paging import GIB, MIB, TIB
 from mh_builder.report.layout import RAM
 from mh_builder.report.mapping import Mapping
 from mh_builder.schemes.space import DEFAULT_RAM_LIMIT, human
-from mh_compare.columns.column import Column, Subject, Value
+from mh_compare.columns.column import Column, Value
+from mh_compare.subject import Subject
 
 _SIZES = (GIB, 64 * GIB, TIB, 4 * TIB)
-_BUILD = "build.py build --scheme {scheme} --part {part}"
+_BUILD = "build.py build --scheme {scheme} --part {part}{flags}"
 
 
 def table_pages(subject: Subject) -> Value:
@@ -64,7 +65,7 @@ def _leaves(mapping: Mapping) -> int:
     return mapping.size // mapping.page_bytes
 
 
-COLUMNS = (
+COLUMNS: tuple[Column[Subject], ...] = (
     Column("table-pages", "page tables for 64 GiB of RAM, in pages", "pages", table_pages),
     *(
         Column(

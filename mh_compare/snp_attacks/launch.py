@@ -22,12 +22,6 @@ from mh_emulator.psp.snp.policy import DEFAULT_POLICY, SnpPolicy
 _ELSEWHERE = 128 * MIB
 
 
-class Debugged(Held):
-    """A host that would read the guest by DBG_DECRYPT."""
-
-    policy = DEFAULT_POLICY | SnpPolicy.DEBUG
-
-
 def change_helper(arena: SnpArena) -> Outcome:
     """Load the helper with one bit of its code changed."""
     code = bytearray(arena.helper.data)
@@ -39,7 +33,8 @@ def change_helper(arena: SnpArena) -> Outcome:
 
 def change_policy(arena: SnpArena) -> Outcome:
     """Launch with a policy that allows debugging."""
-    _ask_owner(arena, Debugged(arena.server(SOURCE), arena.placement, arena.helper, arena.guest))
+    policy = DEFAULT_POLICY | SnpPolicy.DEBUG
+    _ask_owner(arena, Held(arena.server(SOURCE), arena.placement, arena.helper, arena.guest, policy))
     return succeeds("the owner gives the record to a guest with the host's policy")
 
 

@@ -64,13 +64,17 @@ def first_vmsa(image: HelperImage, registers: Registers) -> SnpPage:
 class SnpMachine:
     """The helper, launched with these pages of a `guest`, or with none where one is to come."""
 
-    policy = DEFAULT_POLICY
     incoming: Imi | WholeLaunch = Imi((), vmsas=False)
     """Which of the helper's own pages and VMSAs are launched as incoming image: none, for KVM as it is cannot."""
     moves_context = False
 
     def __init__(
-        self, platform: SnpPlatform, placement: Placement, image: HelperImage, guest: Sequence[SnpPage]
+        self,
+        platform: SnpPlatform,
+        placement: Placement,
+        image: HelperImage,
+        guest: Sequence[SnpPage],
+        policy: int = DEFAULT_POLICY,
     ) -> None:
         """Raises `KvmError`."""
         self.platform = platform
@@ -88,7 +92,7 @@ class SnpMachine:
         self.vm.sev_init2()
         self.helpers = [self.vm.create_vcpu() for _ in range(self.helper.vcpus)]
         """The helper's."""
-        self._launch(guest)
+        self._launch(guest, policy)
         self.vcpu = self.vm.create_vcpu()
         """The guest's; without a VMSA before `start_guest`."""
         self.helper.clear_rings()
@@ -190,13 +194,13 @@ class SnpMachine:
         vmsas = self.platform.memory(abi.MH_VMSA_BYTES)
         self.vm.set_user_memory_region(len(blocks), self.image.descriptor.ram_limit, abi.MH_VMSA_BYTES, vmsas, 0)
 
-    def _launch(self, guest: Sequence[SnpPage]) -> None:
+    def _launch(self, guest: Sequence[SnpPage], policy: int) -> None:
         """What KVM copies from the process comes from one page of its own, for no slot holds contents here."""
         own = self.own_pages()
         carrier = self.platform.memory(PAGE_BYTES)
         for number, vcpu in enumerate(self.helpers):
             vcpu.set_registers(self.helper.registers(number))
-        self.vm.snp_launch_start(self.policy)
+        self.vm.snp_launch_start(policy)
         for page in [*own, *guest]:
             if page.contents:
                 carrier.write_raw(0, page.contents)
