@@ -1,0 +1,105 @@
+"""The reference beside the linked helper: whatever is done to one is done to the other, and both must look the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from emulator_tests.helper.conftest import SECRET
+from emulator_tests.reference.entropy import Entropy
+from emulator_tests.reference.helper import Helper
+from emulator_tests.reference.linked import PAGE, RAM_LIMIT, RINGS, SEED, SHARED_BYTES, TSC, Linked, pages, protected
+from emulator_tests.reference.memory import Memory
+from mh_abi import abi
+from mh_emulator.cpu.rdrand import Fault, Repeating
+from mh_emulator.host.ring import Ring
+
+
+class Differ(AssertionError):
+    """The linked helper and the reference do not show the same."""
+
+
+class Reference:
+    """A helper as `Linked` has it: guest, words of RDRAND and RDTSC."""
+
+    def __init__(self) -> None:
+        self.generator = Repeating(SEED)
+        memory = Memory(RAM_LIMIT, protected())
+        self.helper = Helper(SECRET, memory, Entropy(self.generator, TSC), RINGS)
+        self.helper.start()
+        self._pages = pages()
+
+    def read(self) -> Iterator[bytes]:
+        """Each of `pages`."""
+        held = memoryview(self.helper.memory.bytes)
+        return (bytes(held[page : page + PAGE]) for page in self._pages)
+
+    def read_shared(self) -> Iterator[bytes]:
+        """Each page that the helper shares with its host."""
+        held = memoryview(self.helper.shared.bytes)
+        return (bytes(held[page : page + PAGE]) for page in range(0, SHARED_BYTES, PAGE))
+
+    def write(self, page: int, data: bytes) -> None:
+        """The guest changes a page; `page` is its place in `pages`."""
+        start = self._pages[page]
+        self.helper.memory.bytes[start : start + PAGE] = data
+
+
+class Beside:
+    """Both, with a host that writes the same into the rings of both; it reads from those of the reference."""
+
+    def __init__(self) -> None:
+        self.linked = Linked()
+        self.reference = Reference()
+        self.rings = [self._ring(number) for number in range(RINGS)]
+        self.compare()
+
+    def compare(self) -> None:
+        """All shared memory and all memory of the guests is the same."""
+        assert_same("shared", self.linked.read_shared(), self.reference.read_shared())
+        assert_same("guest", self.linked.read(), self.reference.read())
+
+    def run(self, number: int) -> None:
+        """Let both vCPUs of that ring serve what is there."""
+        self.linked.machine.mirror.run(number)
+        self.reference.helper.vcpus[number].run()
+        self.compare()
+
+    def restart(self, number: int) -> None:
+        """Put both vCPUs of that ring back to their entry, with the first page of the ring cleared."""
+        self.write_raw(number * abi.MH_RING_BYTES, bytes(PAGE))
+        self.rings[number] = self._ring(number)
+        self.linked.machine.mirror.begin(number, anew=True)
+        self.reference.helper.vcpus[number].start()
+        self.compare()
+
+    def guest_writes(self, page: int, data: bytes) -> None:
+        """Both guests write a page."""
+        self.linked.write(page, data)
+        self.reference.write(page, data)
+
+    def break_generators(self, fault: Fault | None) -> None:
+        """RDRAND of both breaks, or works again."""
+        self.linked.generator.fault = self.reference.generator.fault = fault
+
+    def read_raw(self, offset: int, size: int) -> bytes:
+        """What the host of both reads of the rings."""
+        return self.reference.helper.shared.read_raw(offset, size)
+
+    def write_raw(self, offset: int, data: bytes) -> None:
+        """The host writes into both."""
+        self.linked.write_shared(offset, data)
+        self.reference.helper.shared.write_raw(offset, data)
+
+    def _ring(self, number: int) -> Ring:
+        return Ring(self, number * abi.MH_RING_BYTES, partial(self.run, number))
+
+
+def assert_same(what: str, linked: Iterator[bytes], reference: Iterator[bytes]) -> None:
+    """Fail with the first place where pages of the two differ."""
+    for number, (one, other) in enumerate(zip(linked, reference, strict=True)):
+        if one != other:
+            place = next(place for place in range(PAGE) if one[place] != other[place])
+            near = slice(place & -16, (place & -16) + 64)
+            where = f"{what} page {number:#x} at {place:#x}"
+            raise Differ(f"{where}: linked {one[near].hex()}, reference {other[near].hex()}")
