@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from emulator_tests.helper.conftest import SECRET
+from emulator_tests.helper.events import reach
 from emulator_tests.reference.entropy import Entropy
 from emulator_tests.reference.helper import Helper
-from emulator_tests.reference.linked import PAGE, RAM_LIMIT, RINGS, SEED, SHARED_BYTES, TSC, Linked, pages, protected
+from emulator_tests.reference.linked import (
+    PAGE,
+    RAM_LIMIT,
+    RINGS,
+    SEED,
+    SHARED_BYTES,
+    TSC,
+    Linked,
+    image,
+    pages,
+    protected,
+)
 from emulator_tests.reference.memory import Memory
 from mh_abi import abi
 from mh_emulator.cpu.rdrand import Fault, Repeating
@@ -20,10 +32,10 @@ class Differ(AssertionError):
 
 
 class Reference:
-    """A helper as `Linked` has it: guest, words of RDRAND and RDTSC."""
+    """A helper as `Linked` has it: guest and RDTSC, and with the same `seed` RDRAND."""
 
-    def __init__(self) -> None:
-        self.generator = Repeating(SEED)
+    def __init__(self, seed: int = SEED) -> None:
+        self.generator = Repeating(seed)
         memory = Memory(RAM_LIMIT, protected())
         self.helper = Helper(SECRET, memory, Entropy(self.generator, TSC), RINGS)
         self.helper.start()
@@ -38,6 +50,12 @@ class Reference:
         """Each page that the helper shares with its host."""
         held = memoryview(self.helper.shared.bytes)
         return (bytes(held[page : page + PAGE]) for page in range(0, SHARED_BYTES, PAGE))
+
+    def read_page(self, what: str, number: int) -> bytes:
+        """One of those pages, of "shared" or "guest"."""
+        if what == "shared":
+            return self.helper.shared.read_raw(number * PAGE, PAGE)
+        return bytes(self.helper.memory.bytes[self._pages[number] : self._pages[number] + PAGE])
 
     def write(self, page: int, data: bytes) -> None:
         """The guest changes a page; `page` is its place in `pages`."""
@@ -56,8 +74,8 @@ class Beside:
 
     def compare(self) -> None:
         """All shared memory and all memory of the guests is the same."""
-        assert_same("shared", self.linked.read_shared(), self.reference.read_shared())
-        assert_same("guest", self.linked.read(), self.reference.read())
+        self._same("shared", self.linked.read_shared(), self.reference.read_shared())
+        self._same("guest", self.linked.read(), self.reference.read())
 
     def run(self, number: int) -> None:
         """Let both vCPUs of that ring serve what is there."""
@@ -65,10 +83,37 @@ class Beside:
         self.reference.helper.vcpus[number].run()
         self.compare()
 
+    def run_with(self, number: int, interlude: Callable[[], object]) -> None:
+        """As `run`, with `interlude` between the first two chunks of a batch on the bulk lane.
+
+        Nothing may wait in the urgent lane.
+        """
+        vcpu, other = self.linked.machine.mirror.vcpus[number], self.reference.helper.vcpus[number]
+        look = image().symbol("serve_urgent").value
+        reach(vcpu, look, beyond=1)
+        reach(vcpu, look)
+        met: list[int] = []
+
+        def once() -> None:
+            if not met:
+                met.append(number)
+                self.compare()
+                interlude()
+
+        with other.having(once):
+            other.run()
+        assert met
+        self.linked.machine.mirror.run(number)
+        self.compare()
+
     def restart(self, number: int) -> None:
         """Put both vCPUs of that ring back to their entry, with the first page of the ring cleared."""
         self.write_raw(number * abi.MH_RING_BYTES, bytes(PAGE))
         self.rings[number] = self._ring(number)
+        self.begin(number)
+
+    def begin(self, number: int) -> None:
+        """Let both vCPUs of that ring begin at their entry."""
         self.linked.machine.mirror.begin(number, anew=True)
         self.reference.helper.vcpus[number].start()
         self.compare()
@@ -91,15 +136,14 @@ class Beside:
         self.linked.write_shared(offset, data)
         self.reference.helper.shared.write_raw(offset, data)
 
+    def _same(self, what: str, linked: Iterator[bytes], reference: Iterator[bytes]) -> None:
+        """Raise `Differ` with the first place where pages of the two differ."""
+        for number, (one, other) in enumerate(zip(linked, reference, strict=True)):
+            if one != other:
+                place = next(place for place in range(PAGE) if one[place] != other[place])
+                near = slice(place & -16, (place & -16) + 64)
+                where = f"{what} page {number:#x} at {place:#x}"
+                raise Differ(f"{where}: linked {one[near].hex()}, reference {other[near].hex()}")
+
     def _ring(self, number: int) -> Ring:
         return Ring(self, number * abi.MH_RING_BYTES, partial(self.run, number))
-
-
-def assert_same(what: str, linked: Iterator[bytes], reference: Iterator[bytes]) -> None:
-    """Fail with the first place where pages of the two differ."""
-    for number, (one, other) in enumerate(zip(linked, reference, strict=True)):
-        if one != other:
-            place = next(place for place in range(PAGE) if one[place] != other[place])
-            near = slice(place & -16, (place & -16) + 64)
-            where = f"{what} page {number:#x} at {place:#x}"
-            raise Differ(f"{where}: linked {one[near].hex()}, reference {other[near].hex()}")

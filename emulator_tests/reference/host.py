@@ -7,7 +7,7 @@ from random import Random
 
 from emulator_tests.reference import requests
 from emulator_tests.reference.beside import Beside
-from emulator_tests.reference.correspondent import Correspondent, Damage
+from emulator_tests.reference.correspondent import NO_DAMAGE, Correspondent
 from emulator_tests.reference.lane import Lane
 from emulator_tests.reference.linked import PAGE, RINGS, pages
 from emulator_tests.reference.part import MOVING, Phase
@@ -32,13 +32,15 @@ class Host:
     def __init__(self, both: Beside) -> None:
         self._both = both
         self._peer = Correspondent(1)
+        self._hello = b""
+        """The helper's last one."""
         self._asked = 0
         self._steps: dict[Callable[[Random], None], int] = {
             self._move: 40,
             self._share: 8,
             self._guest_writes: 8,
             self._end_epoch: 10,
-            self._finish: 5,
+            self._finish: 7,
             self._resume: 3,
             self._connect: 2,
             self._start: 2,
@@ -55,7 +57,7 @@ class Host:
     def step(self, random: Random) -> None:
         """Ask for something."""
         if self._vcpu(0).part.phase not in MOVING and random.random() < 0.7:
-            random.choice([self._connect, self._start])(random)
+            random.choice([self._connect, self._connect, self._start])(random)
         else:
             random.choices(list(self._steps), list(self._steps.values()))[0](random)
 
@@ -88,28 +90,31 @@ class Host:
     # ---- sessions ----
 
     def _connect(self, random: Random) -> None:
-        role, streams = random.choice(ROLES), random.choice([1, 2, 2, 2])
-        self._begin(random, role, streams, self._peer.greet)
-        for number in range(1, streams):
+        role, streams = random.choice(ROLES), random.choice([1, 2, 2, 2, 2, 2, 2, RINGS + 1])
+        self._greet(random)
+        self._begin(random, role, streams, self._peer.greet())
+        for number in range(1, min(streams, RINGS)):
             self._ask(random, number, Request(Op.MH_OP_JOIN))
 
     def _start(self, random: Random) -> None:
-        """With a hello of which something may be wrong."""
-        extreme = random.randrange(8)
-        damage = requests.hello_damage(random)
-        hello = {0: self._peer.greet_without_share, 1: lambda: self._both.rings[0].take_hello(0)}
-        self._begin(random, random.choice(ROLES), 1, hello.get(extreme, lambda: self._peer.greet(damage)))
+        """With a hello of which something may be wrong, and then with one that is right."""
+        self._greet(random)
+        peers = [self._peer.greet_without_share(), self._hello, self._peer.greet(requests.hello_damage(random))]
+        self._begin(random, random.choice(ROLES), 1, random.choices(peers, [1, 1, 6])[0])
+        self._begin(random, random.choice(ROLES), 1, self._peer.greet())
 
-    def _begin(self, random: Random, role: int, streams: int, greet: Callable[[], bytes]) -> None:
+    def _greet(self, random: Random) -> None:
         self._submit(random, 0, Request(Op.MH_OP_HELLO))
         self._both.run(0)
-        ours = self._both.rings[0].take_hello(0)
-        self._both.rings[0].put_packet(0, greet())
+        self._hello = self._both.rings[0].take_hello(0)
+
+    def _begin(self, random: Random, role: int, streams: int, hello: bytes) -> None:
+        self._both.rings[0].put_packet(0, hello)
         before = self._vcpu(0).part.phase
         self._submit(random, 0, Request(Op.MH_OP_START, role=role, count=streams))
         self._both.run(0)
         if before == Phase.GREETED and self._vcpu(0).part.phase in MOVING:
-            self._peer.begin(ours, role, streams)
+            self._peer.begin(self._hello, role, streams)
 
     def _join(self, random: Random) -> None:
         self._ask(random, random.randrange(RINGS), Request(Op.MH_OP_JOIN))
@@ -137,7 +142,8 @@ class Host:
             op = random.choice([Op.MH_OP_IMPORT, Op.MH_OP_EXPORT])
         if op == Op.MH_OP_IMPORT:
             self._put_packets(random, number, urgent, slot, batch)
-        self._ask(random, number, batch.request(op, slot), urgent)
+        request = requests.misshapen(random, batch.request(op, slot), SLOTS[urgent])
+        self._ask(random, number, request, urgent)
 
     def _put_packets(self, random: Random, number: int, urgent: int, slot: int, batch: Batch) -> None:
         host, lane = self._lanes(number, urgent)
@@ -149,7 +155,7 @@ class Host:
             header = self._peer.header(lane, epoch, kind=kind.value, length=count * PAGE, address=address)
             header.sequence += place
             plain = b"" if kind == Kind.MH_KIND_ZERO else self._peer.contents(count)
-            host.put_sealed(at, self._peer.seal(header, plain, damage if place == wrong else None))
+            host.put_sealed(at, self._peer.seal(header, plain, damage if place == wrong else NO_DAMAGE))
 
     def _share(self, random: Random) -> None:
         number = random.randrange(RINGS)
@@ -175,8 +181,7 @@ class Host:
         vcpu, slot = self._vcpu(number), random.choice([0, abi.MH_RING_SLOTS - 1])
         bulk, urgent = vcpu.lanes
         header = self._peer.header(bulk, vcpu.part.epoch, kind=kind, address=moved, urgent=urgent.sequence)
-        damage: Damage | None = requests.packet_damage(random)
-        self._both.rings[number].put_sealed(slot, self._peer.seal(header, b"", damage))
+        self._both.rings[number].put_sealed(slot, self._peer.seal(header, b"", requests.end_damage(random)))
         self._ask(random, number, Request(op, slot=slot))
 
     # ---- what breaks ----
@@ -185,11 +190,16 @@ class Host:
         self._both.restart(random.randrange(RINGS))
 
     def _break_generators(self, random: Random) -> None:
+        """Most often when they are needed for a second hello."""
+        if self._vcpu(0).part.phase not in MOVING or random.random() < 0.3:
+            self._submit(random, 0, Request(Op.MH_OP_ABORT))
+            self._greet(random)
         self._both.break_generators(FAULTS[random.choice(sorted(FAULTS))])
         for number in range(RINGS):
             self._ask(random, number, Request(Op.MH_OP_HELLO))
             self._ask(random, number, Request(Op.MH_OP_IMPORT, count=2, chunk=1))
         self._both.break_generators(None)
+        self._begin(random, random.choice(ROLES), 1, self._peer.greet())
 
     def _move_tail(self, random: Random) -> None:
         """As far as there is room, so that all is served again that is there; and then further."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from random import Random
 from typing import Any
 
-from emulator_tests.reference.correspondent import DATA, TAG, Damage
+from emulator_tests.reference.correspondent import DATA, HOSTS, NO_DAMAGE, TAG, Damage
 from emulator_tests.reference.linked import PAGE, RAM_LIMIT, protected
 from mh_abi import abi
 from mh_emulator.host.ring import Request
@@ -77,19 +77,53 @@ def entry(random: Random, request: Request, cookie: int) -> bytes:
     return bytes(abi.mh_submission(**made).dumps())
 
 
-_PACKET = (*(name for name in abi.mh_packet.fields if name not in (DATA, TAG)), DATA, TAG)
+def misshapen(random: Random, request: Request, slots: int) -> Request:
+    """Of a batch, now and then something that no lane of that many slots serves, or just does."""
+    if random.random() > 0.1:
+        return request
+    if request.flags & LIST:
+        return replace(request, **random.choice([{"address": PAGE}, {"chunk": 2}]))
+    changes = [
+        {"chunk": request.count + 1},
+        {"chunk": 0},
+        {"count": 0},
+        {"slot": slots - request.count + 1},
+        {"slot": slots},
+    ]
+    return replace(request, **random.choice(changes))
+
+
+_PACKET = (*(name for name in abi.mh_packet.fields if name not in HOSTS), DATA, TAG, DATA, TAG)
+_END = (*_PACKET, "urgent", "address", "address")
+_HELLO = tuple(abi.mh_hello.fields)
+_PACKET_PAIRS = (
+    ("kind", "session"), ("reserved", "session"), ("session", "stream"), ("stream", "address"), ("address", "epoch"),
+    ("epoch", "sequence"), ("sequence", "urgent"), ("urgent", "address"), ("address", TAG),
+)  # fmt: skip
+_HELLO_PAIRS = (
+    ("low", "high"), ("low", "high", "reserved"), ("reserved", "addresses"), ("addresses", "guest"),
+    ("guest", "flags"), ("flags", "protection"), ("protection", "share"),
+)  # fmt: skip
+"""Neighbours in the order of the checks."""
 _DELTAS = (1, 1, -1, -1, 2, PAGE, -PAGE)
 
 
-def packet_damage(random: Random) -> Damage | None:
-    """Of three packets in ten."""
-    return _damage(random, _PACKET) if random.random() < 0.3 else None
+def packet_damage(random: Random) -> Damage:
+    """Of one packet in three."""
+    return _damage(random, _PACKET, _PACKET_PAIRS) if random.random() < 0.35 else NO_DAMAGE
+
+
+def end_damage(random: Random) -> Damage:
+    """Of one packet in three that end something."""
+    return _damage(random, _END, _PACKET_PAIRS) if random.random() < 0.35 else NO_DAMAGE
 
 
 def hello_damage(random: Random) -> Damage:
     """Of a hello; more protection than it takes is none."""
-    return _damage(random, tuple(abi.mh_hello.fields))
+    return _damage(random, _HELLO, _HELLO_PAIRS)
 
 
-def _damage(random: Random, fields: tuple[str, ...]) -> Damage:
-    return Damage(random.choice(fields), random.choice(_DELTAS), random.random() < 0.5)
+def _damage(random: Random, fields: tuple[str, ...], pairs: tuple[tuple[str, ...], ...]) -> Damage:
+    names = random.choice(pairs) if random.random() < 0.3 else (random.choice(fields),)
+    delta = random.choice(_DELTAS)
+    return Damage(dict.fromkeys(names, delta), random.random() < 0.5)

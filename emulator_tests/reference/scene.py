@@ -55,7 +55,7 @@ class Scene:
             pages = min(batch.chunk, batch.pages - slot)
             header = self.header(number, lane, kind=Kind.MH_KIND_PAGE.value, length=pages * PAGE, address=address)
             header.sequence += place
-            host.put_sealed(slot, self.peer.seal(header, self.peer.contents(pages), None))
+            host.put_sealed(slot, self.peer.seal(header, self.peer.contents(pages)))
 
     def put_end(self, number: int, kind: int, **fields: int) -> None:
         """The packet that ends something, as the helper waits for it but for `fields`."""
@@ -64,7 +64,7 @@ class Scene:
         pages = part.epoch_pages if kind == Kind.MH_KIND_EPOCH else part.pages
         urgent = self.lanes(number, URGENT)[1].sequence
         wanted = {"kind": kind, "address": pages, "urgent": urgent} | fields
-        host.put_sealed(0, self.peer.seal(self.header(number, lane, **wanted), b"", None))
+        host.put_sealed(0, self.peer.seal(self.header(number, lane, **wanted), b""))
 
     def header(self, number: int, lane: Lane, **fields: int) -> abi.mh_packet:
         """Of the packet that a lane waits for."""

@@ -79,7 +79,7 @@ def test_totals_are_compared_before_the_tag(kind: abi.mh_kind) -> None:
     scene = Scene(TARGET)
     host, lane = scene.lanes(0)
     header = scene.header(0, lane, kind=kind.value, address=1)
-    host.put_sealed(0, scene.peer.seal(header, b"", Damage("tag", 1, is_meant=False)))
+    host.put_sealed(0, scene.peer.seal(header, b"", Damage({"tag": 1}, is_meant=False)))
     op = Op.MH_OP_EPOCH if kind == Kind.MH_KIND_EPOCH else Op.MH_OP_FINISH
     assert scene.ask(0, op).status == Status.MH_BAD_TOTALS
     assert scene.ask(0, Op.MH_OP_RESUME).status == Status.MH_WRONG_STATE
@@ -106,7 +106,7 @@ def test_a_start_that_is_refused_leaves_our_hello() -> None:
     ring = scene.both.rings[0]
     ours = greet(ring)
     with pytest.raises(HelperRefused, match="MH_BAD_HELLO"):
-        begin(ring, SOURCE, scene.peer.greet(Damage("tag", 1, is_meant=False)))
+        begin(ring, SOURCE, scene.peer.greet(Damage({"tag": 1}, is_meant=False)))
     begin(ring, SOURCE, scene.peer.greet())
     scene.peer.begin(ours, SOURCE, 1)
     assert scene.ask(0, Op.MH_OP_ABORT).status == Status.MH_DONE

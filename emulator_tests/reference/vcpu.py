@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from emulator_tests.reference import packets
+from emulator_tests.reference import packets, submission
 from emulator_tests.reference.batch import Batch
 from emulator_tests.reference.hello import Hello
 from emulator_tests.reference.lane import Lane
 from emulator_tests.reference.part import MOVING, Part, Phase
 from emulator_tests.reference.state import State
-from emulator_tests.reference.submission import refusal
 from mh_abi import abi
 from mh_emulator.host.ring import BULK, URGENT
 
@@ -40,8 +40,7 @@ class Vcpu:
         self._urgent = Lane(state.shared, self._base, URGENT, urgent, abi.MH_URGENT_SLOTS)
         self.part = Part(state.session, (self._bulk, self._urgent))
         self.is_busy = False
-        self.between: Callable[[], None] = lambda: None
-        """What happens elsewhere while this vCPU is between two chunks of a batch on its bulk lane."""
+        self._between: Callable[[], None] = lambda: None
         self._serves = False
         self._handlers: dict[abi.mh_op, Handler] = {
             Op.MH_OP_HELLO: self._hello,
@@ -83,6 +82,13 @@ class Vcpu:
             self._break()
         self.is_busy = False
 
+    @contextmanager
+    def having(self, between: Callable[[], None]) -> Iterator[None]:
+        """Let `between` happen elsewhere whenever this vCPU is between two chunks of a batch on its bulk lane."""
+        before, self._between = self._between, between
+        yield
+        self._between = before
+
     def _serve(self) -> None:
         self._serve_all(self._urgent)
         while self._has_work(self._bulk):
@@ -104,9 +110,8 @@ class Vcpu:
         self.part.attend()
         entry = lane.fetch()
         completion = abi.mh_completion(op=entry.op, cookie=entry.cookie)
-        completion.status = refusal(entry, lane.stream, lane.slots, self._state.rings) or self._handlers[Op(entry.op)](
-            lane, entry, completion
-        )
+        refused = submission.refusal(entry, lane.stream, lane.slots, self._state.rings)
+        completion.status = refused or self._handlers[Op(entry.op)](lane, entry, completion)
         completion.epoch = self.part.epoch
         completion.pages = self.part.pages
         lane.complete(completion)
@@ -163,7 +168,7 @@ class Vcpu:
         return Batch(self._state, self.part, lane, entry, between).serve()
 
     def _overtake(self) -> None:
-        self.between()
+        self._between()
         self._serve_all(self._urgent)
         self.part.attend()
 
