@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 from emulator_tests.reference import requests
@@ -34,6 +35,8 @@ class Host:
         self._peer = Correspondent(1)
         self._hello = b""
         """The helper's last one."""
+        self._before = 0, Batch(count=1)
+        """The batch that was asked for last."""
         self._asked = 0
         self._steps: dict[Callable[[Random], None], int] = {
             self._move: 40,
@@ -135,7 +138,7 @@ class Host:
 
     def _move(self, random: Random) -> None:
         number, urgent = self._at_work(random), random.choice([0, 0, 1])
-        slot, batch = requests.batch(random, SLOTS[urgent], requests.MOVES)
+        slot, batch = self._batch(random, SLOTS[urgent])
         self._lanes(number, urgent)[0].put_list(slot, batch.listed)
         op = Op.MH_OP_IMPORT if self._vcpu(number).part.phase == Phase.TARGET else Op.MH_OP_EXPORT
         if random.random() < 0.05:
@@ -144,6 +147,16 @@ class Host:
             self._put_packets(random, number, urgent, slot, batch)
         request = requests.misshapen(random, batch.request(op, slot), SLOTS[urgent])
         self._ask(random, number, request, urgent)
+
+    def _batch(self, random: Random, slots: int) -> tuple[int, Batch]:
+        """A batch and its first slot; now and then the one before, in smaller chunks."""
+        slot, batch = self._before
+        if slot + batch.pages > slots or random.random() < 0.8:
+            slot, batch = requests.batch(random, slots, requests.MOVES)
+        else:
+            batch = replace(batch, chunk=1)
+        self._before = slot, batch
+        return slot, batch
 
     def _put_packets(self, random: Random, number: int, urgent: int, slot: int, batch: Batch) -> None:
         host, lane = self._lanes(number, urgent)

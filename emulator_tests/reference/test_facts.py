@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from emulator_tests.reference.correspondent import Damage
+from emulator_tests.reference.linked import RAM_LIMIT, protected
 from emulator_tests.reference.scene import PAGE, Kind, Op, Role, Scene
 from mh_abi import abi
+from mh_emulator.cpu.rdrand import FAULTS
 from mh_emulator.host.ring import HelperRefused, Request
 from mh_emulator.host.session import Batch, begin, greet
 
@@ -44,11 +46,14 @@ def test_counts_stay_on_the_ring_that_finishes_last() -> None:
     assert counted(scene, 1) == (2, 1)
 
 
-def test_counts_of_a_ring_that_finishes_last_outlive_its_start() -> None:
+@pytest.mark.parametrize("ends", [True, False], ids=["after-the-session", "in-the-session"])
+def test_counts_outlive_a_start(ends: bool) -> None:
+    """Of the ring that finishes last, and of one with a part in the session."""
     scene = moved_in_two_epochs()
-    for number in range(2):
+    for number in range(2 if ends else 0):
         scene.ask(number, Op.MH_OP_FINISH)
     scene.both.restart(1)
+    assert counted(scene, 0) == (0, 0)
     assert counted(scene, 1) == (2, 1)
     scene.connect(SOURCE, 2)
     assert counted(scene, 1) == (0, 0)
@@ -71,6 +76,14 @@ def test_the_first_word_of_the_maps_decides(shared: int, expected: abi.mh_status
     assert scene.move(0, Op.MH_OP_EXPORT, Batch(address=62 * PAGE, count=1)).status == Status.MH_DONE
     assert scene.move(0, Op.MH_OP_SHARE, Batch(address=shared * PAGE, count=1)).status == Status.MH_DONE
     assert scene.move(0, Op.MH_OP_EXPORT, Batch(address=62 * PAGE, count=3, chunk=3)).status == expected
+
+
+def test_a_refused_chunk_takes_no_page() -> None:
+    """Whose first pages are of another word of the maps than the one that is refused."""
+    scene = Scene(SOURCE)
+    assert scene.move(0, Op.MH_OP_SHARE, Batch(address=64 * PAGE, count=1)).status == Status.MH_DONE
+    assert scene.move(0, Op.MH_OP_EXPORT, Batch(address=62 * PAGE, count=3, chunk=3)).status == Status.MH_SHARED
+    assert scene.move(0, Op.MH_OP_EXPORT, Batch(address=62 * PAGE, count=2, chunk=2)).status == Status.MH_DONE
 
 
 @pytest.mark.parametrize("kind", [Kind.MH_KIND_EPOCH, Kind.MH_KIND_END])
@@ -131,3 +144,53 @@ def test_a_ring_without_a_part_ends_the_session() -> None:
     scene = Scene(SOURCE, 1)
     assert scene.ask(1, Op.MH_OP_ABORT).status == Status.MH_DONE
     assert scene.both.rings[0].serve([Request(Op.MH_OP_FINISH)])[0].status == Status.MH_WRONG_STATE
+
+
+def test_a_start_of_a_ring_ends_a_session_that_it_has_no_part_in() -> None:
+    """Where the ring has had one in an earlier session, and has not noticed its end; else it ends none."""
+    scene = Scene(SOURCE, 2)
+    scene.ask(0, Op.MH_OP_ABORT)
+    scene.connect(SOURCE)
+    scene.both.restart(1)
+    assert scene.ask(0, Op.MH_OP_FINISH).status == Status.MH_WRONG_STATE
+    scene.ask(0, Op.MH_OP_ABORT)
+    scene.connect(SOURCE)
+    scene.both.restart(1)
+    assert scene.ask(0, Op.MH_OP_FINISH).status == Status.MH_DONE
+
+
+def test_a_hello_that_fails_takes_the_one_before_with_it() -> None:
+    scene = Scene(SOURCE)
+    scene.ask(0, Op.MH_OP_ABORT)
+    ring = scene.both.rings[0]
+    greet(ring)
+    scene.both.break_generators(FAULTS["stuck"])
+    assert scene.ask(0, Op.MH_OP_HELLO).status == Status.MH_NO_ENTROPY
+    scene.both.break_generators(None)
+    with pytest.raises(HelperRefused, match="MH_WRONG_STATE"):
+        begin(ring, SOURCE, scene.peer.greet())
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (PAGE + 1, [Status.MH_NOT_ALIGNED] * 3),
+        (RAM_LIMIT + 1, [Status.MH_NOT_ALIGNED] * 3),
+        ((1 << 64) - PAGE, [Status.MH_OUT_OF_RANGE] * 3),
+        (RAM_LIMIT - PAGE, [Status.MH_DONE, Status.MH_OUT_OF_RANGE, Status.MH_OUT_OF_RANGE]),
+    ],
+    ids=["between-pages", "beyond-and-between", "wraps", "reaches-beyond"],
+)
+def test_a_run_is_refused_page_by_page(address: int, expected: list[abi.mh_status]) -> None:
+    scene = Scene(SOURCE)
+    scene.move(0, Op.MH_OP_EXPORT, Batch(address=address, count=3))
+    assert [result.status for result in scene.both.rings[0].results(0, 3)] == expected
+
+
+def test_a_chunk_has_the_status_of_its_first_wrong_page() -> None:
+    """Its last page is out of range, which comes before MH_PROTECTED in the order of the checks."""
+    scene = Scene(SOURCE)
+    start = protected().stop - PAGE
+    pages = (RAM_LIMIT - start) // PAGE + 1
+    chunk = Batch(address=start, count=pages, chunk=pages)
+    assert scene.move(0, Op.MH_OP_EXPORT, chunk).status == Status.MH_PROTECTED

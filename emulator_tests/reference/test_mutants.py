@@ -11,7 +11,7 @@ from emulator_tests.reference.journal import Journal, replayed
 from emulator_tests.reference.mutants import MUTANTS, Mutant
 from emulator_tests.reference.test_beside import STEPS
 
-SEEDS = (0, 4, 10, 19, 21, 27)
+SEEDS = (0, 4, 9, 10, 23, 26)
 """Of hosts who among them meet every rule; where hosts change, others may."""
 
 
