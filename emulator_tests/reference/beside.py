@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from emulator_tests.helper.conftest import SECRET
@@ -39,28 +39,29 @@ class Reference:
         memory = Memory(RAM_LIMIT, protected())
         self.helper = Helper(SECRET, memory, Entropy(self.generator, TSC), RINGS)
         self.helper.start()
-        self._pages = pages()
+        self._guest_views = views(memory.bytes, pages())
+        self._shared_views = views(self.helper.shared.bytes, range(0, SHARED_BYTES, PAGE))
 
-    def read(self) -> Iterator[bytes]:
+    def read(self) -> list[bytes]:
         """Each of `pages`."""
-        held = memoryview(self.helper.memory.bytes)
-        return (bytes(held[page : page + PAGE]) for page in self._pages)
+        return list(map(bytes, self._guest_views))
 
-    def read_shared(self) -> Iterator[bytes]:
+    def read_shared(self) -> list[bytes]:
         """Each page that the helper shares with its host."""
-        held = memoryview(self.helper.shared.bytes)
-        return (bytes(held[page : page + PAGE]) for page in range(0, SHARED_BYTES, PAGE))
+        return list(map(bytes, self._shared_views))
 
     def read_page(self, what: str, number: int) -> bytes:
         """One of those pages, of "shared" or "guest"."""
-        if what == "shared":
-            return self.helper.shared.read_raw(number * PAGE, PAGE)
-        return bytes(self.helper.memory.bytes[self._pages[number] : self._pages[number] + PAGE])
+        return bytes((self._shared_views if what == "shared" else self._guest_views)[number])
 
     def write(self, page: int, data: bytes) -> None:
         """The guest changes a page; `page` is its place in `pages`."""
-        start = self._pages[page]
-        self.helper.memory.bytes[start : start + PAGE] = data
+        self._guest_views[page][:] = data
+
+
+def views(memory: bytearray, at: Iterable[int]) -> list[memoryview]:
+    """A page at each of these places."""
+    return [memoryview(memory)[page : page + PAGE] for page in at]
 
 
 class Beside:
@@ -136,14 +137,16 @@ class Beside:
         self.linked.write_shared(offset, data)
         self.reference.helper.shared.write_raw(offset, data)
 
-    def _same(self, what: str, linked: Iterator[bytes], reference: Iterator[bytes]) -> None:
+    def _same(self, what: str, linked: list[bytes], reference: list[bytes]) -> None:
         """Raise `Differ` with the first place where pages of the two differ."""
-        for number, (one, other) in enumerate(zip(linked, reference, strict=True)):
-            if one != other:
-                place = next(place for place in range(PAGE) if one[place] != other[place])
-                near = slice(place & -16, (place & -16) + 64)
-                where = f"{what} page {number:#x} at {place:#x}"
-                raise Differ(f"{where}: linked {one[near].hex()}, reference {other[near].hex()}")
+        if linked == reference:
+            return
+        number = next(number for number, page in enumerate(linked) if reference[number] != page)
+        one, other = linked[number], reference[number]
+        place = next(place for place in range(PAGE) if one[place] != other[place]) & -16
+        near = slice(place, place + 64)
+        where = f"{what} page {number:#x} at {place:#x}"
+        raise Differ(f"{where}: linked {one[near].hex()}, reference {other[near].hex()}")
 
     def _ring(self, number: int) -> Ring:
         return Ring(self, number * abi.MH_RING_BYTES, partial(self.run, number))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from emulator_tests.reference.beside import Beside, Reference
 from mh_emulator.cpu.rdrand import Fault
 
-Pages = dict[tuple[str, int], bytes]
-"""By what they are of, and their number."""
+Changes = dict[str, dict[int, bytes]]
+"""Of "shared" and "guest" the pages that are others, by number."""
 
 
 @dataclass
@@ -17,7 +17,7 @@ class Entry:
     """Something that was done to a reference, and the pages that were others afterwards."""
 
     do: Callable[[Reference], None]
-    changed: Pages = field(default_factory=dict)
+    changed: Changes = field(default_factory=dict)
 
 
 class Journal(Beside):
@@ -25,17 +25,18 @@ class Journal(Beside):
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.last: Pages = {}
+        self.last: dict[str, list[bytes]] = {}
         super().__init__()
 
-    def _same(self, what: str, linked: Iterator[bytes], reference: Iterator[bytes]) -> None:
+    def _same(self, what: str, linked: list[bytes], reference: list[bytes]) -> None:
         """As always; and what has changed is noted."""
-        pages = list(linked)
-        super()._same(what, iter(pages), reference)
-        changed = {(what, number): page for number, page in enumerate(pages) if self.last.get((what, number)) != page}
-        self.last |= changed
-        if self.entries:
-            self.entries[-1].changed |= changed
+        super()._same(what, linked, reference)
+        before = self.last.get(what, [])
+        if before != linked and self.entries:
+            self.entries[-1].changed[what] = {
+                number: page for number, page in enumerate(linked) if before[number] != page
+            }
+        self.last[what] = linked
 
     def run(self, number: int) -> None:
         """As always, noted."""
@@ -66,17 +67,12 @@ class Journal(Beside):
         self.entries.append(Entry(do))
 
 
-def memory(of: Reference) -> Pages:
-    """All that is compared."""
-    parts: dict[str, Iterable[bytes]] = {"shared": of.read_shared(), "guest": of.read()}
-    return {(what, number): page for what, part in parts.items() for number, page in enumerate(part)}
-
-
 def replayed(journal: Journal) -> bool:
     """Whether a new reference, as the code is now, does the same all along."""
     reference = Reference()
     for entry in journal.entries:
         entry.do(reference)
-        if any(reference.read_page(*place) != page for place, page in entry.changed.items()):
-            return False
-    return memory(reference) == journal.last
+        for what, pages in entry.changed.items():
+            if any(reference.read_page(what, number) != page for number, page in pages.items()):
+                return False
+    return journal.last == {"shared": reference.read_shared(), "guest": reference.read()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
@@ -49,20 +48,23 @@ def placement() -> Placement:
     return replace(placed, topology=replace(topology, unplugged=RAM_LIMIT - topology.ram_bytes))
 
 
+@cache
 def helper_image() -> HelperImage:
     """`image`, as a host reads it."""
     return parse_image(image().data)
 
 
+@cache
 def protected() -> range:
     """Addresses of the helper's own pages."""
     helper = helper_image()
     return range(HOME_START, HOME_START + helper.memory_bytes)
 
 
-def pages() -> list[int]:
+@cache
+def pages() -> tuple[int, ...]:
     """All pages that the helper sees of the guest, as the maps count them: RAM, and VMSAs behind it."""
-    return [page for page in range(0, RAM_LIMIT + abi.MH_VMSA_BYTES, PAGE) if page not in protected()]
+    return tuple(page for page in range(0, RAM_LIMIT + abi.MH_VMSA_BYTES, PAGE) if page not in protected())
 
 
 class Linked:
@@ -88,17 +90,17 @@ class Linked:
         self._guest_views = [self._view(spa) for spa in self._spas]
         self._shared_views = [self._view(spa) for spa in shared]
 
-    def read(self) -> Iterator[bytes]:
+    def read(self) -> list[bytes]:
         """Each of `pages`: DRAM holds them as the guest sees them."""
-        return map(bytes, self._guest_views)
+        return list(map(bytes, self._guest_views))
 
     def write(self, page: int, data: bytes) -> None:
         """The guest changes a page; `page` is its place in `pages`."""
         self.machine.platform.dram.write_private(self.machine.asid, self._spas[page], data)
 
-    def read_shared(self) -> Iterator[bytes]:
+    def read_shared(self) -> list[bytes]:
         """Each page that the helper shares with its host: DRAM holds them as the host sees them."""
-        return map(bytes, self._shared_views)
+        return list(map(bytes, self._shared_views))
 
     def write_shared(self, offset: int, data: bytes) -> None:
         """The host writes there."""
