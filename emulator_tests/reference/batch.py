@@ -41,6 +41,8 @@ class Batch:
             return Status.MH_WRONG_STATE
         if self._entry.op != Op.MH_OP_SHARE and self._part.has_ended:
             return Status.MH_EPOCH_PENDING
+        if self._entry.op != Op.MH_OP_SHARE and self._state.session.is_strict and self._entry.chunk != 1:
+            return Status.MH_NOT_STRICT
         if self._entry.op == Op.MH_OP_IMPORT and not self._draw():
             return self._refuse_rest(Status.MH_NO_ENTROPY)
         while True:
@@ -122,6 +124,8 @@ class Batch:
             kind = Kind.MH_KIND_VMSA
         header = self._header(kind, address, pages)
         packets.seal(self._lane, slot, header, b"" if kind == Kind.MH_KIND_ZERO else plain)
+        if self._state.session.is_strict:
+            self._state.authenticators.note(self._window.page(address), self._lane.stream, plain)
         return kind
 
     def _import(self, slot: int, address: int, pages: int) -> tuple[abi.mh_status, int]:

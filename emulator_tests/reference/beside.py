@@ -5,23 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from emulator_tests.helper.conftest import SECRET
 from emulator_tests.helper.events import reach
 from emulator_tests.reference.entropy import Entropy
 from emulator_tests.reference.helper import Helper
-from emulator_tests.reference.linked import (
-    PAGE,
-    RAM_LIMIT,
-    RINGS,
-    SEED,
-    SHARED_BYTES,
-    TSC,
-    Linked,
-    image,
-    pages,
-    protected,
-)
+from emulator_tests.reference.linked import SEED, SHARED_BYTES, TSC, Linked
 from emulator_tests.reference.memory import Memory
+from emulator_tests.reference.terms import PAGE, PLAIN, RAM_LIMIT, RINGS, Terms
 from mh_abi import abi
 from mh_emulator.cpu.rdrand import Fault, Repeating
 from mh_emulator.host.ring import Ring
@@ -34,16 +23,16 @@ class Differ(AssertionError):
 class Reference:
     """A helper as `Linked` has it: guest and RDTSC, and with the same `seed` RDRAND."""
 
-    def __init__(self, seed: int = SEED) -> None:
+    def __init__(self, terms: Terms = PLAIN, seed: int = SEED) -> None:
         self.generator = Repeating(seed)
-        memory = Memory(RAM_LIMIT, protected())
-        self.helper = Helper(SECRET, memory, Entropy(self.generator, TSC), RINGS)
+        memory = Memory(RAM_LIMIT, terms.protected)
+        self.helper = Helper(terms.secret, memory, Entropy(self.generator, TSC), RINGS, has_room=terms.has_room)
         self.helper.start()
-        self._guest_views = views(memory.bytes, pages())
+        self._guest_views = views(memory.bytes, terms.pages)
         self._shared_views = views(self.helper.shared.bytes, range(0, SHARED_BYTES, PAGE))
 
     def read(self) -> list[bytes]:
-        """Each of `pages`."""
+        """Each of the pages of `Terms`."""
         return list(map(bytes, self._guest_views))
 
     def read_shared(self) -> list[bytes]:
@@ -55,7 +44,7 @@ class Reference:
         return bytes((self._shared_views if what == "shared" else self._guest_views)[number])
 
     def write(self, page: int, data: bytes) -> None:
-        """The guest changes a page; `page` is its place in `pages`."""
+        """The guest changes a page; `page` is its place among them."""
         self._guest_views[page][:] = data
 
 
@@ -67,9 +56,10 @@ def views(memory: bytearray, at: Iterable[int]) -> list[memoryview]:
 class Beside:
     """Both, with a host that writes the same into the rings of both; it reads from those of the reference."""
 
-    def __init__(self) -> None:
-        self.linked = Linked()
-        self.reference = Reference()
+    def __init__(self, terms: Terms = PLAIN) -> None:
+        self.terms = terms
+        self.linked = Linked(terms)
+        self.reference = Reference(terms)
         self.rings = [self._ring(number) for number in range(RINGS)]
         self.compare()
 
@@ -90,7 +80,7 @@ class Beside:
         Nothing may wait in the urgent lane.
         """
         vcpu, other = self.linked.machine.mirror.vcpus[number], self.reference.helper.vcpus[number]
-        look = image().symbol("serve_urgent").value
+        look = self.terms.image.symbol("serve_urgent").value
         reach(vcpu, look, beyond=1)
         reach(vcpu, look)
         met: list[int] = []

@@ -13,6 +13,7 @@ from emulator_tests.reference.lane import Lane
 from mh_abi import abi
 from mh_emulator.host.ring import Sealed
 from mh_emulator.peer import SessionKeys, hello_tag, session_keys
+from mh_emulator.secret import Secret
 
 Kind = abi.mh_kind
 Role = abi.mh_role
@@ -70,9 +71,10 @@ def tagged(hello: bytes) -> bytes:
 
 
 class Correspondent:
-    """One side of any number of sessions, whose numbers are drawn from a seed."""
+    """One side of any number of sessions, with the owner's secret; its numbers are drawn from a seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, secret: Secret, seed: int) -> None:
+        self._secret = secret
         self._random = random.Random(seed)
         self._own = self._new()
         self._sent = b""
@@ -94,7 +96,7 @@ class Correspondent:
     def begin(self, peer: bytes, role: int, streams: int) -> None:
         """A session has begun with the helper whose hello is `peer`, and who has `role`."""
         hellos = (peer, self._sent) if role == Role.MH_ROLE_SOURCE else (self._sent, peer)
-        self.keys = session_keys(SECRET, *hellos, self._own.exchange(peer), streams)
+        self.keys = session_keys(self._secret, *hellos, self._own.exchange(peer), streams)
 
     def seal(self, header: abi.mh_packet, plain: bytes, damage: Damage = NO_DAMAGE) -> Sealed:
         """What this side sends under `header`, and what becomes of it."""
@@ -120,4 +122,4 @@ class Correspondent:
         return self._random.randbytes(pages * PAGE)
 
     def _new(self) -> Hello:
-        return Hello(SECRET, self._random.randbytes(abi.MH_NONCE_BYTES), self._random.randbytes(abi.MH_KEY_BYTES))
+        return Hello(self._secret, self._random.randbytes(abi.MH_NONCE_BYTES), self._random.randbytes(abi.MH_KEY_BYTES))

@@ -1,4 +1,7 @@
-"""What a helper draws: words of RDRAND, and the bytes that a hello is made of."""
+"""What a helper draws: words of RDRAND, and the bytes that a hello is made of.
+
+No peer depends on how; it is so that both draw the same. Source: payload/random.s.
+"""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ from mh_emulator.secret import Secret
 
 
 class Helper:
-    """A helper of `rings` vCPUs that serves `memory`; none has been started."""
+    """A helper of `rings` vCPUs that serves `memory`; `has_room` for a strict finish. None has been started."""
 
-    def __init__(self, secret: Secret, memory: Memory, entropy: Entropy, rings: int) -> None:
-        self.state = State(secret, memory, entropy, rings, Shared(rings))
+    def __init__(self, secret: Secret, memory: Memory, entropy: Entropy, rings: int, *, has_room: bool) -> None:
+        self.state = State(secret, memory, entropy, rings, Shared(rings), has_room)
         self.vcpus = [Vcpu(self.state, index, self._works_beside(index)) for index in range(rings)]
 
     @property

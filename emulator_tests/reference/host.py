@@ -10,8 +10,8 @@ from emulator_tests.reference import requests
 from emulator_tests.reference.beside import Beside
 from emulator_tests.reference.correspondent import NO_DAMAGE, Correspondent
 from emulator_tests.reference.lane import Lane
-from emulator_tests.reference.linked import PAGE, RINGS, pages
 from emulator_tests.reference.part import MOVING, Phase
+from emulator_tests.reference.terms import PAGE, RINGS
 from emulator_tests.reference.vcpu import Vcpu
 from mh_abi import abi
 from mh_emulator.cpu.rdrand import FAULTS
@@ -32,7 +32,7 @@ class Host:
 
     def __init__(self, both: Beside) -> None:
         self._both = both
-        self._peer = Correspondent(1)
+        self._peer = Correspondent(both.terms.secret, 1)
         self._hello = b""
         """The helper's last one."""
         self._before = 0, Batch(count=1)
@@ -54,7 +54,7 @@ class Host:
             self._break_generators: 2,
             self._move_tail: 1,
         }
-        for page in range(0, len(pages()), 3):
+        for page in range(0, len(both.terms.pages), 3):
             both.guest_writes(page, self._peer.contents(1))
 
     def step(self, random: Random) -> None:
@@ -177,7 +177,12 @@ class Host:
         self._ask(random, number, batch.request(Op.MH_OP_SHARE, slot))
 
     def _guest_writes(self, random: Random) -> None:
-        page = random.randrange(len(pages()))
+        """Often where pages are moved often."""
+        pages = self._both.terms.pages
+        page = random.randrange(random.choice([8, 140, len(pages)]))
+        batch = self._before[1]
+        if batch.address in pages and random.random() < 0.4:
+            page = pages.index(batch.address)
         self._both.guest_writes(page, bytes(PAGE) if random.random() < 0.5 else self._peer.contents(1))
 
     # ---- ends ----
@@ -187,6 +192,9 @@ class Host:
         self._end(random, number, Op.MH_OP_EPOCH, Kind.MH_KIND_EPOCH.value, self._vcpu(number).part.epoch_pages)
 
     def _finish(self, random: Random) -> None:
+        """Now and then when the guest has just written."""
+        if random.random() < 0.4:
+            self._guest_writes(random)
         number = self._at_work(random)
         self._end(random, number, Op.MH_OP_FINISH, Kind.MH_KIND_END.value, self._vcpu(number).part.pages)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from emulator_tests.reference.beside import Beside, Reference
+from emulator_tests.reference.terms import PLAIN, Terms
 from mh_emulator.cpu.rdrand import Fault
 
 Changes = dict[str, dict[int, bytes]]
@@ -23,10 +24,10 @@ class Entry:
 class Journal(Beside):
     """Both, and all that is done to them; `last` is all memory at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, terms: Terms = PLAIN) -> None:
         self.entries: list[Entry] = []
         self.last: dict[str, list[bytes]] = {}
-        super().__init__()
+        super().__init__(terms)
 
     def _same(self, what: str, linked: list[bytes], reference: list[bytes]) -> None:
         """As always; and what has changed is noted."""
@@ -69,7 +70,7 @@ class Journal(Beside):
 
 def replayed(journal: Journal) -> bool:
     """Whether a new reference, as the code is now, does the same all along."""
-    reference = Reference()
+    reference = Reference(journal.terms)
     for entry in journal.entries:
         entry.do(reference)
         for what, pages in entry.changed.items():

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 
-from emulator_tests.helper.conftest import SECRET
+from emulator_tests.reference.terms import PAGE, PLAIN, RAM_LIMIT, RINGS, Terms
 from mh_abi import abi
-from mh_abi.image import HelperImage, parse_image
-from mh_builder.helper import build_helper
-from mh_builder.image.model import Image
+from mh_abi.image import HelperImage
 from mh_builder.parts import PARTS
-from mh_builder.schemes.space import HOME_START, Options
 from mh_emulator.cpu.rdrand import Repeating
 from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
@@ -20,8 +16,6 @@ from mh_emulator.host.site import prepare
 from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.platform import Platform
 
-PAGE = abi.MH_PAGE_BYTES
-RINGS = 2
 SEED = 7
 """Of RDRAND."""
 TSC = 12345
@@ -31,57 +25,26 @@ SHARED_BYTES = RINGS * abi.MH_RING_BYTES
 _VMSA_SLOT = 9
 
 
-RAM_LIMIT = 0xB0_5000
-"""Above a helper at the lowest home; the last page is in the middle of a word of the maps."""
-
-
-@cache
-def image() -> Image:
-    """A helper of two rings."""
-    return build_helper("regions", Options(vcpus=RINGS, home=HOME_START, ram_limit=RAM_LIMIT))
-
-
-def placement() -> Placement:
+def placement(helper: HelperImage) -> Placement:
     """A guest without contents, whose RAM ends where requests end."""
-    placed = place(0, helper_image())
+    placed = place(0, helper)
     topology = placed.topology
     return replace(placed, topology=replace(topology, unplugged=RAM_LIMIT - topology.ram_bytes))
-
-
-@cache
-def helper_image() -> HelperImage:
-    """`image`, as a host reads it."""
-    return parse_image(image().data)
-
-
-@cache
-def protected() -> range:
-    """Addresses of the helper's own pages."""
-    helper = helper_image()
-    return range(HOME_START, HOME_START + helper.memory_bytes)
-
-
-@cache
-def pages() -> tuple[int, ...]:
-    """All pages that the helper sees of the guest, as the maps count them: RAM, and VMSAs behind it."""
-    return tuple(page for page in range(0, RAM_LIMIT + abi.MH_VMSA_BYTES, PAGE) if page not in protected())
 
 
 class Linked:
     """A guest with all its pages there, all zero; its helper is started. Words of RDRAND and RDTSC are known."""
 
-    def __init__(self) -> None:
-        helper = helper_image()
+    def __init__(self, terms: Terms = PLAIN) -> None:
+        helper = terms.helper
         platform = Platform(PARTS["milan"], DRAM_BYTES, 1)
         self.generator = platform.generator = Repeating(SEED)
-        site = prepare(platform, placement(), helper)
-        self.machine = launch(site, GuestOwner(POLICY), [], SECRET)
+        site = prepare(platform, placement(helper), helper)
+        self.machine = launch(site, GuestOwner(POLICY), [], terms.secret)
         self.machine.mirror.vm.tsc = TSC
         self.machine.start_helper()
         self._show_vmsas()
-        self._spas = [
-            self.machine.memory.spa(page) if page < RAM_LIMIT else self._vmsas.spa(page - RAM_LIMIT) for page in pages()
-        ]
+        self._spas = [self._spa(page) for page in terms.pages]
         start = self.machine.helper_offset + helper.ring_offset
         self._ring = start
         for spa in self._spas:
@@ -91,11 +54,11 @@ class Linked:
         self._shared_views = [self._view(spa) for spa in shared]
 
     def read(self) -> list[bytes]:
-        """Each of `pages`: DRAM holds them as the guest sees them."""
+        """Each of the pages of `Terms`: DRAM holds them as the guest sees them."""
         return list(map(bytes, self._guest_views))
 
     def write(self, page: int, data: bytes) -> None:
-        """The guest changes a page; `page` is its place in `pages`."""
+        """The guest changes a page; `page` is its place among them."""
         self.machine.platform.dram.write_private(self.machine.asid, self._spas[page], data)
 
     def read_shared(self) -> list[bytes]:
@@ -105,6 +68,9 @@ class Linked:
     def write_shared(self, offset: int, data: bytes) -> None:
         """The host writes there."""
         self.machine.helper_memory.write_raw(self._ring + offset, data)
+
+    def _spa(self, page: int) -> int:
+        return self.machine.memory.spa(page) if page < RAM_LIMIT else self._vmsas.spa(page - RAM_LIMIT)
 
     def _view(self, spa: int) -> memoryview:
         start = spa - self.machine.platform.dram.base_spa

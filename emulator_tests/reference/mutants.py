@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
-from emulator_tests.reference import batch, hello, maps, memory, packets, part, session, submission, vcpu
+from emulator_tests.reference import (
+    authenticators,
+    batch,
+    hello,
+    maps,
+    memory,
+    packets,
+    part,
+    session,
+    submission,
+    vcpu,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +82,8 @@ MUTANTS = (
     Mutant("a refused import skips the rest", batch.Batch, "serve", "status != Status.MH_DONE and", "False and"),
     Mutant("an import draws once a batch", batch.Batch, "_import", "is_zero =", "self._draw(); is_zero ="),
     Mutant("nothing moves when the epoch is over", batch.Batch, "serve", "self._part.has_ended", "False"),
-    Mutant("a share may come at any time", batch.Batch, "serve", "self._entry.op != Op.MH_OP_SHARE and", ""),
+    Mutant("a share may come at any time", batch.Batch, "serve",
+            "!= Op.MH_OP_SHARE and self._part.has_ended", "and self._part.has_ended"),
     Mutant("zeros travel without data", batch.Batch, "_export", "any(plain)", "True"),
     Mutant("VMSAs have a kind of their own", batch.Batch, "_import", "if vmsa else", "if False else"),
     Mutant("a batch has the first status", batch.Batch, "_answer", "self._status or status", "status or self._status"),
@@ -97,5 +109,8 @@ MUTANTS = (
     Mutant("a lane may be full", vcpu.Vcpu, "_has_work", "> lane.layout.entries", ">= lane.layout.entries"),
     Mutant("other totals end the session", vcpu.Vcpu, "_agree",
            "(Status.MH_BAD_TAG, Status.MH_BAD_TOTALS)", "(Status.MH_BAD_TAG,)"),
+    Mutant("a strict source has not changed", authenticators.Authenticators, "are_right", "== contents", "!= b''"),
+    Mutant("a ring looks at its own pages", authenticators.Authenticators, "are_right", "stream in streams", "True"),
+    Mutant("a strict chunk is one page", batch.Batch, "serve", "self._entry.chunk != 1", "False"),
     Mutant("RESUME needs a session", vcpu.Vcpu, "_resume", "self.part.phase not in MOVING", "False"),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from emulator_tests.reference.correspondent import DATA, HOSTS, NO_DAMAGE, TAG, Damage
-from emulator_tests.reference.linked import PAGE, RAM_LIMIT, protected
+from emulator_tests.reference.terms import PAGE, PLAIN, RAM_LIMIT
 from mh_abi import abi
 from mh_emulator.host.ring import Request
 from mh_emulator.host.session import Batch
@@ -27,13 +27,13 @@ SHARES = (0, PRIVATE, PRIVATE, PRIVATE | LIST, LIST)
 def _runs() -> tuple[int, ...]:
     """Where a run begins that meets something: another word of the maps, the helper, the end."""
     low = (0, WORD - 4 * PAGE, 2 * WORD - 2 * PAGE)
-    return (*low, *low, protected().start - 6 * PAGE, protected().stop, RAM_LIMIT - 6 * PAGE)
+    return (*low, *low, PLAIN.protected.start - 6 * PAGE, PLAIN.protected.stop, RAM_LIMIT - 6 * PAGE)
 
 
 @cache
 def _outside() -> tuple[int, ...]:
     """Addresses that no page has that may be moved."""
-    return (1, 0xFFF, RAM_LIMIT, RAM_LIMIT + 8, 1 << 47, 1 << 63, (1 << 64) - PAGE, protected().stop - PAGE)
+    return (1, 0xFFF, RAM_LIMIT, RAM_LIMIT + 8, 1 << 47, 1 << 63, (1 << 64) - PAGE, PLAIN.protected.stop - PAGE)
 
 
 def batch(random: Random, slots: int, flags: tuple[int, ...]) -> tuple[int, Batch]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from emulator_tests.reference.beside import Beside
 from emulator_tests.reference.correspondent import Correspondent
 from emulator_tests.reference.lane import Lane
+from emulator_tests.reference.terms import PLAIN, Terms
 from mh_abi import abi
 from mh_emulator.host import ring
 from mh_emulator.host.ring import Completion, Request
@@ -21,9 +22,9 @@ BULK, URGENT = 0, 1
 class Scene:
     """Both, in a session of `streams` rings in `role`; all rings have joined."""
 
-    def __init__(self, role: int, streams: int = 1) -> None:
-        self.both = Beside()
-        self.peer = Correspondent(1)
+    def __init__(self, role: int, streams: int = 1, terms: Terms = PLAIN) -> None:
+        self.both = Beside(terms)
+        self.peer = Correspondent(terms.secret, 1)
         self.connect(role, streams)
 
     def connect(self, role: int, streams: int = 1) -> None:

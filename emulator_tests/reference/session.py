@@ -15,6 +15,8 @@ class Session:
         """Until all rings have theirs, or the session ends."""
         self.role = 0
         self.streams = 0
+        self.is_strict = False
+        """This side is a source whose owner asks for a strict finish."""
         self.epoch = 0
         self._joined = 0
         self._ended = 0
@@ -26,9 +28,9 @@ class Session:
         """Whether a session has begun and not ended."""
         return self.generation % 2 == 1
 
-    def begin(self, key: SessionKeys, role: int, streams: int) -> None:
+    def begin(self, key: SessionKeys, role: int, streams: int, *, is_strict: bool) -> None:
         """A session of that many rings begins."""
-        self.key, self.role, self.streams = key, role, streams
+        self.key, self.role, self.streams, self.is_strict = key, role, streams, is_strict
         self.epoch = self._joined = self._ended = self._finished = self._pages = 0
         self.generation += 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from emulator_tests.reference.authenticators import Authenticators
 from emulator_tests.reference.entropy import Entropy
 from emulator_tests.reference.maps import Maps
 from emulator_tests.reference.memory import Memory
@@ -21,5 +22,8 @@ class State:
     entropy: Entropy
     rings: int
     shared: Shared
+    has_room: bool
+    """For authenticators, which a strict finish needs."""
     maps: Maps = field(default_factory=Maps)
     session: Session = field(default_factory=Session)
+    authenticators: Authenticators = field(default_factory=Authenticators)

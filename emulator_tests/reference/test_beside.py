@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 
 import pytest
 
 from emulator_tests.reference.beside import Beside, Differ
 from emulator_tests.reference.host import Host
+from emulator_tests.reference.terms import PLAIN, STRICT, UNABLE, Terms
 
 STEPS = 60
 """Of a host; each has numbers of its own, so any of them can be left out."""
 
 
-def differ(steps: Sequence[str]) -> Differ | None:
+def steps_of(seed: int) -> list[str]:
+    """A host's."""
+    return [f"{seed} {number}" for number in range(STEPS)]
+
+
+def terms_of(seed: int) -> Terms:
+    """An owner asks for a strict finish from 100 on, and from 200 on in vain."""
+    return UNABLE if seed >= 200 else STRICT if seed >= 100 else PLAIN
+
+
+def differ(steps: Sequence[str], terms: Terms = PLAIN) -> Differ | None:
     """Where the two differ after these steps, if they do."""
-    host = Host(Beside())
+    host = Host(Beside(terms))
     try:
         for step in steps:
             host.step(Random(step))
@@ -34,12 +46,12 @@ def fewest(steps: list[str], fails: Callable[[Sequence[str]], object]) -> list[s
     return steps
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", [*range(16), *range(100, 106), 200])
 def test_whatever_a_host_asks_for(seed: int) -> None:
-    steps = [f"{seed} {number}" for number in range(STEPS)]
-    if differ(steps) is not None:
-        needed = fewest(steps, differ)
-        pytest.fail(f"{differ(needed)}, after {needed}")
+    steps, terms = steps_of(seed), terms_of(seed)
+    if differ(steps, terms) is not None:
+        needed = fewest(steps, partial(differ, terms=terms))
+        pytest.fail(f"{differ(needed, terms)}, after {needed}")
 
 
 def test_steps_that_it_does_not_take_are_left_out() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from emulator_tests.reference.correspondent import Damage
-from emulator_tests.reference.linked import RAM_LIMIT, protected
 from emulator_tests.reference.scene import PAGE, Kind, Op, Role, Scene
+from emulator_tests.reference.terms import PLAIN, RAM_LIMIT, STRICT
 from mh_abi import abi
 from mh_emulator.cpu.rdrand import FAULTS
 from mh_emulator.host.ring import HelperRefused, Request
@@ -190,7 +190,21 @@ def test_a_run_is_refused_page_by_page(address: int, expected: list[abi.mh_statu
 def test_a_chunk_has_the_status_of_its_first_wrong_page() -> None:
     """Its last page is out of range, which comes before MH_PROTECTED in the order of the checks."""
     scene = Scene(SOURCE)
-    start = protected().stop - PAGE
+    start = PLAIN.protected.stop - PAGE
     pages = (RAM_LIMIT - start) // PAGE + 1
     chunk = Batch(address=start, count=pages, chunk=pages)
     assert scene.move(0, Op.MH_OP_EXPORT, chunk).status == Status.MH_PROTECTED
+
+
+def test_a_strict_source_finishes_as_it_was_exported() -> None:
+    """Each ring looks at what it exported last itself; in another epoch the page can be exported again."""
+    scene = Scene(SOURCE, 2, STRICT)
+    for number in range(2):
+        assert scene.move(number, Op.MH_OP_EXPORT, Batch(address=number * PAGE, count=1)).status == Status.MH_DONE
+        assert scene.ask(number, Op.MH_OP_EPOCH).status == Status.MH_DONE
+    scene.both.guest_writes(0, b"x" * PAGE)
+    assert scene.ask(0, Op.MH_OP_FINISH).status == Status.MH_CHANGED
+    assert scene.ask(1, Op.MH_OP_FINISH).status == Status.MH_DONE
+    assert scene.move(0, Op.MH_OP_EXPORT, Batch(address=0, count=2, chunk=2)).status == Status.MH_NOT_STRICT
+    assert scene.move(0, Op.MH_OP_EXPORT, Batch(address=0, count=1)).status == Status.MH_DONE
+    assert scene.ask(0, Op.MH_OP_FINISH).status == Status.MH_DONE

@@ -9,7 +9,8 @@ from random import Random
 import pytest
 
 from emulator_tests.reference.beside import Reference
-from emulator_tests.reference.linked import PAGE, RAM_LIMIT, RINGS, SEED, Linked, pages
+from emulator_tests.reference.linked import SEED, Linked
+from emulator_tests.reference.terms import PAGE, PLAIN, RAM_LIMIT, RINGS
 from mh_abi import abi
 from mh_emulator.host.ring import Lane, Ring
 from mh_emulator.host.session import Batch, connect_all, end_epoch, export_batch, finish, import_batch, resume, runs
@@ -31,7 +32,7 @@ def linked() -> Side:
 
 
 def reference() -> Side:
-    guest = Reference(SEED + 1)
+    guest = Reference(seed=SEED + 1)
     shared = guest.helper.shared
     return Side(guest, [Ring(shared, n * abi.MH_RING_BYTES, guest.helper.vcpus[n].run) for n in range(RINGS)])
 
@@ -44,7 +45,7 @@ def move(source: Lane, target: Lane, batch: Batch) -> None:
 
 def move_all(source: Side, target: Side, chunk: int) -> None:
     """Pages of RAM by turns on the rings; every fourth batch is one of single pages on the urgent lanes."""
-    ram = [page for page in pages() if page < RAM_LIMIT]
+    ram = [page for page in PLAIN.pages if page < RAM_LIMIT]
     for number, batch in enumerate(runs(ram, chunk, longest=8)):
         source_ring, target_ring = source.rings[number % RINGS], target.rings[number % RINGS]
         if number % 4 == 3:
@@ -59,7 +60,7 @@ def move_all(source: Side, target: Side, chunk: int) -> None:
 def test_a_guest_moves(of: Callable[[], Side], to: Callable[[], Side], chunk: int) -> None:
     """In two epochs, with what it has changed in between."""
     source, target, random = of(), to(), Random(chunk)
-    for page in range(0, len(pages()), 2):
+    for page in range(0, len(PLAIN.pages), 2):
         source.guest.write(page, random.randbytes(PAGE))
     connect_all(source.rings, target.rings)
     move_all(source, target, chunk)
@@ -72,7 +73,7 @@ def test_a_guest_moves(of: Callable[[], Side], to: Callable[[], Side], chunk: in
     for side in (source, target):
         resume(side.rings)
     totals = [finish(*both) for both in zip(source.rings, target.rings, strict=True)]
-    ram = sum(page < RAM_LIMIT for page in pages())
+    ram = sum(page < RAM_LIMIT for page in PLAIN.pages)
     assert totals[-1] == ram + VMSA.count + 2
     there = source.guest.read()[: ram + VMSA.count]
     assert target.guest.read()[: ram + VMSA.count] == there

@@ -16,6 +16,7 @@ from mh_emulator.host.ring import BULK, URGENT
 
 Kind = abi.mh_kind
 Op = abi.mh_op
+Role = abi.mh_role
 RingState = abi.mh_ring_state
 Status = abi.mh_status
 
@@ -139,6 +140,9 @@ class Vcpu:
             return Status.MH_WRONG_STATE
         if self._others_work():
             return Status.MH_BUSY
+        is_strict = entry.role == Role.MH_ROLE_SOURCE and self._state.secret.flags & abi.MH_OWNER_STRICT != 0
+        if is_strict and not self._state.has_room:
+            return Status.MH_NOT_STRICT
         peer = lane.hello(entry.slot)
         refused = ours.refusal(peer, entry.role)
         if refused:
@@ -149,7 +153,8 @@ class Vcpu:
             self.part.phase = Phase.IDLE
             return Status.MH_BAD_SHARE
         self._state.maps.reset()
-        self._state.session.begin(key, entry.role, entry.count)
+        self._state.authenticators.forget()
+        self._state.session.begin(key, entry.role, entry.count, is_strict=is_strict)
         self.part.take(key)
         answer.protocol = key.protocol
         return Status.MH_DONE
@@ -183,7 +188,8 @@ class Vcpu:
         return Status.MH_DONE
 
     def _finish(self, lane: Lane, entry: abi.mh_submission, answer: abi.mh_completion) -> abi.mh_status:
-        refused = self._agree(lane, entry.slot, Kind.MH_KIND_END, self.part.pages)
+        refused = self._end_refusal() or self._change()
+        refused = refused or self._agree(lane, entry.slot, Kind.MH_KIND_END, self.part.pages)
         if refused:
             return refused
         answer.total = self.part.finish()
@@ -191,10 +197,9 @@ class Vcpu:
 
     def _agree(self, lane: Lane, slot: int, kind: int, pages: int) -> abi.mh_status:
         """The packet that ends something: made at the source, compared at the target."""
-        if self.part.phase not in MOVING:
-            return Status.MH_WRONG_STATE
-        if self.part.has_ended:
-            return Status.MH_EPOCH_PENDING
+        refused = self._end_refusal()
+        if refused:
+            return refused
         header = packets.expected(lane, kind, 0, pages, self.part.epoch, self._urgent.sequence)
         if self.part.phase == Phase.SOURCE:
             packets.seal(lane, slot, header, b"")
@@ -205,6 +210,19 @@ class Vcpu:
         if status in (Status.MH_BAD_TAG, Status.MH_BAD_TOTALS):
             self.part.abort()
         return status
+
+    def _end_refusal(self) -> abi.mh_status:
+        """Why the ring cannot end an epoch, nor its part in the session, now."""
+        if self.part.phase not in MOVING:
+            return Status.MH_WRONG_STATE
+        return Status.MH_EPOCH_PENDING if self.part.has_ended else Status.MH_DONE
+
+    def _change(self) -> abi.mh_status:
+        """MH_CHANGED where a strict source has changed since it was exported."""
+        streams = tuple(lane.stream for lane in self.lanes)
+        if not self._state.session.is_strict or self._state.authenticators.are_right(self._state.memory, streams):
+            return Status.MH_DONE
+        return Status.MH_CHANGED
 
     def _abort(self, _lane: Lane, _entry: abi.mh_submission, _answer: abi.mh_completion) -> abi.mh_status:
         self.part.abort()
