@@ -95,7 +95,7 @@ def misshapen(random: Random, request: Request, slots: int) -> Request:
 
 _PACKET = (*(name for name in abi.mh_packet.fields if name not in HOSTS), DATA, TAG, DATA, TAG)
 _END = (*_PACKET, "urgent", "address", "address")
-_HELLO = tuple(abi.mh_hello.fields)
+_HELLO = (*abi.mh_hello.fields, *["protection"] * 4)
 _PACKET_PAIRS = (
     ("kind", "session"), ("reserved", "session"), ("session", "stream"), ("stream", "address"), ("address", "epoch"),
     ("epoch", "sequence"), ("sequence", "urgent"), ("urgent", "address"), ("address", TAG),

@@ -122,6 +122,19 @@ def test_a_batch_of_no_session_lets_one_begin() -> None:
     assert during(scene, 1, Op.MH_OP_SHARE, partial(scene.connect, SOURCE)) == DONE
 
 
+def test_a_batch_of_a_ring_that_has_finished_lets_a_session_begin() -> None:
+    """It has not noticed the end of the one before."""
+    scene = Scene(SOURCE, 2)
+    assert scene.ask(1, Op.MH_OP_FINISH).status == Status.MH_DONE
+
+    def start() -> None:
+        scene.ask(0, Op.MH_OP_ABORT)
+        scene.connect(SOURCE)
+
+    assert during(scene, 1, Op.MH_OP_SHARE, start) == DONE
+    assert scene.ask(0, Op.MH_OP_FINISH).status == Status.MH_DONE
+
+
 def test_an_impossible_tail_of_the_urgent_lane_breaks_the_ring() -> None:
     scene = Scene(SOURCE, 2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emulator_tests.reference.correspondent import Damage
-from emulator_tests.reference.scene import PAGE, Kind, Op, Role, Scene
+from emulator_tests.reference.scene import PAGE, URGENT, Kind, Op, Role, Scene
 from emulator_tests.reference.terms import PLAIN, RAM_LIMIT, STRICT
 from mh_abi import abi
 from mh_emulator.cpu.rdrand import FAULTS
@@ -76,6 +76,16 @@ def test_the_first_word_of_the_maps_decides(shared: int, expected: abi.mh_status
     assert scene.move(0, Op.MH_OP_EXPORT, Batch(address=62 * PAGE, count=1)).status == Status.MH_DONE
     assert scene.move(0, Op.MH_OP_SHARE, Batch(address=shared * PAGE, count=1)).status == Status.MH_DONE
     assert scene.move(0, Op.MH_OP_EXPORT, Batch(address=62 * PAGE, count=3, chunk=3)).status == expected
+
+
+def test_a_new_session_forgets_what_each_ring_has_moved() -> None:
+    scene = moved_in_two_epochs()
+    scene.ask(0, Op.MH_OP_ABORT)
+    scene.connect(SOURCE)
+    assert scene.ask(0, Op.MH_OP_RESUME).status == Status.MH_DONE
+    for number in range(2):
+        again = Batch(address=number * WORD, count=2, chunk=2)
+        assert scene.move(0, Op.MH_OP_EXPORT, again).status == Status.MH_DONE
 
 
 def test_a_refused_chunk_takes_no_page() -> None:
@@ -202,6 +212,8 @@ def test_a_strict_source_finishes_as_it_was_exported() -> None:
     for number in range(2):
         assert scene.move(number, Op.MH_OP_EXPORT, Batch(address=number * PAGE, count=1)).status == Status.MH_DONE
         assert scene.ask(number, Op.MH_OP_EPOCH).status == Status.MH_DONE
+    vmsa = Batch(address=PAGE, count=1, flags=abi.MH_BATCH_VMSA)
+    assert scene.move(1, Op.MH_OP_EXPORT, vmsa, URGENT).status == Status.MH_DONE
     scene.both.guest_writes(0, b"x" * PAGE)
     assert scene.ask(0, Op.MH_OP_FINISH).status == Status.MH_CHANGED
     assert scene.ask(1, Op.MH_OP_FINISH).status == Status.MH_DONE
