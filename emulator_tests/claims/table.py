@@ -79,6 +79,14 @@ CLAIMS = (
         "theorems/test_theorems.py::test_faults_break_it",
     ),
     _claim("The linked image runs under another MMU than ours", "builder/test_second_engine.py"),
+    _claim(
+        "The linked helper answers as a helper of the protocol in Python does, byte for byte",
+        "reference/test_beside.py::test_whatever_a_host_asks_for",
+        "reference/test_between.py",
+        "reference/test_facts.py",
+        "reference/test_migration.py",
+    ),
+    _claim("A rule of the helper in Python that is changed is noticed", "reference/test_mutants.py"),
 )
 
 
