@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Generic, Protocol, Self, TypeVar
@@ -133,6 +134,10 @@ class Side(Asker, ABC):
     def read_helper(self, offset: int, size: int) -> bytes:
         """What the helper sees of itself, within one page."""
         return self.platform.dram.read_private(self.asid, self.helper_spa(offset), size)
+
+    def helper_pages(self, offsets: Iterable[int]) -> bytes:
+        """What the helper sees of the pages of itself at these offsets, one after the other."""
+        return self.platform.dram.read_pages(self.asid, [self.helper_spa(offset) for offset in offsets])
 
     def run_on(self) -> None:
         """Let the helper's vCPU run, however it ends; raise `Ended` where that is not HLT in good state."""

@@ -36,26 +36,25 @@ class Watch:
     def __init__(self, side: Side, image: Image) -> None:
         self._side = side
         self._spas = {offset: side.helper_spa(offset) for offset in variables(image)}
-        self._plain = {offset: self._read(offset) for offset in self._spas}
+        self._plain = self._read()
 
     def zeros(self) -> Blocks:
         """What zeros look like at each place: the host has seen that before the helper began."""
         seen: Blocks = {}
         dram, asid = self._side.platform.dram, self._side.asid
-        for offset, spa in self._spas.items():
+        for (offset, spa), plain in zip(self._spas.items(), self._plain, strict=True):
             dram.write_private(asid, spa, bytes(PAGE_BYTES))
             page = self._side.peek(spa)
-            dram.write_private(asid, spa, self._plain[offset])
+            dram.write_private(asid, spa, plain)
             seen |= {offset + at: page[at : at + BLOCK_BYTES] for at in _STARTS}
         return seen
 
     def look(self) -> Blocks:
         """Return what has changed since the last look."""
         changed: Blocks = {}
-        for offset, spa in self._spas.items():
-            before, now = self._plain[offset], self._read(offset)
+        last, self._plain = self._plain, self._read()
+        for (offset, spa), before, now in zip(self._spas.items(), last, self._plain, strict=True):
             if now != before:
-                self._plain[offset] = now
                 changed |= self._changes(offset, self._side.peek(spa), before, now)
         return changed
 
@@ -65,8 +64,9 @@ class Watch:
         places = (at for at in _STARTS if now[at : at + BLOCK_BYTES] != before[at : at + BLOCK_BYTES])
         return {offset + at: page[at : at + BLOCK_BYTES] for at in places}
 
-    def _read(self, offset: int) -> bytes:
-        return self._side.read_helper(offset, PAGE_BYTES)
+    def _read(self) -> list[bytes]:
+        data = self._side.platform.dram.read_pages(self._side.asid, list(self._spas.values()))
+        return [data[at : at + PAGE_BYTES] for at in range(0, len(data), PAGE_BYTES)]
 
     def follow(self, stride: int) -> Iterator[Blocks]:
         """Let the helper go on, and interrupt it for a look after every `stride` instructions, until it leaves."""

@@ -74,8 +74,8 @@ def _holds(side: Side, arena: Arena[Side], keys: SessionKeys) -> bool:
     """Whether any of the helper's private variables holds a key of the session, or a half of one."""
     streams = [keys.stream(number).page_key for number in (0, abi.MH_STREAM_URGENT)]
     halves = [key[at : at + 16] for key in (keys.key, *streams) for at in (0, 16)]
-    pages = (side.read_helper(offset, abi.MH_PAGE_BYTES) for offset in variables(arena.candidate.image))
-    return any(half in page for page in pages for half in halves)
+    held = side.helper_pages(variables(arena.candidate.image))
+    return any(half in held for half in halves)
 
 
 ATTACKS = (

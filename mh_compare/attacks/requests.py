@@ -123,7 +123,7 @@ def _tally(statuses: Counter[abi.mh_status]) -> Outcome:
 
 def _helper_bytes(side: Side, size: int) -> bytes:
     """The helper's stored image as it sees it."""
-    return b"".join(side.read_helper(offset, PAGE_BYTES) for offset in range(0, size, PAGE_BYTES))
+    return side.helper_pages(range(0, size, PAGE_BYTES))
 
 
 ATTACKS = (

@@ -168,7 +168,8 @@ class Tlb:
     def forget_translations(self, spa: int, size: int) -> None:
         """Have the RMP asked again for the memory at `spa`, whose entry has changed."""
         first = self._dram.frame(spa)
-        if any(self.cached[max(first, 0) : first + (size >> PAGE_SHIFT)]):
+        cached = self.cached[max(first, 0) : first + (size >> PAGE_SHIFT)]
+        if cached.count(0) != len(cached):
             self.flush_translations()
 
     def flush_code(self) -> None:

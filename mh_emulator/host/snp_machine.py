@@ -35,6 +35,8 @@ from mh_emulator.snp_platform import SnpPlatform
 GUEST_VMPL = 1
 _CHUNK = 16
 """Pages that are lent in one go."""
+_LONGEST = 1 << 30
+"""Pages of one run whose attributes are set: as many as there are."""
 
 
 def helper_pages(helper: Installed) -> list[SnpPage]:
@@ -128,8 +130,8 @@ class SnpMachine:
 
     def expect(self, pages: Iterable[int]) -> None:
         """Have these GPAs private; KVM gives the guest each page with the first touch."""
-        for gpa in pages:
-            self.vm.set_memory_attributes(gpa, PAGE_BYTES, private=True)
+        for run in runs(sorted(pages), 1, _LONGEST):
+            self.vm.set_memory_attributes(run.address, run.count * PAGE_BYTES, private=True)
 
     def lend(self, pages: Sequence[int]) -> None:
         """Have the helper let VMPL1 have these pages. Raises `HelperRefused`."""
@@ -201,10 +203,11 @@ class SnpMachine:
         for number, vcpu in enumerate(self.helpers):
             vcpu.set_registers(self.helper.registers(number))
         self.vm.snp_launch_start(policy)
-        for page in [*own, *guest]:
+        pages = [*own, *guest]
+        self.expect(page.gpa for page in pages)
+        for page in pages:
             if page.contents:
                 carrier.write_raw(0, page.contents)
-            self.expect([page.gpa])
             self.vm.snp_launch_update(page.gpa, carrier, 0, PAGE_BYTES, page.kind, OF_IMAGE * page.imi)
         self.vm.snp_launch_finish(flags=OF_IMAGE * own[0].imi)
 

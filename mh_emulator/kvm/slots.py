@@ -43,6 +43,10 @@ class Slots:
                 return slot.memory.spa(slot.offset + gpa - slot.gpa)
         return None
 
+    def covers(self, gpa: int) -> bool:
+        """Whether a slot is at `gpa`; unlike `spa` it needs no page of the process there."""
+        return any(0 <= gpa - slot.gpa < slot.size for slot in self._slots.values())
+
     def pages(self, gpa: int, size: int) -> Iterator[int]:
         """The pages of slots between `gpa` and `gpa` + `size`."""
         for slot in self._slots.values():

@@ -122,7 +122,7 @@ class SnpVm(VirtualMachine):
     def private_spa(self, gpa: int) -> int | None:
         """The page of guest_memfd, which is Guest-Invalid unless it was the guest's before; None without a slot."""
         page = gpa & -PAGE_BYTES
-        if self.shared_spa(page) is None:
+        if not self._slots.covers(page):
             return None
         if page not in self._gmem:
             spa = self._host.page()
@@ -206,7 +206,7 @@ class SnpVm(VirtualMachine):
         ioctl = "KVM_SEV_SNP_LAUNCH_UPDATE"
         self._on_owner(ioctl, errno.EINVAL)
         gctx, imi = self._context(ioctl), self._is_of_image(ioctl, flags)
-        if size <= 0 or (size | gpa) % PAGE_BYTES or kind not in _LAUNCHED or self.shared_spa(gpa) is None:
+        if size <= 0 or (size | gpa) % PAGE_BYTES or kind not in _LAUNCHED or not self._slots.covers(gpa):
             raise KvmError(errno.EINVAL, ioctl)
         for done in range(0, size, PAGE_BYTES):
             page = gpa + done

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -52,6 +53,7 @@ def aes_ctr(key: bytes, iv: bytes, data: bytes) -> bytes:
     return Cipher(algorithms.AES(key), modes.CTR(iv)).encryptor().update(data)
 
 
+@lru_cache(maxsize=256)
 def private_key(secret: bytes) -> ec.EllipticCurvePrivateKey:
     """The key on the curve of the firmware, P-384, that `SECRET_BYTES` random bytes give."""
     return ec.derive_private_key(int.from_bytes(secret, "big") + 1, CURVE)

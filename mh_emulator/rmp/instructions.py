@@ -160,8 +160,10 @@ def _any_assigned(rmp: Rmp, start: int) -> bool:
 
 def _write(rmp: Rmp, spa: int, old: RmpEntry, new: NewState) -> None:
     stays = (old.assigned, old.asid, old.gpa, old.size) == (True, new.asid, new.gpa, new.size)
-    entry = old if stays else RmpEntry(assigned=True, asid=new.asid, gpa=new.gpa, size=new.size)
-    rmp.replace(spa, replace(entry, immutable=new.immutable))
+    if stays:
+        rmp.replace(spa, replace(old, immutable=new.immutable))
+    else:
+        rmp.replace(spa, RmpEntry(assigned=True, immutable=new.immutable, asid=new.asid, gpa=new.gpa, size=new.size))
 
 
 def _own_entry(rmp: Rmp, guest: Guest, page: GuestPage) -> RmpEntry | Fault:

@@ -21,6 +21,7 @@ from mh_emulator.rmp.entry import PageSize, PageState, Perm, RmpEntry
 _REPORT_ID_BYTES = 32
 _ONLY_SMALL = (PageType.VMSA, PageType.SECRETS, PageType.CPUID)
 _ZEROED = (PageType.ZERO, PageType.SECRETS)
+_KINDS = frozenset(PageType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def update(sp: SnpProcessor, wanted: LaunchUpdate) -> None:
     entry = sp.need_page(spa, PageState.PRE_GUEST)
     require(entry.size is wanted.size, Status.INVALID_PAGE_SIZE)
     # That an entry of 2 MiB is at an address of 2 MiB is checked too, but RMPUPDATE makes no other.
-    require(wanted.kind in set(PageType), Status.INVALID_PARAM)
+    require(wanted.kind in _KINDS, Status.INVALID_PARAM)
     kind = PageType(wanted.kind)
     require(kind not in _ONLY_SMALL or wanted.size is PageSize.SMALL, Status.INVALID_PAGE_SIZE)
     require(guest.state is SnpGuestState.LAUNCH, Status.INVALID_GUEST_STATE)
