@@ -1,7 +1,7 @@
 """Calls before the instructions at single addresses, which machine code looks up in a bitmap: filter.s.
 
 While unicorn counts, it goes through all hooks for each instruction: hundreds of them cost a microsecond an
-instruction, so there is one for all addresses. And an address can rest: then its hook costs next to nothing.
+instruction, so there is one for all addresses.
 """
 
 from __future__ import annotations
@@ -61,17 +61,15 @@ class CodeFilter:
 
     def add(self, address: int) -> None:
         """Call back before the instruction there, in code that is translated from now on."""
-        self._watch(address)
+        if not self._hooks:
+            self._install()
         page = address // PAGE_BYTES
         if page not in self._bitmaps:
             self._bitmaps[page] = (ctypes.c_uint8 * (PAGE_BYTES // 8))()
             self._put(_Entry(page, ctypes.addressof(self._bitmaps[page])))
         self._addresses.add(address)
-        self._flip(address)
-
-    def _flip(self, address: int) -> None:
-        page, offset = divmod(address, PAGE_BYTES)
-        self._bitmaps[page][offset // 8] ^= 1 << offset % 8
+        offset = address % PAGE_BYTES
+        self._bitmaps[page][offset // 8] |= 1 << offset % 8
 
     def _put(self, entry: _Entry) -> None:
         count = self._state.count
@@ -81,15 +79,11 @@ class CodeFilter:
         self._entries[count] = entry
         self._state.count += 1
 
-    def _watch(self, _address: int) -> None:
-        if not self._hooks:
-            self._install(EVERYWHERE)
-
-    def _install(self, where: tuple[int, int]) -> None:
+    def _install(self) -> None:
         native, function, data = _native_filter(), self._thunk, None
         if native is not None:
             function, data = ctypes.c_void_p(native.address), ctypes.c_void_p(ctypes.addressof(self._state))
-        self._hooks.append(add_hook(self._uc, unicorn_const.UC_HOOK_CODE, function, data, where))
+        self._hooks.append(add_hook(self._uc, unicorn_const.UC_HOOK_CODE, function, data, EVERYWHERE))
 
     def forget(self) -> None:
         """Remove all; no translated code may be left. Unicorn asks for a translation of what it has hooked."""
@@ -99,39 +93,6 @@ class CodeFilter:
         self._addresses.clear()
         self._bitmaps.clear()
         self._state.count, self._state.page = 0, _NO_PAGE
-
-
-class RestingFilter(CodeFilter):
-    """A hook for each of a few addresses, any of which may rest: it costs next to nothing then."""
-
-    def __init__(self, engine: Engine, callback: Callable[[int], None]) -> None:
-        super().__init__(engine, callback)
-        self._resting: set[int] = set()
-
-    def __len__(self) -> int:
-        return len(self._hooks)
-
-    def rest(self, address: int) -> None:
-        """Do not call back before that address until it is woken; nothing to do for one that is not known."""
-        if address in self._addresses:
-            self._addresses.remove(address)
-            self._resting.add(address)
-            self._flip(address)
-
-    def wake(self, addresses: range) -> None:
-        """Call back before these again, as far as they rest."""
-        for address in self._resting.intersection(addresses):
-            self._resting.remove(address)
-            self._addresses.add(address)
-            self._flip(address)
-
-    def _watch(self, address: int) -> None:
-        self._install((address, address))
-
-    def forget(self) -> None:
-        """As without rest."""
-        super().forget()
-        self._resting.clear()
 
 
 @cache

@@ -14,12 +14,12 @@ from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import OSXSAVE
 from mh_emulator.cpu.attached import attach
 from mh_emulator.cpu.ctrl_c import held_back
-from mh_emulator.cpu.delivery import TripleFault, deliver
+from mh_emulator.cpu.delivery import TripleFault, deliver, raised
 from mh_emulator.cpu.engine import CODELESS, GPRS, Engine
 from mh_emulator.cpu.eventinj import EventInjection
-from mh_emulator.cpu.exceptions import WITH_ERROR_CODE, Event, Origin
+from mh_emulator.cpu.exceptions import WITH_ERROR_CODE, Event
 from mh_emulator.cpu.executed import Executed, watched
-from mh_emulator.cpu.hooks import UnicornError
+from mh_emulator.cpu.hooks import Foreign, UnicornError
 from mh_emulator.cpu.instructions import Instructions
 from mh_emulator.cpu.intercepts import NON_AUTOMATIC, Code, Intercept
 from mh_emulator.cpu.linear import Linear
@@ -38,6 +38,7 @@ from mh_emulator.cpu.traps import (
     LONGEST_ANSWERED,
     LONGEST_TRAPPED,
     SYSCALL_BYTES,
+    Block,
     Trap,
     Trapped,
     Traps,
@@ -47,9 +48,7 @@ from mh_emulator.cpu.traps import (
 from mh_emulator.dram.bus import Turn
 from mh_emulator.dram.dram import DramFullError
 
-VECTOR_BP = 3
-
-_INT3, _HLT = 0xCC, b"\xf4"
+_HLT = b"\xf4"
 _MASK32 = 0xFFFF_FFFF
 
 _RAX, _RCX, _RDX, _RBX = (GPRS[name] for name in ("rax", "rcx", "rdx", "rbx"))
@@ -81,6 +80,10 @@ class Core:
         self._kicked = False
         self._leaves = False
         """Whether devices have an interrupt for the guest."""
+        self._late: Block | None = None
+        """What has to be translated again, because it has new hooks."""
+        self._is_told = False
+        """Whether unicorn has told of a block: not of those before the first one has come to its end."""
         self._stale: tuple[int, int] | None = None
         """Which instruction has last had which frame's code forgotten."""
         self.held: bytes | None = None
@@ -224,8 +227,20 @@ class Core:
             # Code that was translated without a counter would never stop for it, nor for what was not watched.
             self._traps.watched = wanted
             self._tlb.set_counts(counts)
+        begun = 0
+        while True:
+            begun += self._go(None if limit is None else limit - begun)
+            if self._late is None:
+                return begun
+            self._engine.uc.ctl_remove_cache(self._late.address, self._late.address + len(self._late.code))
+
+    def _go(self, limit: int | None) -> int:
+        """Run the engine until something happens, or until a block has to be translated again."""
         self._tlb.before_start()
         self._stops.clear()
+        self._late = None
+        if not self._is_told:
+            self._traps.cover_first(self._engine.pc(), self._linear.code(self._engine.pc(), PAGE_BYTES))
         try:
             start = self._engine.read(_RIP)
             with held_back(self._engine.uc.emu_stop), self._turn.executing():
@@ -240,7 +255,7 @@ class Core:
 
     def _look_for_halt(self) -> None:
         """Note a HLT that was not watched: the engine stands still behind it for no reason of ours."""
-        if self._stops or self._kicked or self._leaves or self._tlb.waits or self._vm.es:
+        if self._stops or self._kicked or self._leaves or self._late or self._tlb.waits or self._vm.es:
             return
         if self._linear.code(self._engine.pc() - 1, 1) == _HLT:
             self._stops.append(Trapped(Trap.HLT, 0))
@@ -252,7 +267,7 @@ class Core:
                 case None:
                     return None
                 case Raised(vector):
-                    self._deliver(self._exception(vector))
+                    self._deliver(raised(self._engine, self._linear, vector))
                     return None
                 case Invalid():
                     return self._instructions.unknown()
@@ -307,17 +322,9 @@ class Core:
         if before.privilege != after.privilege:
             self._tlb.flush_translations()
 
-    def _exception(self, vector: int) -> Event:
-        raised = self._engine.take_exception()
-        if raised.is_software:
-            rip = self._engine.read(_RIP)
-            length = 1 if vector == VECTOR_BP and self._linear.code(self._engine.pc() - 1, 1) == bytes([_INT3]) else 2
-            self._engine.write(_RIP, rip - length)
-            return Event(vector, None, origin=Origin.INSTRUCTION, return_rip=rip)
-        return Event(vector, raised.error_code if vector in WITH_ERROR_CODE else None)
-
     def _add_hooks(self) -> None:
         uc = self._engine.uc
+        uc.hook_add(unicorn_const.UC_HOOK_EDGE_GENERATED, self._on_block)
         uc.hook_add(unicorn_const.UC_HOOK_INTR, self._on_interrupt)
         uc.hook_add(unicorn_const.UC_HOOK_INSN_INVALID, self._on_invalid)
         uc.hook_add(unicorn_const.UC_HOOK_INSN, self._on_cpuid, None, 1, 0, x86_const.UC_X86_INS_CPUID)
@@ -347,25 +354,31 @@ class Core:
     def _on_syscall(self, _uc: object, _data: object) -> None:
         self._note(Trapped(Trap.SYSCALL, SYSCALL_BYTES))
 
-    def _on_trap(self, address: int) -> bool:
+    def _on_block(self, _uc: object, found: Foreign, _before: object, _data: object) -> None:
+        self._is_told = True
+        with self._turn.hooked():
+            code = self._tlb.fetched(found.pc, found.size) or self._linear.code(found.pc, found.size)
+            block = Block(found.pc, code, found.icount)
+            if self._traps.cover(block):
+                self._late = block
+                self._engine.uc.emu_stop()
+
+    def _on_trap(self, address: int) -> None:
         with self._turn.hooked():
             trapped = classify(self._linear.code(address, LONGEST_TRAPPED))
         # Without SEV-ES the guest cannot see what KVM does for CPUID, and unicorn has a hook for it.
         if trapped is not None and (self._vm.es or trapped.trap is not Trap.CPUID):
             self._note(trapped)
-        return trapped is not None
 
-    def _on_lock(self, _address: int) -> bool:
+    def _on_lock(self, _address: int) -> None:
         if self._vm.dram.bus.crowded:
             self._note(Trapped(Trap.LOCK, 0))
-        return True
 
-    def _on_answered(self, address: int) -> bool:
+    def _on_answered(self, address: int) -> None:
         with self._turn.hooked():
             trapped = classify_answered(self._linear.code(address, LONGEST_ANSWERED))
         if trapped is not None and self._is_answered(trapped.trap):
             self._note(trapped)
-        return trapped is not None
 
     def _is_answered(self, trap: Trap) -> bool:
         if trap in (Trap.RDRAND, Trap.RDSEED):

@@ -137,6 +137,13 @@ class Fill:
         place.page, place.frame = number, frame
         self._places.setdefault(frame, set()).add(number % FETCHED)
 
+    def fetched(self, va: int) -> int | None:
+        """The frame of which instructions at `va` were fetched last, if that is known."""
+        number = va >> PAGE_SHIFT
+        place = self._fetched[number % FETCHED]
+        frame: int = place.frame
+        return frame if place.page == number else None
+
     def forget_fetched(self) -> None:
         """Have Python asked for all instructions again."""
         self._places.clear()

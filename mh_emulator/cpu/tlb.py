@@ -113,10 +113,16 @@ class Tlb:
         if frame not in self.code:
             self.code.add(frame)
             self._dram.executed[frame] += 1
-        start = page_of(found.spa) - self._dram.base_spa
-        self._traps.cover(page_of(va), bytes(self._dram.view[start : start + PAGE_BYTES]))
         self.native.remember(va, frame)
         return _READ | _EXECUTE if found.readable else _EXECUTE
+
+    def fetched(self, va: int, size: int) -> bytes | None:
+        """The instructions that the engine has just fetched, where they are known and do not cross a page."""
+        frame, offset = self.native.fetched(va), va % PAGE_BYTES
+        if frame is None or offset + size > PAGE_BYTES:
+            return None
+        start = (frame << PAGE_SHIFT) + offset
+        return bytes(self._dram.view[start : start + size])
 
     def _data(self, found: Translation, wanted: Access) -> int:
         frame = self._dram.frame(found.spa)

@@ -1,45 +1,43 @@
 """Instructions that leave the guest, and that unicorn would execute in its own way.
 
-Unicorn has no hook for RDMSR and WRMSR, and its hooks for IN, OUT and CPUID cannot stop at the instruction. A page that
-is about to be executed is therefore searched for the opcodes that are watched, and a hook is put on every such address.
-A hook on bytes that are no instruction of this kind never fires, but at the end of a page: what is there depends on the
-next page, so the hook finds it out, and rests until that page is looked at again.
+Unicorn has no hook for RDMSR and WRMSR, and its hooks for IN, OUT and CPUID cannot stop at the instruction. But it
+tells of every block of instructions that it has translated, before it executes it. A hook is then put on each
+instruction in there that is watched, and the block is translated again, with its hooks. So code costs what it executes,
+whatever its bytes look like.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
-from functools import cache, lru_cache
+from functools import cache
 from typing import NamedTuple
 
-from mh_builder.paging import PAGE_BYTES
-from mh_emulator.cpu.code_filter import CodeFilter, RestingFilter
+from capstone import CS_ARCH_X86, CS_MODE_16, CS_MODE_32, CS_MODE_64, Cs
+
+from mh_emulator.cpu.code_filter import CodeFilter
 from mh_emulator.cpu.code_hooks import CodeHooks
 from mh_emulator.cpu.engine import Engine
+from mh_emulator.cpu.hooks import Foreign
 
 _LOCK = re.compile(rb"[\x64-\x66]?\xf0")
 """LOCK, maybe behind an override of the segment or of the operand size."""
 _ANSWERED = re.compile(rb"\x66?[\x40-\x4f]?\x0f(?:\xc7[\xf0-\xff]|\x31)", re.DOTALL)
 """RDRAND, RDSEED and RDTSC."""
-_ANSWERED_BEGUN = re.compile(rb"\x66?[\x40-\x4f]?(?:\x0f\xc7?)?")
 LONGEST_ANSWERED = 5
 SYSCALL_BYTES = 2
 MANY_HOOKS = 2000
 """More than these slow translation down by more than it costs to translate all again."""
 _STRING = re.compile(rb"[\x26\x2e\x36\x3e\x64-\x67\xf2\xf3]*[\x6c-\x6f]")
 """INS or OUTS with its prefixes; not with REX, which changes nothing there and is INC or DEC in 32-bit code."""
-_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf2\xf3")
 _MOST_PREFIXES = 4
 LONGEST_TRAPPED = _MOST_PREFIXES + 1
-_OPEN_BYTES = max(LONGEST_TRAPPED, LONGEST_ANSWERED) - 1
-"""At the end of a page; an instruction of these that begins there may end on the next one."""
 _OPERAND_SIZE = 0x66
-_TWO_BYTE = 0x0F
 _RDTSC = 0x31
 _RDSEED = 0xF8
 """Last bytes; of RDSEED the first of eight."""
+_MODES = (CS_MODE_64, CS_MODE_32, CS_MODE_16)
 
 
 class Trap(Enum):
@@ -65,7 +63,6 @@ _OPCODES = {
     Trap.HLT: rb"\xf4", Trap.IN: rb"[\xe4\xe5\xec\xed]", Trap.OUT: rb"[\xe6\xe7\xee\xef]",
     Trap.STRING: rb"[\x6c-\x6f]", Trap.RDMSR: rb"\x0f\x32", Trap.WRMSR: rb"\x0f\x30", Trap.CPUID: rb"\x0f\xa2",
 }  # fmt: skip
-_STRING_OPCODE = re.compile(_OPCODES[Trap.STRING])
 ALWAYS = frozenset({Trap.RDMSR, Trap.WRMSR})
 """What is to be watched in every guest."""
 
@@ -114,24 +111,32 @@ def classify_answered(code: bytes) -> Trapped | None:
     return Trapped(trap, found.end())
 
 
-class Traps:
-    """The hooks of one engine; `on_trap` gets the address of every candidate that is about to execute.
+class Block(NamedTuple):
+    """What unicorn has translated in one go: its address, which RIP and the segment's base make, and its bytes."""
 
-    `on_lock` gets that of every instruction with LOCK, `on_answered` that of RDRAND and RDTSC. Each returns whether
-    such an instruction is there. Which of them are looked for is `watched`; a change is for pages that are covered from
-    then on.
+    address: int
+    code: bytes
+    instructions: int
+    """How many unicorn finds in it."""
+
+
+class Traps:
+    """The hooks of one engine; `on_trap` gets the address of every trapping instruction that is about to execute.
+
+    `on_lock` gets that of every instruction with LOCK, `on_answered` that of RDRAND and RDTSC. Which of them are looked
+    for is `watched`; a change is for blocks that are translated from then on.
     """
 
     def __init__(
         self,
         engine: Engine,
-        on_trap: Callable[[int], bool],
-        on_lock: Callable[[int], bool],
-        on_answered: Callable[[int], bool],
+        on_trap: Callable[[int], None],
+        on_lock: Callable[[int], None],
+        on_answered: Callable[[int], None],
     ) -> None:
         self.watched: frozenset[Trap] = frozenset()
         self.counts = False
-        """Whether the engine counts instructions in what is covered from now on."""
+        """Whether the engine counts instructions in what is translated from now on."""
         self._privileged = _Hooks(engine, on_trap)
         self._locks = _Hooks(engine, on_lock)
         self._answered = _Hooks(engine, on_answered)
@@ -141,21 +146,33 @@ class Traps:
         """Whether it is time to forget them."""
         return len(self._privileged) + len(self._locks) + len(self._answered) > MANY_HOOKS
 
-    def cover(self, va: int, page: bytes) -> None:
-        """Put hooks on the page at virtual address `va`, which holds `page`; wake those at its end, and before it."""
-        for hooks in (self._privileged, self._answered):
-            for end in (va, va + PAGE_BYTES):
-                hooks.open.wake(range(end - _OPEN_BYTES, end))
-        self._cover(self._privileged, va, _candidates(page, _pattern(self.watched)))
-        if Trap.LOCK in self.watched:
-            self._cover(self._locks, va, _locked(page))
-        if Trap.RDTSC in self.watched:
-            self._cover(self._answered, va, _answered(page))
+    def cover(self, block: Block) -> bool:
+        """Put hooks on what is watched in a block; return whether there are new ones, for which it is too late."""
+        if not _pattern(self.watched).search(block.code):
+            return False
+        return self._cover(block, _starts(block))
 
-    def _cover(self, hooks: _Hooks, va: int, offsets: Collection[int]) -> None:
-        at_end = {va + offset for offset in offsets if offset >= PAGE_BYTES - _OPEN_BYTES}
-        hooks.add(at_end, hooks.open)
-        hooks.add({va + offset for offset in offsets} - at_end, hooks.dense if self.counts else hooks.sparse)
+    def cover_first(self, address: int, code: bytes) -> None:
+        """Put hooks on what is watched in `code`, which is translated next, in whichever mode."""
+        starts = {start for decoder in _decoders() for start in _swept(decoder, code)}
+        self._cover(Block(address, code, 0), starts)
+
+    def _cover(self, block: Block, starts: Iterable[int]) -> bool:
+        are_new = False
+        for start in starts:
+            hooks = self._hooks(block.code, start)
+            if hooks is not None:
+                are_new |= hooks.add(block.address + start, counts=self.counts)
+        return are_new
+
+    def _hooks(self, code: bytes, start: int) -> _Hooks | None:
+        """Which hooks the instruction there needs, if any."""
+        trapped = classify(code[start : start + LONGEST_TRAPPED])
+        if trapped is not None and trapped.trap in self.watched:
+            return self._privileged
+        if Trap.RDTSC in self.watched and _ANSWERED.match(code, start):
+            return self._answered
+        return self._locks if Trap.LOCK in self.watched and _LOCK.match(code, start) else None
 
     def forget(self) -> None:
         """Remove all hooks; no translated code may be left, and what unicorn then asks of the TLB has no meaning."""
@@ -164,71 +181,58 @@ class Traps:
 
 
 class _Hooks:
-    """Hooks for one purpose, each address once: `sparse` ones, `dense` ones while the engine counts.
+    """Hooks for one purpose, each address once: `sparse` ones, `dense` ones while the engine counts."""
 
-    Those at the end of a page are `open`.
-    """
-
-    def __init__(self, engine: Engine, callback: Callable[[int], bool]) -> None:
-        def before(address: int) -> None:
-            if not callback(address):
-                self.open.rest(address)
-
-        self.sparse, self.dense = CodeHooks(engine, before), CodeFilter(engine, before)
-        self.open = RestingFilter(engine, before)
+    def __init__(self, engine: Engine, callback: Callable[[int], None]) -> None:
+        self._sparse, self._dense = CodeHooks(engine, callback), CodeFilter(engine, callback)
         self._hooked: set[int] = set()
 
     def __len__(self) -> int:
-        return len(self.sparse) + len(self.open)
+        return len(self._sparse)
 
-    def add(self, addresses: set[int], hooks: CodeHooks | CodeFilter) -> None:
-        for address in addresses - self._hooked:
-            self._hooked.add(address)
-            hooks.add(address)
+    def add(self, address: int, *, counts: bool) -> bool:
+        """Whether that is a new one."""
+        if address in self._hooked:
+            return False
+        self._hooked.add(address)
+        (self._dense if counts else self._sparse).add(address)
+        return True
 
     def forget(self) -> None:
         self._hooked.clear()
-        self.sparse.forget()
-        self.dense.forget()
-        self.open.forget()
+        self._sparse.forget()
+        self._dense.forget()
 
 
 @cache
 def _pattern(watched: frozenset[Trap]) -> re.Pattern[bytes]:
-    return re.compile(b"|".join(pattern for trap, pattern in _OPCODES.items() if trap in watched), re.DOTALL)
+    """In each block that has anything to look for."""
+    patterns = [pattern for trap, pattern in _OPCODES.items() if trap in watched]
+    if Trap.RDTSC in watched:
+        patterns.append(_ANSWERED.pattern)
+    if Trap.LOCK in watched:
+        patterns.append(_LOCK.pattern)
+    return re.compile(b"|".join(patterns), re.DOTALL)
 
 
-@lru_cache(maxsize=256)
-def _locked(page: bytes) -> frozenset[int]:
-    matches = list(_LOCK.finditer(page))
-    return frozenset({match.start() for match in matches} | {match.end() - 1 for match in matches})
+def _starts(block: Block) -> Iterable[int]:
+    """Where its instructions begin; every byte of a block that nobody but unicorn understands."""
+    for decoder in _decoders():
+        found = [(start, start + size) for start, size, _, _ in decoder.disasm_lite(block.code, 0)]
+        if found and (len(found), found[-1][1]) == (block.instructions, len(block.code)):
+            return [start for start, _ in found]
+    return range(len(block.code))
 
 
-@lru_cache(maxsize=256)
-def _answered(page: bytes) -> frozenset[int]:
-    """Offsets at which RDRAND or RDTSC may begin; a candidate may lack its prefixes, or end on the next page."""
-    starts = {start for match in _ANSWERED.finditer(page) for start in range(match.start(), match.end() - 1)}
-    tail = range(PAGE_BYTES - LONGEST_ANSWERED + 1, PAGE_BYTES)
-    return frozenset(starts | {start for start in tail if _ANSWERED_BEGUN.fullmatch(page, start)})
+def _swept(decoder: Foreign, code: bytes) -> Iterator[int]:
+    """Where instructions may begin, one after the other; every byte from what is none on."""
+    end = 0
+    for start, size, _, _ in decoder.disasm_lite(code, 0):
+        yield start
+        end = start + size
+    yield from range(end, len(code))
 
 
-@lru_cache(maxsize=256)
-def _candidates(page: bytes, pattern: re.Pattern[bytes]) -> frozenset[int]:
-    found = {match.start() for match in pattern.finditer(page)}
-    found |= {start - 1 for start in found if start and page[start - 1] == _OPERAND_SIZE}
-    if page[-1] in (_OPERAND_SIZE, _TWO_BYTE):
-        found.add(PAGE_BYTES - 1)
-    if _OPCODES[Trap.STRING] in pattern.pattern:
-        found |= _behind_prefixes(page)
-    return frozenset(found)
-
-
-def _behind_prefixes(page: bytes) -> set[int]:
-    """Offsets at which INS or OUTS may begin: each has any of its prefixes before it, and may end on the next page."""
-    found: set[int] = set()
-    for end in [match.start() for match in _STRING_OPCODE.finditer(page)] + [PAGE_BYTES]:
-        start = end
-        while start and end - start < _MOST_PREFIXES and page[start - 1] in _PREFIXES:
-            start -= 1
-            found.add(start)
-    return found
+@cache
+def _decoders() -> tuple[Foreign, ...]:
+    return tuple(Cs(CS_ARCH_X86, mode) for mode in _MODES)
