@@ -227,12 +227,13 @@ class Core:
             # Code that was translated without a counter would never stop for it, nor for what was not watched.
             self._traps.watched = wanted
             self._tlb.set_counts(counts)
-        begun = 0
-        while True:
-            begun += self._go(None if limit is None else limit - begun)
-            if self._late is None:
-                return begun
+        begun = self._go(limit)
+        while self._late is not None:
             self._engine.uc.ctl_remove_cache(self._late.address, self._late.address + len(self._late.code))
+            self._late = None
+            if limit is None or begun < limit:
+                begun += self._go(None if limit is None else limit - begun)
+        return begun
 
     def _go(self, limit: int | None) -> int:
         """Run the engine until something happens, or until a block has to be translated again."""
