@@ -71,6 +71,7 @@ CLAIMS = (
         "helper/test_lost_vcpus.py",
         "helper/test_handover",
         "fuzz/test_killed.py",
+        "vmpl/test_stopped.py",
     ),
     _claim(
         "The loader refuses images, tables and services that are wrong",
