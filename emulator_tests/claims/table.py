@@ -65,6 +65,7 @@ CLAIMS = (
     _claim(
         "Fuzzed, guided by edges: documented statuses, nothing secret in the rings, no page written but as sealed",
         "fuzz/test_fuzz.py",
+        "fuzz/test_invariants.py",
     ),
     _claim(
         "A lost or restarted vCPU never leaves two live guests, nor none",

@@ -20,12 +20,13 @@ def main() -> int:
     """0 if nothing was violated, 1 if something was, 2 for a wrong command line."""
     arguments = _arguments()
     if arguments.join:
-        return _join(arguments.join, arguments.into)
+        return _join(arguments.join, arguments.corpus)
     if arguments.show:
         return _show(arguments.show)
     part, parts = arguments.shard
     folder = arguments.folder / f"{part}-of-{parts}"
-    workers = Workers(folder, f"{part}/{parts}", arguments.jobs, Limits(arguments.seconds, arguments.inputs))
+    limits = Limits(arguments.seconds, arguments.inputs)
+    workers = Workers(folder, arguments.corpus, f"{part}/{parts}", arguments.jobs, limits)
     fatal = workers.wait()
     found = violations(folder)
     for line in fatal:
@@ -70,7 +71,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--join", type=Path, nargs="+", metavar="FOLDER", help="put what these parts keep into the corpus"
     )
-    parser.add_argument("--into", type=Path, default=corpus.FOLDER, help="the corpus that --join makes")
+    parser.add_argument("--corpus", type=Path, default=corpus.FOLDER, help="what a run begins with, and --join makes")
     parser.add_argument("--show", type=Path, nargs="+", metavar="FILE", help="say what inputs mean and violate")
     return parser.parse_args()
 

@@ -42,7 +42,11 @@ def minimized(runner: Runner, inputs: Iterable[bytes]) -> list[bytes]:
     while left:
         best = max(reached, key=lambda data: (len(reached[data] & left) / len(data), data))
         kept.append(best)
-        left -= reached.pop(best)
+        left -= reached[best]
+    for data in sorted(kept, key=lambda data: len(reached[data])):
+        others = set().union(*(reached[other] for other in kept if other != data))
+        if reached[data] <= others:
+            kept.remove(data)
     return kept
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import capstone
 from unicorn import unicorn_const
 
-from emulator_tests.coverage.blobs import NO_TARGET, linked
+from emulator_tests.coverage.blobs import NO_TARGET
 from mh_builder.asm import assemble
 from mh_builder.asm.native import Function
 from mh_builder.image.model import Image
@@ -73,11 +73,10 @@ class Edges:
     def _leaving(self) -> Iterator[tuple[int, int]]:
         """(end, target or -1) of each instruction that ends a block, as offsets."""
         decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-        for one in linked("helper").instructions:
-            end = one.offset + one.size
-            for _, _, mnemonic, operand in decoder.disasm_lite(self._code[one.offset : end], one.offset):
-                if mnemonic.startswith(_LEAVES):
-                    yield end, int(operand, 16) if operand.startswith("0x") else -1
+        decoder.skipdata = True
+        for start, size, mnemonic, operand in decoder.disasm_lite(self._code, 0):
+            if mnemonic.startswith(_LEAVES):
+                yield start + size, int(operand, 16) if operand.startswith("0x") else -1
 
     def watch(self, vcpu: Vcpu) -> None:
         """Count what this vCPU runs; before it has run anything."""

@@ -11,8 +11,9 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from emulator_tests.fuzz import corpus
@@ -78,13 +79,18 @@ class Told(Runner):
         return super().run(script)
 
 
-def work(folder: Path, seed: str, board: Board, limits: Limits) -> None:
-    """One process's loop; whoever started it sets `board.stop` to end it."""
+def work(folder: Path, first: Path, seed: str, board: Board, limits: Limits) -> None:
+    """One process's loop, which begins with the corpus `first`.
+
+    It ends with whoever has started it, or when that sets `board.stop`.
+    """
     known: set[str] = set()
     loop = Loop(Told(board), random.Random(seed))
-    loop.begin([*corpus.read(corpus.FOLDER), *_others(folder, known)])
-    began, begun = time.monotonic(), loop.inputs
-    while not board.stop[0]:
+    loop.begin([*corpus.read(first), *_others(folder, known)])
+    began, begun, told = time.monotonic(), loop.inputs, 0
+    board.say(loop)
+    parent = os.getppid()
+    while not board.stop[0] and os.getppid() == parent:
         if limits.seconds is not None and time.monotonic() - began > limits.seconds:
             break
         if limits.inputs is not None and loop.inputs - begun >= limits.inputs:
@@ -95,9 +101,10 @@ def work(folder: Path, seed: str, board: Board, limits: Limits) -> None:
         if loop.inputs % _LOOK == 0:
             for data in _others(folder, known):
                 loop.run(loads(data))
-        for script, violation in loop.violations.values():
+        for script, violation in list(loop.violations.values())[told:]:
             path = corpus.write(folder / "crashes", script.dumps())
             path.with_suffix(".txt").write_text(f"{violation}\n{script}\n", encoding="utf-8")
+        told = len(loop.violations)
         board.say(loop)
 
 
@@ -111,7 +118,7 @@ def _others(folder: Path, known: set[str]) -> Iterator[bytes]:
 class Workers:
     """Processes that fuzz in one folder; it goes on where earlier ones have stopped."""
 
-    def __init__(self, folder: Path, name: str, jobs: int, limits: Limits) -> None:
+    def __init__(self, folder: Path, first: Path, name: str, jobs: int, limits: Limits) -> None:
         self._folder, self._limits = folder, limits
         self._state = folder / "state.json"
         self._before = json.loads(self._state.read_text(encoding="ascii"))["inputs"] if self._state.exists() else 0
@@ -121,7 +128,8 @@ class Workers:
         for job in range(jobs):
             board = Board()
             seed = f"{name} {job} {self._before}"
-            self._boards[_forked(folder, seed, board, Limits(limits.seconds, share))] = board
+            own = Limits(limits.seconds, share)
+            self._boards[_forked(partial(work, folder, first, seed, board, own))] = board
 
     def wait(self) -> list[str]:
         """Until all have ended, or Ctrl-C ends them; say how far they are. What was fatal to a process, in words."""
@@ -163,12 +171,12 @@ class Workers:
         sys.stderr.flush()
 
 
-def _forked(folder: Path, seed: str, board: Board, limits: Limits) -> int:
+def _forked(call: Callable[[], None]) -> int:
     pid = os.fork()
     if not pid:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            work(folder, seed, board, limits)
+            call()
         except BaseException:  # noqa: BLE001 - it must not come back into what it was forked from
             traceback.print_exc()
             os._exit(1)
