@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 
-from emulator_tests.fuzz.script import Script, Step, Value, step
+from emulator_tests.fuzz.script import PACKETS, Script, Step, Value, step
 from mh_abi import abi
 
 Op = abi.mh_op
@@ -35,9 +37,9 @@ def _sealed(address: str = "page 0", lane: str = R0, kind: int = 1, **values: Va
     return step("packet", lane=lane, kind=kind, address=address, **({"pages": 1} | values))
 
 
-def _ended(op: int, lane: str = R0) -> tuple[Step, Step]:
+def _ended(op: int, lane: str = R0, wrong: str = "valid") -> tuple[Step, Step]:
     kind = Kind.MH_KIND_EPOCH if op == Op.MH_OP_EPOCH else Kind.MH_KIND_END
-    return _sealed(lane=lane, kind=kind.value), _ask(op, lane)
+    return _sealed(lane=lane, kind=kind.value, wrong=wrong), _ask(op, lane)
 
 
 def _begun(role: int, rings: int = 2) -> tuple[Step, ...]:
@@ -62,6 +64,32 @@ _TARGET = (
     _ask(Op.MH_OP_RESUME),
     *_ended(Op.MH_OP_FINISH), *_ended(Op.MH_OP_FINISH, R1),
 )  # fmt: skip
+
+_FIELDS = tuple(dict.fromkeys(wrong for wrong in PACKETS if " " not in wrong and wrong != "valid"))
+_REFUSED = (
+    (*_FIELDS[:6], "bit of the tag"),
+    (*_FIELDS[6:], "bit of the header", "other key"),
+    ("seen before", "valid", "bit of the data"),
+)
+"""The last one of each costs the session."""
+_NO_HELLOS = (
+    "magic",
+    "high",
+    "addresses",
+    "guest",
+    "protection",
+    "flags",
+    "bit",
+    "our own",
+    "share",
+    "reserved",
+    "low",
+)
+
+
+def _each(names: Iterable[str], steps: Callable[[str], Iterable[Step]]) -> tuple[Step, ...]:
+    return tuple(chain.from_iterable(map(steps, names)))
+
 
 SEEDS = (
     Script("started", (*_begun(1), *_SOURCE)),
@@ -110,4 +138,24 @@ SEEDS = (
         *(step("write", ring=0, area="submissions", **{"byte 0": 3, "byte 6": 1}), step("tail", lane=R0, ahead=1)),
         *(step("run", ring=0), step("event", ring=0, kind=2), step("run", ring=0)),
     )),
+    *(Script("target", _each(some, lambda wrong: (_sealed(wrong=wrong), _import("page 0")))) for some in _REFUSED),
+    *(Script("target", _each(some, lambda wrong: _ended(Op.MH_OP_EPOCH, wrong=wrong))) for some in _REFUSED),
+    *(Script("target", _each(some, lambda wrong: _ended(Op.MH_OP_FINISH, wrong=wrong))) for some in _REFUSED),
+    Script("started", (_ask(Op.MH_OP_HELLO), *_each(_NO_HELLOS, lambda wrong: (
+        step("hello", slot=1, wrong=wrong), _ask(Op.MH_OP_START, role=1, slot=1, count=1)
+    )))),
+    *(
+        Script("source", (
+            *(_export("page 0", R1, then="wait"), step("run", ring=1, instructions=200, more=more)),
+            *(_ask(Op.MH_OP_ABORT), *_begun(1, 1), step("run", ring=1), *_begun(1, 1)),
+        ))
+        for more in (0, 9)
+    ),
+    *(
+        Script("source", (
+            *(_ask(Op.MH_OP_ABORT, R1, then="wait"), step("run", ring=1, instructions=instructions)),
+            *(*_begun(1, 1), step("start", ring=1), *_begun(1, 1)),
+        ))
+        for instructions in (40, 132, 137, 138, 145)
+    ),
 )  # fmt: skip
