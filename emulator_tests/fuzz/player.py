@@ -79,10 +79,8 @@ class Player:
         if number in self._stuck | self._midway or self.stage.is_stopped(number):
             return False
         said = ring.header()
-        return (ring._submitted, ring.urgent._submitted) == heads == (
-            said.tail,
-            said.urgent_tail,
-        ) and said.head == heads[0]
+        tails = {(ring._submitted, ring.urgent._submitted), (said.tail, said.urgent_tail)}
+        return tails == {heads} and said.head == heads[0]
 
     # ---- steps ----
 
