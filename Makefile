@@ -2,6 +2,8 @@
 # make test  set up and run all tests
 # make mutate  set up and plant every small fault in the blobs, each of which the tests must notice: hours of every CPU
 #              SHARD=K/N is one part of it; make mutants JOIN="FILE ..." says what parts found together
+# make fuzz  set up and fuzz the linked helper until Ctrl-C, on every CPU; it goes on where it was stopped
+#              SECONDS=N or INPUTS=N ends it; SHARD=K/N is one part of it; make fuzzed JOIN="FOLDER ..." keeps what parts found
 # make verification  make test, and write what it says into docs/verification.md
 # make model set up and check the model of the protocol: two and a half minutes of one CPU
 # make lint  set up, ruff and mypy
@@ -39,14 +41,18 @@ KERNEL := bookworm
 # Tests that run the blobs, and are quick enough to run them often.
 REACHING := attest helper firmware igvm builder edk2
 
-# Which part of the mutants, and the results of parts.
+# Which part of the mutants or of the fuzzing, and the results of parts.
 SHARD := 1/1
 JOIN :=
+
+# How long to fuzz, and how many inputs; forever without.
+SECONDS :=
+INPUTS :=
 
 # How many tests of each folder `make vacuous` tries.
 EACH := 6
 
-.PHONY: all test verification mutate mutants theorems vacuous test-guests test-firmware bare model lint generated clean debian compilers oracles builders checkers sources kernel
+.PHONY: all test verification mutate mutants fuzz fuzzed theorems vacuous test-guests test-firmware bare model lint generated clean debian compilers oracles builders checkers sources kernel
 
 all: $(INSTALLED)
 	$(VENV)/bin/python build.py
@@ -66,6 +72,12 @@ mutants: $(TESTABLE)
 # Which test runs what; tests that are as they were need no new one.
 out/mutation/record.json: $(foreach folder,$(REACHING),$(wildcard emulator_tests/$(folder)/*.py))
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q -p emulator_tests.mutation.record $(REACHING:%=emulator_tests/%)
+
+fuzz: $(TESTABLE)
+	$(VENV)/bin/python -m emulator_tests.fuzz --shard $(SHARD) $(SECONDS:%=--seconds %) $(INPUTS:%=--inputs %)
+
+fuzzed: $(TESTABLE)
+	$(VENV)/bin/python -m emulator_tests.fuzz --join $(or $(JOIN),$(wildcard out/fuzz/*-of-*))
 
 vacuous: $(TESTABLE) oracles sources kernel
 	$(VENV)/bin/python -m emulator_tests.vacuous --each $(EACH)

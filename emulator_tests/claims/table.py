@@ -63,7 +63,16 @@ CLAIMS = (
     ),
     _claim("Rings, packets and secrets of noise end in documented answers", "helper/test_fuzz", "helper/test_launch"),
     _claim(
-        "A lost or restarted vCPU never leaves two live guests", "helper/test_lost_vcpus.py", "helper/test_handover"
+        "Fuzzed, guided by edges: documented statuses, nothing secret in the rings, no page written but as sealed",
+        "fuzz/test_fuzz.py",
+        "fuzz/test_invariants.py",
+    ),
+    _claim(
+        "A lost or restarted vCPU never leaves two live guests, nor none",
+        "helper/test_lost_vcpus.py",
+        "helper/test_handover",
+        "fuzz/test_killed.py",
+        "vmpl/test_stopped.py",
     ),
     _claim(
         "The loader refuses images, tables and services that are wrong",

@@ -16,6 +16,7 @@ from emulator_tests.mutation.loop import Loop, files
 from emulator_tests.mutation.mutants import Mutant, mutants
 from emulator_tests.mutation.plant import changed
 from emulator_tests.mutation.results import Result, Results, is_good, read, summary
+from emulator_tests.shards import shard
 
 
 def main() -> int:
@@ -60,20 +61,13 @@ def _tell(results: Sequence[Result], chosen: Sequence[Mutant]) -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m emulator_tests.mutation", description=__doc__)
-    parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="K/N", help="the K-th of N parts")
+    parser.add_argument("--shard", type=shard, default=(1, 1), metavar="K/N", help="the K-th of N parts")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants that run at once")
     parser.add_argument("--seconds", type=float, default=120, help="how long the tests of one may pass until it lives")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="those whose file:line has it in it")
     parser.add_argument("--folder", type=Path, default=record.FOLDER, help="of the record and the results")
     parser.add_argument("--join", type=Path, nargs="+", metavar="FILE", help="say what these parts found together")
     return parser.parse_args()
-
-
-def _shard(text: str) -> tuple[int, int]:
-    part, _, parts = text.partition("/")
-    if not part.isdecimal() or not parts.isdecimal() or not 1 <= int(part) <= int(parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with K from 1 to N")
-    return int(part), int(parts)
 
 
 if __name__ == "__main__":

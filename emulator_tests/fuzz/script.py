@@ -1,0 +1,148 @@
+"""What a fuzzer's bytes mean: a stage, and steps on it. Any bytes are a script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from mh_abi import abi
+
+Value = int | str
+
+MOST_BYTES = 300
+"""Of one script; what follows is not read."""
+
+STAGES = ("source", "target", "started", "strict")
+"""What has happened before: a session of all rings in that role, nothing, a source's with a strict finish."""
+
+RAW = tuple(range(256))
+LANES = ("ring 0", "ring 1", "ring 0, urgent", "ring 1, urgent")
+RINGS = (0, 1)
+OPS = (*range(16), 255, 256 + abi.mh_op.MH_OP_EXPORT, 0xFFFF)
+ROLES = (0, 1, 2, 3, 0x8000, 0xFFFF)
+SLOTS = (0, 1, 2, 3, 4, 6, 7, 8, 9, 64, 509, 510, 511, 512, 0x7FFF, 0xFFF8, 0xFFFF)
+COUNTS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 64, 511, 512, 513, 0x8000, 0xFFFF)
+FLAGS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 0x8000, 0xFFFF)
+ADDRESSES = (
+    *(f"page {number}" for number in range(6)),
+    *("untouched RAM", "before the helper", "helper", "helper + 1 page", "ring", "end of the helper - 1 page"),
+    *("behind the helper", "end of RAM - 1 page", "end of RAM", "limit - 1 page", "limit"),
+    *("page 1 + 1", "page 0 + 4095"),
+    *("2 MiB - 1 page", "2 MiB", "1 << 47", "page 1 | 1 << 51", "1 << 63", "-1 page", "-1"),
+)
+"""Request addresses; the stage says where they are."""
+RESERVED = ("none", "none", "none", "none", "cookie", "reserved0", "reserved1[0]", "reserved1[1]", "reserved1[3]")
+KINDS = (1, 2, 3, 4, 5, 0, 6)
+PACKETS = (
+    *("valid", "valid", "valid", "bit of the header", "bit of the tag", "bit of the data", "seen before", "other key"),
+    *("magic", "version", "kind", "length", "stream", "sequence", "address", "epoch", "reserved", "session", "urgent"),
+)
+"""What is wrong with a packet of the peer: nothing, one bit, or a field that it has sealed so."""
+HELLOS = (
+    *("valid", "valid", "bit", "our own", "magic", "low", "high", "addresses", "protection", "flags", "guest", "nonce"),
+    *("share", "reserved"),
+)
+AREAS = (
+    *("header", "submissions", "completions", "list", "results", "packets", "data"),
+    *("urgent submissions", "urgent completions", "urgent list", "urgent results", "urgent packets", "urgent data"),
+)
+EVENTS = (0, 2, 3, 4, 1, 7)
+ERRORS = ("none", 0, 0xFFFFFFFF)
+STARTS = ("anew", "again", "anew, noise", "anew, ring cleared", "again, ring cleared", "no such ring")
+CONTENTS = ("zeros", "other bytes", "one byte")
+RANDOM = ("sound", "stuck", "repeats", "zero", "fails")
+
+OPERANDS: Mapping[str, Mapping[str, Sequence[Value]]] = MappingProxyType({
+    "submit": {
+        "lane": LANES, "then": ("run", "run", "run", "wait"), "op": OPS, "role": ROLES, "slot": SLOTS, "count": COUNTS,
+        "chunk": COUNTS, "flags": FLAGS, "address": ADDRESSES, "more": RESERVED,
+    },
+    "list": {"lane": LANES, "slot": SLOTS, "first": ADDRESSES, "second": ADDRESSES, "third": ADDRESSES},
+    "packet": {
+        "lane": LANES, "slot": SLOTS, "kind": KINDS, "address": ADDRESSES, "pages": COUNTS, "wrong": PACKETS, "by": RAW,
+    },
+    "hello": {"slot": SLOTS, "wrong": HELLOS, "by": RAW},
+    "run": {"ring": RINGS, "instructions": RAW, "more": RAW},
+    "start": {"ring": RINGS, "how": STARTS},
+    "event": {"ring": RINGS, "kind": EVENTS, "vector": RAW, "error": ERRORS},
+    "write": {
+        "ring": RINGS, "area": AREAS, "entry": RAW, "offset": RAW, **{f"byte {number}": RAW for number in range(8)},
+    },
+    "tail": {"lane": LANES, "ahead": RAW, "far": RAW},
+    "guest": {"page": RAW, "contents": CONTENTS},
+    "random": {"generator": RANDOM},
+})  # fmt: skip
+"""What follows the first byte of each kind of step: a byte for each operand, which chooses one of its values."""
+
+STEPS = tuple(OPERANDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step; `operands` has a byte for each operand of its kind."""
+
+    kind: str
+    operands: bytes
+
+    def __getitem__(self, name: str) -> Value:
+        values = OPERANDS[self.kind][name]
+        return values[self.operands[list(OPERANDS[self.kind]).index(name)] % len(values)]
+
+    def number(self, name: str) -> int:
+        """An operand that is a number."""
+        return int(self[name])
+
+    def dumps(self) -> bytes:
+        """Its bytes in a script."""
+        return bytes([STEPS.index(self.kind)]) + self.operands
+
+    def __str__(self) -> str:
+        said = (f"{name} {_shown(name, self[name])}" for name in OPERANDS[self.kind])
+        return f"{self.kind}: {', '.join(said)}"
+
+
+def _shown(name: str, value: Value) -> str:
+    if name == "op" and value in tuple(abi.mh_op):
+        return str(abi.mh_op(value).name)
+    return f"{value:#x}" if isinstance(value, int) and value > 9 else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A stage and steps."""
+
+    stage: str
+    steps: tuple[Step, ...] = field(default=())
+
+    def dumps(self) -> bytes:
+        """The bytes that mean it."""
+        return bytes([STAGES.index(self.stage)]) + b"".join(step.dumps() for step in self.steps)
+
+    def __str__(self) -> str:
+        return "\n".join([f"stage: {self.stage}", *map(str, self.steps)])
+
+
+def loads(data: bytes) -> Script:
+    """What these bytes mean: what is missing at their end is 0."""
+    stage = STAGES[data[0] % len(STAGES)] if data else STAGES[0]
+    return Script(stage, tuple(_steps(data[1:MOST_BYTES])))
+
+
+def _steps(data: bytes) -> Iterator[Step]:
+    at = 0
+    while at < len(data):
+        kind = STEPS[data[at] % len(STEPS)]
+        size = len(OPERANDS[kind])
+        if at + 1 + size < MOST_BYTES:
+            yield Step(kind, data[at + 1 : at + 1 + size].ljust(size, b"\0"))
+        at += 1 + size
+
+
+def step(kind: str, /, **values: Value) -> Step:
+    """A step with these values, the others being the first of theirs. Raises `ValueError` for one that there is not."""
+    operands = OPERANDS[kind]
+    unknown = values.keys() - operands.keys()
+    if unknown:
+        raise ValueError(f"{kind} has no operand {', '.join(sorted(unknown))}")
+    return Step(kind, bytes(list(choices).index(values.get(name, choices[0])) for name, choices in operands.items()))
