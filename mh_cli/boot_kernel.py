@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mh_abi import abi
-from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
+from mh_builder.image.vmsa import hosted
 from mh_builder.paging import GIB
 from mh_builder.parts import PARTS
 from mh_builder.schemes import name_of
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _IDLE = "idle"
 _OPTIONS = ("initrd", "append", "at")
 _DEFAULT_SCHEME = "regions"
+_PROTECTIONS = {Start.HOST: abi.mh_protection.MH_PROTECTION_SEV, Start.ES: abi.mh_protection.MH_PROTECTION_SEV_ES}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -65,8 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.vars is not None:
         raise UsageError("--vars needs --fd")
-    if arguments.start == Start.ES.value:
-        raise UsageError("--start es: a kernel is booted in plain SEV only")
+    if arguments.start == Start.ES.value and arguments.fd is not None:
+        raise UsageError("--start es: a kernel is booted through firmware in plain SEV only")
+    if arguments.start == Start.ES.value and arguments.migrate:
+        raise UsageError("--start es: KVM gives nobody the registers of such a guest, and takes none: no --migrate")
     if arguments.at is not None and not arguments.migrate:
         raise UsageError("--at needs --migrate")
 
@@ -113,18 +116,20 @@ def _direct(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: 
     from mh_emulator.linux.launch import Direct
     from mh_emulator.linux.load import Plan, check, helper_home
     from mh_emulator.q35.launch import topology
+    from mh_emulator.secret import Secret
 
     home, ram = helper_home(kernel), topology(arguments.memory)
     with about(arguments.kernel, KernelError):
         check(Plan(kernel, initrd, line, ram, range(home, home)))
     scheme = arguments.scheme or _DEFAULT_SCHEME
     limit = -(-arguments.memory // GIB) * GIB
-    helper = parse_image(build_helper(scheme, Options(home=home, ram_limit=limit)).data)
+    start = Start(arguments.start)
+    helper = hosted(build_helper(scheme, Options(home=home, ram_limit=limit, start=start)), PARTS[arguments.part].c_bit)
     size = 0 if helper.home is None else helper.memory_bytes
     plan = Plan(kernel, initrd, line, ram, range(home, home + size))
     with about(arguments.kernel, KernelError):
         check(plan)
-    return scheme, Direct(plan, helper)
+    return scheme, Direct(plan, helper, Secret.fresh(_PROTECTIONS[start]))
 
 
 def _by_firmware(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: str) -> tuple[str, Way]:

@@ -51,6 +51,20 @@ def check_moved(outcome: Outcome) -> None:
     assert "Memory Encryption Features active: AMD SEV" in found["console"]
 
 
+@pytest.mark.parametrize(("scheme", "part"), [("regions", "milan"), ("isolated", "genoa")])
+def test_an_sev_es_guest_works_and_repeats_exactly(
+    linux_kernel: Path, command: Command, scheme: str, part: str
+) -> None:
+    guest = ("boot", "--kernel", linux_kernel, "--start", "es", "--scheme", scheme, "--part", part, "--json")
+    first, second = command(*guest), command(*guest)
+    assert first.code == 0, first.err
+    found = json.loads(first.out)
+    assert found["guest_ok"]
+    assert found["helper_equal"]
+    assert "Memory Encryption Features active: AMD SEV SEV-ES" in found["console"]
+    assert json.loads(second.out)["console"] == found["console"]
+
+
 @pytest.mark.parametrize("image", ["bookworm/OVMF_CODE.fd", "trixie/OVMF_CODE_4M.fd"])
 def test_firmware_loads_it_and_the_helper(linux_kernel: Path, command: Command, image: str) -> None:
     """The loader in the firmware brings the helper, ACPI and kernel come by fw_cfg, and all of it moves."""

@@ -49,8 +49,8 @@ def test_something_has_to_be_booted(command: Command) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--start", "es", "--fd", "own"), 2, "--start es: a kernel is booted in plain SEV only"),
-        (("--start", "es"), 2, "--start es: a kernel is booted in plain SEV only"),
+        (("--start", "es", "--fd", "own"), 2, "--start es: a kernel is booted through firmware in plain SEV only"),
+        (("--start", "es", "--migrate"), 2, "--start es: KVM gives nobody the registers of such a guest"),
         (("--vars", "x"), 2, "--vars needs --fd"),
         (("--at", "3"), 2, "--at needs --migrate"),
         (("--migrate", "--at", "12"), 2, "--at '12': neither a step, 0 to 11, nor idle"),

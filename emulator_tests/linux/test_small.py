@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emulator_tests.linux.small import kernel
+from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
@@ -15,8 +16,10 @@ from mh_emulator.linux.launch import Direct
 from mh_emulator.linux.load import Plan
 from mh_emulator.q35.launch import topology
 from mh_emulator.q35.run import GuestStopped
+from mh_emulator.secret import Secret
 
 RAM = 128 << 20
+SECRET = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV)
 ALLOW = "mov ecx, 0x4b564d08\n mov eax, 1\n xor edx, edx\n wrmsr\n"
 SAY = "lea rsi, [rip + text]\n call print\n"
 
@@ -25,7 +28,7 @@ def boot(images: dict[str, Image], text: str, part: str = "milan") -> Boot:
     helper = parse_image(images["regions"].data)
     home = int(helper.descriptor.home)
     plan = Plan(read_kernel(kernel(text)), b"", "", topology(RAM), range(home, home + helper.memory_bytes))
-    return Boot(LinuxGuest(PARTS[part], "regions", "own", RAM, Direct(plan, helper)), lambda _: None)
+    return Boot(LinuxGuest(PARTS[part], "regions", "own", RAM, Direct(plan, helper, SECRET)), lambda _: None)
 
 
 @pytest.mark.parametrize(

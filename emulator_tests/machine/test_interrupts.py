@@ -143,3 +143,17 @@ def test_not_in_the_shadow_of_sti() -> None:
     devices.waits.append(VECTOR)
     assert vcpu.run() == Exit(Reason.HLT)
     assert (vcpu.get_registers().r8, vcpu.get_registers().r10) == (1, TEXT + 2)
+
+
+def test_an_sev_es_guest_is_woken_between_sti_and_the_next_instruction() -> None:
+    """HLT leaves it by itself, and RDTSC not at all: it has the count of the devices' time."""
+    devices = Line([VECTOR], naps=1)
+    guest = Guest(es=True)
+    guest.code(HANDLERS, "inc r8\n mov r10, [rsp]\n iretq")
+    guest.patch(IDT + 16 * VECTOR, gate(HANDLERS))
+    guest.vm.devices = devices
+    vcpu = guest.launch("mov rdx, -1\n sti\n hlt\n cli\n rdtsc\n hlt", r8=0)
+    assert vcpu.run() == Exit(Reason.HLT)
+    state = guest.inside(vcpu)
+    assert (state.r8, state.r10, devices.taken, devices.asked) == (1, TEXT + 9, [VECTOR], 2)
+    assert (state.rax, state.rdx) == (0, 0)

@@ -386,7 +386,7 @@ class Core:
             return self._vm.generator.answers(seed=trap is Trap.RDSEED)
         control = self._engine.control()
         # The exception of CR4.TSD comes before the intercept: the engine has it.
-        return self._vm.intercepts_tsc and not (control.cr4 & CR4_TSD and control.privilege)
+        return self._vm.has_count and not (control.cr4 & CR4_TSD and control.privilege)
 
     def _on_cpuid(self, _uc: object, _data: object) -> int:
         leaf, subleaf = self._engine.read(_RAX) & _MASK32, self._engine.read(_RCX) & _MASK32

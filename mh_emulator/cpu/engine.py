@@ -207,6 +207,14 @@ class Engine:
         address = _context_address(context)
         return not segments.is_in_shadow(ctypes.c_uint32.from_address(address + self._layout.hflags).value)
 
+    def end_shadow(self) -> None:
+        """Have interrupts wait for nothing more: the instruction behind STI, or a load of SS, has come to its end."""
+        context = self.uc.context_save()
+        flags = ctypes.c_uint32.from_address(_context_address(context) + self._layout.hflags)
+        if segments.is_in_shadow(flags.value):
+            flags.value = segments.without_shadow(flags.value)
+            self.uc.context_restore(context)
+
     def pc(self) -> int:
         """Linear address of the instruction that it stands at."""
         rip = int(self.read(x86_const.UC_X86_REG_RIP))

@@ -20,8 +20,8 @@ class Executed(GuestPhysical, Interpreted, MsrOwner, Protocol):
     """What is at its ports and outside of its slots; None: the hypervisor is asked, with an exit each."""
 
     @property
-    def intercepts_tsc(self) -> bool:
-        """Whether the hypervisor answers RDTSC."""
+    def has_count(self) -> bool:
+        """Whether RDTSC has another count than this computer's: the hypervisor's, or that of the model's time."""
 
     def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
         """What CPUID returns, without what depends on the CPU's state."""
@@ -38,6 +38,6 @@ def watched(vm: Executed, *, counts: bool) -> frozenset[Trap]:
         found |= {Trap.IN, Trap.OUT}
     if vm.devices is None:
         found |= {Trap.LOCK}
-    if vm.intercepts_tsc or vm.generator.answers(seed=False):
+    if vm.has_count or vm.generator.answers(seed=False):
         found |= {Trap.RDTSC, Trap.RDRAND}
     return found

@@ -32,8 +32,15 @@ class Interpreted(Protocol):
         """Whether registers are encrypted."""
 
     @property
+    def intercepts_tsc(self) -> bool:
+        """Whether RDTSC leaves the guest."""
+
+    @property
     def generator(self) -> Generator:
         """What RDRAND draws from."""
+
+    def count(self) -> int:
+        """What RDTSC gives where the model has a count of its own."""
 
 
 class Instructions:
@@ -78,8 +85,12 @@ class Instructions:
             case Trap.SYSCALL:
                 self._microcode.syscall(trapped.length)
                 return None
-            case Trap.RDTSC:
+            case Trap.RDTSC if self._guest.intercepts_tsc:
                 return Intercept(Code.RDTSC, trapped.length)
+            case Trap.RDTSC:
+                self._microcode.rdtsc(self._guest.count())
+                self.skip(trapped.length)
+                return None
             case _:
                 return self._privileged(trapped)
 
@@ -96,6 +107,7 @@ class Instructions:
                 return Intercept(Code.CPUID, trapped.length)
             case Trap.HLT:
                 self.skip(trapped.length)
+                self._engine.end_shadow()
                 return Intercept(Code.HLT)
             case Trap.IN | Trap.OUT:
                 port = self._engine.read(_RDX) & 0xFFFF if trapped.port is None else trapped.port

@@ -55,6 +55,11 @@ class Microcode:
         flags = self._engine.read(_RFLAGS) & ~FLAGS
         self._engine.write(_RFLAGS, flags | (CF if drawn.carry else 0))
 
+    def rdtsc(self, count: int) -> None:
+        """RDTSC that does not leave the guest."""
+        self._engine.write_gpr("rax", count & _MASK32)
+        self._engine.write_gpr("rdx", count >> 32)
+
     def syscall(self, length: int) -> None:
         """SYSCALL, behind which RIP is already. Source: AMD64 APM volume 3, SYSCALL."""
         before = self._engine.get_registers()

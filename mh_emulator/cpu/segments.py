@@ -72,6 +72,11 @@ def is_in_shadow(hflags: int) -> bool:
     return bool(hflags & _HF_INHIBIT_IRQ)
 
 
+def without_shadow(hflags: int) -> int:
+    """Behind that instruction."""
+    return hflags & ~_HF_INHIBIT_IRQ
+
+
 def from_descriptor(flags: int) -> int:
     """Bits 55:52 and 47:40 of a descriptor, given as its upper half, as one 12-bit number."""
     return flags >> 8 & 0xFF | flags >> 12 & 0xF00

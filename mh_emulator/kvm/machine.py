@@ -89,6 +89,11 @@ class VirtualMachine(ABC):
         """Whether RDTSC is KVM's: with `tsc`, and in a plain guest with devices, whose time it has to agree with."""
         return self.tsc is not None or (self.devices is not None and not self.es)
 
+    @property
+    def has_count(self) -> bool:
+        """Whether RDTSC has `count`: where it is KVM's, and as the CPU's own in an SEV-ES guest with devices."""
+        return self.tsc is not None or self.devices is not None
+
     def count(self) -> int:
         """What RDTSC gives then."""
         if self.tsc is not None:

@@ -1,5 +1,7 @@
 """The launch of a kernel without firmware, with a helper beside it, on a board whose timer interrupts.
 
+A helper that has a VMSA makes it an SEV-ES guest, whose vCPU begins as it is measured.
+
 KVM is set up as a VMM does: kvmclock, a local APIC with a deadline timer, and CPUID that says so. RDTSCP is not shown,
 for the engine has a count of its own; RDRAND, on which a kernel insists that is an SEV guest, repeats.
 Source: Linux, Documentation/virt/kvm/x86/cpuid.rst; QEMU, hw/i386/x86.c (x86_load_linux) for what a VMM does.
@@ -8,12 +10,10 @@ Source: Linux, Documentation/virt/kvm/x86/cpuid.rst; QEMU, hw/i386/x86.c (x86_lo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
-from mh_abi import abi
 from mh_abi.image import HelperImage
 from mh_builder.parts import NO_LEAF
 from mh_emulator.cpu.rdrand import Repeating
@@ -25,7 +25,7 @@ from mh_emulator.host.site import prepare
 from mh_emulator.kvm import clock as kvmclock
 from mh_emulator.kvm.machine import CpuidChange
 from mh_emulator.linux.load import Plan, load
-from mh_emulator.owner import POLICY, GuestOwner
+from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner
 from mh_emulator.platform import Platform
 from mh_emulator.q35 import cmos, lapic, msrs
 from mh_emulator.q35.board import Board, Telling
@@ -77,7 +77,7 @@ class Direct:
 
     plan: Plan
     helper: HelperImage
-    secret: Secret = field(default_factory=partial(Secret.fresh, abi.mh_protection.MH_PROTECTION_SEV))
+    secret: Secret
 
     def power_on(self, platform: Platform, telling: Telling) -> Running:
         """Everything is measured."""
@@ -108,7 +108,8 @@ class Direct:
         return has_whole(machine, machine.site.helper.code, self.secret)
 
     def _owner(self, platform: Platform) -> GuestOwner:
-        return GuestOwner(POLICY, helper=self.helper.digest(platform.part.c_bit))
+        policy = POLICY if self.helper.vmsa is None else POLICY_ES
+        return GuestOwner(policy, helper=self.helper.digest(platform.part.c_bit))
 
 
 def equip(machine: Machine, board: Board) -> Running:
