@@ -274,10 +274,10 @@ class Block:
         return bulk, urgent
 
     def wiped(self) -> bytes:
-        """What is zero when a session is over: all but a hello of ours, which may wait for a START."""
+        """What is zero while there is neither a session nor a hello of ours that waits for its START."""
         size = offsets()["sizeof.lane"] - offsets()["lane.job"]
         lanes = b"".join(self.field(lane, "lane.job", size=size) for lane in LANES)
-        return self.range("vcpu.secrets", "vcpu.start_secrets") + self.range("vcpu.work", "vcpu.secrets_end") + lanes
+        return self.range("vcpu.secrets", "vcpu.secrets_end") + lanes
 
     def keys(self) -> Iterator[bytes]:
         """All that is secret, and nothing else."""
