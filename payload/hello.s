@@ -11,6 +11,7 @@
 .extern aes256_expand
 .extern cmac_subkey
 .extern derive
+.extern forget_start
 .extern locate
 .extern random_derived
 .extern secret_record
@@ -29,6 +30,7 @@ hello:
     jz .Lrefused
     push rbx
     mov dword ptr [r12 + vcpu.phase], PHASE_IDLE
+    call forget_start           # what an earlier hello has left, whatever comes of this one
     call secret_record
     mov rbx, rax
     test rax, rax
