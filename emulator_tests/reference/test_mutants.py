@@ -11,7 +11,7 @@ from emulator_tests.reference.journal import Journal, replayed
 from emulator_tests.reference.mutants import MUTANTS, Mutant
 from emulator_tests.reference.test_beside import steps_of, terms_of
 
-SEEDS = (0, 9, 11, 17, 19, 21, 102, 103, 104)
+SEEDS = (0, 9, 11, 17, 19, 21, 102, 103, 143)
 """Of hosts who among them meet every rule; where hosts change, others may."""
 
 
