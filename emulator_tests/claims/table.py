@@ -37,6 +37,7 @@ CLAIMS = (
         "No shared byte is read twice in a request, none is read back",
         "helper/test_single_fetch.py",
         "attest/test_single_fetch.py",
+        "vmpl/test_context_fetch.py",
         "crypto/test_contract.py::test_shared_bytes_are_touched_once",
     ),
     _claim("A second read that is planted in an operation is found", "helper/test_planted_fetch.py"),
@@ -55,11 +56,13 @@ CLAIMS = (
         "helper/test_residue.py",
         "helper/test_forward_secrecy.py",
         "attest/test_sealed.py",
+        "vmpl/test_context.py",
     ),
     _claim(
         "A submission that says more than its operation takes is refused",
         "helper/test_submissions.py",
         "attest/test_refusals.py",
+        "vmpl/test_context_refusals.py",
     ),
     _claim("Rings, packets and secrets of noise end in documented answers", "helper/test_fuzz", "helper/test_launch"),
     _claim(
