@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from mh_abi import abi
 from mh_builder.image.model import ImageRelocation, PlacedSection, vcpu_section
 from mh_builder.schemes.space import RAM_VA, AddressSpace, RegionTuple, Start
 
-_PROTECTION = {
+PROTECTION: Mapping[Start, abi.mh_protection] = MappingProxyType({
     Start.HOST: abi.mh_protection.MH_PROTECTION_SEV,
     Start.ES: abi.mh_protection.MH_PROTECTION_SEV_ES,
     Start.SNP: abi.mh_protection.MH_PROTECTION_SEV_SNP,
-}
+})  # fmt: skip
+"""How the guest of a helper is protected that starts so."""
 
 
 def header_bytes(space: AddressSpace, relocations: int) -> int:
@@ -122,7 +124,7 @@ def _params(space: AddressSpace, sections: Mapping[str, PlacedSection]) -> abi.m
         protocol_low=space.options.protocols[0],
         protocol_high=space.options.protocols[1],
         addresses=space.addresses,
-        protection=_PROTECTION[space.options.start].value,
+        protection=PROTECTION[space.options.start].value,
     )
 
 

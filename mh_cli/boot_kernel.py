@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mh_abi import abi
+from mh_builder.header import PROTECTION
 from mh_builder.helper import build_helper
 from mh_builder.image.vmsa import hosted
 from mh_builder.paging import GIB
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 _IDLE = "idle"
 _OPTIONS = ("initrd", "append", "at")
 _DEFAULT_SCHEME = "regions"
-_PROTECTIONS = {Start.HOST: abi.mh_protection.MH_PROTECTION_SEV, Start.ES: abi.mh_protection.MH_PROTECTION_SEV_ES}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -129,7 +129,7 @@ def _direct(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: 
     plan = Plan(kernel, initrd, line, ram, range(home, home + size))
     with about(arguments.kernel, KernelError):
         check(plan)
-    return scheme, Direct(plan, helper, Secret.fresh(_PROTECTIONS[start]))
+    return scheme, Direct(plan, helper, Secret.fresh(PROTECTION[start]))
 
 
 def _by_firmware(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: str) -> tuple[str, Way]:

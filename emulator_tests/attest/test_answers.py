@@ -8,29 +8,13 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from emulator_tests.attest.carrier import carried, flipped
 from emulator_tests.attest.machine import CHALLENGE, HOME, TARGET, SnpHelper, Status, holds_nothing, keys_of
 from mh_abi import abi
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.psp.snp.message import HEADER_BYTES, Header, seal
 
-Carry = Callable[[bytes], tuple[int, bytes]]
 ANSWER_BYTES = len(abi.mh_report_response)
-
-
-def carried(monkeypatch: pytest.MonkeyPatch, helper: SnpHelper, change: Callable[[bytes, bytes], bytes]) -> None:
-    """Have a hostile kernel make of request and answer the page that the helper sees."""
-    right: Carry = helper.vm.request
-
-    def request(message: bytes) -> tuple[int, bytes]:
-        status, answer = right(message)
-        return status, change(message, answer).ljust(PAGE_BYTES, b"\0")
-
-    monkeypatch.setattr(helper.vm, "request", request)
-
-
-def flipped(place: int) -> Callable[[bytes, bytes], bytes]:
-    return lambda _, answer: answer[:place] + bytes([answer[place] ^ 1]) + answer[place + 1 :]
-
 
 ANSWERS: dict[str, Callable[[bytes, bytes], bytes]] = {
     "tag": flipped(0),
@@ -51,7 +35,7 @@ def test_an_answer_that_the_host_changes_is_none(
 ) -> None:
     helper = SnpHelper()
     keys = keys_of(helper)
-    carried(monkeypatch, helper, change)
+    carried(monkeypatch, helper.vm, change)
     assert helper.attest() == Status.MH_NO_REPORT
     holds_nothing(helper, *keys)
 
@@ -59,7 +43,9 @@ def test_an_answer_that_the_host_changes_is_none(
 def test_the_header_in_the_answer_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The helper knows what it has to be: a host that writes another one there changes nothing."""
     helper = SnpHelper()
-    carried(monkeypatch, helper, lambda _, answer: answer[:16] + b"\xff" * (HEADER_BYTES - 16) + answer[HEADER_BYTES:])
+    carried(
+        monkeypatch, helper.vm, lambda _, answer: answer[:16] + b"\xff" * (HEADER_BYTES - 16) + answer[HEADER_BYTES:]
+    )
     assert helper.attest() == Status.MH_DONE
 
 
@@ -88,7 +74,7 @@ def test_only_the_answer_to_this_message_counts(
 ) -> None:
     helper = SnpHelper()
     key, *others = keys_of(helper)
-    carried(monkeypatch, helper, lambda _, __: answer(key, **fields))
+    carried(monkeypatch, helper.vm, lambda _, __: answer(key, **fields))
     assert helper.attest() == expected
     if expected != Status.MH_DONE:
         holds_nothing(helper, key, *others)
@@ -99,16 +85,16 @@ def test_another_vmpck_makes_no_answer(monkeypatch: pytest.MonkeyPatch, number: 
     """A kernel at a lower VMPL with a key of its own speaks for no secure processor."""
     helper = SnpHelper()
     keys = keys_of(helper)
-    carried(monkeypatch, helper, lambda _, __: answer(keys[number]))
+    carried(monkeypatch, helper.vm, lambda _, __: answer(keys[number]))
     assert helper.attest() == Status.MH_NO_REPORT
 
 
 def test_an_answer_of_another_guest_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     other, taken = SnpHelper(seed=2), []
-    carried(monkeypatch, other, lambda _, answer: taken.append(answer) or answer)  # type: ignore[func-returns-value]
+    carried(monkeypatch, other.vm, lambda _, answer: taken.append(answer) or answer)  # type: ignore[func-returns-value]
     assert other.attest() == Status.MH_DONE
     helper = SnpHelper()
-    carried(monkeypatch, helper, lambda _, __: taken[0])
+    carried(monkeypatch, helper.vm, lambda _, __: taken[0])
     assert helper.attest() == Status.MH_NO_REPORT
 
 
@@ -116,7 +102,7 @@ def test_the_request_is_what_the_secure_processor_expects(monkeypatch: pytest.Mo
     """By `cryptography`, field by field."""
     helper, sent = SnpHelper(), []
     key = keys_of(helper)[0]
-    carried(monkeypatch, helper, lambda message, answer: sent.append(message) or answer)  # type: ignore[func-returns-value]
+    carried(monkeypatch, helper.vm, lambda message, answer: sent.append(message) or answer)  # type: ignore[func-returns-value]
     assert helper.attest(TARGET) == Status.MH_DONE
     (message,) = sent
     assert message[16:48] == struct.pack("<16xQ8x", 1)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-
-import pytest
 
 from emulator_tests.vmpl.pairs import Op, Status, ask, carry, pair
 from mh_abi import abi
-from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.session import connect_all
 from mh_emulator.host.snp_context import ImageMachine
 from mh_emulator.host.snp_machine import SnpMachine
@@ -18,9 +14,8 @@ from mh_emulator.host.snp_migration import Pair
 from mh_emulator.psp.snp.context import SnpGuest
 from mh_emulator.psp.snp.message import MessageType
 from mh_emulator.psp.snp.secrets import VMPCK_OFFSET
-from mh_emulator.snp.channel import Mailbox
+from mh_emulator.snp.kvm.guest import KvmMailbox
 
-Carry = Callable[[bytes], tuple[int, bytes]]
 KERNEL = 1
 """VMPL, and the VMPCK of that number."""
 MESSAGES = 0xA0
@@ -76,31 +71,11 @@ def absorb(both: Pair, slot: int = 0) -> abi.mh_status:
     return ask(both.target, Op.MH_OP_CONTEXT, slot=slot)
 
 
-def carried(monkeypatch: pytest.MonkeyPatch, machine: SnpMachine, change: Callable[[bytes, bytes], bytes]) -> None:
-    """Have a hostile kernel make of request and answer the page that the helper sees."""
-    right: Carry = machine.vm.request
-
-    def request(message: bytes) -> tuple[int, bytes]:
-        status, answer = right(message)
-        return status, change(message, answer).ljust(PAGE_BYTES, b"\0")
-
-    monkeypatch.setattr(machine.vm, "request", request)
-
-
-class Kernel(Mailbox):
+def kernel_of(machine: SnpMachine) -> KvmMailbox:
     """The guest's kernel, had it a VMPCK: what the secure processor answers it tells which guest it is."""
-
-    def __init__(self, machine: SnpMachine) -> None:
-        self._vm = machine.vm
-        self.key = guest_of(machine).vmpcks[KERNEL]
-        self.vmpck = KERNEL
-        self.count = 0
-
-    def carry(self, message: bytes) -> bytes:
-        """GUEST_REQUEST."""
-        status, page = self._vm.request(message)
-        assert status == 0
-        return page
+    mailbox = KvmMailbox(machine.vm, guest_of(machine).vmpcks[KERNEL])
+    mailbox.vmpck = KERNEL
+    return mailbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +86,7 @@ class Identity:
     key: bytes
 
 
-def identity(kernel: Kernel) -> Identity:
+def identity(kernel: KvmMailbox) -> Identity:
     """LD as a report has it, and a key that comes from the VMRK."""
     status, report = kernel.ask(MessageType.REPORT_REQ, struct.pack("<64xII24x", KERNEL, 0))
     assert status == 0

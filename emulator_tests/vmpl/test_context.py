@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
+from emulator_tests.attest.carrier import carried, flipped
 from emulator_tests.vmpl.context import (
-    Kernel,
     absorb,
-    carried,
     export,
     guest_of,
     identity,
+    kernel_of,
     leaving,
     messages,
     spa_of,
@@ -73,14 +73,14 @@ def test_a_guest_moves_with_its_context(part: str, vcpus: int) -> None:
 def test_the_secure_processor_takes_the_targets_guest_for_the_sources(vcpus: int) -> None:
     """Its reports show what the source was launched with, and keys of the VMRK open what was sealed there."""
     both = pair(vcpus, ImageMachine)
-    was, other = identity(Kernel(both.source)), identity(Kernel(both.target))
+    was, other = identity(kernel_of(both.source)), identity(kernel_of(both.target))
     assert (was.measurement, other.measurement) == (guest_of(both.source).digest.ld, guest_of(both.target).digest.ld)
     assert was.measurement != other.measurement
     assert was.key != other.key
     both.work()
     counted = guest_of(both.source).message_counts[1]
     move(both.source, both.target, both.pages)
-    kernel = Kernel(both.target)
+    kernel = kernel_of(both.target)
     kernel.count = counted
     assert identity(kernel) == was
     assert run(both.target) == Status.MH_DONE
@@ -199,10 +199,6 @@ def test_a_target_without_its_key_goes_on_without() -> None:
     goes_on(both)
 
 
-def flipped(place: int) -> Callable[[bytes, bytes], bytes]:
-    return lambda _, answer: answer[:place] + bytes([answer[place] ^ 1]) + answer[place + 1 :]
-
-
 ANSWERS: dict[str, Callable[[bytes, bytes], bytes]] = {
     "tag": flipped(0),
     "first-byte": flipped(HEADER_BYTES),
@@ -218,7 +214,7 @@ def test_an_answer_that_the_host_changes_is_none(
 ) -> None:
     """At the target the guest is the source's for the secure processor then, and its helper does not know."""
     both = leaving()
-    carried(monkeypatch, both.target if is_target else both.source, change)
+    carried(monkeypatch, (both.target if is_target else both.source).vm, change)
     assert export(both) == (Status.MH_DONE if is_target else Status.MH_NO_CONTEXT)
     if is_target:
         assert absorb(both) == Status.MH_NO_CONTEXT
@@ -244,14 +240,14 @@ def test_what_firmware_of_another_version_exports_is_not_taken(
     key, number = guest_of(both.source).vmpcks[0], messages(both.source) + 2
     payload = struct.pack("<III20x", *fields).ljust(len(abi.mh_export_response), b"c")
     made = seal(key, Header(number, 8, len(payload), 0), payload)
-    carried(monkeypatch, both.source, lambda _, __: made)
+    carried(monkeypatch, both.source.vm, lambda _, __: made)
     assert export(both) == expected
 
 
 def test_what_the_secure_processor_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     both, sent = leaving(), []
     for side in (both.source, both.target):
-        carried(monkeypatch, side, lambda message, answer: sent.append(message) or answer)  # type: ignore[func-returns-value]
+        carried(monkeypatch, side.vm, lambda message, answer: sent.append(message) or answer)  # type: ignore[func-returns-value]
     assert export(both) == Status.MH_DONE
     assert absorb(both) == Status.MH_DONE
     exporting, absorbing = sent

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import human
 from mh_compare.calls import in_words
@@ -52,9 +54,13 @@ def psp_commands(subject: Subject) -> Value:
 def policies(subject: MirrorSubject) -> Value:
     """Which policies let the helper be launched, started, and export a page."""
     tried = (Policy(0), Policy(POLICY), _STRICTEST)
-    bad = [policy_names(policy) for policy in tried if not _exports(subject, int(policy))]
-    text = f"not {', '.join(bad)}" if bad else f"any of {len(tried)} tried"
-    return Value(text, detail=f"tried: {', '.join(map(policy_names, tried))}")
+    return of_policies({policy_names(policy): _exports(subject, int(policy)) for policy in tried})
+
+
+def of_policies(tried: Mapping[str, bool]) -> Value:
+    """Of policies that were tried, by their names, whether each does."""
+    bad = [names for names, does in tried.items() if not does]
+    return Value(f"not {', '.join(bad)}" if bad else f"any of {len(tried)} tried", detail=f"tried: {', '.join(tried)}")
 
 
 def _exports(subject: MirrorSubject, policy: int) -> bool:

@@ -6,6 +6,7 @@ from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import human
 from mh_compare.arena import SOURCE
 from mh_compare.columns.column import Value, not_applicable
+from mh_compare.columns.launch import of_policies
 from mh_compare.snp_arena import Held
 from mh_compare.subject import SnpSubject
 from mh_emulator.psp.snp.policy import DEFAULT_POLICY, SnpPolicy
@@ -35,9 +36,7 @@ def no_mirror(_subject: SnpSubject) -> Value:
 
 def policies(subject: SnpSubject) -> Value:
     """Which policies let the helper be launched, started, and export a page."""
-    bad = [_names(policy) for policy in _TRIED if not _exports(subject, policy)]
-    text = f"not {', '.join(bad)}" if bad else f"any of {len(_TRIED)} tried"
-    return Value(text, detail=f"tried: {', '.join(map(_names, _TRIED))}")
+    return of_policies({_names(policy): _exports(subject, policy) for policy in _TRIED})
 
 
 def _names(policy: int) -> str:

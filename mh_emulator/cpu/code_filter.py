@@ -54,15 +54,15 @@ class CodeFilter:
         self._thunk = uccallback(self._uc, HOOK_CODE_CFUNC)(before)
         self._state = _Filter(slow=ctypes.cast(self._thunk, ctypes.c_void_p).value, page=_NO_PAGE)
         self._state.pages = ctypes.addressof(self._entries)
-        self._hooks: list[int] = []
+        self._hook: int | None = None
 
     def __len__(self) -> int:
         return len(self._addresses)
 
     def add(self, address: int) -> None:
         """Call back before the instruction there, in code that is translated from now on."""
-        if not self._hooks:
-            self._install()
+        if self._hook is None:
+            self._hook = self._install()
         page = address // PAGE_BYTES
         if page not in self._bitmaps:
             self._bitmaps[page] = (ctypes.c_uint8 * (PAGE_BYTES // 8))()
@@ -79,17 +79,17 @@ class CodeFilter:
         self._entries[count] = entry
         self._state.count += 1
 
-    def _install(self) -> None:
+    def _install(self) -> int:
         native, function, data = _native_filter(), self._thunk, None
         if native is not None:
             function, data = ctypes.c_void_p(native.address), ctypes.c_void_p(ctypes.addressof(self._state))
-        self._hooks.append(add_hook(self._uc, unicorn_const.UC_HOOK_CODE, function, data, EVERYWHERE))
+        return add_hook(self._uc, unicorn_const.UC_HOOK_CODE, function, data, EVERYWHERE)
 
     def forget(self) -> None:
         """Remove all; no translated code may be left. Unicorn asks for a translation of what it has hooked."""
-        for hook in self._hooks:
-            remove_hook(self._uc, hook)
-        self._hooks.clear()
+        if self._hook is not None:
+            remove_hook(self._uc, self._hook)
+        self._hook = None
         self._addresses.clear()
         self._bitmaps.clear()
         self._state.count, self._state.page = 0, _NO_PAGE

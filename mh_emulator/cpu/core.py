@@ -239,9 +239,9 @@ class Core:
         """Run the engine until something happens, or until a block has to be translated again."""
         self._tlb.before_start()
         self._stops.clear()
-        self._late = None
         if not self._is_told:
-            self._traps.cover_first(self._engine.pc(), self._linear.code(self._engine.pc(), PAGE_BYTES))
+            start = self._engine.pc()
+            self._traps.cover_first(start, self._linear.code(start, PAGE_BYTES))
         try:
             start = self._engine.read(_RIP)
             with held_back(self._engine.uc.emu_stop), self._turn.executing():

@@ -203,14 +203,12 @@ class Engine:
         """Whether it takes interrupts: IF, and not in the shadow of STI or of a load of SS."""
         if not self.control().rflags & RFLAGS_IF:
             return False
-        context = self.uc.context_save()
-        address = _context_address(context)
-        return not segments.is_in_shadow(ctypes.c_uint32.from_address(address + self._layout.hflags).value)
+        return not segments.is_in_shadow(self._flags(self.uc.context_save()).value)
 
     def end_shadow(self) -> None:
         """Have interrupts wait for nothing more: the instruction behind STI, or a load of SS, has come to its end."""
         context = self.uc.context_save()
-        flags = ctypes.c_uint32.from_address(_context_address(context) + self._layout.hflags)
+        flags = self._flags(context)
         if segments.is_in_shadow(flags.value):
             flags.value = segments.without_shadow(flags.value)
             self.uc.context_restore(context)
@@ -219,10 +217,13 @@ class Engine:
         """Linear address of the instruction that it stands at."""
         rip = int(self.read(x86_const.UC_X86_REG_RIP))
         context = self.uc.context_save()
-        address = _context_address(context)
-        if segments.is_64_bit(ctypes.c_uint32.from_address(address + self._layout.hflags).value):
+        if segments.is_64_bit(self._flags(context).value):
             return rip
-        return segments.read(address + self._layout.segments).bases["cs_base"] + rip & 0xFFFF_FFFF
+        return segments.read(_context_address(context) + self._layout.segments).bases["cs_base"] + rip & 0xFFFF_FFFF
+
+    def _flags(self, context: Foreign) -> ctypes.c_uint32:
+        """What QEMU sums up of the CPU's state, in a saved context that is kept."""
+        return ctypes.c_uint32.from_address(_context_address(context) + self._layout.hflags)
 
     def enter_handler(self, registers: Registers) -> None:
         """Write what the delivery of an exception changes."""
@@ -233,9 +234,8 @@ class Engine:
     def _set_segments(self, registers: Registers) -> None:
         """Set segments without a look into descriptor tables, and the privilege level."""
         context = self.uc.context_save()
-        address = _context_address(context)
-        segments.write(address + self._layout.segments, registers)
-        flags = ctypes.c_uint32.from_address(address + self._layout.hflags)
+        segments.write(_context_address(context) + self._layout.segments, registers)
+        flags = self._flags(context)
         flags.value = segments.summary(flags.value, registers)
         self.uc.context_restore(context)
 
