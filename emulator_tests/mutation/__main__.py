@@ -32,7 +32,7 @@ def main() -> int:
     part, parts = arguments.shard
     chosen = _chosen(arguments.only)[part - 1 :: parts]
     results = Results(arguments.folder / f"results-{part}-of-{parts}.jsonl", len(chosen))
-    waiting = [mutant for mutant in chosen if mutant not in results.found and mutant.equivalent is None]
+    waiting = [mutant for mutant in chosen if mutant not in results.found]
     loop = Loop(waiting, tests, results, arguments.jobs, arguments.seconds)
     # A child must not complain of the assembler's process, which is its parent's.
     quiet = ["-qq", "-p", "no:cacheprovider", "-n", "0", "--assert=plain", "-o", "tmp_path_retention_policy=none"]
@@ -63,7 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m emulator_tests.mutation", description=__doc__)
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="K/N", help="the K-th of N parts")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants that run at once")
-    parser.add_argument("--seconds", type=float, default=120, help="how long the tests of one may pass until it lives")
+    parser.add_argument("--seconds", type=float, default=120, help="CPU seconds of passing tests until one lives")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="those whose file:line has it in it")
     parser.add_argument("--folder", type=Path, default=record.FOLDER, help="of the record and the results")
     parser.add_argument("--join", type=Path, nargs="+", metavar="FILE", help="say what these parts found together")

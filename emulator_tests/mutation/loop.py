@@ -7,49 +7,22 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
 
 import pytest
 
-from emulator_tests.coverage.blobs import NAMES, blob
 from emulator_tests.mutation.child import Child
 from emulator_tests.mutation.mutants import Mutant
+from emulator_tests.mutation.order import order
 from emulator_tests.mutation.plant import changed, planted
 from emulator_tests.mutation.record import Run
 from emulator_tests.mutation.results import Result, Results
 
-_FIRST = 8
-"""Tests that noticed most faults of the same source, which come before all others."""
-
-
-def order(tests: Mapping[str, Run], mutant: Mutant, noticed: Mapping[str, int] = MappingProxyType({})) -> list[str]:
-    """The tests that run the mutant's instruction: those that noticed most faults of its source come first.
-
-    Then the cheapest case of every test, the second of each, and so on.
-    """
-    ranks: dict[str, int] = {}
-    cases: Counter[str] = Counter()
-    for test in sorted(_reaching(tests, mutant), key=lambda test: (tests[test].seconds, test)):
-        function = test.partition("[")[0]
-        ranks[test] = cases[function]
-        cases[function] += 1
-    best = sorted(noticed.keys() & ranks.keys(), key=lambda test: (-noticed[test], test))[:_FIRST]
-    ranks |= dict.fromkeys(best, -1)
-    return sorted(ranks, key=lambda test: (ranks[test], tests[test].seconds, test))
-
-
-def _reaching(tests: Mapping[str, Run], mutant: Mutant) -> set[str]:
-    places = [
-        (name, index)
-        for name in NAMES
-        for index, one in enumerate(blob(name).instructions)
-        if one.key == (mutant.place, mutant.count)
-    ]
-    return {test for test, run in tests.items() if any(run.runs(name, index) for name, index in places)}
+_BRIEFLY = 5
+"""Seconds for a fault that carries a reason why no test can notice it."""
 
 
 class Loop:
-    """Runs the mutants, `jobs` at once; one lives when its tests pass, or have passed for so many `seconds`."""
+    """Runs the mutants, `jobs` at once; one lives when its tests pass, or have passed for so many CPU `seconds`."""
 
     def __init__(
         self, mutants: Sequence[Mutant], tests: Mapping[str, Run], results: Results, jobs: int, seconds: float
@@ -59,6 +32,8 @@ class Loop:
         self._running: dict[int, tuple[Mutant, Child]] = {}
         self._items: dict[str, pytest.Item] = {}
         self._noticed: dict[str, Counter[str]] = defaultdict(Counter)
+        for result in results.found.values():
+            self._noticed[result.mutant.source][result.last] += 1
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -80,12 +55,13 @@ class Loop:
         )
 
     def _start(self, mutant: Mutant) -> None:
-        ordered = order(self._tests, mutant, self._noticed[mutant.line.partition(":")[0]])
+        ordered = order(self._tests, mutant, self._noticed[mutant.source])
         tests = [test for test in ordered if test in self._items]
         if not tests:
             self._results.add(Result(mutant, "is not reached", ""))
             return
-        child = self._child(mutant, tests, self._seconds)
+        seconds = self._seconds if mutant.equivalent is None else min(_BRIEFLY, self._seconds)
+        child = self._child(mutant, tests, seconds)
         self._running[child.pid] = mutant, child
 
     def _reap(self) -> None:
@@ -94,7 +70,7 @@ class Loop:
             return
         mutant, child = self._running.pop(pid)
         passed, last = child.end(status)
-        self._noticed[mutant.line.partition(":")[0]][last] += not passed
+        self._noticed[mutant.source][last] += not passed
         self._results.add(Result(mutant, "lives" if passed else "is noticed", last))
 
     def _control(self) -> None:

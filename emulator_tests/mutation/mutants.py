@@ -20,8 +20,8 @@ _LOCK = 0xF0
 _VERDICTS = {"bt", "call", "cmp", "ptest", "test"}
 """What a conditional jump behind it asks."""
 _FENCES = {"lfence", "mfence", "sfence"}
-_SURVIVES = re.compile(r"#\s*survives (\w[\w ]*): (\S.*)$")
-"""`# survives KIND: REASON`: no test can notice this fault of this line."""
+_SURVIVES = re.compile(r"#\s*survives ([\w ,]+): (\S.*)$")
+"""`# survives KIND, KIND: REASON`: no test can notice these faults of this line, or of the macro that it uses."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,16 +38,24 @@ class Mutant:
         return self.place.partition(" ")[0]
 
     @property
+    def source(self) -> str:
+        """The file of that line."""
+        return self.line.partition(":")[0]
+
+    @property
     def equivalent(self) -> str | None:
-        """Why no test can notice it, if its line says so."""
-        name, _, number = self.line.rpartition(":")
-        found = _SURVIVES.search(source(name)[int(number) - 1])
-        return found[2] if found and found[1] == self.kind else None
+        """Why no test can notice it, if its line says so, or one of the macro uses that led there."""
+        for line in self.place.split(" from "):
+            name, _, number = line.rpartition(":")
+            found = _SURVIVES.search(source(name)[int(number) - 1])
+            if found and self.kind in found[1].split(", "):
+                return found[2]
+        return None
 
     def __str__(self) -> str:
         name, _, number = self.line.rpartition(":")
         text = source(name)[int(number) - 1].partition("#")[0].strip()
-        return f"{self.line}: {self.kind}: {text}"
+        return f"{self.place}: {self.kind}: {text}"
 
 
 def inverted(code: bytes) -> bytes:
@@ -105,7 +113,7 @@ def _kinds(code: bytes, following: Instruction | None, line: str) -> Iterator[st
     if code[0] in _SHORT_JUMP or (code[0] == _TWO_BYTES and code[1] in _NEAR_JUMP):
         yield "inverted"
         yield "dropped"
-    elif code[0] == _LOCK:
+    elif code[0] == _LOCK and one.mnemonic != "lock xchg":  # which locks without its prefix (SDM, XCHG)
         yield "unlocked"
     elif one.mnemonic in _FENCES or (one.mnemonic in _VERDICTS and following and following.target is not None):
         yield "dropped"

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from emulator_tests.coverage.blobs import NAMES, blob
+from emulator_tests.coverage.blobs import source
 from emulator_tests.mutation.mutants import Mutant
+from mh_abi.sources import PAYLOAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,12 @@ class Result:
 
 
 @cache
-def digest() -> str:
-    """Of the code of the blobs: results of others mean nothing."""
-    return hashlib.sha256(b"".join(blob(name).text for name in NAMES)).hexdigest()
+def digest(name: str) -> str:
+    """Of the code of a source and of what sources include, comments apart: results of other code mean nothing."""
+    included = [path for kind in ("*.h", "*.inc") for path in PAYLOAD.rglob(kind)]
+    names = [name, *sorted(path.relative_to(PAYLOAD.parent).as_posix() for path in included)]
+    lines = (line.partition("#")[0].rstrip() for one in names for line in source(one))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read(path: Path) -> list[Result]:
@@ -35,7 +39,8 @@ def read(path: Path) -> list[Result]:
     if not path.exists():
         return []
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}"))
-    return [Result(Mutant(**row["mutant"]), row["verdict"], row["last"]) for row in rows if row["digest"] == digest()]
+    results = ((row["digest"], Result(Mutant(**row["mutant"]), row["verdict"], row["last"])) for row in rows)
+    return [result for of, result in results if of == digest(result.mutant.source)]
 
 
 class Results:
@@ -43,22 +48,18 @@ class Results:
 
     def __init__(self, path: Path, total: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._total, self._digest = path, total, digest()
+        self._path, self._total = path, total
         self.found = {result.mutant: result for result in read(path) if result.verdict == "is noticed"}
-        rows = [self._row(result) for result in self.found.values()]
-        path.write_text("".join(rows), encoding="utf-8")
-
-    def _row(self, result: Result) -> str:
-        return json.dumps({"digest": self._digest, **asdict(result)}) + "\n"
+        path.write_text("".join(map(_row, self.found.values())), encoding="utf-8")
 
     def add(self, result: Result) -> None:
         """Keep it, and say how far it is."""
         self.found[result.mutant] = result
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(self._row(result))
-        if result.verdict != "is noticed":
+            file.write(_row(result))
+        if (result.verdict == "is noticed") != (result.mutant.equivalent is None):
             sys.stderr.write(f"\r{' ' * 60}\r{sentence(result)}\n")
-        lives = sum(result.verdict == "lives" for result in self.found.values())
+        lives = sum(one.verdict == "lives" and one.mutant.equivalent is None for one in self.found.values())
         sys.stderr.write(f"\r{len(self.found)} of {self._total} mutants, {lives} live ")
         sys.stderr.flush()
 
@@ -68,11 +69,17 @@ class Results:
         for mutant, result in self.found.items():
             if result.last == test:
                 self.found[mutant] = Result(mutant, "has not run", "")
-        self._path.write_text("".join(map(self._row, self.found.values())), encoding="utf-8")
+        self._path.write_text("".join(map(_row, self.found.values())), encoding="utf-8")
+
+
+def _row(result: Result) -> str:
+    return json.dumps({"digest": digest(result.mutant.source), **asdict(result)}) + "\n"
 
 
 def sentence(result: Result) -> str:
     """One line for people."""
+    if result.verdict == "is noticed" and result.mutant.equivalent:
+        return f"{result.mutant}: carries a reason, and {result.last} notices it"
     behind = f" after {result.last}" if result.verdict == "lives" else ""
     return f"{result.mutant}: {result.verdict}{behind}"
 
@@ -97,7 +104,7 @@ def summary(results: Sequence[Result], mutants: Iterable[Mutant]) -> Iterator[st
                 yield sentence(result)
         elif result.verdict == "is noticed":
             counts["carry a reason, and are noticed"] += 1
-            yield f"{mutant}: carries a reason, and {result.last} notices it"
+            yield sentence(result)
         else:
             counts["carry a reason"] += 1
     noticed = counts.pop(_MANY["is noticed"], 0)

@@ -11,8 +11,8 @@ import pytest
 
 from emulator_tests.command.conftest import ROOT
 from emulator_tests.coverage.blobs import NAMES, Instruction, blob, linked
-from emulator_tests.mutation.loop import order
 from emulator_tests.mutation.mutants import KINDS, Mutant, mutants
+from emulator_tests.mutation.order import order
 from emulator_tests.mutation.plant import planted
 from emulator_tests.mutation.record import Run
 from emulator_tests.mutation.results import Result, Results, is_good, read, summary
@@ -84,6 +84,32 @@ def test_order_of_tests() -> None:
     assert order(tests, mutant) == expected
     noticed = {"a.py::slow": 2, "a.py::elsewhere": 3, "a.py::cases[1]": 1}
     assert order(tests, mutant, noticed) == ["a.py::cases[1]", "a.py::slow", "a.py::cases[0]", "b.py::slowest"]
+
+
+def test_cases_of_what_noticed_faults_come_before_others() -> None:
+    mutant = Mutant(*first("helper").key, "dropped")
+    cheap = {f"a.py::cheap{number}": Run(0.1, {"helper": 1}) for number in range(9)}
+    cases = {f"a.py::one[{case}]": Run(case + 1.0, {"helper": 1}) for case in range(9)}
+    ordered = order(cheap | cases, mutant, {"a.py::one[3]": 1})
+    assert ordered[0] == "a.py::one[3]"
+    assert ordered[7:12] == [f"a.py::one[{case}]" for case in (0, 1, 2, 4, 5)]
+    assert ordered[1:7] + ordered[12:15] == order(cheap | cases, mutant)[:9] == sorted(cheap)
+
+
+def test_what_runs_rare_code_near_the_fault_comes_before_others() -> None:
+    """The ninth instruction is near, the hundredth is not."""
+    mutant = Mutant(*first("helper").key, "dropped")
+    cheap = {f"a.py::cheap{number}": Run(0.1, {"helper": 1}) for number in range(9)}
+    rare = {"a.py::far": Run(1.0, {"helper": 1 | 1 << 99}), "a.py::near": Run(1.0, {"helper": 1 | 1 << 8})}
+    ordered = order(cheap | rare, mutant)
+    assert (ordered[0], ordered[-1]) == ("a.py::near", "a.py::far")
+
+
+def test_reasons_are_of_the_line_or_of_the_use_of_a_macro() -> None:
+    """One line may have them for several kinds."""
+    reasons = {(one.line, one.kind): one.equivalent for one in mutants(NAMES) if one.equivalent}
+    assert reasons["payload/context.s:64", "dropped"] == "as an answer, flags would be a version that is none"
+    assert ("payload/context.s:64", "inverted") not in reasons
 
 
 def test_results_are_kept_and_joined(tmp_path: Path) -> None:
