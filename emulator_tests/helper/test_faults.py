@@ -113,7 +113,7 @@ def test_invalid_opcode(pair: Pair, images: dict[str, Image]) -> None:
     start = text.offset
     gap = image.data.index(b"\xcc\xcc", start, start + text.size)
     fault = fault_of(pair, rip=HELPER_VA + gap)
-    assert fault.vector == 3
+    assert (fault.vector, fault.error_code, fault.rip) == (3, 0, HELPER_VA + gap + 1)
 
 
 @pytest.mark.parametrize("halted", ["idle", "stopped"])
