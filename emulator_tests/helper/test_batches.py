@@ -7,7 +7,7 @@ import pytest
 from emulator_tests.helper.conftest import PAGES, Pair, PairMaker, Status, is_over
 from mh_abi import abi
 from mh_emulator.host.ring import Result, Ring, Sealed
-from mh_emulator.host.session import Batch, export_batch, finish, import_batch, runs
+from mh_emulator.host.session import Batch, export_batch, finish, import_batch, runs, share
 
 PAGE = abi.MH_PAGE_BYTES
 Kind = abi.mh_kind
@@ -117,6 +117,12 @@ def test_one_byte_makes_a_chunk_not_zero(pair: Pair, position: int) -> None:
     machine.platform.dram.write_private(machine.asid, place, b"\1")
     _, results = export_batch(pair.source.ring, Batch(address=FAR, count=2, chunk=2))
     assert [result.kind for result in results] == [Kind.MH_KIND_PAGE] * 2
+
+
+def test_a_page_that_is_shared_has_no_kind(pair: Pair) -> None:
+    """Though the packet before had one."""
+    assert export_batch(pair.source.ring, Batch(address=FAR, count=1))[1] == [Result(Status.MH_DONE, Kind.MH_KIND_PAGE)]
+    assert share(pair.source.ring, Batch(address=FAR + PAGE, count=1)) == [Result(Status.MH_DONE, 0)]
 
 
 def test_zero_marker_cannot_be_forged(pair: Pair) -> None:

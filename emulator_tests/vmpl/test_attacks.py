@@ -222,3 +222,10 @@ def test_the_host_runs_no_page_as_a_vmsa() -> None:
     connect(both.source.rings[0], both.target.rings[0])
     assert carry(both, both.source.vmsa) == Status.MH_DONE
     assert not taken()
+
+
+def test_a_vmsa_that_came_is_out_of_the_guests_reach() -> None:
+    """It would choose its own VMPL."""
+    both = connected()
+    assert carry(both, both.source.vmsa) == Status.MH_DONE
+    assert rights_of_vmpl1(both.target, VMSA_GPA) == 0
