@@ -37,6 +37,11 @@ _OPERAND_SIZE = 0x66
 _RDTSC = 0x31
 _RDSEED = 0xF8
 """Last bytes; of RDSEED the first of eight."""
+_LEAVES = ("call", "iret", "j", "loop", "ret")
+"""How mnemonics begin behind which another block begins."""
+_AT_ONCE = 16
+"""Instructions that are decoded in one go."""
+_LONGEST = 15
 _MODES = (CS_MODE_64, CS_MODE_32, CS_MODE_16)
 
 
@@ -153,7 +158,7 @@ class Traps:
         return self._cover(block, _starts(block))
 
     def cover_first(self, address: int, code: bytes) -> None:
-        """Put hooks on what is watched in `code`, which is translated next, in whichever mode."""
+        """Put hooks on what is watched in the first block of `code`, which is translated next, in whichever mode."""
         starts = {start for decoder in _decoders() for start in _swept(decoder, code)}
         self._cover(Block(address, code, 0), starts)
 
@@ -225,11 +230,14 @@ def _starts(block: Block) -> Iterable[int]:
 
 
 def _swept(decoder: Foreign, code: bytes) -> Iterator[int]:
-    """Where instructions may begin, one after the other; every byte from what is none on."""
+    """Where instructions may begin up to one that ends a block; every byte from what is none on."""
     end = 0
-    for start, size, _, _ in decoder.disasm_lite(code, 0):
-        yield start
-        end = start + size
+    while found := list(decoder.disasm_lite(code[end : end + _AT_ONCE * _LONGEST], end, _AT_ONCE)):
+        for start, size, mnemonic, _ in found:
+            yield start
+            if mnemonic.startswith(_LEAVES):
+                return
+            end = start + size
     yield from range(end, len(code))
 
 
