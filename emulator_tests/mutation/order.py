@@ -50,7 +50,7 @@ def _function(test: str) -> str:
 
 
 def _rarity(tests: Mapping[str, Run], mutant: Mutant) -> dict[str, int]:
-    """For each test that reaches it: by how many the rarest instruction near it is run that this test runs."""
+    """For each test that reaches it: by how many the rarest instruction near it is run that this test runs, in bits."""
     places = list(_places(mutant))
     reaching = {test for test, run in tests.items() if any(run.runs(*place) for place in places)}
     near = set(chain.from_iterable(_near(*place) for place in places))
@@ -59,7 +59,7 @@ def _rarity(tests: Mapping[str, Run], mutant: Mutant) -> dict[str, int]:
 
 def _fewest(ran: Mapping[str, Collection[Place]]) -> dict[str, int]:
     many = Counter(chain.from_iterable(ran.values()))
-    return {test: min(many[place] for place in places) for test, places in ran.items()}
+    return {test: min(many[place] for place in places).bit_length() for test, places in ran.items()}
 
 
 def _places(mutant: Mutant) -> Sequence[Place]:

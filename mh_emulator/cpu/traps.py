@@ -164,7 +164,9 @@ class Traps:
 
     def _cover(self, block: Block, starts: Iterable[int]) -> bool:
         are_new = False
-        for start in starts:
+        opcodes = [found.start() for found in _pattern(self.watched).finditer(block.code)]
+        may_be = {opcode - prefixes for opcode in opcodes for prefixes in range(LONGEST_TRAPPED)}
+        for start in may_be.intersection(starts):
             hooks = self._hooks(block.code, start)
             if hooks is not None:
                 are_new |= hooks.add(block.address + start, counts=self.counts)
@@ -211,13 +213,13 @@ class _Hooks:
 
 @cache
 def _pattern(watched: frozenset[Trap]) -> re.Pattern[bytes]:
-    """In each block that has anything to look for."""
+    """Where the opcode of anything that is looked for may be."""
     patterns = [pattern for trap, pattern in _OPCODES.items() if trap in watched]
     if Trap.RDTSC in watched:
         patterns.append(_ANSWERED.pattern)
     if Trap.LOCK in watched:
         patterns.append(_LOCK.pattern)
-    return re.compile(b"|".join(patterns), re.DOTALL)
+    return re.compile(b"(?=" + b"|".join(patterns) + b")", re.DOTALL)
 
 
 def _starts(block: Block) -> Iterable[int]:
