@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain
 from types import MappingProxyType
@@ -20,18 +20,26 @@ _AHEAD = 6
 """Cases of the functions of both that come before the first case of any other."""
 _NEAR = 8
 """Instructions before and behind the fault, and behind where it jumps to."""
+_SOON = 3
+"""Instructions from a comparison to the jump that asks for it."""
 
 Place = tuple[str, int]
 """Blob, and instruction of it by number."""
+Step = tuple[str, int, str]
+"""What a test does at a place: it runs the instruction, jumps there, or goes on behind a jump."""
 
 
 def order(tests: Mapping[str, Run], mutant: Mutant, noticed: Mapping[str, int] = MappingProxyType({})) -> list[str]:
-    """The tests that run the mutant's instruction: those that noticed most faults of its source come first.
+    """The tests that the fault can make a difference to: those that noticed most faults of its source come first.
 
-    Then more cases of those, and of tests that run what few others run near it; the first case of every test, the
-    second of each, and so on.
+    Then more cases of those, and of tests that do what few others do at the fault's jump, and near it; the first case
+    of every test, the second of each, and so on.
     """
-    rarity = _rarity(tests, mutant)
+    places = list(_places(mutant))
+    reaching = _reaching(tests, mutant, places)
+    at = _rarity(tests, reaching, ((name, _decides(name, one)) for name, one in places))
+    near = _rarity(tests, reaching, (one for place in places for one in _near(*place)))
+    rarity = {test: (at[test], near[test]) for test in reaching}
     ordered = sorted(rarity, key=lambda test: (rarity[test], tests[test].seconds, test))
     best = sorted(noticed.keys() & rarity.keys(), key=lambda test: (-noticed[test], test))[:_FIRST]
     likely = {_function(test) for test in (*best, *ordered[:_LIKELY])}
@@ -49,26 +57,53 @@ def _function(test: str) -> str:
     return test.partition("[")[0]
 
 
-def _rarity(tests: Mapping[str, Run], mutant: Mutant) -> dict[str, int]:
-    """For each test that reaches it: by how many the rarest instruction near it is run that this test runs, in bits."""
-    places = list(_places(mutant))
-    reaching = {test for test, run in tests.items() if any(run.runs(*place) for place in places)}
-    near = set(chain.from_iterable(_near(*place) for place in places))
-    return _fewest({test: [place for place in near if tests[test].runs(*place)] for test in reaching})
-
-
-def _fewest(ran: Mapping[str, Collection[Place]]) -> dict[str, int]:
-    many = Counter(chain.from_iterable(ran.values()))
-    return {test: min(many[place] for place in places).bit_length() for test, places in ran.items()}
-
-
-def _places(mutant: Mutant) -> Sequence[Place]:
+def _reaching(tests: Mapping[str, Run], mutant: Mutant, places: Iterable[Place]) -> list[str]:
+    """Tests that run its instruction; where a jump is dropped, that jump there."""
+    wanted = _masks(places)
+    jumps = mutant.kind == "dropped" and any(blob(name).instructions[one].target is not None for name, one in places)
     return [
-        (name, number)
-        for name in NAMES
-        for number, one in enumerate(blob(name).instructions)
-        if one.key == (mutant.place, mutant.count)
+        test
+        for test, run in tests.items()
+        if any((seen.taken if jumps else seen.ran) & wanted.get(name, 0) for name, seen in run.seen.items())
     ]
+
+
+def _rarity(tests: Mapping[str, Run], reaching: Iterable[str], places: Iterable[Place]) -> dict[str, int]:
+    """For each of these tests: how many do the rarest that it does at one of these places, in bits."""
+    wanted = _masks(places)
+    done = {test: list(_steps(tests[test], wanted)) for test in reaching}
+    many = Counter(chain.from_iterable(done.values()))
+    return {test: min((many[step] for step in steps), default=len(done)).bit_length() for test, steps in done.items()}
+
+
+def _steps(run: Run, wanted: Mapping[str, int]) -> Iterator[Step]:
+    for name, seen in run.seen.items():
+        for what, mask in (("runs", seen.ran), ("falls", seen.fell), ("jumps", seen.taken)):
+            left = mask & wanted.get(name, 0)
+            while left:
+                lowest = left & -left
+                yield name, lowest.bit_length(), what
+                left ^= lowest
+
+
+def _masks(places: Iterable[Place]) -> dict[str, int]:
+    masks: dict[str, int] = {}
+    for name, number in places:
+        masks[name] = masks.get(name, 0) | 1 << number
+    return masks
+
+
+def _places(mutant: Mutant) -> Iterator[Place]:
+    for name in NAMES:
+        for number, one in enumerate(blob(name).instructions):
+            if one.key == (mutant.place, mutant.count):
+                yield name, number
+
+
+def _decides(name: str, number: int) -> int:
+    """The conditional jump of a fault: itself, or the next one."""
+    following = blob(name).instructions[number : number + _SOON]
+    return next((number + more for more, one in enumerate(following) if one.target is not None), number)
 
 
 @cache

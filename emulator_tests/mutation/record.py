@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,23 +24,29 @@ _FOLDER = "SEV_MH_RECORD"
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """Of one blob, what a test saw of it: masks, in which bit i is its instruction i."""
+
+    ran: int
+    fell: int = 0
+    taken: int = 0
+    """Conditional branches, to either side."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
-    """What one test took and ran: for each blob a mask, in which bit i is its instruction i."""
+    """What one test took and saw, by blob."""
 
     seconds: float
-    ran: dict[str, int]
-
-    def runs(self, name: str, index: int) -> bool:
-        """Whether it runs that instruction of that blob."""
-        return bool(self.ran.get(name, 0) >> index & 1)
+    seen: dict[str, Seen]
 
 
 def read(path: Path) -> dict[str, Run]:
     """What was recorded, by test. Raises `FileNotFoundError`."""
     found = json.loads(path.read_text(encoding="utf-8"))
     return {
-        test: Run(seconds, {name: int(mask, 16) for name, mask in ran.items()})
-        for test, (seconds, ran) in found.items()
+        test: Run(seconds, {name: Seen(*(int(mask, 16) for mask in masks)) for name, masks in seen.items()})
+        for test, (seconds, seen) in found.items()
     }
 
 
@@ -56,7 +62,7 @@ class _Session:
         self._recorder = begin()
         self._target = config.getoption("--mutation-folder") / NAME
         self._is_worker = hasattr(config, "workerinput")
-        self._found: dict[str, tuple[float, dict[str, str]]] = {}
+        self._found: dict[str, tuple[float, dict[str, list[str]]]] = {}
         self._seconds = 0.0
         if not self._is_worker:
             os.environ[_FOLDER] = tempfile.mkdtemp(prefix="mh-record-")
@@ -68,9 +74,12 @@ class _Session:
             _clear(table(name))
         self._seconds = 0.0
         done = yield
-        ran = {name: mask for name in sorted(self._recorder.used) if (mask := _mask(table(name)))}
-        if ran:
-            self._found[item.nodeid] = round(self._seconds, 3), {name: f"{mask:x}" for name, mask in ran.items()}
+        seen = {name: masks for name in sorted(self._recorder.used) if (masks := _masks(table(name)))[0]}
+        if seen:
+            self._found[item.nodeid] = (
+                round(self._seconds, 3),
+                {name: [f"{mask:x}" for mask in masks] for name, masks in seen.items()},
+            )
         return done
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -95,15 +104,28 @@ class _Session:
 def _clear(known: Table) -> None:
     for offset, _ in list(known.run()):
         known.entries[offset].size = 0
+    for one in blob(known.blob.name).instructions:
+        if one.target is not None:
+            entry = known.entries[one.offset + one.size]
+            entry.fell = entry.taken = 0
 
 
-def _mask(known: Table) -> int:
-    """Of the instructions of a blob, those in blocks that ran."""
+def _masks(known: Table) -> list[int]:
+    """Of the instructions of a blob: those in blocks that ran, and branches that fell through, and were taken."""
     ran = bytearray(len(known.blob.text))
     for offset, size in known.run():
         ran[offset : offset + size] = b"\1" * size
-    bits = "".join("1" if ran[one.offset] else "0" for one in reversed(blob(known.blob.name).instructions))
-    return int(bits, 2)
+    instructions = blob(known.blob.name).instructions
+    ends = [known.entries[one.offset + one.size] if one.target is not None else None for one in instructions]
+    return [
+        _mask(bool(ran[one.offset]) for one in instructions),
+        _mask(end is not None and bool(end.fell) for end in ends),
+        _mask(end is not None and bool(end.taken) for end in ends),
+    ]
+
+
+def _mask(bits: Iterable[bool]) -> int:
+    return int("".join("1" if bit else "0" for bit in bits)[::-1] or "0", 2)
 
 
 def pytest_configure(config: pytest.Config) -> None:

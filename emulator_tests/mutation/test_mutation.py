@@ -14,7 +14,7 @@ from emulator_tests.coverage.blobs import NAMES, Instruction, blob, linked
 from emulator_tests.mutation.mutants import KINDS, Mutant, mutants
 from emulator_tests.mutation.order import order
 from emulator_tests.mutation.plant import planted
-from emulator_tests.mutation.record import Run
+from emulator_tests.mutation.record import Run, Seen
 from emulator_tests.mutation.results import Result, Results, is_good, read, summary
 
 SECRETS = "emulator_tests/helper/test_launch_secret.py"
@@ -68,16 +68,20 @@ def first(name: str) -> Instruction:
     return blob(name).instructions[0]
 
 
+def run_of(seconds: float, ran: int, blob: str = "helper", taken: int = 0) -> Run:
+    return Run(seconds, {blob: Seen(ran, ran & ~taken, taken)})
+
+
 def test_order_of_tests() -> None:
     """Every test before its second case, cheapest first; what has noticed faults before all."""
     one = first("helper")
     tests = {
-        "a.py::slow": Run(2.0, {"helper": 1}),
-        "a.py::cases[1]": Run(0.2, {"helper": 1}),
-        "a.py::cases[0]": Run(0.1, {"helper": 3}),
-        "a.py::elsewhere": Run(0.1, {"loader": 1}),
-        "a.py::other": Run(0.1, {"helper": 2}),
-        "b.py::slowest": Run(9.0, {"helper": 1}),
+        "a.py::slow": run_of(2.0, 1),
+        "a.py::cases[1]": run_of(0.2, 1),
+        "a.py::cases[0]": run_of(0.1, 3),
+        "a.py::elsewhere": run_of(0.1, 1, "loader"),
+        "a.py::other": run_of(0.1, 2),
+        "b.py::slowest": run_of(9.0, 1),
     }
     expected = ["a.py::cases[0]", "a.py::slow", "b.py::slowest", "a.py::cases[1]"]
     mutant = Mutant(*one.key, "dropped")
@@ -88,8 +92,8 @@ def test_order_of_tests() -> None:
 
 def test_cases_of_what_noticed_faults_come_before_others() -> None:
     mutant = Mutant(*first("helper").key, "dropped")
-    cheap = {f"a.py::cheap{number}": Run(0.1, {"helper": 1}) for number in range(9)}
-    cases = {f"a.py::one[{case}]": Run(case + 1.0, {"helper": 1}) for case in range(9)}
+    cheap = {f"a.py::cheap{number}": run_of(0.1, 1) for number in range(9)}
+    cases = {f"a.py::one[{case}]": run_of(case + 1.0, 1) for case in range(9)}
     ordered = order(cheap | cases, mutant, {"a.py::one[3]": 1})
     assert ordered[0] == "a.py::one[3]"
     assert ordered[7:12] == [f"a.py::one[{case}]" for case in (0, 1, 2, 4, 5)]
@@ -99,10 +103,24 @@ def test_cases_of_what_noticed_faults_come_before_others() -> None:
 def test_what_runs_rare_code_near_the_fault_comes_before_others() -> None:
     """The ninth instruction is near, the hundredth is not."""
     mutant = Mutant(*first("helper").key, "dropped")
-    cheap = {f"a.py::cheap{number}": Run(0.1, {"helper": 1}) for number in range(9)}
-    rare = {"a.py::far": Run(1.0, {"helper": 1 | 1 << 99}), "a.py::near": Run(1.0, {"helper": 1 | 1 << 8})}
+    cheap = {f"a.py::cheap{number}": run_of(0.1, 1) for number in range(9)}
+    rare = {"a.py::far": run_of(1.0, 1 | 1 << 99), "a.py::near": run_of(1.0, 1 | 1 << 8)}
     ordered = order(cheap | rare, mutant)
     assert (ordered[0], ordered[-1]) == ("a.py::near", "a.py::far")
+
+
+def test_a_jump_that_is_dropped_is_a_matter_of_tests_that_take_it() -> None:
+    """What does rare things at the fault's own jump comes before what does them near it."""
+    instructions = blob("helper").instructions
+    number = next(number for number, one in enumerate(instructions) if one.target is not None and number > 20)
+    jump, place = 1 << number, instructions[number].key
+    tests = {
+        "a.py::falls": run_of(0.1, jump),
+        "a.py::near": run_of(0.1, jump | jump >> 1),
+        "a.py::takes": run_of(1.0, jump, taken=jump),
+    }
+    assert order(tests, Mutant(*place, "dropped")) == ["a.py::takes"]
+    assert order(tests, Mutant(*place, "inverted")) == ["a.py::takes", "a.py::near", "a.py::falls"]
 
 
 def test_reasons_are_of_the_line_or_of_the_use_of_a_macro() -> None:
