@@ -83,6 +83,8 @@ def test_a_run_over_two_words_changes_hands_and_is_refused_whole(rings: Rings) -
     assert {result.status for result in results} == {Status.MH_SHARED}
     share(ring, replace(run, flags=abi.MH_BATCH_PRIVATE))
     assert rings.sources[0].machine.read_helper(image_of(2).section(".bitmap").offset, 16) == bytes(16)
+    _, results = export_batch(ring, run)
+    assert {result.status for result in results} == {Status.MH_DONE}
 
 
 def test_a_vcpu_that_wakes_on_a_ring_that_another_has(rings: Rings) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from emulator_tests.helper.conftest import Op, Pair, Status
@@ -12,6 +14,8 @@ from mh_emulator.host.session import Batch, abort, connect, end_epoch, finish_al
 from mh_emulator.host.side import Side
 
 SIDES = ["sources", "targets"]
+LOW, HIGH = 0, 100 * abi.MH_PAGE_BYTES
+"""Pages of different words of the maps."""
 
 
 @pytest.fixture
@@ -138,3 +142,18 @@ def test_resume_while_the_epoch_is_pending(rings: Rings) -> None:
     for number in (1, 2):
         end_epoch(sources[number], targets[number])
     assert rings.sources[0].ask(Op.MH_OP_EXPORT, page) == Status.MH_REPEATED
+
+
+@pytest.mark.parametrize("epochs", [(LOW, HIGH), (HIGH, LOW), (LOW, None), (HIGH, None)])
+def test_a_new_session_forgets_what_each_epoch_moved(pair: Pair, epochs: Sequence[int | None]) -> None:
+    """In whichever words of the map, and in epochs without a page: a guest that runs gets all of it."""
+    for page in epochs:
+        if page is not None:
+            assert pair.source.ask(Op.MH_OP_EXPORT, page) == Status.MH_DONE
+        assert pair.source.ask(Op.MH_OP_EPOCH) == Status.MH_DONE
+    abort(pair.source.ring)
+    abort(pair.target.ring)
+    connect(pair.source.ring, pair.target.ring)
+    resume([pair.source.ring])
+    for page in (LOW, HIGH):
+        assert pair.source.ask(Op.MH_OP_EXPORT, page) == Status.MH_DONE
