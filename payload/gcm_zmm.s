@@ -5,20 +5,21 @@
 # ghash.inc say holds here; what is shorter than a step is left to gcm_vaes.s, what is left behind the last to gcm.s. The
 # only file with EVEX instructions: AVX-512F, BW and VL. It is linked for parts that may have them, with MH_VECTORS_512.
 #
-# Where the cycles of a step go, by instructions, of which a core with one 512-bit AES unit and one for the carry-less
-# products and shuffles begins one of each in a cycle:
+# Where the cycles of a step go, by instructions:
 #
-#                                   vaesenc, vaesenclast    vpclmulqdq    shuffles
-#   counter blocks                                                           8
-#   rounds, 8 vectors                       112
-#   ciphertext, byte-swapped                                                 8
-#   products, 8 vectors                                        24            8
-#   reduction, sum of four lanes                                2            4
-#                                           ---                ---          ---
-#   512 bytes                               112                 26           28
+#                                   vaesenc, vaesenclast    vpclmulqdq    shuffles    sums
+#   counter blocks                                                           4           8
+#   rounds, 8 vectors                       112                                              and 6 broadcasts
+#   ciphertext, byte-swapped                                                 8           9
+#   products, 8 vectors                                        24            8          20
+#   reduction, sum of four lanes                                2            4           5
+#                                           ---                ---          ---         ---
+#   512 bytes                               112                 26           24          42
 #
-# So sealing is bound by AES, 0.22 cycles a byte on such a core. The second pass of opening is bound as well, and its first
-# one by the 26 + 20 of the other unit, 0.09 cycles a byte.
+# A core with one 512-bit AES unit begins one of the first column in a cycle: 0.22 cycles a byte. Zen 5 begins two of them,
+# and four vector instructions in all, of which a vpclmulqdq counts as three (measured) and a broadcast as one: 112 + 3 * 26 +
+# 24 + 42 + 6 are 65.5 cycles, 0.128 a byte. Opening takes what its passes are bound by, one after the other: the first one
+# the 26, two cycles each there, the second one the 112.
 
 .include "gcm.inc"
 .include "ghash.inc"
@@ -35,16 +36,16 @@
 
 .section .rodata
 .balign 64
-.Lfirst: # what the counters of a vector's blocks differ in, in the lowest word of a swapped block
-.irp i, 0, 1, 2, 3
-    .quad \i, 0
+.Lcounters: # what a counter block of 32 n differs in from those that follow, the last two from the next one of 32 n
+.irp i, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 0, 1
+    .quad 0, (\i) << 56
 .endr
-.Lfour:
-    .quad 4, 0
+.Lpoly:                                 # as in ghash.inc
+.rept 4
+    .quad 1, 0xc200000000000000
+.endr
 .Lswap:
     .byte 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0
-.Lpoly:                                 # as in ghash.inc
-    .quad 1, 0xc200000000000000
 
 .text
 
@@ -60,69 +61,104 @@
 .reg WIDE_LOW_HALF, ymm12
 .reg WIDE_T_HALF, ymm15
 .reg OPERAND, zmm8              # a round key, or the key operand of the last round
+.reg WIDE_U, zmm8
 .reg SWAP, zmm24                # .Lswap
-.reg COUNTERS, zmm25            # the next four counter blocks, their bytes swapped: vpaddd counts in the lowest word
-.reg FOUR, zmm26
-.reg FIRST_KEY, zmm27           # round key 0
+.reg BASE, zmm25                # the counter block of 32 n plus round key 0, four times
 .reg LAST_KEY, zmm28            # of the last round; in opening plus the mask
-.reg POLY, zmm29
 .reg WIDE_MASK, zmm30           # MASK, four times
+
+# `step NUMBER, REGISTER` for the round keys that stay in registers; opening has room for the others too, behind.
+.macro each_kept_key step
+    \step 1, 9
+    \step 2, 10
+    \step 3, 11
+    \step 4, 26
+    \step 5, 27
+    \step 6, 29
+    \step 7, 31
+.endm
+.macro each_other_key step
+    \step 8, 16
+    \step 9, 17
+    \step 10, 18
+    \step 11, 19
+    \step 12, 20
+    \step 13, 21
+.endm
+.macro keep_key number, register
+    vbroadcasti32x4 zmm\register, [KEY + (\number) * BLOCK_BYTES]
+.endm
 
 # The constants, and the counters from COUNTER on. Loses rax, OPERAND.
 .macro begin_steps
     vbroadcasti32x4 SWAP, [rip + .Lswap]
-    vbroadcasti32x4 FOUR, [rip + .Lfour]
-    vbroadcasti32x4 POLY, [rip + .Lpoly]
-    vbroadcasti32x4 FIRST_KEY, [KEY]
     vbroadcasti32x4 LAST_KEY, [KEY + AES256_LAST]
-    counter_half COUNTER
+    each_kept_key keep_key
+    counter_base BASE
+.endm
+
+# `to` = the counter block of COUNTER - 2 plus round key 0, four times. Loses rax, OPERAND.
+.macro counter_base to
+    counter_half COUNTER-2
     vmovq xmm8, IV_LOW
     vpinsrq xmm8, xmm8, rax, 1
-    vshufi64x2 COUNTERS, OPERAND, OPERAND, 0
-    vpxorq COUNTERS, COUNTERS, FIRST_KEY
-    vpshufb COUNTERS, COUNTERS, SWAP
-    vpaddd COUNTERS, COUNTERS, [rip + .Lfirst]
+    vshufi64x2 \to, OPERAND, OPERAND, 0
 .endm
 
-# zmm0 to zmm7 = the next counter blocks plus round key 0.
+# zmm0 to zmm7 = the next counter blocks plus round key 0. Loses rax, OPERAND.
 .macro counter_blocks
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    vpshufb zmm\i, COUNTERS, SWAP
-    vpaddd COUNTERS, COUNTERS, FOUR
-    vpxorq zmm\i, zmm\i, FIRST_KEY
+.irp i, 0, 1, 2, 3, 4, 5, 6
+    vpxorq zmm\i, BASE, [rip + .Lcounters + \i * VECTOR_BYTES]
 .endr
     add COUNTER32, STEP_BLOCKS
+    counter_base zmm8
+    vshufi64x2 zmm7, BASE, OPERAND, 0
+    vpxorq zmm7, zmm7, [rip + .Lcounters + 7 * VECTOR_BYTES]
+    vmovdqa64 BASE, OPERAND
 .endm
 
-# A round for zmm0 to zmm7; `key` is its key's place in the schedule.
-.macro cipher_round key
-    vbroadcasti32x4 OPERAND, [KEY + \key]
+# A round for zmm0 to zmm7, with a key in a register, or with one from the schedule.
+.macro cipher_kept number, register
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    vaesenc zmm\i, zmm\i, OPERAND
+    vaesenc zmm\i, zmm\i, zmm\register
 .endr
 .endm
-
-# As multiply of ghash.inc: four blocks times four neighbours, H^power to H^(power - 3). Loses block, WIDE_T.
-.macro wide_multiply block, power
-    vpclmulqdq WIDE_T, \block, [KEY + gcm_key.first_power - ((\power) - 1) * BLOCK_BYTES], LOW_LOW
-    vpxorq WIDE_LOW, WIDE_LOW, WIDE_T
-    vpclmulqdq WIDE_T, \block, [KEY + gcm_key.first_power - ((\power) - 1) * BLOCK_BYTES], HIGH_HIGH
-    vpxorq WIDE_HIGH, WIDE_HIGH, WIDE_T
-    vpshufd WIDE_T, \block, SWAP_HALVES
-    vpxorq \block, \block, WIDE_T
-    vpclmulqdq \block, \block, [KEY + gcm_key.first_sum - ((\power) - 1) * BLOCK_BYTES], LOW_LOW
-    vpxorq WIDE_MIDDLE, WIDE_MIDDLE, \block
+.macro cipher_round number
+    keep_key \number, 8
+    cipher_kept \number, 8
 .endm
 
-# As reduce_low and reduce_high of ghash.inc, on all four blocks; then HASH is their sum. 0x96: the sum of all three.
+# As multiply of ghash.inc, two vectors at once: four blocks of each times four neighbours, H^power to H^(power - 3). Loses
+# both, WIDE_T, WIDE_U. 0x96: the sum of all three.
+.macro products to, part, a, p, b, q
+    vpclmulqdq WIDE_T, zmm\a, [KEY + gcm_key.first_power - ((\p) - 1) * BLOCK_BYTES], \part
+    vpclmulqdq WIDE_U, zmm\b, [KEY + gcm_key.first_power - ((\q) - 1) * BLOCK_BYTES], \part
+    vpternlogq \to, WIDE_T, WIDE_U, 0x96
+.endm
+.macro products_middle a, p, b, q
+    vpshufd WIDE_T, zmm\a, SWAP_HALVES
+    vpshufd WIDE_U, zmm\b, SWAP_HALVES
+    vpxorq zmm\a, zmm\a, WIDE_T
+    vpxorq zmm\b, zmm\b, WIDE_U
+    vpclmulqdq zmm\a, zmm\a, [KEY + gcm_key.first_sum - ((\p) - 1) * BLOCK_BYTES], LOW_LOW
+    vpclmulqdq zmm\b, zmm\b, [KEY + gcm_key.first_sum - ((\q) - 1) * BLOCK_BYTES], LOW_LOW
+    vpternlogq WIDE_MIDDLE, zmm\a, zmm\b, 0x96
+.endm
+.macro wide_multiply a, p, b, q
+    products WIDE_LOW, LOW_LOW, \a, \p, \b, \q
+    products WIDE_HIGH, HIGH_HIGH, \a, \p, \b, \q
+    products_middle \a, \p, \b, \q
+.endm
+
+# As reduce_low and reduce_high of ghash.inc, on all four blocks; then HASH is their sum.
 .macro wide_reduce_low
     vpternlogq WIDE_MIDDLE, WIDE_LOW, WIDE_HIGH, 0x96
-    vpclmulqdq WIDE_T, WIDE_LOW, POLY, LOW_HIGH
+    vpclmulqdq WIDE_T, WIDE_LOW, [rip + .Lpoly], LOW_HIGH
     vpshufd WIDE_LOW, WIDE_LOW, SWAP_HALVES
     vpternlogq WIDE_MIDDLE, WIDE_LOW, WIDE_T, 0x96
 .endm
 .macro wide_reduce_high
-    vpclmulqdq WIDE_T, WIDE_MIDDLE, POLY, LOW_HIGH
+    vpclmulqdq WIDE_T, WIDE_MIDDLE, [rip + .Lpoly], LOW_HIGH
     vpshufd WIDE_LOW, WIDE_MIDDLE, SWAP_HALVES
     vpternlogq WIDE_LOW, WIDE_HIGH, WIDE_T, 0x96
     vextracti64x4 WIDE_T_HALF, WIDE_LOW, 1
@@ -134,14 +170,10 @@
 # HASH = the hash of a step whose vectors are in zmm16 to zmm23, their bytes swapped, added to the sum so far.
 .balign 64, 0xcc
 .Lhash_step:
-    wide_multiply zmm17, 28
-    wide_multiply zmm18, 24
-    wide_multiply zmm19, 20
-    wide_multiply zmm20, 16
-    wide_multiply zmm21, 12
-    wide_multiply zmm22, 8
-    wide_multiply zmm23, 4
-    wide_multiply zmm16, 32
+    wide_multiply 17, 28, 18, 24
+    wide_multiply 19, 20, 20, 16
+    wide_multiply 21, 12, 22, 8
+    wide_multiply 23, 4, 16, 32
     wide_reduce_low
     wide_reduce_high
     ret
@@ -169,29 +201,33 @@ gcm_zmm_seal:
     sub LEFT, STEP_BYTES
 .Lseal_step:
     counter_blocks
-    cipher_round 1*BLOCK_BYTES
-    wide_multiply zmm17, 28
-    cipher_round 2*BLOCK_BYTES
-    wide_multiply zmm18, 24
-    cipher_round 3*BLOCK_BYTES
-    wide_multiply zmm19, 20
-    cipher_round 4*BLOCK_BYTES
-    wide_multiply zmm20, 16
-    cipher_round 5*BLOCK_BYTES
-    wide_multiply zmm21, 12
-    cipher_round 6*BLOCK_BYTES
-    wide_multiply zmm22, 8
-    cipher_round 7*BLOCK_BYTES
-    wide_multiply zmm23, 4
-    cipher_round 8*BLOCK_BYTES
-    wide_multiply zmm16, 32
-    cipher_round 9*BLOCK_BYTES
+    cipher_kept 1, 9
+    products WIDE_LOW, LOW_LOW, 17, 28, 18, 24
+    cipher_kept 2, 10
+    products WIDE_HIGH, HIGH_HIGH, 17, 28, 18, 24
+    cipher_kept 3, 11
+    products_middle 17, 28, 18, 24
+    cipher_kept 4, 26
+    products WIDE_LOW, LOW_LOW, 19, 20, 20, 16
+    cipher_kept 5, 27
+    products WIDE_HIGH, HIGH_HIGH, 19, 20, 20, 16
+    cipher_kept 6, 29
+    products_middle 19, 20, 20, 16
+    cipher_kept 7, 31
+    products WIDE_LOW, LOW_LOW, 21, 12, 22, 8
+    cipher_round 8
+    products WIDE_HIGH, HIGH_HIGH, 21, 12, 22, 8
+    cipher_round 9
+    products_middle 21, 12, 22, 8
+    cipher_round 10
+    products WIDE_LOW, LOW_LOW, 23, 4, 16, 32
+    cipher_round 11
+    products WIDE_HIGH, HIGH_HIGH, 23, 4, 16, 32
+    cipher_round 12
+    products_middle 23, 4, 16, 32
+    cipher_round 13
     wide_reduce_low
-    cipher_round 10*BLOCK_BYTES
     wide_reduce_high
-    cipher_round 11*BLOCK_BYTES
-    cipher_round 12*BLOCK_BYTES
-    cipher_round 13*BLOCK_BYTES
     # The last round adds its key operand, here the last round key plus the source: what comes out is ciphertext.
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     vpxorq OPERAND, LAST_KEY, [SOURCE + \i * VECTOR_BYTES]
@@ -239,7 +275,6 @@ gcm_zmm_open:
     mov DESTINATION, [JOB + gcm_job.scratch]
     vshufi64x2 WIDE_MASK, OPERAND, OPERAND, 0
     vbroadcasti32x4 SWAP, [rip + .Lswap]
-    vbroadcasti32x4 POLY, [rip + .Lpoly]
     vmovdqa HASH, HASH          # the other blocks have no hash to start from
     sub LEFT, STEP_BYTES
 .Lverify_step:
@@ -268,14 +303,13 @@ gcm_zmm_open:
 
     # As gcm_decrypt_rest, 32 blocks a step.
     begin_steps
+    each_other_key keep_key
     vpxorq LAST_KEY, LAST_KEY, WIDE_MASK
     sub LEFT, STEP_BYTES
 .Ldecrypt_step:
     counter_blocks
-    mov rax, -(AES256_ROUNDS - 1) * BLOCK_BYTES
-1:  cipher_round rax+AES256_LAST
-    add rax, BLOCK_BYTES
-    jnz 1b
+    each_kept_key cipher_kept
+    each_other_key cipher_kept
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     vpxorq OPERAND, LAST_KEY, [SOURCE + \i * VECTOR_BYTES]
     vaesenclast zmm\i, zmm\i, OPERAND
