@@ -32,6 +32,8 @@
 
 .reg BLOCK, xmm0                # goes to aes256_block and gcm_hash
 .reg STREAM, xmm1               # key stream, then what it makes of a block
+.reg BEFORE, xmm9               # the hash so far, until the first block of the rest takes it
+.reg TAG_STREAM, xmm10          # CIPH(J0), which the tag is hidden with
 .reg LEFT32, ecx
 
 # void gcm_key_init(struct gcm_key *key, const uint8_t raw[32]);
@@ -140,16 +142,38 @@ gcm_encrypt:
     jnz 2b
 3:  ret
 
-# HASH = (HASH + BLOCK) * H. Loses BLOCK.
+# What is less than a step shares a reduction with the block of the lengths. The sum of products is empty, or has the first
+# ones already where gcm_go_on is called; BEFORE and TAG_STREAM are ready. Loses rax, BLOCK.
+.balign 16, 0xcc
+.global gcm_begin_rest
+gcm_begin_rest:
+    movdqa BEFORE, HASH
+    pxor LOW, LOW
+    pxor HIGH, HIGH
+    pxor MIDDLE, MIDDLE
+    jmp 1f
+.global gcm_go_on
+gcm_go_on:
+    pxor BEFORE, BEFORE
+1:  mov eax, 1                  # J0, SP 800-38D 7.1
+    counter_block BLOCK, rax
+    pxor BLOCK, [KEY]           # aes256_block adds it again
+    call aes256_block
+    movdqa TAG_STREAM, BLOCK
+    ret
+
+# Adds BLOCK times the power of its place, by what is left: itself, what follows it, the block of the lengths. Loses BLOCK, rax.
 .balign 16, 0xcc
 .global gcm_hash
 gcm_hash:
     pshufb BLOCK, [rip + .Lswap]
 .Lhash_swapped:
-    pxor BLOCK, HASH
-    multiply_first BLOCK, KEY, 0
-    reduce_low
-    reduce_high
+    pxor BLOCK, BEFORE
+    pxor BEFORE, BEFORE
+    lea rax, [LEFT + BLOCK_BYTES - 1]
+    and rax, -BLOCK_BYTES
+    neg rax
+    multiply BLOCK, KEY+rax, 0
     ret
 
 # What every kernel begins with, from the arguments to the hash of the additional data. Loses BLOCK, rax.
@@ -203,21 +227,22 @@ gcm_begin:
     ret
 
 # BLOCK = the tag, rax = its address. The last block hashed has both lengths, in bits; here its bytes are swapped already.
-# Loses STREAM, LEFT, COUNTER.
+# Loses LEFT.
 .balign 16, 0xcc
 .global gcm_finish
 gcm_finish:
-    mov COUNTER32, 1
-    call gcm_next_stream        # CIPH(J0)
     mov rax, [JOB + gcm_job.aad_bytes]
     mov LEFT, [JOB + gcm_job.bytes]
     shl rax, 3                  # bits
     shl LEFT, 3
     movq BLOCK, LEFT
     pinsrq BLOCK, rax, 1
+    xor LEFT32, LEFT32          # its power is H^1
     call .Lhash_swapped
+    reduce_low
+    reduce_high
     pshufb HASH, [rip + .Lswap] # a block again
-    movdqa BLOCK, STREAM
+    movdqa BLOCK, TAG_STREAM
     pxor BLOCK, HASH
     mov rax, [JOB + gcm_job.tag]
     ret
@@ -260,37 +285,45 @@ gcm_aesni_open:
 .balign 16, 0xcc
 .global gcm_verify_rest
 gcm_verify_rest:
+    cmp LEFT, BLOCK_BYTES
+    jb .Lverify_none
+    lea POWER, [LEFT + 2 * BLOCK_BYTES - 1]
+    and POWER, -BLOCK_BYTES     # one more for the block of the lengths
     cmp LEFT, GCM_STEP_BYTES
-    jb .Lverify_rest
-.Lverify_step:
-    lea POWER, [KEY - GCM_STEP_BYTES + BLOCK_BYTES]     # of H^16, as in gcm_begin
+    jb 1f
+    mov POWER32, GCM_STEP_BYTES
+1:  neg POWER
+    lea POWER, [KEY + POWER + BLOCK_BYTES]      # as in gcm_begin
     take_block
     pxor BLOCK, HASH
     pxor LOW, LOW
     pxor HIGH, HIGH
     pxor MIDDLE, MIDDLE
-    jmp 2f
-1:  take_block
-2:  multiply BLOCK, POWER, 0
+    jmp 3f
+2:  take_block
+3:  multiply BLOCK, POWER, 0
     add POWER, BLOCK_BYTES
+    sub LEFT, BLOCK_BYTES
     cmp POWER, KEY
-    jbe 1b
+    ja .Lverify_next
+    cmp LEFT, BLOCK_BYTES
+    jae 2b
+    call gcm_go_on
+    jmp .Lverify_part
+.Lverify_next:
     reduce_low
     reduce_high
-    sub LEFT, GCM_STEP_BYTES
-    cmp LEFT, GCM_STEP_BYTES
-    jae .Lverify_step
-.Lverify_rest:
+    jmp gcm_verify_rest
+.Lverify_none:
+    call gcm_begin_rest
+.Lverify_part:
     test LEFT, LEFT
     jz .Lverified
-.Lverify_block:
     call gcm_load
     movdqa STREAM, BLOCK
     pxor STREAM, MASK
     call gcm_store
     call gcm_hash
-    sub LEFT, BLOCK_BYTES
-    ja .Lverify_block
 .Lverified:
     call gcm_finish
     mov SOURCE, [JOB + gcm_job.scratch]
