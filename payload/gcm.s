@@ -162,7 +162,8 @@ gcm_go_on:
     movdqa TAG_STREAM, BLOCK
     ret
 
-# Adds BLOCK times the power of its place, by what is left: itself, what follows it, the block of the lengths. Loses BLOCK, rax.
+# Adds BLOCK times the power of its place, by what is left: itself, what follows it, the block of the lengths. Loses BLOCK, STREAM,
+# rax.
 .balign 16, 0xcc
 .global gcm_hash
 gcm_hash:
@@ -173,7 +174,7 @@ gcm_hash:
     lea rax, [LEFT + BLOCK_BYTES - 1]
     and rax, -BLOCK_BYTES
     neg rax
-    multiply BLOCK, KEY+rax, 0
+    multiply BLOCK, KEY+rax, 0, STREAM
     ret
 
 # What every kernel begins with, from the arguments to the hash of the additional data. Loses BLOCK, rax.
@@ -209,7 +210,7 @@ gcm_begin:
 .Laad_block:
     call gcm_load
     pshufb BLOCK, [rip + .Lswap]
-    multiply BLOCK, POWER, 0
+    multiply BLOCK, POWER, 0, STREAM
 .Laad_next:
     add POWER, BLOCK_BYTES
     sub LEFT, BLOCK_BYTES
@@ -301,7 +302,7 @@ gcm_verify_rest:
     pxor MIDDLE, MIDDLE
     jmp 3f
 2:  take_block
-3:  multiply BLOCK, POWER, 0
+3:  multiply BLOCK, POWER, 0, STREAM
     add POWER, BLOCK_BYTES
     sub LEFT, BLOCK_BYTES
     cmp POWER, KEY

@@ -97,28 +97,27 @@
 # The last round adds its key operand, here the last round key plus a block of the source: what comes out is ciphertext.
 .balign 64, 0xcc
 .Lset:
-    movdqa PAST1, NOW1
+    cipher_next 8
+    multiply NOW1, POWER, 2, PAST1
+    cipher_next 9
     movdqa PAST2, NOW2
     movdqa PAST3, NOW3
     movdqa NOW0, NEXT0
     movdqa NOW1, NEXT1
     movdqa NOW2, NEXT2
     movdqa NOW3, NEXT3
-    cipher_now 8
     next_set
     cipher_next 1
-    cipher_now 9
-    multiply PAST1, POWER, 2
-    cipher_next 2
     cipher_now 10
-    multiply PAST2, POWER, 1
-    cipher_next 3
+    cipher_next 2
+    multiply PAST2, POWER, 1, PAST1
     cipher_now 11
-    multiply PAST3, POWER, 0
-    cipher_next 4
+    cipher_next 3
     cipher_now 12
-    cipher_next 5
+    cipher_next 4
+    multiply PAST3, POWER, 0, PAST1
     cipher_now 13
+    cipher_next 5
     cipher_next 6
     movdqa T, [KEY + AES256_LAST]
     movdqu PAST1, [SOURCE]
@@ -159,7 +158,7 @@
     and eax, -BLOCK_BYTES       # one more for the block of the lengths
 2:  sub POWER, rax
 1:  add POWER, SET_BYTES
-    multiply NOW0, POWER, 3
+    multiply NOW0, POWER, 3, PAST1
     sub LEFT, SET_BYTES
     cmp LEFT, SET_BYTES
     ret
@@ -167,9 +166,9 @@
 # Hashes what is left to hash, forgets the counters of the set that is half done, and begins what is shorter than a set.
 .balign 16, 0xcc
 .Lend_sets:
-    multiply NOW1, POWER, 2
-    multiply NOW2, POWER, 1
-    multiply NOW3, POWER, 0
+    multiply NOW1, POWER, 2, PAST1
+    multiply NOW2, POWER, 1, PAST1
+    multiply NOW3, POWER, 0, PAST1
     sub COUNTER32, 4
     cmp POWER, KEY
     jne gcm_go_on
