@@ -142,7 +142,7 @@ gcm_encrypt:
     jnz 2b
 3:  ret
 
-# What is less than a step shares a reduction with the block of the lengths. The sum of products is empty, or has the first
+# What is left behind the steps shares a reduction with the block of the lengths. The sum of products is empty, or has the first
 # ones already where gcm_go_on is called; BEFORE and TAG_STREAM are ready. Loses rax, BLOCK.
 .balign 16, 0xcc
 .global gcm_begin_rest
@@ -291,7 +291,7 @@ gcm_verify_rest:
     lea POWER, [LEFT + 2 * BLOCK_BYTES - 1]
     and POWER, -BLOCK_BYTES     # one more for the block of the lengths
     cmp LEFT, GCM_STEP_BYTES
-    jb 1f
+    jbe 1f
     mov POWER32, GCM_STEP_BYTES
 1:  neg POWER
     lea POWER, [KEY + POWER + BLOCK_BYTES]      # as in gcm_begin

@@ -3,8 +3,8 @@
 # Sealing with AES-NI. All that gcm.s says holds here, and ghash.inc has the arithmetic.
 #
 # The steps go in sets of four blocks, three sets at once, so that AES and GHASH run side by side: the second half of one
-# set's rounds, the first half of the next one's, and the hash of the set before. Four sets share a reduction, or what
-# is less than that and the block of the lengths.
+# set's rounds, the first half of the next one's, and the hash of the set before. Four sets share a reduction; the last
+# ones do with the block of the lengths.
 #
 # Between sets: NEXT0..NEXT3 is the set whose rounds are half done; NOW1..NOW3 the blocks to hash of the one before, whose first
 # one is in the sum already. A product with the last block to hash takes the power at POWER + gcm_key.first_power.
@@ -153,7 +153,7 @@
     pxor MIDDLE, MIDDLE
     mov eax, GCM_STEP_BYTES
     cmp LEFT, rax
-    jae 2f
+    ja 2f
     lea eax, [LEFT + 2 * BLOCK_BYTES - 1]
     and eax, -BLOCK_BYTES       # one more for the block of the lengths
 2:  sub POWER, rax
