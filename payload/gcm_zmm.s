@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 # not here: the tests of the kernels run it natively, on CPUs that have AVX-512; unicorn executes no EVEX
 #
-# AES-256-GCM with VAES and VPCLMULQDQ on 512-bit vectors: 32 blocks in a step, with one reduction. Everything that gcm.s and
-# ghash.inc say holds here; what is shorter than a step is left to gcm_vaes.s, what is left behind the last to gcm.s. The
-# only file with EVEX instructions: AVX-512F, BW and VL. It is linked for parts that may have them, with MH_VECTORS_512.
+# AES-256-GCM with VAES and VPCLMULQDQ on 512-bit vectors: 32 blocks in a step, with one reduction; what is shorter than a
+# step goes by single vectors, with one more; what is shorter than a vector is left to gcm.s and gcm_seal.s. Everything that
+# gcm.s and ghash.inc say holds here. The only file with EVEX instructions: AVX-512F, BW and VL. It is linked for parts that
+# may have them, with MH_VECTORS_512.
 #
 # Where the cycles of a step go, by instructions:
 #
@@ -19,17 +20,17 @@
 # A core with one 512-bit AES unit begins one of the first column in a cycle: 0.22 cycles a byte. Zen 5 begins two of them,
 # and four vector instructions in all, of which a vpclmulqdq counts as three (measured) and a broadcast as one: 112 + 3 * 26 +
 # 24 + 42 + 6 are 65.5 cycles, 0.128 a byte. Opening takes what its passes are bound by, one after the other: the first one
-# the 26, two cycles each there, the second one the 112.
+# the 26, two cycles each there, the second one the 112; but the first step's 112 go between the 26 of the first pass.
 
 .include "gcm.inc"
 .include "ghash.inc"
 
+.extern gcm_aesni_open
+.extern gcm_aesni_seal
 .extern gcm_begin
 .extern gcm_decrypt_rest
 .extern gcm_return
 .extern gcm_seal_rest
-.extern gcm_vaes_open
-.extern gcm_vaes_seal
 .extern gcm_verify_rest
 
 .ifdef MH_VECTORS_512
@@ -60,14 +61,21 @@
 .reg WIDE_T, zmm15
 .reg WIDE_LOW_HALF, ymm12
 .reg WIDE_T_HALF, ymm15
-.reg OPERAND, zmm8              # a round key, or the key operand of the last round
-.reg WIDE_U, zmm8
+.reg OPERAND, zmm8              # a round key, the key operand of the last round, or what that makes of it
+.reg WIDE_U, zmm8               # between rounds
 .reg SWAP, zmm24                # .Lswap
 .reg BASE, zmm25                # the counter block of 32 n plus round key 0, four times
 .reg LAST_KEY, zmm28            # of the last round; in opening plus the mask
 .reg WIDE_MASK, zmm30           # MASK, four times
+# Of what is taken by single vectors, behind the steps.
+.reg VECTOR, zmm6               # to be hashed
+.reg BEFORE, zmm7               # the hash so far, until the first vector takes it
+.reg STREAM, zmm16
+.reg COUNTERS, zmm17            # of the next vector
+.reg FOUR, zmm18
+.reg FIRST_KEY, zmm19           # round key 0
 
-# `step NUMBER, REGISTER` for the round keys that stay in registers; opening has room for the others too, behind.
+# `step NUMBER, REGISTER` for the round keys that stay in registers, and for those that do as well while nothing is hashed.
 .macro each_kept_key step
     \step 1, 9
     \step 2, 10
@@ -78,23 +86,15 @@
     \step 7, 31
 .endm
 .macro each_other_key step
-    \step 8, 16
-    \step 9, 17
-    \step 10, 18
-    \step 11, 19
-    \step 12, 20
-    \step 13, 21
+    \step 8, 0
+    \step 9, 1
+    \step 10, 2
+    \step 11, 3
+    \step 12, 4
+    \step 13, 5
 .endm
 .macro keep_key number, register
     vbroadcasti32x4 zmm\register, [KEY + (\number) * BLOCK_BYTES]
-.endm
-
-# The constants, and the counters from COUNTER on. Loses rax, OPERAND.
-.macro begin_steps
-    vbroadcasti32x4 SWAP, [rip + .Lswap]
-    vbroadcasti32x4 LAST_KEY, [KEY + AES256_LAST]
-    each_kept_key keep_key
-    counter_base BASE
 .endm
 
 # `to` = the counter block of COUNTER - 2 plus round key 0, four times. Loses rax, OPERAND.
@@ -105,27 +105,32 @@
     vshufi64x2 \to, OPERAND, OPERAND, 0
 .endm
 
-# zmm0 to zmm7 = the next counter blocks plus round key 0. Loses rax, OPERAND.
+# zmm16 to zmm23 = the next counter blocks plus round key 0. Loses rax, OPERAND.
 .macro counter_blocks
-.irp i, 0, 1, 2, 3, 4, 5, 6
-    vpxorq zmm\i, BASE, [rip + .Lcounters + \i * VECTOR_BYTES]
+.irp i, 16, 17, 18, 19, 20, 21, 22
+    vpxorq zmm\i, BASE, [rip + .Lcounters + (\i - 16) * VECTOR_BYTES]
 .endr
     add COUNTER32, STEP_BLOCKS
     counter_base zmm8
-    vshufi64x2 zmm7, BASE, OPERAND, 0
-    vpxorq zmm7, zmm7, [rip + .Lcounters + 7 * VECTOR_BYTES]
+    vshufi64x2 zmm23, BASE, OPERAND, 0
+    vpxorq zmm23, zmm23, [rip + .Lcounters + 7 * VECTOR_BYTES]
     vmovdqa64 BASE, OPERAND
 .endm
 
-# A round for zmm0 to zmm7, with a key in a register, or with one from the schedule.
+# A round for zmm16 to zmm23, with a key in a register, or with one from the schedule.
 .macro cipher_kept number, register
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+.irp i, 16, 17, 18, 19, 20, 21, 22, 23
     vaesenc zmm\i, zmm\i, zmm\register
 .endr
 .endm
 .macro cipher_round number
     keep_key \number, 8
     cipher_kept \number, 8
+.endm
+
+# The same for STREAM alone.
+.macro cipher_one number, register
+    vaesenc STREAM, STREAM, zmm\register
 .endm
 
 # As multiply of ghash.inc, two vectors at once: four blocks of each times four neighbours, H^power to H^(power - 3). Loses
@@ -167,159 +172,277 @@
     vpxor HASH, HASH, T
 .endm
 
-# HASH = the hash of a step whose vectors are in zmm16 to zmm23, their bytes swapped, added to the sum so far.
+# The constants, and the counters from COUNTER on. Loses rax, OPERAND.
+.balign 16, 0xcc
+.Lbegin_steps:
+    vbroadcasti32x4 SWAP, [rip + .Lswap]
+    vbroadcasti32x4 LAST_KEY, [KEY + AES256_LAST]
+    each_kept_key keep_key
+    counter_base BASE
+    ret
+
+# HASH = the hash of a step whose vectors are in zmm0 to zmm7, their bytes swapped, added to the sum so far; the first of them
+# is multiplied last, for it has the hash before and is ready last.
 .balign 64, 0xcc
 .Lhash_step:
-    wide_multiply 17, 28, 18, 24
-    wide_multiply 19, 20, 20, 16
-    wide_multiply 21, 12, 22, 8
-    wide_multiply 23, 4, 16, 32
+    wide_multiply 1, 28, 2, 24
+    wide_multiply 3, 20, 4, 16
+    wide_multiply 5, 12, 6, 8
+    wide_multiply 7, 4, 0, 32
+.Lreduce:
     wide_reduce_low
     wide_reduce_high
+    ret
+
+# The same between the rounds of a step: zmm16 to zmm23 = the next counter blocks, but for the last round.
+.balign 64, 0xcc
+.Lcipher_and_hash:
+    counter_blocks
+    cipher_kept 1, 9
+    products WIDE_LOW, LOW_LOW, 1, 28, 2, 24
+    cipher_kept 2, 10
+    products WIDE_HIGH, HIGH_HIGH, 1, 28, 2, 24
+    cipher_kept 3, 11
+    products_middle 1, 28, 2, 24
+    cipher_kept 4, 26
+    products WIDE_LOW, LOW_LOW, 3, 20, 4, 16
+    cipher_kept 5, 27
+    products WIDE_HIGH, HIGH_HIGH, 3, 20, 4, 16
+    cipher_kept 6, 29
+    products_middle 3, 20, 4, 16
+    cipher_kept 7, 31
+    products WIDE_LOW, LOW_LOW, 5, 12, 6, 8
+    cipher_round 8
+    products WIDE_HIGH, HIGH_HIGH, 5, 12, 6, 8
+    cipher_round 9
+    products_middle 5, 12, 6, 8
+    cipher_round 10
+    products WIDE_LOW, LOW_LOW, 7, 4, 0, 32
+    cipher_round 11
+    products WIDE_HIGH, HIGH_HIGH, 7, 4, 0, 32
+    cipher_round 12
+    products_middle 7, 4, 0, 32
+    cipher_round 13
+    jmp .Lreduce
+
+# An empty sum, and its last remainder to what is hashed next.
+.macro begin_sum
+    vpxorq zmm0, zmm0, WIDE_LOW
+.irp i, 12, 13, 14
+    vpxor xmm\i, xmm\i, xmm\i
+.endr
+.endm
+
+# The last round of a vector of the step: it adds its key operand, here the last round key plus the source.
+.macro last_round vector, number
+    vpxorq OPERAND, LAST_KEY, [SOURCE + (\number) * VECTOR_BYTES]
+    vaesenclast OPERAND, zmm\vector, OPERAND
+    vmovdqu64 [DESTINATION + (\number) * VECTOR_BYTES], OPERAND
+.endm
+.macro seal_last vector, number
+    last_round \vector, \number
+    vpshufb zmm\number, OPERAND, SWAP
+.endm
+.macro each_vector step
+    \step 16, 0
+    \step 17, 1
+    \step 18, 2
+    \step 19, 3
+    \step 20, 4
+    \step 21, 5
+    \step 22, 6
+    \step 23, 7
+.endm
+
+# Single vectors, of what is less than a step: an empty sum, and the hash so far.
+.macro begin_vectors
+    vmovdqa xmm7, HASH
+.irp i, 12, 13, 14
+    vpxor xmm\i, xmm\i, xmm\i
+.endr
+.endm
+
+# Adds VECTOR times the powers of its place, by what is left with it. Loses rax, VECTOR, OPERAND, WIDE_T.
+.balign 16, 0xcc
+.Lhash_vector:
+    mov rax, LEFT
+    and rax, -VECTOR_BYTES
+    neg rax
+    add rax, KEY
+    vpxorq VECTOR, VECTOR, BEFORE
+    vpxor xmm7, xmm7, xmm7
+    vpshufd OPERAND, VECTOR, SWAP_HALVES
+    vpxorq OPERAND, OPERAND, VECTOR
+    vpclmulqdq WIDE_T, VECTOR, [rax + gcm_key.first_power + BLOCK_BYTES], LOW_LOW
+    vpclmulqdq OPERAND, OPERAND, [rax + gcm_key.first_sum + BLOCK_BYTES], LOW_LOW
+    vpclmulqdq VECTOR, VECTOR, [rax + gcm_key.first_power + BLOCK_BYTES], HIGH_HIGH
+    vpxorq WIDE_LOW, WIDE_LOW, WIDE_T
+    vpxorq WIDE_MIDDLE, WIDE_MIDDLE, OPERAND
+    vpxorq WIDE_HIGH, WIDE_HIGH, VECTOR
+    ret
+
+# What .Lcipher_vector needs. The counters of less than a step differ from BASE in their last byte, without a carry.
+.balign 16, 0xcc
+.Lbegin_ciphers:
+    each_other_key keep_key
+    vbroadcasti32x4 FIRST_KEY, [KEY]
+    vbroadcasti32x4 FOUR, [rip + .Lcounters + 2 * BLOCK_BYTES]
+    vpxorq COUNTERS, BASE, FIRST_KEY
+    vpxorq COUNTERS, COUNTERS, [rip + .Lcounters]
+    ret
+
+# OPERAND = the next vector of the source, which goes to the destination, sealed, or opened where LAST_KEY has the mask.
+.balign 16, 0xcc
+.Lcipher_vector:
+    vpxorq STREAM, COUNTERS, FIRST_KEY
+    vpaddd COUNTERS, COUNTERS, FOUR
+    add COUNTER32, VECTOR_BYTES / BLOCK_BYTES
+    each_kept_key cipher_one
+    each_other_key cipher_one
+    last_round 16, 0
+    add SOURCE, VECTOR_BYTES
+    add DESTINATION, VECTOR_BYTES
     ret
 
 # int gcm_zmm_seal(const struct gcm_key *key, const struct gcm_job *job);
 #
 # rdi, rsi -> eax: GCM_DONE.
 #
-# The ciphertext of a step is hashed between the rounds of the next one: its vectors wait in zmm16 to zmm23, their bytes
-# swapped, the hash in the first. That one is multiplied last, for it is ready last.
+# The ciphertext of a step is hashed between the rounds of the next one.
 .balign 64, 0xcc
 .global gcm_zmm_seal
 gcm_zmm_seal:
-    cmp qword ptr [JOB + gcm_job.bytes], STEP_BYTES
-    jb gcm_vaes_seal
+    cmp qword ptr [JOB + gcm_job.bytes], VECTOR_BYTES
+    jb gcm_aesni_seal
     call gcm_begin
-    begin_steps
+    call .Lbegin_steps
+    sub LEFT, STEP_BYTES
+    jb .Lseal_vectors
     # Zero blocks before the first, and a sum whose remainder is the hash so far.
-.irp i, 16, 17, 18, 19, 20, 21, 22, 23
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
     vpxorq zmm\i, zmm\i, zmm\i
 .endr
     vmovdqa HIGH, HASH          # as sum_of_hash
     vmovdqa MIDDLE, HASH
     vpxor LOW, LOW, LOW
-    sub LEFT, STEP_BYTES
 .Lseal_step:
-    counter_blocks
-    cipher_kept 1, 9
-    products WIDE_LOW, LOW_LOW, 17, 28, 18, 24
-    cipher_kept 2, 10
-    products WIDE_HIGH, HIGH_HIGH, 17, 28, 18, 24
-    cipher_kept 3, 11
-    products_middle 17, 28, 18, 24
-    cipher_kept 4, 26
-    products WIDE_LOW, LOW_LOW, 19, 20, 20, 16
-    cipher_kept 5, 27
-    products WIDE_HIGH, HIGH_HIGH, 19, 20, 20, 16
-    cipher_kept 6, 29
-    products_middle 19, 20, 20, 16
-    cipher_kept 7, 31
-    products WIDE_LOW, LOW_LOW, 21, 12, 22, 8
-    cipher_round 8
-    products WIDE_HIGH, HIGH_HIGH, 21, 12, 22, 8
-    cipher_round 9
-    products_middle 21, 12, 22, 8
-    cipher_round 10
-    products WIDE_LOW, LOW_LOW, 23, 4, 16, 32
-    cipher_round 11
-    products WIDE_HIGH, HIGH_HIGH, 23, 4, 16, 32
-    cipher_round 12
-    products_middle 23, 4, 16, 32
-    cipher_round 13
-    wide_reduce_low
-    wide_reduce_high
-    # The last round adds its key operand, here the last round key plus the source: what comes out is ciphertext.
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    vpxorq OPERAND, LAST_KEY, [SOURCE + \i * VECTOR_BYTES]
-    vaesenclast zmm\i, zmm\i, OPERAND
-    vmovdqu64 [DESTINATION + \i * VECTOR_BYTES], zmm\i
-.endr
-    vpshufb zmm16, zmm0, SWAP
-    vpshufb zmm17, zmm1, SWAP
-    vpshufb zmm18, zmm2, SWAP
-    vpshufb zmm19, zmm3, SWAP
-    vpshufb zmm20, zmm4, SWAP
-    vpshufb zmm21, zmm5, SWAP
-    vpshufb zmm22, zmm6, SWAP
-    vpshufb zmm23, zmm7, SWAP
-    vpxorq zmm16, zmm16, WIDE_LOW
-.irp i, 12, 13, 14
-    vpxor xmm\i, xmm\i, xmm\i
-.endr
+    call .Lcipher_and_hash
+    each_vector seal_last
+    begin_sum
     add SOURCE, STEP_BYTES
     add DESTINATION, STEP_BYTES
     sub LEFT, STEP_BYTES
     jae .Lseal_step
-    add LEFT, STEP_BYTES
     call .Lhash_step
+.Lseal_vectors:
+    add LEFT, STEP_BYTES
+    cmp LEFT, VECTOR_BYTES
+    jb .Lsealed_vectors
+    call .Lbegin_ciphers
+    begin_vectors
+1:  call .Lcipher_vector
+    vpshufb VECTOR, OPERAND, SWAP
+    call .Lhash_vector
+    sub LEFT, VECTOR_BYTES
+    cmp LEFT, VECTOR_BYTES
+    jae 1b
+    call .Lreduce
+.Lsealed_vectors:
     call .Lend_steps
     jmp gcm_seal_rest
 
-# Four blocks of the source, byte-swapped, to vector `to`; to the scratch they go under the mask. Loses vector `by`.
-.macro verify to, by, number
+# Four blocks of the source, byte-swapped, to vector `to`; to the scratch they go under the mask. Loses OPERAND.
+.macro verify to, number
     vmovdqu64 zmm\to, [SOURCE + (\number) * VECTOR_BYTES]
-    vpxorq zmm\by, zmm\to, WIDE_MASK
-    vmovdqu64 [DESTINATION + (\number) * VECTOR_BYTES], zmm\by
+    vpxorq OPERAND, zmm\to, WIDE_MASK
+    vmovdqu64 [DESTINATION + (\number) * VECTOR_BYTES], OPERAND
     vpshufb zmm\to, zmm\to, SWAP
 .endm
+
+# The next step to zmm0 to zmm7, to be hashed.
+.balign 16, 0xcc
+.Ltake_step:
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    verify \i, \i
+.endr
+    begin_sum
+    add SOURCE, STEP_BYTES
+    add DESTINATION, STEP_BYTES
+    ret
 
 # int gcm_zmm_open(const struct gcm_key *key, const struct gcm_job *job, __m128i mask);
 #
 # rdi, rsi, xmm8 -> eax: GCM_DONE, or GCM_WRONG_TAG.
+#
+# The key stream of the first step is made while that is hashed, and waits in registers.
 .balign 64, 0xcc
 .global gcm_zmm_open
 gcm_zmm_open:
-    cmp qword ptr [JOB + gcm_job.bytes], STEP_BYTES
-    jb gcm_vaes_open
+    cmp qword ptr [JOB + gcm_job.bytes], VECTOR_BYTES
+    jb gcm_aesni_open
     call gcm_begin
     mov DESTINATION, [JOB + gcm_job.scratch]
     vshufi64x2 WIDE_MASK, OPERAND, OPERAND, 0
-    vbroadcasti32x4 SWAP, [rip + .Lswap]
+    call .Lbegin_steps
     vmovdqa HASH, HASH          # the other blocks have no hash to start from
     sub LEFT, STEP_BYTES
-.Lverify_step:
-    verify 16, 0, 0
-    verify 17, 1, 1
-    verify 18, 2, 2
-    verify 19, 3, 3
-    verify 20, 4, 4
-    verify 21, 5, 5
-    verify 22, 6, 6
-    verify 23, 7, 7
-    vpxorq zmm16, zmm16, WIDE_LOW
-.irp i, 12, 13, 14
-    vpxor xmm\i, xmm\i, xmm\i
-.endr
+    jb .Lverify_vectors
+    call .Ltake_step
+    call .Lcipher_and_hash
+    jmp 2f
+1:  call .Ltake_step
     call .Lhash_step
-    add SOURCE, STEP_BYTES
-    add DESTINATION, STEP_BYTES
-    sub LEFT, STEP_BYTES
-    jae .Lverify_step
+2:  sub LEFT, STEP_BYTES
+    jae 1b
+.Lverify_vectors:
     add LEFT, STEP_BYTES
+    cmp LEFT, VECTOR_BYTES
+    jb .Lverified_vectors
+    begin_vectors
+1:  verify 6, 0
+    add SOURCE, VECTOR_BYTES
+    add DESTINATION, VECTOR_BYTES
+    call .Lhash_vector
+    sub LEFT, VECTOR_BYTES
+    cmp LEFT, VECTOR_BYTES
+    jae 1b
+    call .Lreduce
+.Lverified_vectors:
     vextracti32x4 MASK, WIDE_MASK, 0
-    vzeroupper                  # keeps WIDE_MASK
+    vzeroupper                  # keeps zmm16 to zmm31
     call gcm_verify_rest
     jnz .Lopened
 
-    # As gcm_decrypt_rest, 32 blocks a step.
-    begin_steps
+    # As gcm_decrypt_rest, 32 blocks a step; of the first one only the last round is left.
+    cmp LEFT, STEP_BYTES
+    jb 1f
+    add COUNTER32, STEP_BLOCKS
+1:  call .Lbegin_steps
     each_other_key keep_key
     vpxorq LAST_KEY, LAST_KEY, WIDE_MASK
     sub LEFT, STEP_BYTES
+    jb .Ldecrypt_vectors
+    jmp .Ldecrypt_last
 .Ldecrypt_step:
     counter_blocks
     each_kept_key cipher_kept
     each_other_key cipher_kept
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    vpxorq OPERAND, LAST_KEY, [SOURCE + \i * VECTOR_BYTES]
-    vaesenclast zmm\i, zmm\i, OPERAND
-    vmovdqu64 [DESTINATION + \i * VECTOR_BYTES], zmm\i
-.endr
+.Ldecrypt_last:
+    each_vector last_round
     add SOURCE, STEP_BYTES
     add DESTINATION, STEP_BYTES
     sub LEFT, STEP_BYTES
     jae .Ldecrypt_step
+.Ldecrypt_vectors:
     add LEFT, STEP_BYTES
+    cmp LEFT, VECTOR_BYTES
+    jb .Ldecrypted_vectors
+    call .Lbegin_ciphers
+1:  call .Lcipher_vector
+    sub LEFT, VECTOR_BYTES
+    cmp LEFT, VECTOR_BYTES
+    jae 1b
+.Ldecrypted_vectors:
     vextracti32x4 MASK, WIDE_MASK, 0
     call .Lend_steps
     call gcm_decrypt_rest
