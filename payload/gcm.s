@@ -186,7 +186,11 @@ gcm_hash:
 .global gcm_begin
 gcm_begin:
     mov rax, [JOB + gcm_job.iv]
-    mov IV_LOW, [rax]
+    # By fours: eight bytes that the caller has just written in two parts would be waited for.
+    mov r10d, [rax]
+    mov r11d, [rax + 4]
+    shl r11, 32
+    or IV_LOW, r11
     mov r11d, [rax + 8]         # bytes 8 to 11; the counter is 0
     xor IV_LOW, [KEY]
     xor IV_HIGH, [KEY + 8]
