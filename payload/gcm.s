@@ -177,7 +177,7 @@ gcm_hash:
     multiply BLOCK, KEY+rax, 0, STREAM
     ret
 
-# What every kernel begins with, from the arguments to the hash of the additional data. Loses BLOCK, rax.
+# What every kernel begins with, from the arguments to the hash of the additional data. Loses BLOCK, STREAM, rax.
 #
 # A product with the next block takes the power at POWER + gcm_key.first_power; the last of a group is H^1, at the key.
 .reg POWER, rdx
@@ -185,6 +185,13 @@ gcm_hash:
 .balign 16, 0xcc
 .global gcm_begin
 gcm_begin:
+    call gcm_begin_job
+    jmp gcm_hash_aad
+
+# The first part: the IV, and the additional data as the source, to be hashed.
+.balign 16, 0xcc
+.global gcm_begin_job
+gcm_begin_job:
     mov rax, [JOB + gcm_job.iv]
     # By fours: eight bytes that the caller has just written in two parts would be waited for.
     mov r10d, [rax]
@@ -197,7 +204,12 @@ gcm_begin:
     pxor HASH, HASH
     mov SOURCE, [JOB + gcm_job.aad]
     mov LEFT, [JOB + gcm_job.aad_bytes]
-.Laad_group:
+    ret
+
+# The second part, with what is left of the additional data.
+.balign 16, 0xcc
+.global gcm_hash_aad
+gcm_hash_aad:
     lea rax, [LEFT + BLOCK_BYTES - 1]
     and rax, -BLOCK_BYTES
     jz .Laad_end
@@ -223,7 +235,7 @@ gcm_begin:
     reduce_low
     reduce_high
     test LEFT, LEFT
-    jg .Laad_group
+    jg gcm_hash_aad
 .Laad_end:
     mov SOURCE, [JOB + gcm_job.source]
     mov DESTINATION, [JOB + gcm_job.destination]

@@ -27,8 +27,9 @@
 
 .extern gcm_aesni_open
 .extern gcm_aesni_seal
-.extern gcm_begin
+.extern gcm_begin_job
 .extern gcm_decrypt_rest
+.extern gcm_hash_aad
 .extern gcm_return
 .extern gcm_seal_rest
 .extern gcm_verify_rest
@@ -281,6 +282,27 @@
     vpxorq WIDE_HIGH, WIDE_HIGH, VECTOR
     ret
 
+# As gcm_begin, additional data of less than a step by vectors; then .Lbegin_steps.
+.balign 16, 0xcc
+.Lbegin:
+    call gcm_begin_job
+    vbroadcasti32x4 SWAP, [rip + .Lswap]
+    cmp LEFT, STEP_BYTES
+    jae 3f
+    begin_vectors
+    jmp 2f
+1:  vmovdqu64 VECTOR, [SOURCE]
+    vpshufb VECTOR, VECTOR, SWAP
+    call .Lhash_vector
+    add SOURCE, VECTOR_BYTES
+    sub LEFT, VECTOR_BYTES
+2:  cmp LEFT, VECTOR_BYTES
+    jae 1b
+    call .Lreduce
+    vzeroupper
+3:  call gcm_hash_aad
+    jmp .Lbegin_steps
+
 # What .Lcipher_vector needs. The counters of less than a step differ from BASE in their last byte, without a carry.
 .balign 16, 0xcc
 .Lbegin_ciphers:
@@ -314,8 +336,7 @@
 gcm_zmm_seal:
     cmp qword ptr [JOB + gcm_job.bytes], VECTOR_BYTES
     jb gcm_aesni_seal
-    call gcm_begin
-    call .Lbegin_steps
+    call .Lbegin
     sub LEFT, STEP_BYTES
     jb .Lseal_vectors
     # Zero blocks before the first, and a sum whose remainder is the hash so far.
@@ -380,10 +401,9 @@ gcm_zmm_seal:
 gcm_zmm_open:
     cmp qword ptr [JOB + gcm_job.bytes], VECTOR_BYTES
     jb gcm_aesni_open
-    call gcm_begin
-    mov DESTINATION, [JOB + gcm_job.scratch]
     vshufi64x2 WIDE_MASK, OPERAND, OPERAND, 0
-    call .Lbegin_steps
+    call .Lbegin
+    mov DESTINATION, [JOB + gcm_job.scratch]
     vmovdqa HASH, HASH          # the other blocks have no hash to start from
     sub LEFT, STEP_BYTES
     jb .Lverify_vectors
