@@ -24,6 +24,7 @@
 
 .include "gcm.inc"
 .include "ghash.inc"
+.include "gcm_zmm.inc"
 
 .extern gcm_aesni_open
 .extern gcm_aesni_seal
@@ -50,128 +51,6 @@
     .byte 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0
 
 .text
-
-.equ VECTOR_BYTES, 4 * BLOCK_BYTES
-.equ STEP_BYTES, 8 * VECTOR_BYTES
-.equ STEP_BLOCKS, STEP_BYTES / BLOCK_BYTES
-
-# The sum of products, of each of the four blocks of every vector for itself. The hash lies in the lowest of the first.
-.reg WIDE_LOW, zmm12
-.reg WIDE_HIGH, zmm13
-.reg WIDE_MIDDLE, zmm14
-.reg WIDE_T, zmm15
-.reg WIDE_LOW_HALF, ymm12
-.reg WIDE_T_HALF, ymm15
-.reg OPERAND, zmm8              # a round key, the key operand of the last round, or what that makes of it
-.reg WIDE_U, zmm8               # between rounds
-.reg SWAP, zmm24                # .Lswap
-.reg BASE, zmm25                # the counter block of 32 n plus round key 0, four times
-.reg LAST_KEY, zmm28            # of the last round; in opening plus the mask
-.reg WIDE_MASK, zmm30           # MASK, four times
-# Of what is taken by single vectors, behind the steps.
-.reg VECTOR, zmm6               # to be hashed
-.reg BEFORE, zmm7               # the hash so far, until the first vector takes it
-.reg STREAM, zmm16
-.reg COUNTERS, zmm17            # of the next vector
-.reg FOUR, zmm18
-.reg FIRST_KEY, zmm19           # round key 0
-
-# `step NUMBER, REGISTER` for the round keys that stay in registers, and for those that do as well while nothing is hashed.
-.macro each_kept_key step
-    \step 1, 9
-    \step 2, 10
-    \step 3, 11
-    \step 4, 26
-    \step 5, 27
-    \step 6, 29
-    \step 7, 31
-.endm
-.macro each_other_key step
-    \step 8, 0
-    \step 9, 1
-    \step 10, 2
-    \step 11, 3
-    \step 12, 4
-    \step 13, 5
-.endm
-.macro keep_key number, register
-    vbroadcasti32x4 zmm\register, [KEY + (\number) * BLOCK_BYTES]
-.endm
-
-# `to` = the counter block of COUNTER - 2 plus round key 0, four times. Loses rax, OPERAND.
-.macro counter_base to
-    counter_half COUNTER-2
-    vmovq xmm8, IV_LOW
-    vpinsrq xmm8, xmm8, rax, 1
-    vshufi64x2 \to, OPERAND, OPERAND, 0
-.endm
-
-# zmm16 to zmm23 = the next counter blocks plus round key 0. Loses rax, OPERAND.
-.macro counter_blocks
-.irp i, 16, 17, 18, 19, 20, 21, 22
-    vpxorq zmm\i, BASE, [rip + .Lcounters + (\i - 16) * VECTOR_BYTES]
-.endr
-    add COUNTER32, STEP_BLOCKS
-    counter_base zmm8
-    vshufi64x2 zmm23, BASE, OPERAND, 0
-    vpxorq zmm23, zmm23, [rip + .Lcounters + 7 * VECTOR_BYTES]
-    vmovdqa64 BASE, OPERAND
-.endm
-
-# A round for zmm16 to zmm23, with a key in a register, or with one from the schedule.
-.macro cipher_kept number, register
-.irp i, 16, 17, 18, 19, 20, 21, 22, 23
-    vaesenc zmm\i, zmm\i, zmm\register
-.endr
-.endm
-.macro cipher_round number
-    keep_key \number, 8
-    cipher_kept \number, 8
-.endm
-
-# The same for STREAM alone.
-.macro cipher_one number, register
-    vaesenc STREAM, STREAM, zmm\register
-.endm
-
-# As multiply of ghash.inc, two vectors at once: four blocks of each times four neighbours, H^power to H^(power - 3). Loses
-# both, WIDE_T, WIDE_U. 0x96: the sum of all three.
-.macro products to, part, a, p, b, q
-    vpclmulqdq WIDE_T, zmm\a, [KEY + gcm_key.first_power - ((\p) - 1) * BLOCK_BYTES], \part
-    vpclmulqdq WIDE_U, zmm\b, [KEY + gcm_key.first_power - ((\q) - 1) * BLOCK_BYTES], \part
-    vpternlogq \to, WIDE_T, WIDE_U, 0x96
-.endm
-.macro products_middle a, p, b, q
-    vpshufd WIDE_T, zmm\a, SWAP_HALVES
-    vpshufd WIDE_U, zmm\b, SWAP_HALVES
-    vpxorq zmm\a, zmm\a, WIDE_T
-    vpxorq zmm\b, zmm\b, WIDE_U
-    vpclmulqdq zmm\a, zmm\a, [KEY + gcm_key.first_sum - ((\p) - 1) * BLOCK_BYTES], LOW_LOW
-    vpclmulqdq zmm\b, zmm\b, [KEY + gcm_key.first_sum - ((\q) - 1) * BLOCK_BYTES], LOW_LOW
-    vpternlogq WIDE_MIDDLE, zmm\a, zmm\b, 0x96
-.endm
-.macro wide_multiply a, p, b, q
-    products WIDE_LOW, LOW_LOW, \a, \p, \b, \q
-    products WIDE_HIGH, HIGH_HIGH, \a, \p, \b, \q
-    products_middle \a, \p, \b, \q
-.endm
-
-# As reduce_low and reduce_high of ghash.inc, on all four blocks; then HASH is their sum.
-.macro wide_reduce_low
-    vpternlogq WIDE_MIDDLE, WIDE_LOW, WIDE_HIGH, 0x96
-    vpclmulqdq WIDE_T, WIDE_LOW, [rip + .Lpoly], LOW_HIGH
-    vpshufd WIDE_LOW, WIDE_LOW, SWAP_HALVES
-    vpternlogq WIDE_MIDDLE, WIDE_LOW, WIDE_T, 0x96
-.endm
-.macro wide_reduce_high
-    vpclmulqdq WIDE_T, WIDE_MIDDLE, [rip + .Lpoly], LOW_HIGH
-    vpshufd WIDE_LOW, WIDE_MIDDLE, SWAP_HALVES
-    vpternlogq WIDE_LOW, WIDE_HIGH, WIDE_T, 0x96
-    vextracti64x4 WIDE_T_HALF, WIDE_LOW, 1
-    vpxor WIDE_LOW_HALF, WIDE_LOW_HALF, WIDE_T_HALF
-    vextracti128 T, WIDE_LOW_HALF, 1
-    vpxor HASH, HASH, T
-.endm
 
 # The constants, and the counters from COUNTER on. Loses rax, OPERAND.
 .balign 16, 0xcc
@@ -225,43 +104,6 @@
     products_middle 7, 4, 0, 32
     cipher_round 13
     jmp .Lreduce
-
-# An empty sum, and its last remainder to what is hashed next.
-.macro begin_sum
-    vpxorq zmm0, zmm0, WIDE_LOW
-.irp i, 12, 13, 14
-    vpxor xmm\i, xmm\i, xmm\i
-.endr
-.endm
-
-# The last round of a vector of the step: it adds its key operand, here the last round key plus the source.
-.macro last_round vector, number
-    vpxorq OPERAND, LAST_KEY, [SOURCE + (\number) * VECTOR_BYTES]
-    vaesenclast OPERAND, zmm\vector, OPERAND
-    vmovdqu64 [DESTINATION + (\number) * VECTOR_BYTES], OPERAND
-.endm
-.macro seal_last vector, number
-    last_round \vector, \number
-    vpshufb zmm\number, OPERAND, SWAP
-.endm
-.macro each_vector step
-    \step 16, 0
-    \step 17, 1
-    \step 18, 2
-    \step 19, 3
-    \step 20, 4
-    \step 21, 5
-    \step 22, 6
-    \step 23, 7
-.endm
-
-# Single vectors, of what is less than a step: an empty sum, and the hash so far.
-.macro begin_vectors
-    vmovdqa xmm7, HASH
-.irp i, 12, 13, 14
-    vpxor xmm\i, xmm\i, xmm\i
-.endr
-.endm
 
 # Adds VECTOR times the powers of its place, by what is left with it. Loses rax, VECTOR, OPERAND, WIDE_T.
 .balign 16, 0xcc
@@ -371,14 +213,6 @@ gcm_zmm_seal:
 .Lsealed_vectors:
     call .Lend_steps
     jmp gcm_seal_rest
-
-# Four blocks of the source, byte-swapped, to vector `to`; to the scratch they go under the mask. Loses OPERAND.
-.macro verify to, number
-    vmovdqu64 zmm\to, [SOURCE + (\number) * VECTOR_BYTES]
-    vpxorq OPERAND, zmm\to, WIDE_MASK
-    vmovdqu64 [DESTINATION + (\number) * VECTOR_BYTES], OPERAND
-    vpshufb zmm\to, zmm\to, SWAP
-.endm
 
 # The next step to zmm0 to zmm7, to be hashed.
 .balign 16, 0xcc
