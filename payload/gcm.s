@@ -26,7 +26,7 @@
 
 .reg BLOCK, xmm0                # goes to aes256_block and gcm_hash
 .reg STREAM, xmm1               # key stream, then what it makes of a block
-.reg BEFORE, xmm9               # the hash so far, until the first block of the rest takes it
+.reg BEFORE, xmm9               # the hash so far, until the next block takes it
 .reg TAG_STREAM, xmm10          # CIPH(J0), which the tag is hidden with
 .reg LEFT32, ecx
 
@@ -171,7 +171,7 @@ gcm_hash:
     multiply BLOCK, KEY+rax, 0, STREAM
     ret
 
-# What every kernel begins with, from the arguments to the hash of the additional data. Loses BLOCK, STREAM, rax.
+# What every kernel begins with, from the arguments to the hash of the additional data. Loses BLOCK, STREAM, BEFORE, rax.
 #
 # A product with the next block takes the power at POWER + gcm_key.first_power; the last of a group is H^1, at the key.
 .reg POWER, rdx
@@ -212,16 +212,20 @@ gcm_hash_aad:
     cmovb POWER, rax            # as many blocks as there are, or powers
     neg POWER
     lea POWER, [KEY + POWER + BLOCK_BYTES]
-    call gcm_load
-    pshufb BLOCK, [rip + .Lswap]
-    pxor BLOCK, HASH
-    multiply_first BLOCK, POWER, 0
-    jmp .Laad_next
+    movdqa BEFORE, HASH
+    pxor LOW, LOW
+    pxor HIGH, HIGH
+    pxor MIDDLE, MIDDLE
 .Laad_block:
-    call gcm_load
+    cmp LEFT, BLOCK_BYTES
+    jb .Laad_part
+    movdqu BLOCK, [SOURCE]
+    add SOURCE, BLOCK_BYTES
+.Laad_loaded:
     pshufb BLOCK, [rip + .Lswap]
+    pxor BLOCK, BEFORE
+    pxor BEFORE, BEFORE
     multiply BLOCK, POWER, 0, STREAM
-.Laad_next:
     add POWER, BLOCK_BYTES
     sub LEFT, BLOCK_BYTES
     cmp POWER, KEY
@@ -236,6 +240,10 @@ gcm_hash_aad:
     mov LEFT, [JOB + gcm_job.bytes]
     mov COUNTER32, 2            # inc32(J0), SP 800-38D 7.1
     ret
+
+.Laad_part:
+    call gcm_load
+    jmp .Laad_loaded
 
 # BLOCK = the tag, rax = its address. The last block hashed has both lengths, in bits; here its bytes are swapped already.
 # Loses LEFT.
