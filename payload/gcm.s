@@ -156,8 +156,8 @@ gcm_go_on:
     movdqa TAG_STREAM, BLOCK
     ret
 
-# Adds BLOCK times the power of its place, by what is left: itself, what follows it, the block of the lengths. Loses BLOCK, STREAM,
-# rax.
+# Adds BLOCK times the power of its place, by what is left: itself, what follows it, the block of the lengths. Loses BLOCK,
+# STREAM, rax.
 .balign 16, 0xcc
 .global gcm_hash
 gcm_hash:
@@ -217,7 +217,7 @@ gcm_hash_aad:
     pxor HIGH, HIGH
     pxor MIDDLE, MIDDLE
 .Laad_block:
-    cmp LEFT, BLOCK_BYTES
+    cmp LEFT, BLOCK_BYTES       # survives one more: what takes a part takes a whole block as well
     jb .Laad_part
     movdqu BLOCK, [SOURCE]
     add SOURCE, BLOCK_BYTES

@@ -31,7 +31,6 @@
 .reg BLOCK, xmm0                # as in gcm.s
 .reg STREAM, xmm1
 .reg POWER, rdx
-.reg POWER32, edx
 
 # int gcm_aesni_open(const struct gcm_key *key, const struct gcm_job *job, __m128i mask);
 #
@@ -62,14 +61,14 @@ gcm_aesni_open:
 .balign 16, 0xcc
 .global gcm_verify_rest
 gcm_verify_rest:
-    cmp LEFT, BLOCK_BYTES
+    cmp LEFT, BLOCK_BYTES       # survives one more: what takes a part takes a whole block as well
     jb .Lverify_none
     lea POWER, [LEFT + 2 * BLOCK_BYTES - 1]
     and POWER, -BLOCK_BYTES     # one more for the block of the lengths
-    cmp LEFT, GCM_STEP_BYTES
-    jbe 1f
-    mov POWER32, GCM_STEP_BYTES
-1:  neg POWER
+    mov eax, GCM_STEP_BYTES
+    cmp LEFT, rax
+    cmova POWER, rax
+    neg POWER
     lea POWER, [KEY + POWER + BLOCK_BYTES]      # as in gcm_begin
     take_block
     pxor BLOCK, HASH
@@ -83,7 +82,7 @@ gcm_verify_rest:
     sub LEFT, BLOCK_BYTES
     cmp POWER, KEY
     ja .Lverify_next
-    cmp LEFT, BLOCK_BYTES
+    cmp LEFT, BLOCK_BYTES       # survives one more: the same
     jae 2b
     call gcm_go_on
     jmp .Lverify_part

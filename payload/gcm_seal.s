@@ -160,7 +160,7 @@
 1:  add POWER, SET_BYTES
     multiply NOW0, POWER, 3, PAST1
     sub LEFT, SET_BYTES
-    cmp LEFT, SET_BYTES
+    cmp LEFT, SET_BYTES         # survives one more: what takes blocks takes a whole set as well
     ret
 
 # Hashes what is left to hash, forgets the counters of the set that is half done, and begins what is shorter than a set.
@@ -186,7 +186,7 @@ gcm_aesni_seal:
 # From here on with less than all; the next counter is 4 n + 2.
 .global gcm_seal_rest
 gcm_seal_rest:
-    cmp LEFT, SET_BYTES
+    cmp LEFT, SET_BYTES         # survives one more: what takes blocks takes a whole set as well
     jb .Lseal_short
     push rbx
     call .Lbegin_sets
@@ -230,7 +230,7 @@ gcm_seal_rest:
 .global gcm_aesni_matches
 gcm_aesni_matches:
     call gcm_begin
-    cmp LEFT, SET_BYTES
+    cmp LEFT, SET_BYTES         # survives one more: the same
     jb .Lmatch_short
     push rbx
     call .Lbegin_sets
