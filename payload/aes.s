@@ -56,18 +56,15 @@ aes256_expand:
     ret
 
 .macro block_round key
-    movdqu xmm1, [rdi + \key]
-    aesenc xmm0, xmm1
+    aesenc xmm0, [rdi + \key]
 .endm
 
-# aes256_block(rdi: schedule of any alignment, xmm0: block) -> xmm0, for other assembly: it touches
-# xmm1 and no other register, and leaves the last round key in it. The caller wipes.
+# aes256_block(rdi: schedule, 16-byte aligned, xmm0: block) -> xmm0, for other assembly: it touches no other register.
+# The caller wipes.
 .balign 16, 0xcc
 .global aes256_block
 aes256_block:
-    movdqu xmm1, [rdi]
-    pxor xmm0, xmm1
+    pxor xmm0, [rdi]
     each_round_key block_round
-    movdqu xmm1, [rdi + AES256_LAST]
-    aesenclast xmm0, xmm1
+    aesenclast xmm0, [rdi + AES256_LAST]
     ret

@@ -3,7 +3,8 @@
 # Sealing with AES-NI. All that gcm.s says holds here, and ghash.inc has the arithmetic.
 #
 # The steps go in sets of four blocks, three sets at once, so that AES and GHASH run side by side: the second half of one
-# set's rounds, the first half of the next one's, and the hash of the set before. Four sets share a reduction.
+# set's rounds, the first half of the next one's, and the hash of the set before. Four sets share a reduction; the last
+# ones do with the block of the lengths.
 #
 # Between sets: NEXT0..NEXT3 is the set whose rounds are half done; NOW1..NOW3 the blocks to hash of the one before, whose first
 # one is in the sum already. A product with the last block to hash takes the power at POWER + gcm_key.first_power.
@@ -12,9 +13,11 @@
 .include "ghash.inc"
 
 .extern gcm_begin
+.extern gcm_begin_rest
 .extern gcm_compare
 .extern gcm_encrypt
 .extern gcm_finish
+.extern gcm_go_on
 .extern gcm_hash
 .extern gcm_load
 .extern gcm_next_stream
@@ -94,28 +97,27 @@
 # The last round adds its key operand, here the last round key plus a block of the source: what comes out is ciphertext.
 .balign 64, 0xcc
 .Lset:
-    movdqa PAST1, NOW1
+    cipher_next 8
+    multiply NOW1, POWER, 2, PAST1
+    cipher_next 9
     movdqa PAST2, NOW2
     movdqa PAST3, NOW3
     movdqa NOW0, NEXT0
     movdqa NOW1, NEXT1
     movdqa NOW2, NEXT2
     movdqa NOW3, NEXT3
-    cipher_now 8
     next_set
     cipher_next 1
-    cipher_now 9
-    multiply PAST1, POWER, 2
-    cipher_next 2
     cipher_now 10
-    multiply PAST2, POWER, 1
-    cipher_next 3
+    cipher_next 2
+    multiply PAST2, POWER, 1, PAST1
     cipher_now 11
-    multiply PAST3, POWER, 0
-    cipher_next 4
+    cipher_next 3
     cipher_now 12
-    cipher_next 5
+    cipher_next 4
+    multiply PAST3, POWER, 0, PAST1
     cipher_now 13
+    cipher_next 5
     cipher_next 6
     movdqa T, [KEY + AES256_LAST]
     movdqu PAST1, [SOURCE]
@@ -134,8 +136,7 @@
     add SOURCE, SET_BYTES
     ret
 
-# Goes on from the ciphertext in NOW0..NOW3, whose first block it hashes. Zero flag set if this was the last of the
-# sets that share a reduction. Loses T.
+# Goes on from the ciphertext in NOW0..NOW3, whose first block it hashes. Carry set if there is no other set. Loses rax, T.
 .balign 16, 0xcc
 .Lready:
     movdqa T, [rip + .Lswap]
@@ -150,23 +151,30 @@
     pxor LOW, LOW
     pxor HIGH, HIGH
     pxor MIDDLE, MIDDLE
-    sub POWER, GCM_STEP_BYTES
+    mov eax, GCM_STEP_BYTES
+    cmp LEFT, rax
+    ja 2f
+    lea eax, [LEFT + 2 * BLOCK_BYTES - 1]
+    and eax, -BLOCK_BYTES       # one more for the block of the lengths
+2:  sub POWER, rax
 1:  add POWER, SET_BYTES
-    multiply NOW0, POWER, 3
+    multiply NOW0, POWER, 3, PAST1
     sub LEFT, SET_BYTES
-    cmp POWER, KEY
+    cmp LEFT, SET_BYTES         # survives one more: what takes blocks takes a whole set as well
     ret
 
-# Hashes what is left to hash, and forgets the counters of the set that is half done.
+# Hashes what is left to hash, forgets the counters of the set that is half done, and begins what is shorter than a set.
 .balign 16, 0xcc
 .Lend_sets:
-    multiply NOW1, POWER, 2
-    multiply NOW2, POWER, 1
-    multiply NOW3, POWER, 0
+    multiply NOW1, POWER, 2, PAST1
+    multiply NOW2, POWER, 1, PAST1
+    multiply NOW3, POWER, 0, PAST1
+    sub COUNTER32, 4
+    cmp POWER, KEY
+    jne gcm_go_on
     reduce_low
     reduce_high
-    sub COUNTER32, 4
-    ret
+    jmp gcm_begin_rest
 
 # int gcm_aesni_seal(const struct gcm_key *key, const struct gcm_job *job);
 #
@@ -175,8 +183,11 @@
 .global gcm_aesni_seal
 gcm_aesni_seal:
     call gcm_begin
-    cmp LEFT, GCM_STEP_BYTES
-    jb gcm_seal_rest
+# From here on with less than all; the next counter is 4 n + 2.
+.global gcm_seal_rest
+gcm_seal_rest:
+    cmp LEFT, SET_BYTES         # survives one more: what takes blocks takes a whole set as well
+    jb .Lseal_short
     push rbx
     call .Lbegin_sets
 .Lseal_set:
@@ -187,15 +198,13 @@ gcm_aesni_seal:
     movdqu [DESTINATION + 3 * BLOCK_BYTES], NOW3
     add DESTINATION, SET_BYTES
     call .Lready
-    jne .Lseal_set
-    cmp LEFT, GCM_STEP_BYTES
     jae .Lseal_set
     call .Lend_sets
     pop rbx
-# From here on with less than a step.
-.global gcm_seal_rest
-gcm_seal_rest:
-    test LEFT, LEFT
+    jmp 1f
+.Lseal_short:
+    call gcm_begin_rest
+1:  test LEFT, LEFT
     jz .Lsealed
 .Lseal_block:
     call gcm_next_stream
@@ -221,20 +230,20 @@ gcm_seal_rest:
 .global gcm_aesni_matches
 gcm_aesni_matches:
     call gcm_begin
-    cmp LEFT, GCM_STEP_BYTES
-    jb .Lmatch_rest
+    cmp LEFT, SET_BYTES         # survives one more: the same
+    jb .Lmatch_short
     push rbx
     call .Lbegin_sets
 .Lmatch_set:
     call .Lset
     call .Lready
-    jne .Lmatch_set
-    cmp LEFT, GCM_STEP_BYTES
     jae .Lmatch_set
     call .Lend_sets
     pop rbx
-.Lmatch_rest:
-    test LEFT, LEFT
+    jmp 1f
+.Lmatch_short:
+    call gcm_begin_rest
+1:  test LEFT, LEFT
     jz .Lmatched
 .Lmatch_block:
     call gcm_next_stream

@@ -26,7 +26,7 @@ KEY = bytes(range(32))
 DIRECTIONS = {"export": "seal", "import": "open"}
 PYTHON_PEER = "cryptography"
 PAGE_STEPS = ("aes", "ghash", "ports")
-"""Of limit.s, for a page each."""
+"""Of limit.s, for a page each, whatever a packet has, as is the clock."""
 
 
 class Kernel(NamedTuple):
@@ -102,15 +102,14 @@ class _Contest:
         self.rounds = Rounds()
         self._driver = driver
         self._size = size
-        self._batch = BATCH_BYTES // size
 
     def add_kernel(self, image: native.NativeImage, limits: native.Limits, kernel: str) -> None:
         """A kernel in both directions, and its limits."""
         for direction, verb in DIRECTIONS.items():
             self._add(f"{kernel} {direction}", f"image_{verb}", partial(image.choose, kernel))
         for part in PAGE_STEPS:
-            self._add(f"{kernel} {part}", "alone", partial(self._driver.set_alone, limits.address(f"{part}_{kernel}")))
-        self._add("clock", "alone", partial(self._driver.set_alone, limits.address("cycles_4096")))
+            self._add_alone(f"{kernel} {part}", limits.address(f"{part}_{kernel}"))
+        self._add_alone("clock", limits.address("cycles_4096"))
         image.choose(kernel)
         self._driver.check_open("image_open")
 
@@ -149,9 +148,16 @@ class _Contest:
         return _Known(PYTHON_PEER, PYTHON_PEER, backend.openssl_version_text(), "through Python, calls included")
 
     def _add(self, name: str, step: str, prepare: Callable[[], None]) -> None:
+        self._add_batch(name, step, prepare, BATCH_BYTES // self._size)
+
+    def _add_alone(self, name: str, function: int) -> None:
+        prepare = partial(self._driver.set_alone, function)
+        self._add_batch(name, "alone", prepare, BATCH_BYTES // harness.PAGE_BYTES)
+
+    def _add_batch(self, name: str, step: str, prepare: Callable[[], None], batch: int) -> None:
         def measure() -> float:
             prepare()
-            return self._driver.nanoseconds(step, self._batch)
+            return self._driver.nanoseconds(step, batch)
 
         self.rounds.add(name, measure)
 

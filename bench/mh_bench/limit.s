@@ -157,7 +157,7 @@ ghash_aesni:
     pxor xmm9, xmm12
     multiply_first xmm9, rdi, 7
 .else
-    multiply xmm9, rdi, 7-\i
+    multiply xmm9, rdi, 7-\i, xmm10
 .endif
 .endr
     reduce_low

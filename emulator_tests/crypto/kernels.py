@@ -25,7 +25,7 @@ from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import Options
 
-KERNELS = ("aes", "gcm", "gcm_seal", "gcm_vaes", "gcm_zmm", "kdf", "x25519")
+KERNELS = ("aes", "gcm", "gcm_open", "gcm_seal", "gcm_vaes", "gcm_zmm", "kdf", "x25519")
 MASK = bytes.fromhex("8f5c2ae1037bd94660b7f21c9ed5483a")
 """The mask of gcm_open where a test gives no other."""
 

@@ -303,9 +303,10 @@ def test_wipe_takes_the_upper_registers(widest_engine: NativeWidest) -> None:
 
 
 @pytest.mark.parametrize("name", ["gcm_seal", "gcm_open"])
+@pytest.mark.parametrize("length", [64, 500, 4096])
 @pytest.mark.parametrize("wrong", [False, True])
 def test_zmm_kernel_leaves_nothing_in_the_upper_registers(
-    widest_engine: NativeWidest, name: str, *, wrong: bool
+    widest_engine: NativeWidest, name: str, length: int, *, wrong: bool
 ) -> None:
-    vectors = secret_run(widest_engine, name, 1, 4096, wrong=wrong).vectors(64)
+    vectors = secret_run(widest_engine, name, 1, length, wrong=wrong).vectors(64)
     assert set(vectors) == {bytes(64)}

@@ -24,7 +24,7 @@ CONTEXTS = (len(abi.mh_stream_context), 56, len(abi.mh_session_context))
 
 
 def expand(engine: Engine, key: bytes, skew: int = 0) -> int:
-    schedule = engine.buffer(bytes(constants()["AES256_SCHEDULE_BYTES"]), skew)
+    schedule = engine.buffer(bytes(constants()["AES256_SCHEDULE_BYTES"]), skew // 16 * 16)
     engine.call("aes256_expand", schedule, engine.buffer(key, skew))
     return schedule
 
