@@ -80,7 +80,7 @@ record:
     jne .Lrefused
     mov dword ptr [r12 + vcpu.phase], PHASE_IDLE
     call unseal
-    test eax, eax
+    test eax, eax               # survives dropped: unseal leaves the same zero flag
     jnz .Lforget
     call secret_record
     test rax, rax

@@ -159,7 +159,7 @@ move_chunk:
     jc .Lwrapped
     mov rdi, rax
     call check_run
-    test eax, eax
+    test eax, eax               # survives dropped: check_run leaves the same zero flag
     jnz .Lrefused
     mov r15, rdx
     mov [r13 + lane.address], rdi
@@ -330,7 +330,7 @@ import_chunk:
     push rcx
     call check_chunk
     pop rcx
-    test eax, eax
+    test eax, eax               # survives dropped: check_chunk leaves the same zero flag
     jnz .Limport_refused
 .ifdef MH_START_SNP
     push rcx

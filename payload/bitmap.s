@@ -52,7 +52,7 @@ claim:
     call widen
     mov r10, rax
     or r10, rdx
-    lock cmpxchg [rdi + r9 * 8], r10
+    lock cmpxchg [rdi + r9 * 8], r10     # survives unlocked: here vCPUs take turns; claims look at the bytes
     jne 1b
     add rsi, r8
     sub ecx, r8d
@@ -198,7 +198,7 @@ bitmap_reset:
 count:
     mov rax, [rdi]
 1:  lea rdx, [rax + rsi]
-    lock cmpxchg [rdi], rdx
+    lock cmpxchg [rdi], rdx     # survives unlocked: here vCPUs take turns; claims look at the bytes
     jne 1b
     mov rax, rdx
     ret

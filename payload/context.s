@@ -38,7 +38,7 @@ context:
     cmp word ptr [r13 + lane.slot], MH_RING_SLOTS - MH_MESSAGE_PAGES
     ja .Lrefused
     call may_end
-    test eax, eax
+    test eax, eax               # survives dropped: may_end leaves the same zero flag
     jnz .Lrefused
     call draw
     test eax, eax
@@ -49,7 +49,7 @@ context:
     mov eax, MH_NO_KEY
     jz .Lrefused
     call may_go
-    test eax, eax
+    test eax, eax               # survives dropped: may_go leaves the same zero flag, on ring 0 of a source
     jnz .Lforget
     call wipe_vmpcks
     movzx eax, word ptr [r13 + lane.slot]
@@ -80,7 +80,7 @@ context:
     test eax, eax
     jnz .Lforget
     call take_vmpck
-    jz .Lno_context
+    jz .Lno_context             # survives dropped: with no key nothing is sealed or opened
     call wipe_vmpcks
     # What is not set here is zeros, as every operation leaves it.
     mov dword ptr [r12 + vcpu.message + mh_absorb_request.context_bytes], MH_CONTEXT_BYTES

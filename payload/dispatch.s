@@ -196,7 +196,7 @@ right_shape:
     jz 2f
     mov r8d, 1
 2:  mov rax, [rip + linker.params + mh_params.ram_limit]
-    test r9d, MH_BATCH_VMSA
+    test r9d, MH_BATCH_VMSA     # survives dropped: what is beyond all VMSAs is refused page by page as it is
     jz 3f
     mov eax, MH_VMSA_BYTES
 3:  cmp r8, rax

@@ -46,7 +46,7 @@ end_session:
     test eax, 1
     jz 1f
     lea rdx, [rax + 1]
-    lock cmpxchg [rip + session_generation], rdx
+    lock cmpxchg [rip + session_generation], rdx     # survives unlocked: here vCPUs take turns; claims look at the bytes
 1:  call wipe_record
 .Lnot_alive:
     mov dword ptr [r12 + vcpu.ending], 0

@@ -77,11 +77,12 @@ finish:
     lea rdi, [rip + session_progress + progress.pages]
     mov rsi, [r12 + vcpu.pages]
     call count
-    mov rdx, [r13 + lane.completion]
-    mov [rdx + mh_completion.total], rax
     lea rdi, [rip + session_progress + progress.finished]
     mov esi, 1
     call count
+    mov rcx, [rip + session_progress + progress.pages]  # whoever has finished has counted them before
+    mov rdx, [r13 + lane.completion]
+    mov [rdx + mh_completion.total], rcx
     cmp rax, [r12 + vcpu.streams]
     mov ecx, PHASE_FINISHED
     jne .Lfinished

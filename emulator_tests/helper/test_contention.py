@@ -11,7 +11,7 @@ from emulator_tests.helper.contention import last, stop_before_write
 from emulator_tests.helper.rings import Rings, connected, image_of, machine_of, sides_of, start
 from mh_abi import abi
 from mh_builder.schemes.space import HELPER_VA
-from mh_emulator.host.ring import HelperStopped, Lane
+from mh_emulator.host.ring import HelperStopped, Lane, Request
 from mh_emulator.host.session import Batch, abort, begin, export_batch, greet, join, share
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.peer import Peer
@@ -118,6 +118,21 @@ def test_a_finished_ring_at_work_holds_no_session_back(rings: Rings) -> None:
     begin(rings.sources[0].ring, abi.mh_role.MH_ROLE_SOURCE, Peer(SECRET).hello, 2)
     assert vcpu.run().reason is Reason.HLT
     join(rings.sources[1].ring)
+
+
+@pytest.mark.parametrize("what", [1, 2], ids=["pages", "rings"])
+def test_rings_that_finish_at_once_are_both_counted(rings: Rings, what: int) -> None:
+    """One is stopped while it counts its pages, or itself; the session is over when both have finished."""
+    for number in range(2):
+        rings.sources[number].export(rings.pages[number])
+    first, second = (side.ring for side in rings.sources)
+    second.submit(Request(Op.MH_OP_FINISH).dumps(0))
+    stop_before_write(rings.sources[1].machine, 1, what)
+    rings.sources[0].totals(Op.MH_OP_FINISH)
+    second.run()
+    answer = second.completion(second.completed - 1)
+    assert (answer.status, answer.total) == (Status.MH_DONE, 2)
+    greet(first)
 
 
 def test_a_ring_that_joins_a_session_whose_key_is_gone() -> None:

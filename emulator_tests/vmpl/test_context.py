@@ -112,10 +112,12 @@ def test_the_source_is_silent_before_there_is_a_packet() -> None:
     assert is_silent(both.source)
 
 
-def test_pages_may_follow() -> None:
+@pytest.mark.parametrize("slot", [3, abi.MH_RING_SLOTS - abi.MH_MESSAGE_PAGES])
+def test_pages_may_follow(slot: int) -> None:
+    """The packet, and the messages to the secure processor, in whichever slot there is room behind."""
     both = leaving()
-    assert export(both, slot=3) == Status.MH_DONE
-    assert absorb(both, slot=3) == Status.MH_DONE
+    assert export(both, slot=slot) == Status.MH_DONE
+    assert absorb(both, slot=slot) == Status.MH_DONE
     assert carry(both, Batch(address=both.pages[0], count=1)) == Status.MH_DONE
     goes_on(both)
 
@@ -188,8 +190,16 @@ def test_an_owner_who_allows_it_leaves_each_helper_one_key_until_the_end() -> No
     assert not any(vmpcks(both.source) + vmpcks(both.target))
 
 
-def test_a_target_without_its_key_goes_on_without() -> None:
+def test_a_target_without_its_key_goes_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a host answers under a key of zeros, which is all that is left of it, is no answer."""
     both = leaving()
+    payload = bytes(len(abi.mh_absorb_response))
+
+    def forge(message: bytes, _: bytes) -> bytes:
+        asked = Header.parse(message[:HEADER_BYTES])
+        return seal(bytes(32), Header(asked.seqno + 1, asked.kind + 1, len(payload), 0), payload)
+
+    carried(monkeypatch, both.target.vm, forge)
     assert export(both) == Status.MH_DONE
     offset = both.target.image.snp_secrets_offset
     assert offset is not None
