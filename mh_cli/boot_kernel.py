@@ -21,11 +21,11 @@ from mh_cli.output import print_json
 from mh_cli.ovmf_files import about, read_file
 
 if TYPE_CHECKING:
-    from mh_emulator.linux.boot import LinuxGuest, Report, Stop
+    from mh_emulator.linux.boot import LinuxGuest, Report
     from mh_emulator.linux.kernel import Kernel
     from mh_emulator.linux.launch import Way
+    from mh_emulator.linux.stop import Stop, Stopped
 
-_IDLE = "idle"
 _OPTIONS = ("initrd", "append", "at")
 _DEFAULT_SCHEME = "regions"
 
@@ -37,7 +37,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--append", metavar="TEXT", help="command line, in place of ours, which the guide lists")
     group.add_argument(
         "--at", metavar="STEP",
-        help="stop it for --migrate behind that step of our first process, or asleep: `idle` (default: half of them)",
+        help="stop it for --migrate behind that step of our first process, or behind the middle one asleep: `idle`,"
+        " in a system call: `syscall`, or in its timer's interrupt: `interrupt` (default: the middle one)",
     )  # fmt: skip
 
 
@@ -77,18 +78,19 @@ def _check(arguments: argparse.Namespace) -> None:
 def _stop(arguments: argparse.Namespace) -> Stop:
     """Where the guest is to be stopped. Raises `UsageError`."""
     from mh_emulator.linux import work
-    from mh_emulator.linux.boot import Stop
+    from mh_emulator.linux.stop import Stop, Where
 
     lines, half = work.lines(), work.STEPS // 2
-    if arguments.initrd is not None and arguments.at not in (None, _IDLE):
-        raise UsageError("--at STEP needs our first process: with --initrd there is only --at idle")
+    if arguments.initrd is not None and arguments.at not in (None, Where.IDLE.value):
+        raise UsageError(f"--at {arguments.at} needs our first process: with --initrd there is only --at idle")
     if arguments.initrd is not None:
         return Stop()
-    if arguments.at == _IDLE:
-        return Stop(lines[half], asleep=True)
+    places = {where.value: where for where in Where if where is not Where.SENT}
+    if arguments.at in places:
+        return Stop(lines[half], places[arguments.at])
     step = str(half) if arguments.at is None else arguments.at
     if not (step.isascii() and step.isdigit() and int(step) < work.STEPS):
-        raise UsageError(f"--at {step!r}: neither a step, 0 to {work.STEPS - 1}, nor {_IDLE}")
+        raise UsageError(f"--at {step!r}: neither a step, 0 to {work.STEPS - 1}, nor {', '.join(places)}")
     return Stop(lines[int(step)])
 
 
@@ -150,9 +152,16 @@ def _by_firmware(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, l
 def _print(report: Report) -> None:
     print(f"kernel: {report.kernel}")
     print(f"helper: {'equal to what was launched, byte for byte' if report.helper_equal else 'DIFFERENT'}")
+    if report.stopped is not None:
+        _print_stopped(report.stopped)
     if report.moved is not None:
         print_moved(report.moved)
     print_console("console", report.console)
     if report.guest_ok is not None:
         print(f"first process: {'every line as computed' if report.guest_ok else 'WRONG'}")
     print(f"idle after {report.cpu_seconds:.1f} s CPU")
+
+
+def _print_stopped(stopped: Stopped) -> None:
+    state = f"at {stopped.rip:#x}, CPL {stopped.privilege}, interrupts {'on' if stopped.interrupts else 'off'}"
+    print(f"stopped: {state}{'' if stopped.process_rip is None else f'; its process at {stopped.process_rip:#x}'}")

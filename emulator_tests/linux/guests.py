@@ -34,6 +34,21 @@ def test_migrates(linux_kernel: Path, command: Command, options: tuple[str, ...]
     check_moved(command("boot", "--kernel", linux_kernel, "--migrate", *options, "--json"))
 
 
+@pytest.mark.parametrize("where", ["syscall", "interrupt"])
+def test_is_stopped_in_its_kernel_and_does_not_notice(linux_kernel: Path, command: Command, where: str) -> None:
+    """At the first instruction there, with the stack and GS of its process: what it prints is as of one that stays."""
+    stays = command("boot", "--kernel", linux_kernel, "--json")
+    moves = command("boot", "--kernel", linux_kernel, "--migrate", "--at", where, "--json")
+    assert stays.code == 0, stays.err
+    check_moved(moves)
+    found = json.loads(moves.out)
+    assert json.loads(stays.out)["console"] == found["console"]
+    stopped = found["stopped"]
+    assert (stopped["privilege"], stopped["interrupts"]) == (0, False)
+    assert stopped["rip"] >= 0xFFFF_FFFF_8000_0000
+    assert stopped["process_rip"] in range(0x40_0000, 0x40_1000)
+
+
 @pytest.mark.parametrize("suite", SUITES[1:])
 def test_a_later_kernel_is_migrated_and_does_not_notice(command: Command, suite: str) -> None:
     kernel = debians_kernel(suite)

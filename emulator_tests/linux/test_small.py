@@ -10,10 +10,11 @@ from mh_abi.image import parse_image
 from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
 from mh_emulator.linux import boot as boots
-from mh_emulator.linux.boot import Boot, LinuxGuest, Stop
+from mh_emulator.linux.boot import Boot, LinuxGuest
 from mh_emulator.linux.kernel import read_kernel
 from mh_emulator.linux.launch import Direct
 from mh_emulator.linux.load import Plan
+from mh_emulator.linux.stop import Stop, Where
 from mh_emulator.q35.launch import topology
 from mh_emulator.q35.run import GuestStopped
 from mh_emulator.secret import Secret
@@ -218,7 +219,7 @@ def test_a_kernel_that_is_stopped_asleep(images: dict[str, Image]) -> None:
     half: .asciz "half\\n"
     good: .asciz "good\\n"
     """
-    report = boot(images, text).migrate(Stop("half", asleep=True))
+    report = boot(images, text).migrate(Stop("half", Where.IDLE))
     assert report.console == "half\ngood\n"
     assert report.good
     assert [one.what for one in report.milestones] == ["launched", "stopped", "moved", "idle"]
@@ -236,3 +237,125 @@ def test_a_kernel_that_writes_where_the_helper_lies(images: dict[str, Image]) ->
     report = boot(images, f"mov byte ptr [{home + 0x2345}], 0x5a\n sti\n hlt").run()
     assert (report.helper_equal, report.good) == (False, False)
     assert boot(images, "sti\n hlt").run().good
+
+
+GDT, TSS, KERNEL_STACK = 0x7000, 0x7800, 0x9000
+TO_PROCESS = f"""
+    mov rax, cr3
+    mov rbx, 0x000ffffffffff000
+    mov ecx, 2
+1:  and rax, rbx
+    btr rax, {{c_bit}}
+    or qword ptr [rax], 4
+    mov rax, [rax]
+    dec ecx
+    jnz 1b
+    and rax, rbx
+    btr rax, {{c_bit}}
+    mov ecx, 512
+1:  or qword ptr [rax + 8 * rcx - 8], 4
+    dec ecx
+    jnz 1b
+    mov rax, cr3
+    mov cr3, rax
+    mov rbx, {GDT}
+    mov rax, 0x00af9b000000ffff
+    mov [rbx + 0x10], rax
+    mov rax, 0x00cf93000000ffff
+    mov [rbx + 0x18], rax
+    mov rax, 0x00cff3000000ffff
+    mov [rbx + 0x20], rax
+    mov rax, 0x00affb000000ffff
+    mov [rbx + 0x28], rax
+    mov rax, {0x0000_8900_0000_0067 | TSS << 16}
+    mov [rbx + 0x30], rax
+    mov qword ptr [rbx + 0x38], 0
+    push rbx
+    sub rsp, 2
+    mov word ptr [rsp], 0x3f
+    lgdt [rsp]
+    add rsp, 10
+    mov qword ptr [{TSS} + 4], {KERNEL_STACK}
+    mov eax, 0x30
+    ltr ax
+    mov ecx, 0xc0000081
+    xor eax, eax
+    mov edx, 0x00180010
+    wrmsr
+    inc ecx
+    lea rax, [rip + entry]
+    mov rdx, rax
+    shr rdx, 32
+    wrmsr
+    mov ecx, 0xc0000084
+    mov eax, 0x200
+    xor edx, edx
+    wrmsr
+    mov ecx, 0xc0000080
+    rdmsr
+    or eax, 1
+    wrmsr
+    lea rsi, [rip + half]
+    call print
+    push 0x23
+    push {KERNEL_STACK}
+    push 0x202
+    push 0x2b
+    lea rax, [rip + process]
+    push rax
+    iretq
+"""
+"""From the kernel, which prints that it is ready, to a process with interrupts on."""
+PROCESS = f"""
+    {ALLOW}
+    xor r15, r15
+    {SET_TIMER}
+    {TO_PROCESS}
+process:
+    {{work}}
+    syscall
+after:
+    ud2
+entry:
+    lea rsi, [rip + good]
+    call print
+    sti
+    hlt
+{HANDLER}
+half: .asciz "half\\n"
+good: .asciz "good\\n"
+"""
+
+
+def process(images: dict[str, Image], work: str, part: str = "milan") -> Boot:
+    return boot(images, PROCESS.format(work=work, c_bit=PARTS[part].c_bit), part)
+
+
+WAITS = "1: rdtsc\n test r15, r15\n jz 1b"
+
+
+@pytest.mark.parametrize("where", [Where.SYSCALL, Where.INTERRUPT])
+@pytest.mark.parametrize("part", ["milan", "genoa"])
+def test_a_process_is_stopped_in_its_kernel(images: dict[str, Image], where: Where, part: str) -> None:
+    """At the first instruction there, where nothing of the process is saved yet; the rest is as of one that stays."""
+    stays, moves = process(images, WAITS, part).run(), process(images, WAITS, part).migrate(Stop("half", where))
+    assert (stays.console, moves.console) == ("half\ngood\n", "half\ngood\n")
+    assert moves.good
+    stopped = moves.stopped
+    assert stopped is not None
+    assert (stopped.privilege, stopped.interrupts) == (0, False)
+    assert stopped.process_rip is not None
+    # `entry` is two bytes behind what RCX has, the instruction behind SYSCALL; the loop is before it.
+    ahead = stopped.rip - stopped.process_rip
+    assert ahead == 2 if where is Where.SYSCALL else ahead > 2
+    assert stays.milestones[-1].virtual_ms == moves.milestones[-1].virtual_ms
+
+
+def test_nowhere_to_be_stopped(images: dict[str, Image]) -> None:
+    idle = f'{ALLOW} {SAY} sti\n hlt\ntext: .asciz "here\\n"'
+    with pytest.raises(GuestStopped, match="^the guest is idle, and has not made a system call"):
+        boot(images, idle).migrate(Stop("here", Where.SYSCALL))
+    with pytest.raises(GuestStopped, match="^the guest is idle, and has not been interrupted in its process"):
+        boot(images, idle).migrate(Stop("here", Where.INTERRUPT))
+    with pytest.raises(GuestStopped, match='^the guest is idle, and has not printed "there"'):
+        boot(images, idle).migrate(Stop("there", Where.INTERRUPT))

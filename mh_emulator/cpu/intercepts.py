@@ -14,6 +14,8 @@ class Code(IntEnum):
 
     READ_DR7 = 0x27
     WRITE_DR7 = 0x37
+    DB = 0x41
+    """#DB: the guest has come to a breakpoint of the host's."""
     INTR = 0x60
     """As many instructions as VMRUN was allowed have been begun, or the host wants the CPU."""
     VINTR = 0x64

@@ -28,6 +28,8 @@ class Reason(Enum):
     """Triple fault."""
     LIMIT = "limit"
     """As many instructions as `run` was allowed have been begun, or the vCPU was kicked."""
+    DEBUG = "debug"
+    """The vCPU has come to the host's breakpoint; the instruction there has not been executed."""
     FAIL_ENTRY = "fail-entry"
     """VMRUN fails: the ASID is not valid for execution, the VMSA is not the CPU's own, or an event cannot be."""
     NO_MEMORY = "no-memory"

@@ -9,7 +9,9 @@ from typing import Any
 
 from mh_abi import abi
 from mh_builder.parts import Part
+from mh_emulator.kvm.exits import Exit
 from mh_emulator.linux.launch import Running, Way, hand_over
+from mh_emulator.linux.stop import Chase, Stop, Stopped
 from mh_emulator.linux.work import Listener
 from mh_emulator.platform import Platform
 from mh_emulator.q35.board import Telling
@@ -39,6 +41,8 @@ class Report:
     milestones: list[Milestone]
     helper_equal: bool = False
     """Whether the helper's private pages are, when the guest is stopped or idle, still what was launched."""
+    stopped: Stopped | None = None
+    """Where it was stopped, so that it moves."""
     moved: Moved | None = None
     console: str = ""
     """What the guest has printed on the serial port."""
@@ -72,17 +76,6 @@ class LinuxGuest:
     """Lines of its first process, in their order; none where nobody knows them."""
 
 
-@dataclass(frozen=True)
-class Stop:
-    """Where a guest is stopped: behind a line that it prints, or asleep, at the first HLT behind that line.
-
-    Without a line, where it is idle.
-    """
-
-    line: str | None = None
-    asleep: bool = False
-
-
 class Boot:
     """One boot; `on_milestone` is told of each as it comes."""
 
@@ -95,7 +88,7 @@ class Boot:
         self._said: list[str] = []
         """Lines of the first process that are known."""
         self._panicked = False
-        self._stop: Stop | None = None
+        self._chase: Chase | None = None
         self.report = Report(guest.part.name, guest.scheme, guest.kernel, guest.ram_bytes, self._progress.milestones)
 
     def run(self) -> Report:
@@ -111,13 +104,14 @@ class Boot:
         with self._reported():
             running = self._power_on()
             source = running.machine
-            self._stop = stop
-            self._go_on(running)
-            if self._stop is not None and stop.line is not None:
-                raise GuestStopped(f'the guest is idle, and has not printed "{stop.line}"')
+            self._chase = chase = Chase(stop)
+            missing = chase.run(running, lambda: self._go_on(running))
+            if missing is not None:
+                raise GuestStopped(f"the guest is idle, and has not {missing}")
             if not source.consent.allowed:
                 raise GuestStopped("the kernel has not allowed its migration")
             self._progress.reach("stopped")
+            self.report.stopped = chase.stopped(running)
             self.report.helper_equal = self._guest.way.is_whole(source)
             arrived = self._guest.way.expect(self._platform(2), running)
             self.report.moved = move(source, arrived.machine)
@@ -125,7 +119,7 @@ class Boot:
             source.mirror.vm.close()
             source.vm.close()
             self._progress.reach("moved")
-            self._running, self._stop, running.timer.sleeps = arrived, None, True
+            self._running, self._chase, running.timer.sleeps = arrived, None, True
             self._go_on(arrived)
         return self.report
 
@@ -135,12 +129,13 @@ class Boot:
         self._progress.reach("launched")
         return running
 
-    def _go_on(self, running: Running) -> None:
+    def _go_on(self, running: Running) -> Exit:
         serial = running.board.serial
         patience = Patience(lambda: serial.printed, SILENT_SECONDS)
-        run(running.machine.vcpu, running.board, lambda: run_guest(running.machine), patience)
+        exit_ = run(running.machine.vcpu, running.board, lambda: run_guest(running.machine), patience)
         if self._panicked:
             raise GuestStopped(f"the kernel has given up{where(running.machine.vcpu, running.board)}")
+        return exit_
 
     def _platform(self, seed: int) -> Platform:
         return Platform(self._guest.part, self._guest.ram_bytes + _MORE_DRAM, seed)
@@ -176,9 +171,8 @@ class Boot:
         if text.startswith(_PANIC_END):
             self._panicked = True
             self._running.machine.vcpu.kick()
-        elif self._stop is not None and text == self._stop.line:
-            self._pause(self._running, self._stop)
-            self._stop = None
+        elif self._chase is not None:
+            self._chase.hear(text, self._running)
 
     def _note(self, text: str) -> None:
         """A milestone, where it is one, and the first of its kind: a guest may print for ever."""
@@ -187,13 +181,6 @@ class Boot:
         if found is not None and found not in self._noted:
             self._noted.add(found)
             self._progress.reach(text.split(" (", maxsplit=1)[0])
-
-    @staticmethod
-    def _pause(running: Running, stop: Stop) -> None:
-        if stop.asleep:
-            running.timer.sleeps = False
-        else:
-            running.machine.vcpu.kick()
 
 
 def _ignore(_text: str) -> None:

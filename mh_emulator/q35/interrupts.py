@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from mh_emulator.q35.clock import Clock
@@ -51,8 +52,16 @@ class Timer:
         self._since = 0
         self.sleeps = True
         """Whether a HLT ends here; else it is the host's."""
+        self.on_expiry: Callable[[], None] | None = None
+        """Called where the vCPU takes the interrupt of this timer, before it is delivered."""
         self.vector = apic.vector
-        self.acknowledge = apic.acknowledge
+
+    def acknowledge(self) -> None:
+        """The vCPU has taken the interrupt that waits."""
+        is_own = self._apic.vector() == self._apic.timer_vector
+        self._apic.acknowledge()
+        if is_own and self.on_expiry is not None:
+            self.on_expiry()
 
     def sleep(self) -> bool:
         """Until the timer expires; False where it is not set, the guest is quiet for too long, or `sleeps` says so."""

@@ -98,6 +98,11 @@ class LocalApic:
         self._in_service.add(vector)
 
     @property
+    def timer_vector(self) -> int:
+        """That of the timer, masked or not."""
+        return self._kept[_TIMER] & 0xFF
+
+    @property
     def next_ns(self) -> int | None:
         """When the timer will interrupt, in virtual nanoseconds."""
         return None if self._kept[_TIMER] & _MASKED else self._expires
@@ -110,7 +115,7 @@ class LocalApic:
         if self._expires is None or self._clock.now < self._expires:
             return
         if not self._kept[_TIMER] & _MASKED:
-            self._requested.add(self._kept[_TIMER] & 0xFF)
+            self._requested.add(self.timer_vector)
         period = self._kept.get(_INITIAL, 0) * self._divisor if self._mode == _PERIODIC else 0
         missed = (self._clock.now - self._expires) // period if period else 0
         self._expires = self._expires + (missed + 1) * period if period else None

@@ -39,7 +39,7 @@ class Patience(NamedTuple):
 
 
 def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit], patience: Patience | None = None) -> Exit:
-    """`enter` is KVM_RUN of `vcpu`, until a HLT with interrupts, or until somebody pauses it: LIMIT.
+    """`enter` is KVM_RUN of `vcpu`, until a HLT with interrupts, or until somebody pauses it: LIMIT or DEBUG.
 
     Without `patience` accesses to devices are the sign of life, and `IDLE_SECONDS` may pass without.
 
@@ -50,7 +50,7 @@ def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit], patience: Patience 
         exit_ = enter()
     if waits():
         raise GuestStopped(f"the guest waits for ever{where(vcpu, board)}")
-    if exit_.reason is Reason.LIMIT:
+    if exit_.reason in (Reason.LIMIT, Reason.DEBUG):
         return exit_
     if exit_.reason is Reason.SHUTDOWN:
         raise GuestStopped(f"triple fault{where(vcpu, board)}")
