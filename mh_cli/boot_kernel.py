@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mh_abi import abi
 from mh_builder.header import PROTECTION
 from mh_builder.helper import build_helper
 from mh_builder.image.vmsa import hosted
@@ -14,6 +13,7 @@ from mh_builder.paging import GIB
 from mh_builder.parts import PARTS
 from mh_builder.schemes import name_of
 from mh_builder.schemes.space import Options, Start
+from mh_cli import boot_snapshot
 from mh_cli.boot_firmware import carrier
 from mh_cli.boot_output import print_console, print_moved, show
 from mh_cli.errors import BAD, GOOD, UsageError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mh_emulator.linux.kernel import Kernel
     from mh_emulator.linux.launch import Way
     from mh_emulator.linux.stop import Stop, Stopped
+    from mh_emulator.secret import Secret
+    from mh_emulator.snapshot.shelf import Shelf
 
 _OPTIONS = ("initrd", "append", "at")
 _DEFAULT_SCHEME = "regions"
@@ -54,9 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
     from mh_emulator.linux.boot import Boot
 
     _check(arguments)
-    stop = _stop(arguments)
-    boot = Boot(_guest(arguments), show)
-    report = boot.migrate(stop) if arguments.migrate else boot.run()
+    stop, shelf = _stop(arguments), boot_snapshot.shelf(arguments)
+    with boot_snapshot.told_of(arguments):
+        boot = Boot(_guest(arguments, shelf), show, shelf)
+        report = boot.migrate(stop) if arguments.migrate else boot.run()
     if arguments.json:
         print_json("boot-kernel/1", report.as_json())
     else:
@@ -94,7 +97,7 @@ def _stop(arguments: argparse.Namespace) -> Stop:
     return Stop(lines[int(step)])
 
 
-def _guest(arguments: argparse.Namespace) -> LinuxGuest:
+def _guest(arguments: argparse.Namespace, shelf: Shelf | None) -> LinuxGuest:
     """What is to be booted. Raises `UsageError`, `FirmwareError`, `KernelError`; the helper is built last."""
     from mh_emulator.linux import initramfs, work
     from mh_emulator.linux.boot import LinuxGuest
@@ -108,44 +111,44 @@ def _guest(arguments: argparse.Namespace) -> LinuxGuest:
     initrd = initramfs.archive({"init": work.program()}) if own else read_file(arguments.initrd, arguments.memory)
     line = DEFAULT_COMMAND_LINE if arguments.append is None else arguments.append
     way = _direct if arguments.fd is None else _by_firmware
-    scheme, chosen = way(arguments, kernel, initrd, line)
+    secret = boot_snapshot.secret(shelf, PROTECTION[Start(arguments.start)])
+    scheme, chosen = way(arguments, kernel, initrd, line, secret)
     expected = work.lines() if own else ()
     return LinuxGuest(PARTS[arguments.part], scheme, kernel.release, arguments.memory, chosen, expected)
 
 
-def _direct(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: str) -> tuple[str, Way]:
+def _direct(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: str, secret: Secret) -> tuple[str, Way]:
     from mh_emulator.linux.kernel import KernelError
     from mh_emulator.linux.launch import Direct
     from mh_emulator.linux.load import Plan, check, helper_home
     from mh_emulator.q35.launch import topology
-    from mh_emulator.secret import Secret
 
     home, ram = helper_home(kernel), topology(arguments.memory)
     with about(arguments.kernel, KernelError):
         check(Plan(kernel, initrd, line, ram, range(home, home)))
     scheme = arguments.scheme or _DEFAULT_SCHEME
     limit = -(-arguments.memory // GIB) * GIB
-    start = Start(arguments.start)
-    helper = hosted(build_helper(scheme, Options(home=home, ram_limit=limit, start=start)), PARTS[arguments.part].c_bit)
+    options = Options(home=home, ram_limit=limit, start=Start(arguments.start))
+    helper = hosted(build_helper(scheme, options), PARTS[arguments.part].c_bit)
     size = 0 if helper.home is None else helper.memory_bytes
     plan = Plan(kernel, initrd, line, ram, range(home, home + size))
     with about(arguments.kernel, KernelError):
         check(plan)
-    return scheme, Direct(plan, helper, Secret.fresh(PROTECTION[start]))
+    return scheme, Direct(plan, helper, secret)
 
 
-def _by_firmware(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: str) -> tuple[str, Way]:
+def _by_firmware(
+    arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: str, secret: Secret
+) -> tuple[str, Way]:
     from mh_emulator.linux.firmware import ByFirmware
     from mh_emulator.linux.kernel import KernelError
     from mh_emulator.linux.load import check_line
     from mh_emulator.q35.launch import Carrier
-    from mh_emulator.secret import Secret
 
     with about(arguments.kernel, KernelError):
         check_line(kernel, line)
     flash, helper = carrier(arguments, _DEFAULT_SCHEME)
     scheme = name_of(helper.descriptor.scheme, helper.descriptor.window)
-    secret = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV)
     return scheme, ByFirmware(Carrier(flash, helper, secret), arguments.memory, kernel, initrd, line)
 
 

@@ -129,6 +129,11 @@ class VirtualMachine(ABC):
         return self._slots.spa(gpa)
 
     @property
+    def memories(self) -> list[UserMemory]:
+        """Mappings of the host process that are in slots, each once, by the number of the slot."""
+        return self._slots.memories
+
+    @property
     def ranges(self) -> NativeRanges:
         """The slots, for native code."""
         return self._slots.native

@@ -14,16 +14,21 @@ from mh_emulator.linux.launch import Running, Way, hand_over
 from mh_emulator.linux.stop import Chase, Stop, Stopped
 from mh_emulator.linux.work import Listener
 from mh_emulator.platform import Platform
+from mh_emulator.q35 import saved
 from mh_emulator.q35.board import Telling
 from mh_emulator.q35.moved import Moved, move
 from mh_emulator.q35.progress import Milestone, Progress
 from mh_emulator.q35.run import GuestStopped, Patience, run, run_guest, where
+from mh_emulator.snapshot.shelf import Shelf
 
 _MORE_DRAM = 96 << 20
 """Beyond the guest's RAM: the helper's, and what the platform takes."""
 
 SILENT_SECONDS = 120.0
 """CPU seconds in which a guest may print nothing. With `quiet` that is all of a boot: 15 on an idle computer."""
+
+FIRST_PROCESS = "Run /init as init process"
+"""What the kernel prints before its first process, which a snapshot is made behind."""
 
 _MILESTONES = ("Linux version ", "Memory Encryption Features active: ", "Run ")
 """How lines of the kernel begin that are one."""
@@ -41,6 +46,8 @@ class Report:
     milestones: list[Milestone]
     helper_equal: bool = False
     """Whether the helper's private pages are, when the guest is stopped or idle, still what was launched."""
+    snapshot: str | None = None
+    """Whether it was `saved` in this run, or `restored` from an earlier one; None without one."""
     stopped: Stopped | None = None
     """Where it was stopped, so that it moves."""
     moved: Moved | None = None
@@ -75,12 +82,23 @@ class LinuxGuest:
     expected: Sequence[str] = field(default=())
     """Lines of its first process, in their order; none where nobody knows them."""
 
+    def made_of(self) -> dict[str, str]:
+        """What has to be the same for a snapshot of it."""
+        found = {"part": self.part.name, "RAM": f"{self.ram_bytes:#x} bytes", "scheme": self.scheme}
+        return found | self.way.made_of()
+
 
 class Boot:
-    """One boot; `on_milestone` is told of each as it comes."""
+    """One boot; `on_milestone` is told of each as it comes.
 
-    def __init__(self, guest: LinuxGuest, on_milestone: Callable[[Milestone], None]) -> None:
+    With a `shelf` it begins where the snapshot there was made, or makes one where the first process begins.
+    """
+
+    def __init__(
+        self, guest: LinuxGuest, on_milestone: Callable[[Milestone], None], shelf: Shelf | None = None
+    ) -> None:
         self._guest = guest
+        self._shelf = shelf
         self._progress = Progress(on_milestone)
         self._running: Running | None = None
         self._noted: set[str] = set()
@@ -92,22 +110,19 @@ class Boot:
         self.report = Report(guest.part.name, guest.scheme, guest.kernel, guest.ram_bytes, self._progress.milestones)
 
     def run(self) -> Report:
-        """Boot until the guest is idle. Raises `GuestStopped`, `KernelError`."""
+        """Boot until the guest is idle. Raises `GuestStopped`, `KernelError`, `SnapshotError`."""
         with self._reported():
-            running = self._power_on()
+            running = self._begin()
             self._go_on(running)
             self.report.helper_equal = self._guest.way.is_whole(running.machine)
         return self.report
 
     def migrate(self, stop: Stop) -> Report:
-        """The same, by way of a migration. Raises `GuestStopped`, `KernelError`, and what a migration raises."""
+        """Boot by way of a migration. Raises as `run` does, and what a migration raises."""
         with self._reported():
-            running = self._power_on()
+            running = self._begin()
             source = running.machine
-            self._chase = chase = Chase(stop)
-            missing = chase.run(running, lambda: self._go_on(running))
-            if missing is not None:
-                raise GuestStopped(f"the guest is idle, and has not {missing}")
+            chase = self._go_to(stop, running)
             if not source.consent.allowed:
                 raise GuestStopped("the kernel has not allowed its migration")
             self._progress.reach("stopped")
@@ -119,9 +134,36 @@ class Boot:
             source.mirror.vm.close()
             source.vm.close()
             self._progress.reach("moved")
-            self._running, self._chase, running.timer.sleeps = arrived, None, True
+            self._running, running.timer.sleeps = arrived, True
             self._go_on(arrived)
         return self.report
+
+    def _begin(self) -> Running:
+        """A guest that has been launched, or is where its first process begins."""
+        running, shelf = self._power_on(), self._shelf
+        if shelf is None:
+            return running
+        if shelf.saved is None:
+            self._go_to(Stop(FIRST_PROCESS), running)
+            state, body = saved.take(running.machine, running.board)
+            shelf.save(self._guest.made_of(), self._guest.way.secret, state, body)
+            self.report.snapshot = "saved"
+        else:
+            said = shelf.saved.state(self._guest.made_of())
+            saved.put(running.machine, running.board, said, shelf.saved.contents.body)
+            for line in running.board.serial.lines:
+                self._listener.hear(line)
+            self.report.snapshot = "restored"
+        self._progress.reach(self.report.snapshot)
+        return running
+
+    def _go_to(self, stop: Stop, running: Running) -> Chase:
+        self._chase = chase = Chase(stop)
+        missing = chase.run(running, lambda: self._go_on(running))
+        self._chase = None
+        if missing is not None:
+            raise GuestStopped(f"the guest is idle, and has not {missing}")
+        return chase
 
     def _power_on(self) -> Running:
         running = self._guest.way.power_on(self._platform(1), Telling(self._on_debug, _ignore, self._on_line))

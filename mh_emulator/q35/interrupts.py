@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mh_emulator.q35.clock import Clock
 from mh_emulator.q35.console import Console
@@ -40,6 +40,13 @@ class Silent:
         return False
 
 
+class TimerState(NamedTuple):
+    """How many bytes had been printed when it was last looked at, and since when."""
+
+    heard: int
+    since: int
+
+
 class Timer:
     """The timer of `apic`, until `console` has been quiet for too long."""
 
@@ -55,6 +62,15 @@ class Timer:
         self.on_expiry: Callable[[], None] | None = None
         """Called where the vCPU takes the interrupt of this timer, before it is delivered."""
         self.vector = apic.vector
+
+    @property
+    def state(self) -> TimerState:
+        """What it knows."""
+        return TimerState(self._heard, self._since)
+
+    def restore(self, state: TimerState) -> None:
+        """Know that."""
+        self._heard, self._since = state
 
     def acknowledge(self) -> None:
         """The vCPU has taken the interrupt that waits."""
