@@ -43,12 +43,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         " in a system call: `syscall`, or in its timer's interrupt: `interrupt` (default: the middle one)",
     )  # fmt: skip
 
+    group.add_argument(
+        "--post-copy", action="store_true", help="with --migrate: it goes on at the target at once, its pages follow"
+    )
+
 
 def refuse_options(arguments: argparse.Namespace) -> None:
     """Raise `UsageError` where a firmware is given what a kernel takes."""
     for name in _OPTIONS:
         if getattr(arguments, name) is not None:
             raise UsageError(f"--{name} needs --kernel")
+    if arguments.post_copy:
+        raise UsageError("--post-copy needs --kernel")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,7 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     stop, shelf = _stop(arguments), boot_snapshot.shelf(arguments)
     with boot_snapshot.told_of(arguments):
         boot = Boot(_guest(arguments, shelf), show, shelf)
-        report = boot.migrate(stop) if arguments.migrate else boot.run()
+        if arguments.post_copy:
+            report = boot.post_copy(stop)
+        else:
+            report = boot.migrate(stop) if arguments.migrate else boot.run()
     if arguments.json:
         print_json("boot-kernel/1", report.as_json())
     else:
@@ -76,6 +85,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--start es: KVM gives nobody the registers of such a guest, and takes none: no --migrate")
     if arguments.at is not None and not arguments.migrate:
         raise UsageError("--at needs --migrate")
+    if arguments.post_copy and not arguments.migrate:
+        raise UsageError("--post-copy needs --migrate")
 
 
 def _stop(arguments: argparse.Namespace) -> Stop:

@@ -28,6 +28,7 @@ CASES = [
     ("--memory", "1G"),
 ]
 PLACES = ("0", "11", "idle", "syscall", "interrupt")
+FOLLOWED = ("6", "interrupt")
 ES_CASES = [("regions", "milan"), ("isolated", "genoa")]
 THROUGH = [
     ("bookworm/OVMF_CODE.fd", "bookworm"),
@@ -70,9 +71,8 @@ class Moves:
         """What one says that stays."""
         return self._snapshots.of(self._command, self._measured, *guest).stays
 
-    def __call__(self, *guest: str | Path, at: str | None = None) -> dict[str, Any]:
+    def __call__(self, *guest: str | Path, options: tuple[str, ...] = ()) -> dict[str, Any]:
         kept = self._snapshots.of(self._command, self._measured, *guest)
-        options = () if at is None else ("--at", at)
         found = check_moved(self._measured(self._command, *guest, "--migrate", *options, snapshot=kept.path))
         assert found["snapshot"] == "restored"
         assert found["console"] == kept.stays["console"]
@@ -108,12 +108,19 @@ def test_migrates(linux_kernel: Path, command: Command, measured: Measured, opti
 
 @pytest.mark.parametrize("at", PLACES)
 def test_is_stopped_anywhere_and_does_not_notice(linux_kernel: Path, move: Moves, at: str) -> None:
-    stopped = move("--kernel", linux_kernel, at=at)["stopped"]
+    stopped = move("--kernel", linux_kernel, options=("--at", at))["stopped"]
     if at in ("syscall", "interrupt"):
         # At the first instruction there, with the stack and GS of its process.
         assert (stopped["privilege"], stopped["interrupts"]) == (0, False)
         assert stopped["rip"] >= 0xFFFF_FFFF_8000_0000
         assert stopped["process_rip"] in range(0x40_0000, 0x40_1000)
+
+
+@pytest.mark.parametrize("at", FOLLOWED)
+def test_its_pages_follow_it(linux_kernel: Path, move: Moves, at: str) -> None:
+    """It goes on at the target at once; it needs few of its pages before it is idle."""
+    moved = move("--kernel", linux_kernel, options=("--post-copy", "--at", at))["moved"]
+    assert 100 < moved["demanded_pages"] < moved["pages"] // 10
 
 
 @pytest.mark.parametrize("part", INCOHERENT)

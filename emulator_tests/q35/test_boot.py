@@ -28,7 +28,7 @@ def test_real_firmware_is_migrated_by_the_helper_that_it_has_loaded(injected: Fi
     assert found["helper_equal"]
     assert moved == {
         "equal": True, "source_plain_pages": 0, "naive_equal_pages": 0,
-        "pages": moved["pages"], "shared_pages": moved["shared_pages"],
+        "pages": moved["pages"], "shared_pages": moved["shared_pages"], "demanded_pages": 0,
     }  # fmt: skip
     seen = [milestone["what"] for milestone in found["milestones"]]
     assert seen[0] == "launched"

@@ -152,9 +152,11 @@ class Core:
             return self._run(max_instructions, event)
 
     def _run(self, max_instructions: int | None, event: EventInjection | None) -> Intercept:
+        waiting = event
         try:
             if event is not None:
                 self._deliver(event.event())
+            waiting = None
             while not self._kicked and (max_instructions is None or self.begun < max_instructions):
                 self.begun += self._start(None if max_instructions is None else max_instructions - self.begun)
                 stop = Intercept(Code.DB) if self._breakpoint.take() else self._handle()
@@ -165,7 +167,7 @@ class Core:
         except TripleFault:
             return Intercept(Code.SHUTDOWN)
         except NestedFaultError as fault:
-            return Intercept(Code.NPF, gpa=fault.gpa, error=fault.error)
+            return Intercept(Code.NPF, gpa=fault.gpa, error=fault.error, event=waiting)
         except DramFullError:
             return Intercept(Code.NO_MEMORY)
         return Intercept(Code.INTR)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from mh_emulator.cpu.eventinj import EventInjection
+
 
 class Code(IntEnum):
     """Exit codes; also the error code of #VC."""
@@ -65,5 +67,7 @@ class Intercept:
     """IOIO, MSR and NPF."""
     gpa: int = 0
     """NPF: a guest-physical address without a slot, or one that the RMP closes."""
+    event: EventInjection | None = None
+    """EXITINTINFO: what the hypervisor has injected and the guest has not got."""
     error: int = 0
     """NPF of an SNP guest: EXITINFO1 of a fault of the RMP, or with the C-bit, which are automatic exits; else 0."""

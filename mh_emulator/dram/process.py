@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -48,6 +48,10 @@ class UserMemory:
         for offset, spa in frames:
             self._frames[offset // PAGE_BYTES] = spa | POPULATED
             self._populated.append(offset)
+
+    def discard(self, offsets: Container[int]) -> None:
+        """MADV_DONTNEED: these pages have no frame, until they are touched; in this model their frames stay taken."""
+        self.remap([(offset, spa) for offset, spa in self.frames() if offset not in offsets])
 
     def spa(self, offset: int) -> int:
         """System physical address of the byte at `offset`; its page is populated."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from mh_builder.paging import PAGE_BYTES
 from mh_emulator.cpu.core import Core
 from mh_emulator.cpu.eventinj import EventInjection, Kind
 from mh_emulator.cpu.executed import Executed
@@ -182,6 +183,11 @@ class Vcpu:
             return None
         if stop.code in _REASONS:
             return Exit(_REASONS[stop.code])
+        if stop.event is not None:
+            self.inject_event(stop.event)
+        page = stop.gpa & -PAGE_BYTES
+        if stop.code is Code.NPF and page in self._vm.absent:
+            return Exit(Reason.MEMORY_FAULT, gpa=page, size=PAGE_BYTES)
         if stop.code is Code.NPF:
             return Exit(Reason.MMIO, gpa=stop.gpa, size=stop.size, is_write=stop.is_write)
         frame = PlainFrame(self._core, stop.length, self.inject_event)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mh_abi import abi
 from mh_builder.parts import Part
+from mh_emulator.host.machine import Machine
 from mh_emulator.kvm.exits import Exit
 from mh_emulator.linux.launch import Running, Way, hand_over
 from mh_emulator.linux.stop import Chase, Stop, Stopped
@@ -16,9 +17,9 @@ from mh_emulator.linux.work import Listener
 from mh_emulator.platform import Platform
 from mh_emulator.q35 import saved
 from mh_emulator.q35.board import Telling
-from mh_emulator.q35.moved import Moved, move
+from mh_emulator.q35.moved import Following, Moved, move
 from mh_emulator.q35.progress import Milestone, Progress
-from mh_emulator.q35.run import GuestStopped, Patience, run, run_guest, where
+from mh_emulator.q35.run import Entered, GuestStopped, Patience, run, run_guest, where
 from mh_emulator.snapshot.shelf import Shelf
 
 _MORE_DRAM = 96 << 20
@@ -120,23 +121,44 @@ class Boot:
     def migrate(self, stop: Stop) -> Report:
         """Boot by way of a migration. Raises as `run` does, and what a migration raises."""
         with self._reported():
-            running = self._begin()
-            source = running.machine
-            chase = self._go_to(stop, running)
-            if not source.consent.allowed:
-                raise GuestStopped("the kernel has not allowed its migration")
-            self._progress.reach("stopped")
-            self.report.stopped = chase.stopped(running)
-            self.report.helper_equal = self._guest.way.is_whole(source)
-            arrived = self._guest.way.expect(self._platform(2), running)
-            self.report.moved = move(source, arrived.machine)
-            hand_over(source, arrived.machine, running.board)
-            source.mirror.vm.close()
-            source.vm.close()
+            running, arrived = self._stopped(stop)
+            self.report.moved = move(running.machine, arrived.machine)
+            hand_over(running.machine, arrived.machine, running.board)
+            _close(running.machine)
             self._progress.reach("moved")
-            self._running, running.timer.sleeps = arrived, True
+            self._arrive(arrived)
             self._go_on(arrived)
         return self.report
+
+    def post_copy(self, stop: Stop) -> Report:
+        """Boot by way of a migration in which the guest goes on at once, and its pages follow. Raises as `migrate`."""
+        with self._reported():
+            running, arrived = self._stopped(stop)
+            following = Following(running.machine, arrived.machine)
+            self.report.moved = following.moved
+            hand_over(running.machine, arrived.machine, running.board)
+            self._progress.reach("resumed")
+            self._arrive(arrived)
+            self._go_on(arrived, following.guest)
+            following.finish()
+            _close(running.machine)
+            self._progress.reach("moved")
+        return self.report
+
+    def _stopped(self, stop: Stop) -> tuple[Running, Running]:
+        """The guest where it is to be migrated, and where it is to arrive."""
+        running = self._begin()
+        source = running.machine
+        chase = self._go_to(stop, running)
+        if not source.consent.allowed:
+            raise GuestStopped("the kernel has not allowed its migration")
+        self._progress.reach("stopped")
+        self.report.stopped = chase.stopped(running)
+        self.report.helper_equal = self._guest.way.is_whole(source)
+        return running, self._guest.way.expect(self._platform(2), running)
+
+    def _arrive(self, arrived: Running) -> None:
+        self._running, arrived.timer.sleeps = arrived, True
 
     def _begin(self) -> Running:
         """A guest that has been launched, or is where its first process begins."""
@@ -171,10 +193,12 @@ class Boot:
         self._progress.reach("launched")
         return running
 
-    def _go_on(self, running: Running) -> Exit:
+    def _go_on(self, running: Running, guest: Entered | None = None) -> Exit:
+        """Until the guest is idle, or paused; `guest` is who runs it, where its machine does not."""
+        entered = guest or running.machine
         serial = running.board.serial
         patience = Patience(lambda: serial.printed, SILENT_SECONDS)
-        exit_ = run(running.machine.vcpu, running.board, lambda: run_guest(running.machine), patience)
+        exit_ = run(running.machine.vcpu, running.board, lambda: run_guest(entered), patience)
         if self._panicked:
             raise GuestStopped(f"the kernel has given up{where(running.machine.vcpu, running.board)}")
         return exit_
@@ -223,6 +247,11 @@ class Boot:
         if found is not None and found not in self._noted:
             self._noted.add(found)
             self._progress.reach(text.split(" (", maxsplit=1)[0])
+
+
+def _close(source: Machine) -> None:
+    source.mirror.vm.close()
+    source.vm.close()
 
 
 def _ignore(_text: str) -> None:

@@ -6,11 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mh_abi.errors import MigrationHelperError
 from mh_emulator.cpu.registers import RFLAGS_IF, Registers
-from mh_emulator.host.machine import Machine
 from mh_emulator.kvm import EsVcpu, Vcpu
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.q35.board import Board
@@ -67,10 +66,17 @@ def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit], patience: Patience 
     return exit_
 
 
-def run_guest(machine: Machine) -> Exit:
+class Entered(Protocol):
+    """Who runs a guest, and answers what it says of itself."""
+
+    def run_guest(self) -> Exit:
+        """KVM_RUN of its vCPU, until something else than a hypercall."""
+
+
+def run_guest(guest: Entered) -> Exit:
     """Until something else than what the guest says of its migration, which the host has answered."""
     while True:
-        exit_ = machine.run_guest()
+        exit_ = guest.run_guest()
         if exit_.reason is not Reason.MSR:
             return exit_
 
