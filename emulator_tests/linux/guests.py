@@ -154,6 +154,6 @@ def test_an_sev_es_guest_works_and_repeats_exactly(
 def test_firmware_loads_it_and_the_helper(move: Moves, image: str, suite: str) -> None:
     """The loader in the firmware brings the helper, ACPI and kernel come by fw_cfg, and all of it moves."""
     guest = ("--fd", FIRMWARE / image, "--kernel", debians_kernel(suite))
-    assert "EFI stub" in move(*guest)["console"]
+    assert "] efi: EFI v" in move(*guest)["console"]
     seen = [milestone["what"] for milestone in move.stays(*guest)["milestones"]]
     assert seen[:2] == ["launched", "loader's line"]
