@@ -21,6 +21,7 @@ from mh_emulator.platform import Platform
 from mh_emulator.q35 import saved
 from mh_emulator.q35.board import Telling
 from mh_emulator.snapshot import file
+from mh_emulator.snapshot.codec import encode
 from mh_emulator.snapshot.errors import SnapshotError
 from mh_emulator.snapshot.shelf import Saved
 
@@ -87,7 +88,11 @@ def test_a_state_that_somebody_has_made_up_is_refused_in_one_line(images: Mappin
     told = [_told(running, replaced(state, path, wrong), contents.body) for path in places for wrong in WRONG]
     assert [text for text in told if "\n" in text] == []
     assert len([text for text in told if text]) > 9 * len(places)
-    assert _told(launched(images), state, contents.body) == ""
+    whole = launched(images)
+    assert _told(whole, state, contents.body) == ""
+    again, body = saved.take(whole.machine, whole.board)
+    assert encode(again) == state
+    assert b"".join(body) == contents.body
 
 
 def launched(images: Mapping[str, Image]) -> Running:

@@ -11,12 +11,18 @@ import pytest
 from emulator_tests.command.conftest import Command
 from emulator_tests.linux.kept import ALLOW, FIRST, SAY, TINY, Place, boot, guest
 from emulator_tests.linux.small import bzimage, kernel
-from emulator_tests.linux.test_small import HANDLER, MSRS, SECRET, SET_TIMER
+from emulator_tests.linux.test_small import HANDLER, MSRS, RAM, SECRET, SET_TIMER
 from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
 from mh_emulator.linux.boot import FIRST_PROCESS, Report
 from mh_emulator.linux.stop import Stop
+from mh_emulator.platform import Platform
+from mh_emulator.q35 import saved
+from mh_emulator.q35.board import Telling
+from mh_emulator.q35.interrupts import TimerState
 from mh_emulator.q35.run import GuestStopped
+from mh_emulator.snapshot import file
+from mh_emulator.snapshot.codec import encode
 
 WRITES = "".join(
     f"mov ecx, {index}\n mov eax, {value & 0xFFFFFFFF}\n mov edx, {value >> 32}\n wrmsr\n"
@@ -59,6 +65,13 @@ KEEPS = f"""
     mov dx, 0x402
     mov al, 0x64
     out dx, al
+    mov dx, 0x3f8
+    mov al, 10
+    out dx, al
+    {SET_TIMER}
+    sti
+    hlt
+    cli
     {SET_TIMER}
     {SAY}
     mov dx, 0x402
@@ -145,6 +158,25 @@ def test_the_rest_is_that_of_a_run_from_reset(images: Mapping[str, Image], part:
     assert [report.snapshot for report in (whole, makes, stays, moves)] == [None, "saved", "restored", "restored"]
     assert [one.what for one in stays.milestones] == ["launched", "restored", "idle"]
     assert len(place.files) == 1
+
+
+def test_what_is_put_is_taken_again(images: Mapping[str, Image]) -> None:
+    """Of every device too that says nothing of it."""
+    found, place = guest(images, KEEPS), Place([])
+    boot(found, place).run()
+    head, body = file.read(place.files[0])
+    running = found.way.power_on(Platform(found.part, RAM + (96 << 20), 1), Telling(lambda _: None, lambda _: None))
+    fresh = encode(saved.take(running.machine, running.board)[0])
+    saved.put(running.machine, running.board, head["state"], body)
+    state, frames = saved.take(running.machine, running.board)
+    assert encode(state) == head["state"]
+    assert b"".join(frames) == body
+    # Whatever a guest can change has been changed before, or this would say nothing of it.
+    assert isinstance(fresh, dict)
+    board = encode(state.board)
+    assert isinstance(board, dict)
+    assert [name for name, value in board.items() if value == fresh["board"][name]] == []
+    assert state.timer != TimerState(0, 0)
 
 
 def test_the_file_is_the_same_each_time(images: Mapping[str, Image]) -> None:

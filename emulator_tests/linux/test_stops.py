@@ -69,6 +69,7 @@ TO_PROCESS = f"""
     wrmsr
     lea rsi, [rip + half]
     call print
+    {{before}}
     push 0x23
     push {KERNEL_STACK}
     push 0x202
@@ -99,8 +100,9 @@ good: .asciz "good\\n"
 """
 
 
-def process(images: dict[str, Image], work: str, part: str = "milan") -> Boot:
-    return boot(images, PROCESS.format(work=work, c_bit=PARTS[part].c_bit), part)
+def process(images: dict[str, Image], work: str, part: str = "milan", before: str = "") -> Boot:
+    """A process that does `work`; its kernel has done something else `before`."""
+    return boot(images, PROCESS.format(work=work, before=before, c_bit=PARTS[part].c_bit), part)
 
 
 WAITS = "1: rdtsc\n test r15, r15\n jz 1b"
@@ -123,6 +125,17 @@ def test_a_process_is_stopped_in_its_kernel(images: dict[str, Image], where: Whe
     assert stays.milestones[-1].virtual_ms == moves.milestones[-1].virtual_ms
 
 
+def test_a_kernel_that_its_timer_interrupts_is_let_go_on(images: dict[str, Image]) -> None:
+    """It is its process that has to be interrupted."""
+    before = f"sti\n {WAITS}\n cli\n xor r15, r15\n {SET_TIMER}"
+    once, twice = (process(images, WAITS, before=text).migrate(Stop("half", Where.INTERRUPT)) for text in ("", before))
+    first, second = (
+        next(one.virtual_ms for one in report.milestones if one.what == "stopped") for report in (once, twice)
+    )
+    assert first < TIMER_MS + 5 < 2 * TIMER_MS < second
+    assert once.console == twice.console
+
+
 def test_nowhere_to_be_stopped(images: dict[str, Image]) -> None:
     idle = f'{ALLOW} {SAY} sti\n hlt\ntext: .asciz "here\\n"'
     with pytest.raises(GuestStopped, match="^the guest is idle, and has not made a system call"):
@@ -132,6 +145,9 @@ def test_nowhere_to_be_stopped(images: dict[str, Image]) -> None:
     with pytest.raises(GuestStopped, match='^the guest is idle, and has not printed "there"'):
         boot(images, idle).migrate(Stop("there", Where.INTERRUPT))
 
+
+TIMER_MS = 25
+"""What `SET_TIMER` sets."""
 
 USES_MEMORY = f"""
     {ALLOW}
