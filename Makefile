@@ -10,7 +10,8 @@
 # make bare  make and make test on bare machines of Debian 12 and 13, each made in a folder: half an hour
 # make theorems  set up, prove the theorems, and plant every small fault in what they are about
 # make vacuous  set up and look for tests that cannot fail, EACH of every folder
-# make test-guests  set up, boot and migrate Debian's firmware images and its kernels under emulation: 20 minutes of one CPU
+# make test-guests  set up, boot and migrate Debian's firmware images and its kernels under emulation, and measure it: 20 minutes of
+#              one CPU; docs/guests.py out/guests.json makes the tables of docs/guests.md of that
 # make test-firmware  set up, build both Debian releases of edk2 with the helper, or TREE, and boot them: 10 minutes and more
 
 PYTHON ?= python3
@@ -86,7 +87,7 @@ theorems: $(TESTABLE)
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -q emulator_tests/theorems emulator_tests/theorems/faults.py
 
 test-guests: KERNEL :=
-test-guests: $(TESTABLE) oracles kernel
+test-guests: $(TESTABLE) oracles sources kernel
 	$(VENV)/bin/python -m pytest -v -o faulthandler_timeout=1200 emulator_tests/q35/guests.py emulator_tests/linux/guests.py
 
 test-firmware: $(TESTABLE) oracles builders sources kernel
@@ -140,12 +141,14 @@ debian:
 kernel: $(INSTALLED)
 	-@$(VENV)/bin/python -m ovmf_patches.kernels $(KERNELS) $(KERNEL) >/dev/null
 
-# What is generated from the sources and kept: the ABI for type checkers, the picture of the packages.
+# What is generated from the sources and kept: the ABI for type checkers, the picture of the packages,
+# the tables of boots that were measured.
 generated: $(INSTALLED)
 	$(VENV)/bin/python -m mh_abi.stub
 	$(VENV)/bin/python docs/rooms.py
 	$(VENV)/bin/python docs/calls.py
 	$(VENV)/bin/python docs/rules.py
+	$(VENV)/bin/python docs/guests.py
 
 clean:
 	rm -rf $(VENV) .cache out build *.egg-info *.whl

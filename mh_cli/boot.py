@@ -8,7 +8,7 @@ from pathlib import Path
 from mh_builder.paging import MIB, PAGE_BYTES
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import MIRROR_STARTS, Start
-from mh_cli import boot_firmware, boot_kernel, options
+from mh_cli import boot_firmware, boot_kernel, boot_snapshot, options
 from mh_cli.errors import UsageError
 
 _LEAST, _MOST = 128 * MIB, 2 << 30
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--start", choices=[start.value for start in MIRROR_STARTS], default=Start.HOST.value,
         help="plain SEV, without variables, or SEV-ES (default host)",
     )  # fmt: skip
+    boot_snapshot.add_option(parser)
     boot_kernel.add_options(parser)
     options.add_part(parser)
     options.add_json(parser)

@@ -15,6 +15,7 @@ from mh_builder.firmware.units import Units, check_variables, split
 from mh_builder.helper import build_helper
 from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options, Start
+from mh_cli import boot_snapshot
 from mh_cli.boot_output import print_console, print_moved, show
 from mh_cli.errors import BAD, GOOD, UsageError
 from mh_cli.output import print_json
@@ -36,14 +37,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--migrate needs --start host: no host gives a vCPU of SEV-ES its registers")
     if arguments.vars and arguments.start == Start.HOST.value:
         raise UsageError("--vars needs --start es: under plain SEV there is no flash device")
-    flash = _read(arguments)
+    shelf, flash = boot_snapshot.shelf(arguments), _read(arguments)
     variables = b"" if arguments.start == Start.HOST.value else _variables(arguments, flash)
     flash = _with_helper(arguments, flash, arguments.scheme)
     helper = _carried(arguments, flash) if arguments.migrate or _carries(arguments, flash) else None
+    if arguments.snapshot is not None and helper is None:
+        raise UsageError("--snapshot needs a helper in the firmware: it is made behind its loader's line; or --kernel")
     units = Units(split(flash).code, variables)
     policy = POLICY_ES if arguments.start == Start.ES.value else POLICY
-    boot = Boot(Firmware(PARTS[arguments.part], units, arguments.memory, helper, policy), show)
-    report = boot.migrate() if arguments.migrate else boot.run()
+    with boot_snapshot.told_of(arguments):
+        boot = Boot(Firmware(PARTS[arguments.part], units, arguments.memory, helper, policy), show, shelf)
+        report = boot.migrate() if arguments.migrate else boot.run()
     if arguments.json:
         print_json("boot/1", report.as_json())
     else:

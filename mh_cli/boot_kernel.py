@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mh_abi import abi
 from mh_builder.header import PROTECTION
 from mh_builder.helper import build_helper
 from mh_builder.image.vmsa import hosted
@@ -14,6 +13,7 @@ from mh_builder.paging import GIB
 from mh_builder.parts import PARTS
 from mh_builder.schemes import name_of
 from mh_builder.schemes.space import Options, Start
+from mh_cli import boot_snapshot
 from mh_cli.boot_firmware import carrier
 from mh_cli.boot_output import print_console, print_moved, show
 from mh_cli.errors import BAD, GOOD, UsageError
@@ -21,11 +21,13 @@ from mh_cli.output import print_json
 from mh_cli.ovmf_files import about, read_file
 
 if TYPE_CHECKING:
-    from mh_emulator.linux.boot import LinuxGuest, Report, Stop
+    from mh_emulator.linux.boot import LinuxGuest, Report
     from mh_emulator.linux.kernel import Kernel
     from mh_emulator.linux.launch import Way
+    from mh_emulator.linux.stop import Stop, Stopped
+    from mh_emulator.secret import Secret
+    from mh_emulator.snapshot.shelf import Shelf
 
-_IDLE = "idle"
 _OPTIONS = ("initrd", "append", "at")
 _DEFAULT_SCHEME = "regions"
 
@@ -37,8 +39,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--append", metavar="TEXT", help="command line, in place of ours, which the guide lists")
     group.add_argument(
         "--at", metavar="STEP",
-        help="stop it for --migrate behind that step of our first process, or asleep: `idle` (default: half of them)",
+        help="stop it for --migrate behind that step of our first process, or behind the middle one asleep: `idle`,"
+        " in a system call: `syscall`, or in its timer's interrupt: `interrupt` (default: the middle one)",
     )  # fmt: skip
+
+    group.add_argument(
+        "--post-copy", action="store_true", help="with --migrate: it goes on at the target at once, its pages follow"
+    )
 
 
 def refuse_options(arguments: argparse.Namespace) -> None:
@@ -46,6 +53,8 @@ def refuse_options(arguments: argparse.Namespace) -> None:
     for name in _OPTIONS:
         if getattr(arguments, name) is not None:
             raise UsageError(f"--{name} needs --kernel")
+    if arguments.post_copy:
+        raise UsageError("--post-copy needs --kernel")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,9 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
     from mh_emulator.linux.boot import Boot
 
     _check(arguments)
-    stop = _stop(arguments)
-    boot = Boot(_guest(arguments), show)
-    report = boot.migrate(stop) if arguments.migrate else boot.run()
+    stop, shelf = _stop(arguments), boot_snapshot.shelf(arguments)
+    with boot_snapshot.told_of(arguments):
+        boot = Boot(_guest(arguments, shelf), show, shelf)
+        if arguments.post_copy:
+            report = boot.post_copy(stop)
+        else:
+            report = boot.migrate(stop) if arguments.migrate else boot.run()
     if arguments.json:
         print_json("boot-kernel/1", report.as_json())
     else:
@@ -72,27 +85,30 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--start es: KVM gives nobody the registers of such a guest, and takes none: no --migrate")
     if arguments.at is not None and not arguments.migrate:
         raise UsageError("--at needs --migrate")
+    if arguments.post_copy and not arguments.migrate:
+        raise UsageError("--post-copy needs --migrate")
 
 
 def _stop(arguments: argparse.Namespace) -> Stop:
     """Where the guest is to be stopped. Raises `UsageError`."""
     from mh_emulator.linux import work
-    from mh_emulator.linux.boot import Stop
+    from mh_emulator.linux.stop import Stop, Where
 
     lines, half = work.lines(), work.STEPS // 2
-    if arguments.initrd is not None and arguments.at not in (None, _IDLE):
-        raise UsageError("--at STEP needs our first process: with --initrd there is only --at idle")
+    if arguments.initrd is not None and arguments.at not in (None, Where.IDLE.value):
+        raise UsageError(f"--at {arguments.at} needs our first process: with --initrd there is only --at idle")
     if arguments.initrd is not None:
         return Stop()
-    if arguments.at == _IDLE:
-        return Stop(lines[half], asleep=True)
+    places = {where.value: where for where in Where if where is not Where.SENT}
+    if arguments.at in places:
+        return Stop(lines[half], places[arguments.at])
     step = str(half) if arguments.at is None else arguments.at
     if not (step.isascii() and step.isdigit() and int(step) < work.STEPS):
-        raise UsageError(f"--at {step!r}: neither a step, 0 to {work.STEPS - 1}, nor {_IDLE}")
+        raise UsageError(f"--at {step!r}: neither a step, 0 to {work.STEPS - 1}, nor {', '.join(places)}")
     return Stop(lines[int(step)])
 
 
-def _guest(arguments: argparse.Namespace) -> LinuxGuest:
+def _guest(arguments: argparse.Namespace, shelf: Shelf | None) -> LinuxGuest:
     """What is to be booted. Raises `UsageError`, `FirmwareError`, `KernelError`; the helper is built last."""
     from mh_emulator.linux import initramfs, work
     from mh_emulator.linux.boot import LinuxGuest
@@ -106,53 +122,60 @@ def _guest(arguments: argparse.Namespace) -> LinuxGuest:
     initrd = initramfs.archive({"init": work.program()}) if own else read_file(arguments.initrd, arguments.memory)
     line = DEFAULT_COMMAND_LINE if arguments.append is None else arguments.append
     way = _direct if arguments.fd is None else _by_firmware
-    scheme, chosen = way(arguments, kernel, initrd, line)
+    secret = boot_snapshot.secret(shelf, PROTECTION[Start(arguments.start)])
+    scheme, chosen = way(arguments, kernel, initrd, line, secret)
     expected = work.lines() if own else ()
     return LinuxGuest(PARTS[arguments.part], scheme, kernel.release, arguments.memory, chosen, expected)
 
 
-def _direct(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: str) -> tuple[str, Way]:
+def _direct(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: str, secret: Secret) -> tuple[str, Way]:
     from mh_emulator.linux.kernel import KernelError
     from mh_emulator.linux.launch import Direct
     from mh_emulator.linux.load import Plan, check, helper_home
     from mh_emulator.q35.launch import topology
-    from mh_emulator.secret import Secret
 
     home, ram = helper_home(kernel), topology(arguments.memory)
     with about(arguments.kernel, KernelError):
         check(Plan(kernel, initrd, line, ram, range(home, home)))
     scheme = arguments.scheme or _DEFAULT_SCHEME
     limit = -(-arguments.memory // GIB) * GIB
-    start = Start(arguments.start)
-    helper = hosted(build_helper(scheme, Options(home=home, ram_limit=limit, start=start)), PARTS[arguments.part].c_bit)
+    options = Options(home=home, ram_limit=limit, start=Start(arguments.start))
+    helper = hosted(build_helper(scheme, options), PARTS[arguments.part].c_bit)
     size = 0 if helper.home is None else helper.memory_bytes
     plan = Plan(kernel, initrd, line, ram, range(home, home + size))
     with about(arguments.kernel, KernelError):
         check(plan)
-    return scheme, Direct(plan, helper, Secret.fresh(PROTECTION[start]))
+    return scheme, Direct(plan, helper, secret)
 
 
-def _by_firmware(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: str) -> tuple[str, Way]:
+def _by_firmware(
+    arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: str, secret: Secret
+) -> tuple[str, Way]:
     from mh_emulator.linux.firmware import ByFirmware
     from mh_emulator.linux.kernel import KernelError
     from mh_emulator.linux.load import check_line
     from mh_emulator.q35.launch import Carrier
-    from mh_emulator.secret import Secret
 
     with about(arguments.kernel, KernelError):
         check_line(kernel, line)
     flash, helper = carrier(arguments, _DEFAULT_SCHEME)
     scheme = name_of(helper.descriptor.scheme, helper.descriptor.window)
-    secret = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV)
     return scheme, ByFirmware(Carrier(flash, helper, secret), arguments.memory, kernel, initrd, line)
 
 
 def _print(report: Report) -> None:
     print(f"kernel: {report.kernel}")
     print(f"helper: {'equal to what was launched, byte for byte' if report.helper_equal else 'DIFFERENT'}")
+    if report.stopped is not None:
+        _print_stopped(report.stopped)
     if report.moved is not None:
         print_moved(report.moved)
     print_console("console", report.console)
     if report.guest_ok is not None:
         print(f"first process: {'every line as computed' if report.guest_ok else 'WRONG'}")
     print(f"idle after {report.cpu_seconds:.1f} s CPU")
+
+
+def _print_stopped(stopped: Stopped) -> None:
+    state = f"at {stopped.rip:#x}, CPL {stopped.privilege}, interrupts {'on' if stopped.interrupts else 'off'}"
+    print(f"stopped: {state}{'' if stopped.process_rip is None else f'; its process at {stopped.process_rip:#x}'}")

@@ -24,6 +24,8 @@ def print_moved(moved: Moved) -> None:
     """One line."""
     pages = f"{moved.pages} pages private, {moved.shared_pages} shared"
     seen = f"{moved.source_plain_pages} in plaintext, {moved.naive_equal_pages} survive a copy"
+    if moved.demanded_pages:
+        pages += f", {moved.demanded_pages} when the guest needed them"
     print(f"migrated: {pages}, {'equal' if moved.equal else 'DIFFERENT'}; as the host sees them {seen}")
 
 

@@ -122,7 +122,7 @@ def held(images: dict[str, Image]) -> tuple[handover.Limits, tuple[Region, ...]]
     cut = whole.length // 2 & -PAGE_BYTES
     first = whole._replace(length=cut)
     second = Region(whole.main_gpa + cut, whole.length - cut, whole.mirror_gpa + cut, whole.kind)
-    return machine._limits(), (first, second)
+    return machine.limits(), (first, second)
 
 
 Held = tuple[handover.Limits, tuple[Region, ...]]

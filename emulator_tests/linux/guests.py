@@ -5,75 +5,155 @@ Not of the suite.
 
 from __future__ import annotations
 
-import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
-from emulator_tests.command.conftest import Command, Outcome
+from emulator_tests.command.conftest import Command
 from emulator_tests.conftest import FIRMWARE, debians_kernel
 from emulator_tests.linux.conftest import command
+from emulator_tests.measured import Measured, measured
 from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
 from ovmf_patches.kernels import SUITES
 
-__all__ = ["command"]
+__all__ = ["command", "measured"]
 
 CASES = [
-    *(("--scheme", scheme) for scheme in SCHEMES if scheme != "regions"),
+    *(("--scheme", scheme) for scheme in SCHEMES),
     *(("--part", part) for part in PARTS if part != "milan"),
-    ("--at", "idle"),
-    ("--at", "0"),
-    ("--at", "11"),
     ("--memory", "1G"),
 ]
+PLACES = ("0", "11", "idle", "syscall", "interrupt")
+FOLLOWED = ("6", "interrupt")
+ES_CASES = [("regions", "milan"), ("isolated", "genoa")]
+THROUGH = [
+    ("bookworm/OVMF_CODE.fd", "bookworm"),
+    ("trixie/OVMF_CODE_4M.fd", "bookworm"),
+    ("trixie/OVMF_CODE_4M.fd", "sid"),
+]
+INCOHERENT = [part.name for part in PARTS.values() if not part.coherent]
 
 
-@pytest.mark.parametrize("options", CASES, ids=" ".join)
-def test_migrates(linux_kernel: Path, command: Command, options: tuple[str, ...]) -> None:
-    check_moved(command("boot", "--kernel", linux_kernel, "--migrate", *options, "--json"))
+class Kept(NamedTuple):
+    """A guest's snapshot, and what the run has said that made it, which stayed."""
+
+    path: Path
+    stays: dict[str, Any]
 
 
-@pytest.mark.parametrize("suite", SUITES[1:])
-def test_a_later_kernel_is_migrated_and_does_not_notice(command: Command, suite: str) -> None:
-    kernel = debians_kernel(suite)
-    stays, moves = (command("boot", "--kernel", kernel, *options, "--json") for options in ((), ("--migrate",)))
-    assert stays.code == 0, stays.err
-    check_moved(moves)
-    assert json.loads(stays.out)["console"] == json.loads(moves.out)["console"]
+class Snapshots:
+    """One of each guest, as it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[tuple[str | Path, ...], Kept] = {}
+
+    def of(self, command: Command, measured: Measured, *guest: str | Path) -> Kept:
+        if guest not in self._known:
+            path = self._folder / f"{len(self._known)}"
+            self._known[guest] = Kept(path, measured(command, *guest, snapshot=path))
+        return self._known[guest]
 
 
-def check_moved(outcome: Outcome) -> None:
-    assert outcome.code == 0, outcome.err
-    found = json.loads(outcome.out)
+class Moves:
+    """Moves guests from where their first process begins; what they print is as of one that stays."""
+
+    def __init__(self, command: Command, measured: Measured, snapshots: Snapshots) -> None:
+        self._command = command
+        self._measured = measured
+        self._snapshots = snapshots
+
+    def stays(self, *guest: str | Path) -> dict[str, Any]:
+        """What one says that stays."""
+        return self._snapshots.of(self._command, self._measured, *guest).stays
+
+    def __call__(self, *guest: str | Path, options: tuple[str, ...] = ()) -> dict[str, Any]:
+        kept = self._snapshots.of(self._command, self._measured, *guest)
+        found = check_moved(self._measured(self._command, *guest, "--migrate", *options, snapshot=kept.path))
+        assert found["snapshot"] == "restored"
+        assert found["console"] == kept.stays["console"]
+        assert found["milestones"][-1]["virtual_ms"] == kept.stays["milestones"][-1]["virtual_ms"]
+        return found
+
+
+@pytest.fixture(scope="session")
+def snapshots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Snapshots]:
+    """They go at the end: each has all the memory of a guest."""
+    folder = tmp_path_factory.mktemp("snapshots")
+    yield Snapshots(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def move(command: Command, measured: Measured, snapshots: Snapshots) -> Moves:
+    """How guests are moved here."""
+    return Moves(command, measured, snapshots)
+
+
+def check_moved(found: dict[str, Any]) -> dict[str, Any]:
     assert found["guest_ok"]
     assert found["moved"]["equal"]
     assert "Memory Encryption Features active: AMD SEV" in found["console"]
+    return found
 
 
-@pytest.mark.parametrize(("scheme", "part"), [("regions", "milan"), ("isolated", "genoa")])
-def test_an_sev_es_guest_works_and_repeats_exactly(
-    linux_kernel: Path, command: Command, scheme: str, part: str
+@pytest.mark.parametrize("options", CASES, ids=" ".join)
+def test_migrates(linux_kernel: Path, command: Command, measured: Measured, options: tuple[str, ...]) -> None:
+    check_moved(measured(command, "--kernel", linux_kernel, "--migrate", *options))
+
+
+@pytest.mark.parametrize("at", PLACES)
+def test_is_stopped_anywhere_and_does_not_notice(linux_kernel: Path, move: Moves, at: str) -> None:
+    stopped = move("--kernel", linux_kernel, options=("--at", at))["stopped"]
+    if at in ("syscall", "interrupt"):
+        # At the first instruction there, with the stack and GS of its process.
+        assert (stopped["privilege"], stopped["interrupts"]) == (0, False)
+        assert stopped["rip"] >= 0xFFFF_FFFF_8000_0000
+        assert stopped["process_rip"] in range(0x40_0000, 0x40_1000)
+
+
+@pytest.mark.parametrize("at", FOLLOWED)
+def test_its_pages_follow_it(linux_kernel: Path, move: Moves, at: str) -> None:
+    """It goes on at the target at once; it needs few of its pages before it is idle."""
+    moved = move("--kernel", linux_kernel, options=("--post-copy", "--at", at))["moved"]
+    assert 100 < moved["demanded_pages"] < moved["pages"] // 10
+
+
+@pytest.mark.parametrize("part", INCOHERENT)
+def test_a_snapshot_has_what_caches_hold(
+    linux_kernel: Path, command: Command, measured: Measured, move: Moves, part: str
 ) -> None:
-    guest = ("boot", "--kernel", linux_kernel, "--start", "es", "--scheme", scheme, "--part", part, "--json")
-    first, second = command(*guest), command(*guest)
-    assert first.code == 0, first.err
-    found = json.loads(first.out)
-    assert found["guest_ok"]
-    assert found["helper_equal"]
-    assert "Memory Encryption Features active: AMD SEV SEV-ES" in found["console"]
-    assert json.loads(second.out)["console"] == found["console"]
+    """What a run has said that made none is the reference."""
+    guest = ("--kernel", linux_kernel, "--part", part)
+    assert measured(command, *guest)["console"] == move.stays(*guest)["console"]
+    move(*guest)
 
 
-@pytest.mark.parametrize("image", ["bookworm/OVMF_CODE.fd", "trixie/OVMF_CODE_4M.fd"])
-def test_firmware_loads_it_and_the_helper(linux_kernel: Path, command: Command, image: str) -> None:
+@pytest.mark.parametrize("suite", SUITES[1:])
+def test_a_later_kernel_is_migrated_and_does_not_notice(move: Moves, suite: str) -> None:
+    move("--kernel", debians_kernel(suite))
+
+
+@pytest.mark.parametrize(("scheme", "part"), ES_CASES)
+def test_an_sev_es_guest_works_and_repeats_exactly(
+    linux_kernel: Path, command: Command, measured: Measured, scheme: str, part: str
+) -> None:
+    guest = ("--kernel", linux_kernel, "--start", "es", "--scheme", scheme, "--part", part)
+    first, second = (measured(command, *guest) for _ in range(2))
+    assert first["guest_ok"]
+    assert first["helper_equal"]
+    assert "Memory Encryption Features active: AMD SEV SEV-ES" in first["console"]
+    assert second["console"] == first["console"]
+
+
+@pytest.mark.parametrize(("image", "suite"), THROUGH)
+def test_firmware_loads_it_and_the_helper(move: Moves, image: str, suite: str) -> None:
     """The loader in the firmware brings the helper, ACPI and kernel come by fw_cfg, and all of it moves."""
-    guest = ("boot", "--fd", FIRMWARE / image, "--kernel", linux_kernel, "--json")
-    stays, moves = command(*guest), command(*guest, "--migrate")
-    assert stays.code == 0, stays.err
-    check_moved(moves)
-    found = json.loads(moves.out)
-    assert json.loads(stays.out)["console"] == found["console"]
-    assert "EFI stub" in found["console"]
-    seen = [milestone["what"] for milestone in found["milestones"]]
+    guest = ("--fd", FIRMWARE / image, "--kernel", debians_kernel(suite))
+    assert "] efi: EFI v" in move(*guest)["console"]
+    seen = [milestone["what"] for milestone in move.stays(*guest)["milestones"]]
     assert seen[:2] == ["launched", "loader's line"]

@@ -53,9 +53,13 @@ def test_something_has_to_be_booted(command: Command) -> None:
         (("--start", "es", "--migrate"), 2, "--start es: KVM gives nobody the registers of such a guest"),
         (("--vars", "x"), 2, "--vars needs --fd"),
         (("--at", "3"), 2, "--at needs --migrate"),
-        (("--migrate", "--at", "12"), 2, "--at '12': neither a step, 0 to 11, nor idle"),
-        (("--migrate", "--at", "-1"), 2, "--at '-1': neither a step, 0 to 11, nor idle"),
-        (("--migrate", "--initrd", "disk", "--at", "3"), 2, "--at STEP needs our first process"),
+        (("--post-copy",), 2, "--post-copy needs --migrate"),
+        (("--post-copy", "--migrate", "--start", "es"), 2, "--start es: KVM gives nobody the registers"),
+        (("--migrate", "--at", "12"), 2, "--at '12': neither a step, 0 to 11, nor idle, syscall, interrupt"),
+        (("--migrate", "--at", "-1"), 2, "--at '-1': neither a step, 0 to 11, nor idle, syscall, interrupt"),
+        (("--migrate", "--at", "sent"), 2, "--at 'sent': neither a step, 0 to 11, nor idle, syscall, interrupt"),
+        (("--migrate", "--initrd", "disk", "--at", "3"), 2, "--at 3 needs our first process"),
+        (("--migrate", "--initrd", "disk", "--at", "syscall"), 2, "--at syscall needs our first process"),
         (("--initrd", "nothing"), 2, "nothing: No such file or directory"),
         (("--initrd", "large", "--memory", "128M"), 1, "large: 0x8000001 bytes, at most 0x8000000 are expected"),
         (
@@ -100,6 +104,11 @@ def test_firmware_takes_no_kernels_options(command: Command, option: str) -> Non
     outcome = command("boot", "--fd", "nothing.fd", option, "x")
     assert (outcome.code, outcome.out) == (2, "")
     assert f"{option} needs --kernel" in outcome.err
+
+
+def test_firmware_alone_is_not_followed_by_its_pages(command: Command) -> None:
+    outcome = command("boot", "--fd", "nothing.fd", "--migrate", "--post-copy")
+    assert (outcome.code, outcome.err) == (2, "build.py: error: --post-copy needs --kernel\n")
 
 
 def test_a_kernel_without_our_process(command: Command, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from mh_abi.image import parse_image
 from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
 from mh_emulator.linux import boot as boots
-from mh_emulator.linux.boot import Boot, LinuxGuest, Stop
+from mh_emulator.linux.boot import Boot, LinuxGuest
 from mh_emulator.linux.kernel import read_kernel
 from mh_emulator.linux.launch import Direct
 from mh_emulator.linux.load import Plan
+from mh_emulator.linux.stop import Stop, Where
 from mh_emulator.q35.launch import topology
 from mh_emulator.q35.run import GuestStopped
 from mh_emulator.secret import Secret
@@ -218,7 +219,7 @@ def test_a_kernel_that_is_stopped_asleep(images: dict[str, Image]) -> None:
     half: .asciz "half\\n"
     good: .asciz "good\\n"
     """
-    report = boot(images, text).migrate(Stop("half", asleep=True))
+    report = boot(images, text).migrate(Stop("half", Where.IDLE))
     assert report.console == "half\ngood\n"
     assert report.good
     assert [one.what for one in report.milestones] == ["launched", "stopped", "moved", "idle"]

@@ -1,54 +1,65 @@
-"""Every scheme that firmware loads, on every part, and stock images: `make test-guests`. Not collected by the suite."""
+"""Every scheme that firmware loads, on every part, and Debian's images: `make test-guests`. Not of the suite."""
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 import pytest
 
 from emulator_tests.command.conftest import Command
-from emulator_tests.firmware.conftest import Find
+from emulator_tests.conftest import FIRMWARE
+from emulator_tests.measured import Measured, measured
+from emulator_tests.q35.conftest import command
 from mh_builder.parts import PARTS
 from mh_builder.schemes import SCHEMES
 
+__all__ = ["command", "measured"]
+
+IMAGE, WITH_VARIABLES = (FIRMWARE / "bookworm" / name for name in ("OVMF_CODE.fd", "OVMF.fd"))
 LOADED = [scheme for scheme in SCHEMES if scheme != "isolated"]
 PAIRS = [*((scheme, "milan") for scheme in LOADED), *(("regions", part) for part in PARTS if part != "milan")]
 
 
 @pytest.mark.parametrize(("scheme", "part"), PAIRS)
-def test_migrates(stock: Find, command: Command, scheme: str, part: str) -> None:
-    path = stock("X64")
-    outcome = command("boot", "--fd", path, "--migrate", "--scheme", scheme, "--part", part, "--json")
-    assert outcome.code == 0, outcome.err
-    found = json.loads(outcome.out)
+def test_migrates(command: Command, measured: Measured, scheme: str, part: str) -> None:
+    found = measured(command, "--fd", IMAGE, "--migrate", "--scheme", scheme, "--part", part)
     assert found["moved"]["equal"]
     assert found["milestones"][-1]["what"] == "idle"
 
 
-def test_a_stock_image_boots_and_does_so_again_in_the_same_way(stock: Find, command: Command) -> None:
-    outcomes = [command("boot", "--fd", stock("X64"), "--json") for _ in range(2)]
-    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes[0].err
-    first, second = (json.loads(outcome.out) for outcome in outcomes)
+def test_a_stock_image_boots_and_does_so_again_in_the_same_way(command: Command, measured: Measured) -> None:
+    first, second = (measured(command, "--fd", IMAGE) for _ in range(2))
     assert first["serial"] == second["serial"] != ""
     assert [(one["what"], one["virtual_ms"]) for one in first["milestones"]] == [
         (one["what"], one["virtual_ms"]) for one in second["milestones"]
     ]
 
 
-def test_stock_firmware_boots_with_es(stock: Find, command: Command) -> None:
+def test_a_snapshot_behind_the_loaders_line(command: Command, measured: Measured, tmp_path: Path) -> None:
+    """The rest is that of a run from reset, whether it moves or not; the shell's prompt is its end."""
+    guest, state = ("--fd", IMAGE, "--scheme", "regions"), tmp_path / "state"
+    found = [
+        measured(command, *guest),
+        measured(command, *guest, snapshot=state),
+        measured(command, *guest, snapshot=state),
+        measured(command, *guest, "--migrate", snapshot=state),
+    ]
+    assert [one["snapshot"] for one in found] == [None, "saved", "restored", "restored"]
+    ends = [(one["debug"], one["serial"], one["milestones"][-1]["virtual_ms"], one["good"]) for one in found]
+    assert ends == [ends[0]] * 4
+    assert found[3]["moved"]["equal"]
+
+
+def test_stock_firmware_boots_with_es(command: Command, measured: Measured) -> None:
     """Its variables lie beside it; the boot manager writes them, by #VC and GHCB."""
-    outcome = command("boot", "--fd", stock("X64"), "--start", "es", "--json")
-    assert outcome.code == 0, outcome.err
-    found = json.loads(outcome.out)
+    found = measured(command, "--fd", IMAGE, "--start", "es")
     assert found["helper_equal"] is None
     seen = [milestone["what"] for milestone in found["milestones"]]
     assert seen.index("first use of flash") < seen.index("idle") == len(seen) - 1
 
 
-def test_the_loader_leaves_the_helper_with_es(stock: Find, command: Command) -> None:
+def test_the_loader_leaves_the_helper_with_es(command: Command, measured: Measured) -> None:
     """From an image with both units in it."""
-    outcome = command("boot", "--fd", stock("with-variables"), "--start", "es", "--scheme", "regions", "--json")
-    assert outcome.code == 0, outcome.err
-    found = json.loads(outcome.out)
+    found = measured(command, "--fd", WITH_VARIABLES, "--start", "es", "--scheme", "regions")
     assert found["helper_equal"]
     assert "loader's line" in [milestone["what"] for milestone in found["milestones"]]

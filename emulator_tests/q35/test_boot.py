@@ -28,7 +28,7 @@ def test_real_firmware_is_migrated_by_the_helper_that_it_has_loaded(injected: Fi
     assert found["helper_equal"]
     assert moved == {
         "equal": True, "source_plain_pages": 0, "naive_equal_pages": 0,
-        "pages": moved["pages"], "shared_pages": moved["shared_pages"],
+        "pages": moved["pages"], "shared_pages": moved["shared_pages"], "demanded_pages": 0,
     }  # fmt: skip
     seen = [milestone["what"] for milestone in found["milestones"]]
     assert seen[0] == "launched"
@@ -50,6 +50,9 @@ def test_real_firmware_is_migrated_by_the_helper_that_it_has_loaded(injected: Fi
         (("--fd", "{X64}", "--vars", "{X64}", "--start", "es"), 1, "{X64}: no variable store: "),
         (("--fd", "{X64}", "--vars", "nothing.fd", "--start", "es"), 2, "nothing.fd: No such file or directory"),
         (("--fd", "{X64}", "--memory", "64M"), 2, "--memory 0x4000000: not in 0x8000000 to 0x80000000"),
+        (("--fd", "{X64}", "--snapshot", "state"), 2, "--snapshot needs a helper in the firmware: it is made behind "),
+        (("--fd", "{X64}", "--snapshot", "state", "--start", "es"), 2, "--snapshot needs --start host"),
+        (("--fd", "{X64}", "--snapshot", "text"), 1, "text: no snapshot: it begins with 6e6f20696d616765"),
         (("--fd", "{X64}", "--migrate"), 1, "no image of the migration helper: "),
         (("--fd", "{X64}", "--migrate", "--scheme", "isolated"), 1, "no firmware loads it"),
     ],

@@ -44,16 +44,17 @@ def write_images(images: Iterable[Image], folder: Path) -> list[Path]:
     return write_files(files, folder)
 
 
-def write_files(files: Mapping[str, bytes], folder: Path) -> list[Path]:
-    """Write `files`, name -> contents, into `folder`: all or none. It and folders in names are made if need be.
+def write_files(files: Mapping[str, bytes], folder: Path, mode: int = 0o644) -> list[Path]:
+    """Write `files`, name -> contents, into `folder`: all or none, each with the rights `mode`.
 
-    Everything is written beside its place first and renamed at the end, so a full disk leaves the folder
-    as it was; Ctrl-C and a polite end wait until all is done. Raises `OSError` with the path in question.
+    The folder, and those in names, are made if need be. Everything is written beside its place first and renamed at the
+    end, so a full disk leaves the folder as it was; Ctrl-C and a polite end wait until all is done. Raises `OSError`
+    with the path in question.
     """
     with _interrupts_wait(), ExitStack() as undo:
         for parent in dict.fromkeys([folder, *((folder / name).parent for name in files)]):
             _make_folder(parent, undo)
-        staged = [(_stage(folder / name, contents, undo), folder / name) for name, contents in files.items()]
+        staged = [(_stage(folder / name, contents, mode, undo), folder / name) for name, contents in files.items()]
         for _, path in staged:
             if path.is_dir():
                 raise _error(errno.EISDIR, path)
@@ -89,13 +90,13 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _stage(path: Path, contents: bytes, undo: ExitStack) -> Path:
+def _stage(path: Path, contents: bytes, mode: int, undo: ExitStack) -> Path:
     """Write `contents` into a file beside `path`; return where."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         undo.callback(Path(name).unlink, missing_ok=True)
         with os.fdopen(handle, "wb") as stream:
-            os.fchmod(handle, 0o644)
+            os.fchmod(handle, mode)
             stream.write(contents)
     except OSError as error:
         raise _error(error.errno or errno.EIO, path) from error

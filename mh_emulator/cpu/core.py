@@ -5,7 +5,6 @@ What KVM makes of an intercept is in `mh_emulator.kvm`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import assert_never
 
 from unicorn import unicorn_const, x86_const
@@ -13,9 +12,10 @@ from unicorn import unicorn_const, x86_const
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import OSXSAVE
 from mh_emulator.cpu.attached import attach
+from mh_emulator.cpu.breakpoint import Breakpoint
 from mh_emulator.cpu.ctrl_c import held_back
 from mh_emulator.cpu.delivery import TripleFault, deliver, raised
-from mh_emulator.cpu.engine import CODELESS, GPRS, Engine
+from mh_emulator.cpu.engine import GPRS, Engine
 from mh_emulator.cpu.eventinj import EventInjection
 from mh_emulator.cpu.exceptions import WITH_ERROR_CODE, Event
 from mh_emulator.cpu.executed import Executed, watched
@@ -24,6 +24,7 @@ from mh_emulator.cpu.instructions import Instructions
 from mh_emulator.cpu.intercepts import NON_AUTOMATIC, Code, Intercept
 from mh_emulator.cpu.linear import Linear
 from mh_emulator.cpu.locked import NotEmulatedError
+from mh_emulator.cpu.memory_trace import MemoryTrace, TraceHook
 from mh_emulator.cpu.microcode import Microcode
 from mh_emulator.cpu.misses import Misses
 from mh_emulator.cpu.mmu import VECTOR_VC, GuestFault, Mmu
@@ -53,9 +54,6 @@ _MASK32 = 0xFFFF_FFFF
 
 _RAX, _RCX, _RDX, _RBX = (GPRS[name] for name in ("rax", "rcx", "rdx", "rbx"))
 _RIP = x86_const.UC_X86_REG_RIP
-
-MemoryTrace = Callable[[int, int, bool], None]
-"""(system physical address, bytes, whether it is a write)."""
 
 
 class Core:
@@ -90,7 +88,7 @@ class Core:
         """The VMSA in which the registers are as they are here, if there is one."""
         self.begun = 0
         """Instructions begun in the last `run` that had a limit."""
-        self._trace_hook: int | None = None
+        self._trace, self._breakpoint = TraceHook(self._engine), Breakpoint(self._engine)
         self._add_hooks()
 
     def get_registers(self) -> Registers:
@@ -126,17 +124,12 @@ class Core:
 
     def trace_memory(self, callback: MemoryTrace | None) -> None:
         """Call `callback` for every data access from now on, or stop that with None."""
-        uc = self._engine.uc
-        if self._trace_hook is not None:
-            uc.hook_del(self._trace_hook)
-            self._trace_hook = None
-        if callback is not None:
-            is_write = unicorn_const.UC_MEM_WRITE
+        self._trace.tell(callback)
+        self._tlb.flush_code()
 
-            def report(_uc: object, access: int, address: int, size: int, _value: int, _data: object) -> None:
-                callback(address & ~CODELESS, size, access == is_write)
-
-            self._trace_hook = uc.hook_add(unicorn_const.UC_HOOK_MEM_READ | unicorn_const.UC_HOOK_MEM_WRITE, report)
+    def set_breakpoint(self, address: int | None) -> None:
+        """Leave the guest before the instruction at that linear address, every time it is to be executed."""
+        self._breakpoint.set(address)
         self._tlb.flush_code()
 
     def read_linear(self, va: int, size: int) -> bytes:
@@ -159,12 +152,14 @@ class Core:
             return self._run(max_instructions, event)
 
     def _run(self, max_instructions: int | None, event: EventInjection | None) -> Intercept:
+        waiting = event
         try:
             if event is not None:
                 self._deliver(event.event())
+            waiting = None
             while not self._kicked and (max_instructions is None or self.begun < max_instructions):
                 self.begun += self._start(None if max_instructions is None else max_instructions - self.begun)
-                stop = self._handle()
+                stop = Intercept(Code.DB) if self._breakpoint.take() else self._handle()
                 if stop is not None and not self._reflect(stop):
                     return stop
                 if self._leaves:
@@ -172,7 +167,7 @@ class Core:
         except TripleFault:
             return Intercept(Code.SHUTDOWN)
         except NestedFaultError as fault:
-            return Intercept(Code.NPF, gpa=fault.gpa, error=fault.error)
+            return Intercept(Code.NPF, gpa=fault.gpa, error=fault.error, event=waiting)
         except DramFullError:
             return Intercept(Code.NO_MEMORY)
         return Intercept(Code.INTR)

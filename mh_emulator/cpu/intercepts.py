@@ -8,12 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from mh_emulator.cpu.eventinj import EventInjection
+
 
 class Code(IntEnum):
     """Exit codes; also the error code of #VC."""
 
     READ_DR7 = 0x27
     WRITE_DR7 = 0x37
+    DB = 0x41
+    """#DB: the guest has come to a breakpoint of the host's."""
     INTR = 0x60
     """As many instructions as VMRUN was allowed have been begun, or the host wants the CPU."""
     VINTR = 0x64
@@ -63,5 +67,7 @@ class Intercept:
     """IOIO, MSR and NPF."""
     gpa: int = 0
     """NPF: a guest-physical address without a slot, or one that the RMP closes."""
+    event: EventInjection | None = None
+    """EXITINTINFO: what the hypervisor has injected and the guest has not got."""
     error: int = 0
     """NPF of an SNP guest: EXITINFO1 of a fault of the RMP, or with the C-bit, which are automatic exits; else 0."""

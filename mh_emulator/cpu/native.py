@@ -159,10 +159,10 @@ class Fill:
     def refresh(self, *, only_slow: bool) -> None:
         """Note how things are, before the engine starts; `only_slow` has Python answer everything.
 
-        It answers everything for an SNP guest too, for here nobody asks the RMP.
+        It answers everything for an SNP guest too, for here nobody asks the RMP, and while pages are to come.
         """
         state, geometry = self.state, self._guest.geometry
-        state.off = only_slow or self._guest.rmp is not None
+        state.off = only_slow or self._guest.rmp is not None or bool(self._guest.absent)
         state.efer = self._engine.efer
         state.c_mask, state.address_mask = geometry.c_mask, geometry.address_mask
         state.reserved_mask = geometry.reserved_mask

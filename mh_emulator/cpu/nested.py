@@ -5,9 +5,10 @@ Source: AMD64 APM volume 2, sections 15.25 (nested paging) and 15.36 (SEV-SNP); 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NoReturn, Protocol
 
-from mh_builder.paging import Geometry
+from mh_builder.paging import PAGE_BYTES, Geometry
 from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.ranges import NativeRanges
 from mh_emulator.rmp.access import Access, Guest, Kind, guest_access
@@ -31,6 +32,13 @@ class NoSlotError(NestedFaultError):
 
     def __init__(self, gpa: int) -> None:
         super().__init__(gpa, 0, "no memory slot")
+
+
+class AbsentError(NestedFaultError):
+    """The page is to come: the host's process is told that it is needed."""
+
+    def __init__(self, gpa: int) -> None:
+        super().__init__(gpa, 0, "a page that is to come")
 
 
 class RmpFaultError(NestedFaultError):
@@ -68,6 +76,10 @@ class GuestPhysical(Protocol):
     def asid(self) -> int:
         """ASID, 0 without SEV."""
 
+    @property
+    def absent(self) -> Collection[int]:
+        """GPAs of pages that are to come."""
+
     def spa(self, gpa: int) -> int | None:
         """System physical address behind `gpa`."""
 
@@ -95,7 +107,9 @@ class Nested:
         return self.locate(gpa)
 
     def locate(self, gpa: int) -> int:
-        """Where `gpa` is, whatever the RMP says. Raises `NoSlotError`."""
+        """Where `gpa` is, whatever the RMP says. Raises `NoSlotError`, `AbsentError`."""
+        if gpa & -PAGE_BYTES in self._guest.absent:
+            raise AbsentError(gpa)
         spa = self._guest.spa(gpa)
         if spa is None:
             raise NoSlotError(gpa)

@@ -68,6 +68,8 @@ class Repeating(Generator):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self._values = random.Random(seed)  # noqa: S311 - that it repeats is what it is for
+        self.drawn = 0
+        """How many of its values have been drawn."""
 
     def answers(self, *, seed: bool) -> bool:  # noqa: ARG002
         """Both are its own."""
@@ -75,7 +77,10 @@ class Repeating(Generator):
 
     def next(self) -> Drawn:
         """What comes next."""
-        return Drawn(self._values.getrandbits(64), carry=True) if self.fault is None else super().next()
+        if self.fault is not None:
+            return super().next()
+        self.drawn += 1
+        return Drawn(self._values.getrandbits(64), carry=True)
 
 
 class Destination(NamedTuple):

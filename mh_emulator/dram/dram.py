@@ -83,6 +83,9 @@ class Dram:
         self._view_of: dict[bytes | None, int] = {None: RAW}
         self._key_of: list[bytes | None] = [None]
         self._frames = _Permutation(size // PAGE_BYTES, random.Random(f"frames {seed}"))  # noqa: S311
+        self._given = bytearray(size // PAGE_BYTES)
+        self.given = 0
+        """How many frames have been handed out."""
         self.observers: list[Observer] = []
         self.bus = Bus()
         """Held by whoever calls anything here while CPUs run in threads."""
@@ -92,7 +95,13 @@ class Dram:
         number = self._frames.next()
         if number is None:
             raise DramFullError(f"DRAM: all {self.size:#x} bytes are in use, {PAGE_BYTES:#x} more are needed")
+        self._given[number] = 1
+        self.given += 1
         return self.base_spa + number * PAGE_BYTES
+
+    def has_given(self, frame: int) -> bool:
+        """Whether that frame is there and has been handed out."""
+        return frame < len(self._given) and bool(self._given[frame])
 
     def install_key(self, asid: int, key: bytes) -> None:
         """Give the memory controller the 16-byte `key` of `asid`."""
@@ -138,6 +147,17 @@ class Dram:
 
     def flush_all(self) -> None:
         """Write back what caches hold of all memory, and forget it; nothing to do where caches are coherent."""
+
+    def cached(self, _spa: int, _key: bytes) -> tuple[bytes, bytes] | None:
+        """What caches have of the page of `spa` for `key`, and what DRAM held when they took it.
+
+        None where that is what DRAM holds, as it always is where caches are coherent.
+        """
+        return None
+
+    def cache(self, spa: int, _key: bytes, _copy: bytes, _filled: bytes) -> None:
+        """Have caches hold that again; `ValueError` where they are coherent."""
+        raise ValueError(f"caches of {self.part.name} are coherent: none holds {spa:#x} otherwise than DRAM")
 
     def read_private(self, asid: int, spa: int, size: int) -> bytes:
         """Return `size` bytes at `spa`, which may cross pages, decrypted under the key of `asid`."""

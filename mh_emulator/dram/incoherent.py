@@ -61,6 +61,23 @@ class IncoherentDram(Dram):
         frame = self.frame(spa)
         return self._stored.get(frame) or bytes(self._page(frame))
 
+    def cached(self, spa: int, key: bytes) -> tuple[bytes, bytes] | None:
+        """What caches have of the page of `spa` for `key`, and what DRAM held when they took it; None: as now."""
+        frame = self.frame(spa)
+        filled = self._filled.get(frame, {}).get(key)
+        if filled is None:
+            return None
+        copy = bytes(self._page(frame)) if self._held(frame) == key else self._copies[frame][key]
+        is_same = self.peek_raw(spa) == filled == self._cipher(key).encrypt(copy, spa & -PAGE_BYTES)
+        return None if is_same else (copy, filled)
+
+    def cache(self, spa: int, key: bytes, copy: bytes, filled: bytes) -> None:
+        """Have caches hold that again, of a page of which they hold nothing."""
+        self.own(spa, None)
+        frame = self.frame(spa)
+        self._copies.setdefault(frame, {})[key] = copy
+        self._filled.setdefault(frame, {})[key] = filled
+
     def flush(self, spa: int, size: int) -> None:
         """Write back the lines of all ASIDs in the pages of these bytes, and forget them."""
         for frame in range(self.frame(spa), self.frame(spa + size - 1) + 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -34,6 +35,23 @@ class UserMemory:
     def populated(self) -> list[int]:
         """Offsets of the pages that have a frame, ascending."""
         return sorted(self._populated)
+
+    def frames(self) -> list[tuple[int, int]]:
+        """Which pages have a frame, ascending: offset and system physical address of each."""
+        return [(offset, self.spa(offset)) for offset in self.populated()]
+
+    def remap(self, frames: Iterable[tuple[int, int]]) -> None:
+        """Have these frames and no others; whoever has cached where the pages lay has to forget it."""
+        for offset in self._populated:
+            self._frames[offset // PAGE_BYTES] = 0
+        self._populated.clear()
+        for offset, spa in frames:
+            self._frames[offset // PAGE_BYTES] = spa | POPULATED
+            self._populated.append(offset)
+
+    def discard(self, offsets: Container[int]) -> None:
+        """MADV_DONTNEED: these pages have no frame, until they are touched; in this model their frames stay taken."""
+        self.remap([(offset, spa) for offset, spa in self.frames() if offset not in offsets])
 
     def spa(self, offset: int) -> int:
         """System physical address of the byte at `offset`; its page is populated."""

@@ -6,6 +6,8 @@ Source: Linux, Documentation/virt/kvm/x86/hypercalls.rst (KVM_HC_MAP_GPA_RANGE) 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.host.topology import Topology
@@ -25,6 +27,14 @@ _ENCRYPTED = hypercalls.MAP_GPA_RANGE_ENCRYPTED
 _ALL = (1 << 64) - 1
 
 
+class ConsentState(NamedTuple):
+    """Whether the migration is allowed, whether it ever was, and which RAM is shared: (first `ram_addr`, end) each."""
+
+    allowed: bool
+    has_allowed: bool
+    shared: tuple[tuple[int, ...], ...]
+
+
 class Consent:
     """The guest in `vm`; `on_allowed` is called before the host agrees to its first write of 1, and may raise."""
 
@@ -40,6 +50,20 @@ class Consent:
         vm.enable_exit_hypercall(1 << hypercalls.MAP_GPA_RANGE)
         vm.enable_user_space_msr(msrs.EXIT_FILTER)
         vm.set_msr_filter(frozenset({MSR_KVM_MIGRATION_CONTROL}))
+
+    @property
+    def state(self) -> ConsentState:
+        """What the guest has said so far."""
+        return ConsentState(self.allowed, self._has_allowed, tuple(_spans(sorted(self.shared))))
+
+    def restore(self, state: ConsentState) -> None:
+        """Have been told that; `ValueError` for what is no RAM."""
+        self.shared.clear()
+        for span in state.shared:
+            if len(span) != 2 or span[0] % PAGE_BYTES or not span[0] <= span[1] <= self._topology.ram_bytes:
+                raise ValueError(f"shared RAM of {', '.join(f'{one:#x}' for one in span)}")
+            self.shared.update(range(*span, PAGE_BYTES))
+        self.allowed, self._has_allowed = state.allowed, state.has_allowed
 
     def run(self, vcpu: Vcpu, max_instructions: int | None = None) -> Exit:
         """KVM_RUN of the guest's vCPU, until something else than a hypercall; what it says is answered."""
@@ -83,3 +107,12 @@ class Consent:
             self._on_allowed()
             self._has_allowed = True
         self.allowed = bool(value)
+
+
+def _spans(pages: list[int]) -> list[tuple[int, int]]:
+    """Pages as ranges of addresses."""
+    if not pages:
+        return []
+    cuts = [(before, after) for before, after in pairwise(pages) if after != before + PAGE_BYTES]
+    starts, ends = [pages[0], *(after for _, after in cuts)], [*(before for before, _ in cuts), pages[-1]]
+    return [(start, end + PAGE_BYTES) for start, end in zip(starts, ends, strict=True)]

@@ -83,9 +83,10 @@ class Guest:
         """The guest allows its migration for the first time: look where its helper lies, once."""
         if self.helper.hands_over:
             page = self.helper_memory.read_raw(self.helper_offset + self.helper.ring_offset, len(abi.mh_handover))
-            self.regions = handover.read(page, self._limits())
+            self.regions = handover.read(page, self.limits())
 
-    def _limits(self) -> handover.Limits:
+    def limits(self) -> handover.Limits:
+        """What a hand-over of this guest is held against."""
         window = self.helper.descriptor.window
         ram = range(window, window + self.helper.descriptor.ram_limit)
         return handover.Limits(self.placement.topology, ram, self.platform.part.physical_bits)

@@ -80,6 +80,13 @@ class EsVcpu(Vcpu):
             self._core.set_registers(registers)
         self._registers = registers
 
+    @watched("KVM_SET_GUEST_DEBUG")
+    def set_guest_debug(self, breakpoint_: int | None) -> None:
+        """KVM_SET_GUEST_DEBUG: EINVAL once registers are protected, of an older kind of VM too."""
+        if self.protected:
+            raise KvmError(errno.EINVAL, "KVM_SET_GUEST_DEBUG")
+        self._core.set_breakpoint(breakpoint_)
+
     def sync_vmsa(self, ioctl: str) -> int:
         """Write the registers into the page, as plaintext; return its system physical address. EINVAL if protected."""
         if self.protected:

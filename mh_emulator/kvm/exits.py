@@ -28,6 +28,8 @@ class Reason(Enum):
     """Triple fault."""
     LIMIT = "limit"
     """As many instructions as `run` was allowed have been begun, or the vCPU was kicked."""
+    DEBUG = "debug"
+    """The vCPU has come to the host's breakpoint; the instruction there has not been executed."""
     FAIL_ENTRY = "fail-entry"
     """VMRUN fails: the ASID is not valid for execution, the VMSA is not the CPU's own, or an event cannot be."""
     NO_MEMORY = "no-memory"
@@ -37,7 +39,10 @@ class Reason(Enum):
     SYSTEM_EVENT = "system-event"
     """An SEV-ES guest asks for its termination: KVM_SYSTEM_EVENT_SEV_TERM."""
     MEMORY_FAULT = "memory-fault"
-    """An SNP guest accesses a page as private that the host has as shared, or the reverse: the host decides."""
+    """An SNP guest accesses a page as private that the host has as shared, or the reverse: the host decides.
+
+    Or a page is needed that is to come, of any guest: the instruction has not been executed and is tried again.
+    """
     RMP_FAULT = "rmp-fault"
     """The RMP forbids an access, and the host has the page as the guest does: KVM would try it again for ever."""
     INTERNAL_ERROR = "internal-error"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mh_builder.paging import Geometry
@@ -71,6 +71,8 @@ class VirtualMachine(ABC):
         """SEV_FEATURES of every VMSA that KVM makes."""
         self.ap_jump_table = 0
         """GPA at which the guest says that its parked vCPUs wait; 0 before it says so."""
+        self.absent: set[int] = set()
+        """GPAs of pages that `await_pages` has named and that have not come."""
         self._vcpus: list[Vcpu] = []
         self._slots = Slots(self.part.physical_bits)
 
@@ -115,6 +117,15 @@ class VirtualMachine(ABC):
             self._slots.set(slot, Range(gpa, size, memory, offset))
             self.flush_translations()
 
+    def await_pages(self, gpas: Iterable[int]) -> None:
+        """UFFDIO_REGISTER of the pages there: the process is told where a vCPU needs one.
+
+        In Linux the thread in KVM_RUN sleeps meanwhile; here KVM_RUN returns, so that one thread does both. Take a page
+        out of `absent` when it has come (UFFDIO_WAKE).
+        """
+        self.absent.update(gpas)
+        self.flush_translations()
+
     def flush_translations(self) -> None:
         """Have every vCPU walk the nested tables again."""
         for vcpu in self._vcpus:
@@ -127,6 +138,11 @@ class VirtualMachine(ABC):
     def shared_spa(self, gpa: int) -> int | None:
         """Where the host process, and KVM for it, finds what the guest shares at `gpa`."""
         return self._slots.spa(gpa)
+
+    @property
+    def memories(self) -> list[UserMemory]:
+        """Mappings of the host process that are in slots, each once, by the number of the slot."""
+        return self._slots.memories
 
     @property
     def ranges(self) -> NativeRanges:

@@ -9,6 +9,7 @@ import errno
 from collections.abc import Iterator
 
 from mh_builder.paging import PAGE_BYTES
+from mh_emulator.dram.process import UserMemory
 from mh_emulator.dram.ranges import NativeRanges, Range
 from mh_emulator.kvm.errors import KvmError
 
@@ -42,6 +43,11 @@ class Slots:
             if 0 <= gpa - slot.gpa < slot.size:
                 return slot.memory.spa(slot.offset + gpa - slot.gpa)
         return None
+
+    @property
+    def memories(self) -> list[UserMemory]:
+        """What they show of the host process, each mapping once, by the number of the slot."""
+        return list({id(slot.memory): slot.memory for _, slot in sorted(self._slots.items())}.values())
 
     def covers(self, gpa: int) -> bool:
         """Whether a slot is at `gpa`; unlike `spa` it needs no page of the process there."""

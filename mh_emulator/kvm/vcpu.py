@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from mh_emulator.cpu.core import Core, MemoryTrace
+from mh_builder.paging import PAGE_BYTES
+from mh_emulator.cpu.core import Core
 from mh_emulator.cpu.eventinj import EventInjection, Kind
 from mh_emulator.cpu.executed import Executed
 from mh_emulator.cpu.intercepts import Code, Intercept
+from mh_emulator.cpu.memory_trace import MemoryTrace
 from mh_emulator.cpu.registers import Registers
 from mh_emulator.kvm import hypercalls, msrs, ports
 from mh_emulator.kvm.exits import Exit, Reason
@@ -45,6 +47,7 @@ Pending = Callable[[Answer], Exit | None]
 _REASONS = {
     Code.HLT: Reason.HLT,
     Code.INTR: Reason.LIMIT,
+    Code.DB: Reason.DEBUG,
     Code.SHUTDOWN: Reason.SHUTDOWN,
     Code.INVALID: Reason.FAIL_ENTRY,
     Code.NO_MEMORY: Reason.NO_MEMORY,
@@ -83,6 +86,11 @@ class Vcpu:
     def set_registers(self, registers: Registers) -> None:
         """KVM_SET_REGS, KVM_SET_SREGS and the like; `ValueError` outside of long mode with paging."""
         self._core.set_registers(registers)
+
+    @watched("KVM_SET_GUEST_DEBUG")
+    def set_guest_debug(self, breakpoint_: int | None) -> None:
+        """KVM_SET_GUEST_DEBUG with KVM_GUESTDBG_USE_HW_BP: one of its four addresses, of code; None: without."""
+        self._core.set_breakpoint(breakpoint_)
 
     def answer(self, value: int = 0, *, error: bool = False) -> None:
         """Say what the instruction of the last exit gives: RAX of a hypercall, input, an MSR.
@@ -124,7 +132,10 @@ class Vcpu:
         self._injected = event
 
     def kick(self) -> None:
-        """Make KVM_RUN return soon, from another thread, to give the vCPU up; a call before it began may be lost."""
+        """Make KVM_RUN return soon, from another thread, to give the vCPU up; a call before it began may be lost.
+
+        One that comes as a device sees the vCPU take its interrupt leaves it at the handler's first instruction.
+        """
         self._kicked = True
         self._core.kick()
 
@@ -145,8 +156,9 @@ class Vcpu:
         return self._core.read_linear(va, size)
 
     def _enter(self, max_instructions: int | None) -> Intercept:
-        """VMRUN."""
-        return self._core.run(max_instructions, self._take_event())
+        """VMRUN; the CPU of a host that wants it back delivers an event, and leaves before the next instruction."""
+        event = self._take_event()
+        return self._core.run(0 if self._kicked else max_instructions, event)
 
     def _take_event(self) -> EventInjection | None:
         event, self._injected = self._injected, None
@@ -171,6 +183,11 @@ class Vcpu:
             return None
         if stop.code in _REASONS:
             return Exit(_REASONS[stop.code])
+        if stop.event is not None:
+            self.inject_event(stop.event)
+        page = stop.gpa & -PAGE_BYTES
+        if stop.code is Code.NPF and page in self._vm.absent:
+            return Exit(Reason.MEMORY_FAULT, gpa=page, size=PAGE_BYTES)
         if stop.code is Code.NPF:
             return Exit(Reason.MMIO, gpa=stop.gpa, size=stop.size, is_write=stop.is_write)
         frame = PlainFrame(self._core, stop.length, self.inject_event)

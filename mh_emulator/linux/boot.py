@@ -9,19 +9,27 @@ from typing import Any
 
 from mh_abi import abi
 from mh_builder.parts import Part
+from mh_emulator.host.machine import Machine
+from mh_emulator.kvm.exits import Exit
 from mh_emulator.linux.launch import Running, Way, hand_over
+from mh_emulator.linux.stop import Chase, Stop, Stopped
 from mh_emulator.linux.work import Listener
 from mh_emulator.platform import Platform
+from mh_emulator.q35 import saved
 from mh_emulator.q35.board import Telling
-from mh_emulator.q35.moved import Moved, move
+from mh_emulator.q35.moved import Following, Moved, move
 from mh_emulator.q35.progress import Milestone, Progress
-from mh_emulator.q35.run import GuestStopped, Patience, run, run_guest, where
+from mh_emulator.q35.run import Entered, GuestStopped, Patience, run, run_guest, where
+from mh_emulator.snapshot.shelf import Shelf
 
 _MORE_DRAM = 96 << 20
 """Beyond the guest's RAM: the helper's, and what the platform takes."""
 
 SILENT_SECONDS = 120.0
 """CPU seconds in which a guest may print nothing. With `quiet` that is all of a boot: 15 on an idle computer."""
+
+FIRST_PROCESS = "Run /init as init process"
+"""What the kernel prints before its first process, which a snapshot is made behind."""
 
 _MILESTONES = ("Linux version ", "Memory Encryption Features active: ", "Run ")
 """How lines of the kernel begin that are one."""
@@ -39,6 +47,10 @@ class Report:
     milestones: list[Milestone]
     helper_equal: bool = False
     """Whether the helper's private pages are, when the guest is stopped or idle, still what was launched."""
+    snapshot: str | None = None
+    """Whether it was `saved` in this run, or `restored` from an earlier one; None without one."""
+    stopped: Stopped | None = None
+    """Where it was stopped, so that it moves."""
     moved: Moved | None = None
     console: str = ""
     """What the guest has printed on the serial port."""
@@ -71,23 +83,23 @@ class LinuxGuest:
     expected: Sequence[str] = field(default=())
     """Lines of its first process, in their order; none where nobody knows them."""
 
-
-@dataclass(frozen=True)
-class Stop:
-    """Where a guest is stopped: behind a line that it prints, or asleep, at the first HLT behind that line.
-
-    Without a line, where it is idle.
-    """
-
-    line: str | None = None
-    asleep: bool = False
+    def made_of(self) -> dict[str, str]:
+        """What has to be the same for a snapshot of it."""
+        found = {"part": self.part.name, "RAM": f"{self.ram_bytes:#x} bytes", "scheme": self.scheme}
+        return found | self.way.made_of()
 
 
 class Boot:
-    """One boot; `on_milestone` is told of each as it comes."""
+    """One boot; `on_milestone` is told of each as it comes.
 
-    def __init__(self, guest: LinuxGuest, on_milestone: Callable[[Milestone], None]) -> None:
+    With a `shelf` it begins where the snapshot there was made, or makes one where the first process begins.
+    """
+
+    def __init__(
+        self, guest: LinuxGuest, on_milestone: Callable[[Milestone], None], shelf: Shelf | None = None
+    ) -> None:
         self._guest = guest
+        self._shelf = shelf
         self._progress = Progress(on_milestone)
         self._running: Running | None = None
         self._noted: set[str] = set()
@@ -95,39 +107,85 @@ class Boot:
         self._said: list[str] = []
         """Lines of the first process that are known."""
         self._panicked = False
-        self._stop: Stop | None = None
+        self._chase: Chase | None = None
         self.report = Report(guest.part.name, guest.scheme, guest.kernel, guest.ram_bytes, self._progress.milestones)
 
     def run(self) -> Report:
-        """Boot until the guest is idle. Raises `GuestStopped`, `KernelError`."""
+        """Boot until the guest is idle. Raises `GuestStopped`, `KernelError`, `SnapshotError`."""
         with self._reported():
-            running = self._power_on()
+            running = self._begin()
             self._go_on(running)
             self.report.helper_equal = self._guest.way.is_whole(running.machine)
         return self.report
 
     def migrate(self, stop: Stop) -> Report:
-        """The same, by way of a migration. Raises `GuestStopped`, `KernelError`, and what a migration raises."""
+        """Boot by way of a migration. Raises as `run` does, and what a migration raises."""
         with self._reported():
-            running = self._power_on()
-            source = running.machine
-            self._stop = stop
-            self._go_on(running)
-            if self._stop is not None and stop.line is not None:
-                raise GuestStopped(f'the guest is idle, and has not printed "{stop.line}"')
-            if not source.consent.allowed:
-                raise GuestStopped("the kernel has not allowed its migration")
-            self._progress.reach("stopped")
-            self.report.helper_equal = self._guest.way.is_whole(source)
-            arrived = self._guest.way.expect(self._platform(2), running)
-            self.report.moved = move(source, arrived.machine)
-            hand_over(source, arrived.machine, running.board)
-            source.mirror.vm.close()
-            source.vm.close()
+            running, arrived = self._stopped(stop)
+            self.report.moved = move(running.machine, arrived.machine)
+            hand_over(running.machine, arrived.machine, running.board)
+            _close(running.machine)
             self._progress.reach("moved")
-            self._running, self._stop, running.timer.sleeps = arrived, None, True
+            self._arrive(arrived)
             self._go_on(arrived)
         return self.report
+
+    def post_copy(self, stop: Stop) -> Report:
+        """Boot by way of a migration in which the guest goes on at once, and its pages follow. Raises as `migrate`."""
+        with self._reported():
+            running, arrived = self._stopped(stop)
+            following = Following(running.machine, arrived.machine)
+            self.report.moved = following.moved
+            hand_over(running.machine, arrived.machine, running.board)
+            self._progress.reach("resumed")
+            self._arrive(arrived)
+            self._go_on(arrived, following.guest)
+            following.finish()
+            _close(running.machine)
+            self._progress.reach("moved")
+        return self.report
+
+    def _stopped(self, stop: Stop) -> tuple[Running, Running]:
+        """The guest where it is to be migrated, and where it is to arrive."""
+        running = self._begin()
+        source = running.machine
+        chase = self._go_to(stop, running)
+        if not source.consent.allowed:
+            raise GuestStopped("the kernel has not allowed its migration")
+        self._progress.reach("stopped")
+        self.report.stopped = chase.stopped(running)
+        self.report.helper_equal = self._guest.way.is_whole(source)
+        return running, self._guest.way.expect(self._platform(2), running)
+
+    def _arrive(self, arrived: Running) -> None:
+        self._running, arrived.timer.sleeps = arrived, True
+
+    def _begin(self) -> Running:
+        """A guest that has been launched, or is where its first process begins."""
+        running, shelf = self._power_on(), self._shelf
+        if shelf is None:
+            return running
+        if shelf.saved is None:
+            self._go_to(Stop(FIRST_PROCESS), running)
+            state, body = saved.take(running.machine, running.board)
+            shelf.save(self._guest.made_of(), self._guest.way.secret, state, body)
+            self.report.snapshot = "saved"
+        else:
+            said = shelf.saved.state(self._guest.made_of())
+            saved.put(running.machine, running.board, said, shelf.saved.contents.body)
+            for line in running.board.serial.lines:
+                self._listener.hear(line)
+            self.report.snapshot = "restored"
+        self._progress.reach(self.report.snapshot)
+        return running
+
+    def _go_to(self, stop: Stop, running: Running) -> Chase:
+        self._chase = chase = Chase(stop)
+        missing = chase.run(running, lambda: self._go_on(running))
+        self._chase = None
+        if missing is not None:
+            raise GuestStopped(f"the guest is idle, and has not {missing}")
+        return chase
 
     def _power_on(self) -> Running:
         running = self._guest.way.power_on(self._platform(1), Telling(self._on_debug, _ignore, self._on_line))
@@ -135,12 +193,15 @@ class Boot:
         self._progress.reach("launched")
         return running
 
-    def _go_on(self, running: Running) -> None:
+    def _go_on(self, running: Running, guest: Entered | None = None) -> Exit:
+        """Until the guest is idle, or paused; `guest` is who runs it, where its machine does not."""
+        entered = guest or running.machine
         serial = running.board.serial
         patience = Patience(lambda: serial.printed, SILENT_SECONDS)
-        run(running.machine.vcpu, running.board, lambda: run_guest(running.machine), patience)
+        exit_ = run(running.machine.vcpu, running.board, lambda: run_guest(entered), patience)
         if self._panicked:
             raise GuestStopped(f"the kernel has given up{where(running.machine.vcpu, running.board)}")
+        return exit_
 
     def _platform(self, seed: int) -> Platform:
         return Platform(self._guest.part, self._guest.ram_bytes + _MORE_DRAM, seed)
@@ -176,9 +237,8 @@ class Boot:
         if text.startswith(_PANIC_END):
             self._panicked = True
             self._running.machine.vcpu.kick()
-        elif self._stop is not None and text == self._stop.line:
-            self._pause(self._running, self._stop)
-            self._stop = None
+        elif self._chase is not None:
+            self._chase.hear(text, self._running)
 
     def _note(self, text: str) -> None:
         """A milestone, where it is one, and the first of its kind: a guest may print for ever."""
@@ -188,12 +248,10 @@ class Boot:
             self._noted.add(found)
             self._progress.reach(text.split(" (", maxsplit=1)[0])
 
-    @staticmethod
-    def _pause(running: Running, stop: Stop) -> None:
-        if stop.asleep:
-            running.timer.sleeps = False
-        else:
-            running.machine.vcpu.kick()
+
+def _close(source: Machine) -> None:
+    source.mirror.vm.close()
+    source.vm.close()
 
 
 def _ignore(_text: str) -> None:

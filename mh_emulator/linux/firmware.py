@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 from mh_emulator.host.machine import Machine
 from mh_emulator.linux.kernel import Kernel
-from mh_emulator.linux.launch import Running, equip, set_up
+from mh_emulator.linux.launch import Running, equip, made_of_kernel, set_up
 from mh_emulator.linux.offer import offer
 from mh_emulator.platform import Platform
 from mh_emulator.q35 import launch, msrs
 from mh_emulator.q35.board import Telling
 from mh_emulator.q35.launch import Carrier
+from mh_emulator.secret import Secret
+from mh_emulator.snapshot.shelf import fingerprint
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,16 @@ class ByFirmware:
     kernel: Kernel
     initrd: bytes
     command_line: str
+
+    @property
+    def secret(self) -> Secret:
+        """The owner's, which the flash is given."""
+        return self.carrier.secret
+
+    def made_of(self) -> dict[str, str]:
+        """Kernel, initrd, command line, and flash with the helper in it."""
+        found = made_of_kernel(self.kernel, self.initrd, self.command_line)
+        return found | {"flash": fingerprint(self.carrier.flash)}
 
     def power_on(self, platform: Platform, telling: Telling) -> Running:
         """From the reset vector."""

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause-Patent
 #
 # The first process of a Linux guest: works on its memory and on a file in the root file system, prints a digest of
-# both, step by step, sleeps in between, and says when it is done. Names that are not here are those of work.py.
+# both, step by step, sleeps in between, and says when it is done. It reads the time-stamp counter, which decides nothing
+# of that: behind RDTSC its timer may interrupt it. Names that are not here are those of work.py.
 
 .equ SYS_READ_AT, 17                    # pread64 and so on: arch/x86/entry/syscalls/syscall_64.tbl
 .equ SYS_WRITE, 1
@@ -36,6 +37,7 @@
     # A word of every page, at a place that the digest decides.
     xor ebx, ebx
 .Lpage:
+    rdtsc
     mov rcx, HASH
     shr rcx, 40
     and ecx, 0xff8

@@ -24,6 +24,7 @@ from mh_emulator.host.placement import Placement
 from mh_emulator.host.site import prepare
 from mh_emulator.kvm import clock as kvmclock
 from mh_emulator.kvm.machine import CpuidChange
+from mh_emulator.linux.kernel import Kernel
 from mh_emulator.linux.load import Plan, load
 from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner
 from mh_emulator.platform import Platform
@@ -35,6 +36,7 @@ from mh_emulator.q35.interrupts import Timer
 from mh_emulator.q35.view import HostView
 from mh_emulator.q35.whole import has_whole
 from mh_emulator.secret import Secret
+from mh_emulator.snapshot.shelf import fingerprint
 
 _CLOCKS = kvmclock.KVM_FEATURE_CLOCKSOURCE2 | kvmclock.KVM_FEATURE_CLOCKSOURCE_STABLE
 _TSC_DEADLINE, _ARAT, _RDTSCP = 1 << 24, 1 << 2, 1 << 27
@@ -59,7 +61,14 @@ class Running:
 
 
 class Way(Protocol):
-    """How a kernel, and a helper beside it, come into a guest; the owner's secret is the same for source and target."""
+    """How a kernel, and a helper beside it, come into a guest."""
+
+    @property
+    def secret(self) -> Secret:
+        """The owner's, the same for source and target."""
+
+    def made_of(self) -> dict[str, str]:
+        """What decides all of a run."""
 
     def power_on(self, platform: Platform, telling: Telling) -> Running:
         """Launch a guest that has not begun. Raises `KernelError`, `OwnerRefuses`, `KvmError`."""
@@ -78,6 +87,12 @@ class Direct:
     plan: Plan
     helper: HelperImage
     secret: Secret
+
+    def made_of(self) -> dict[str, str]:
+        """Kernel, initrd, command line and helper."""
+        return made_of_kernel(self.plan.kernel, self.plan.initrd, self.plan.command_line) | {
+            "helper": fingerprint(self.helper.data)
+        }
 
     def power_on(self, platform: Platform, telling: Telling) -> Running:
         """Everything is measured."""
@@ -110,6 +125,15 @@ class Direct:
     def _owner(self, platform: Platform) -> GuestOwner:
         policy = POLICY if self.helper.vmsa is None else POLICY_ES
         return GuestOwner(policy, helper=self.helper.digest(platform.part.c_bit))
+
+
+def made_of_kernel(kernel: Kernel, initrd: bytes, command_line: str) -> dict[str, str]:
+    """What a kernel is, and what it is given."""
+    return {
+        "kernel": fingerprint(kernel.head + kernel.code),
+        "initrd": fingerprint(initrd),
+        "command line": command_line,
+    }
 
 
 def equip(machine: Machine, board: Board) -> Running:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mh_emulator.host.topology import Block, Topology
 from mh_emulator.q35 import cmos, debugcon, fw_cfg, i8042, lapic, pci, pm_timer, uart
 from mh_emulator.q35.clock import TSC_HZ, Clock
-from mh_emulator.q35.console import Console
+from mh_emulator.q35.console import Console, ConsoleState
 from mh_emulator.q35.flash import MemoryDevice
 from mh_emulator.q35.fw_cfg import FwCfg, Offer, RawMemory
 from mh_emulator.q35.interrupts import Interrupts, Silent
@@ -28,6 +29,22 @@ class Telling:
     line: Callable[[str], None]
     use: Callable[[str], None]
     serial: Callable[[str], None] = lambda _line: None
+
+
+class BoardState(NamedTuple):
+    """What all devices keep, but flash, which a plain guest has not: its clock in nanoseconds, and who was used."""
+
+    now: int
+    accesses: int
+    used: tuple[str, ...]
+    debug: ConsoleState
+    serial: ConsoleState
+    apic: lapic.LocalApicState
+    pci: pci.PciState
+    fw_cfg: fw_cfg.FwCfgState
+    cmos: cmos.CmosState
+    pm_timer: dict[int, int]
+    uart: uart.UartState
 
 
 class Board:
@@ -53,12 +70,35 @@ class Board:
         self.offer(Offer({"etc/e820": _e820(topology.blocks), "etc/system-states": _SYSTEM_STATES}, {}))
         self._ports: dict[int, tuple[str, PortDevice]] = {}
         self._add("debug port", debugcon.PORTS, debugcon.DebugPort(self.debug))
-        self._add("CMOS", cmos.PORTS, cmos.Cmos(topology.below, topology.above))
+        self._cmos = cmos.Cmos(topology.below, topology.above)
+        self._pm_timer, self._uart = pm_timer.PmTimer(self.clock), uart.Uart(uart.COM1, self.serial)
+        self._add("CMOS", cmos.PORTS, self._cmos)
         self._add("PCI", pci.PORTS, self._pci)
         self._add("fw_cfg", fw_cfg.PORTS, self._fw_cfg)
-        self._add("PM timer", pm_timer.PORTS, pm_timer.PmTimer(self.clock))
+        self._add("PM timer", pm_timer.PORTS, self._pm_timer)
         self._add("keyboard controller", i8042.PORTS, i8042.KeyboardController())
-        self._add("serial port", uart.COM1, uart.Uart(uart.COM1, self.serial))
+        self._add("serial port", uart.COM1, self._uart)
+
+    @property
+    def state(self) -> BoardState:
+        """That of its devices."""
+        return BoardState(
+            self.clock.now, self.accesses, tuple(sorted(self._used)), self.debug.state, self.serial.state,
+            self.apic.state, self._pci.state, self._fw_cfg.state, self._cmos.state, self._pm_timer.state,
+            self._uart.state,
+        )  # fmt: skip
+
+    def restore(self, state: BoardState) -> None:
+        """Have all devices be as they were; nobody is told. `ValueError` for what a device cannot be in."""
+        self.clock.now, self.accesses, self._used = state.now, state.accesses, set(state.used)
+        self.debug.restore(state.debug)
+        self.serial.restore(state.serial)
+        self.apic.restore(state.apic)
+        self._pci.restore(state.pci)
+        self._fw_cfg.restore(state.fw_cfg)
+        self._cmos.restore(state.cmos)
+        self._pm_timer.restore(state.pm_timer)
+        self._uart.restore(state.uart)
 
     def show(self, memory: RawMemory) -> None:
         """From here on the host sees the guest there: it has moved."""

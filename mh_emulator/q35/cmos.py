@@ -5,6 +5,8 @@ Source: QEMU, hw/i386/pc.c (pc_cmos_init), hw/rtc/mc146818rtc.c; the registers a
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from mh_builder.paging import MIB
 
 PORTS = range(0x70, 0x72)
@@ -23,6 +25,13 @@ SECONDS = 1_767_268_800
 """The same, in UTC, since 1970."""
 
 
+class CmosState(NamedTuple):
+    """The register that is chosen, and all of them."""
+
+    chosen: int
+    data: bytes
+
+
 class Cmos:
     """CMOS of a machine with `below` bytes of RAM under 4 GiB and `above` bytes from there."""
 
@@ -38,6 +47,17 @@ class Cmos:
         self._put(_SINCE_1_MIB, extended, 2)
         self._put(_SINCE_16_MIB, max(below - 16 * MIB, 0) // _UNIT, 2)
         self._put(_SINCE_4_GIB, above // _UNIT, 3)
+
+    @property
+    def state(self) -> CmosState:
+        """What it keeps."""
+        return CmosState(self._index, bytes(self._data))
+
+    def restore(self, state: CmosState) -> None:
+        """Keep that; `ValueError` where it has other registers."""
+        if len(state.data) != _REGISTERS or state.chosen >= _REGISTERS:
+            raise ValueError(f"CMOS: register {state.chosen:#x} of {len(state.data):#x}, not of {_REGISTERS:#x}")
+        self._index, self._data = state.chosen, bytearray(state.data)
 
     def read(self, port: int, _size: int) -> int:
         """The register that was chosen, or which one that is."""

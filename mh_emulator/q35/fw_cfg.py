@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mh_emulator.q35.port import ones
 
@@ -47,6 +47,14 @@ class Offer:
     items: Mapping[int, bytes]
 
 
+class FwCfgState(NamedTuple):
+    """The item that is chosen, how far it has been read, and half of an address."""
+
+    chosen: int
+    offset: int
+    dma_high: int
+
+
 class FwCfg:
     """Items of a guest with one vCPU and `ram_bytes` of RAM, and what is offered to it."""
 
@@ -65,6 +73,15 @@ class FwCfg:
             _MAX_CPUS: struct.pack("<H", 1),
         }
         self._files: dict[str, bytes] = {}
+
+    @property
+    def state(self) -> FwCfgState:
+        """What it keeps beside what it offers."""
+        return FwCfgState(self._chosen, self._offset, self._dma_high)
+
+    def restore(self, state: FwCfgState) -> None:
+        """Keep that."""
+        self._chosen, self._offset, self._dma_high = state
 
     def offer(self, offer: Offer) -> None:
         """Have more of both, before the guest looks."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 from mh_emulator.q35.clock import Clock
 from mh_emulator.q35.console import Console
@@ -39,6 +40,13 @@ class Silent:
         return False
 
 
+class TimerState(NamedTuple):
+    """How many bytes had been printed when it was last looked at, and since when."""
+
+    heard: int
+    since: int
+
+
 class Timer:
     """The timer of `apic`, until `console` has been quiet for too long."""
 
@@ -51,8 +59,25 @@ class Timer:
         self._since = 0
         self.sleeps = True
         """Whether a HLT ends here; else it is the host's."""
+        self.on_expiry: Callable[[], None] | None = None
+        """Called where the vCPU takes the interrupt of this timer, before it is delivered."""
         self.vector = apic.vector
-        self.acknowledge = apic.acknowledge
+
+    @property
+    def state(self) -> TimerState:
+        """What it knows."""
+        return TimerState(self._heard, self._since)
+
+    def restore(self, state: TimerState) -> None:
+        """Know that."""
+        self._heard, self._since = state
+
+    def acknowledge(self) -> None:
+        """The vCPU has taken the interrupt that waits."""
+        is_own = self._apic.vector() == self._apic.timer_vector
+        self._apic.acknowledge()
+        if is_own and self.on_expiry is not None:
+            self.on_expiry()
 
     def sleep(self) -> bool:
         """Until the timer expires; False where it is not set, the guest is quiet for too long, or `sleeps` says so."""

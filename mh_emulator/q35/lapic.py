@@ -9,6 +9,8 @@ Source: AMD64 APM volume 2, sections 16.3 (registers), 16.4.1 (timer), 16.5 (int
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from mh_emulator.q35.clock import TSC_HZ, Clock
 
 GPAS = range(0xFEE0_0000, 0xFEE0_1000)
@@ -33,6 +35,20 @@ _TO_SELF, _TO_ALL = 1, 2
 _SECOND = 1_000_000_000
 
 
+_VECTORS = 256
+
+
+class LocalApicState(NamedTuple):
+    """Registers, the timer (when it began, when it expires), and vectors that wait or are in service."""
+
+    kept: dict[int, int]
+    since: int
+    expires: int | None
+    deadline: int
+    requested: tuple[int, ...]
+    in_service: tuple[int, ...]
+
+
 class LocalApic:
     """Its page, and what waits in it for the vCPU."""
 
@@ -45,6 +61,22 @@ class LocalApic:
         self._deadline = 0
         self._requested: set[int] = set()
         self._in_service: set[int] = set()
+
+    @property
+    def state(self) -> LocalApicState:
+        """What it keeps."""
+        vectors = tuple(sorted(self._requested)), tuple(sorted(self._in_service))
+        return LocalApicState(dict(self._kept), self._since, self._expires, self._deadline, *vectors)
+
+    def restore(self, state: LocalApicState) -> None:
+        """Keep that; `ValueError` where it has other registers or vectors."""
+        missing = self._kept.keys() - state.kept.keys()
+        if missing or any(register >= len(GPAS) for register in state.kept):
+            raise ValueError(f"local APIC: registers {', '.join(f'{one:#x}' for one in sorted(state.kept)) or 'none'}")
+        if max((*state.requested, *state.in_service), default=0) >= _VECTORS:
+            raise ValueError(f"local APIC: vectors {state.requested}, in service {state.in_service}")
+        self._kept, self._since, self._expires, self._deadline = dict(state.kept), *state[1:4]
+        self._requested, self._in_service = set(state.requested), set(state.in_service)
 
     def read(self, gpa: int) -> int:
         """A register."""
@@ -98,6 +130,11 @@ class LocalApic:
         self._in_service.add(vector)
 
     @property
+    def timer_vector(self) -> int:
+        """That of the timer, masked or not."""
+        return self._kept[_TIMER] & 0xFF
+
+    @property
     def next_ns(self) -> int | None:
         """When the timer will interrupt, in virtual nanoseconds."""
         return None if self._kept[_TIMER] & _MASKED else self._expires
@@ -110,7 +147,7 @@ class LocalApic:
         if self._expires is None or self._clock.now < self._expires:
             return
         if not self._kept[_TIMER] & _MASKED:
-            self._requested.add(self._kept[_TIMER] & 0xFF)
+            self._requested.add(self.timer_vector)
         period = self._kept.get(_INITIAL, 0) * self._divisor if self._mode == _PERIODIC else 0
         missed = (self._clock.now - self._expires) // period if period else 0
         self._expires = self._expires + (missed + 1) * period if period else None

@@ -7,6 +7,7 @@ hw/isa/lpc_ich9.c.
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 from mh_emulator.q35.port import ones
 
@@ -27,6 +28,13 @@ _PCIEXBAR_ENABLED = 1 << 0
 _MASK_256_MIB = ~(ECAM_BYTES - 1)
 
 
+class PciState(NamedTuple):
+    """The address register, and the configuration space of each function."""
+
+    address: int
+    functions: dict[int, bytes]
+
+
 class Pci:
     """The functions of bus 0."""
 
@@ -34,6 +42,20 @@ class Pci:
         self._address = 0
         self._bridge = _function(0x29C0, 0x060000, 0)
         self._functions = {0x0000: self._bridge, 31 << 3: _function(0x2918, 0x060100, _MULTIFUNCTION)}
+
+    @property
+    def state(self) -> PciState:
+        """What it keeps."""
+        return PciState(self._address, {number: bytes(data) for number, data in self._functions.items()})
+
+    def restore(self, state: PciState) -> None:
+        """Keep that; `ValueError` where it has other functions."""
+        sizes = {number: len(data) for number, data in state.functions.items()}
+        if sizes != dict.fromkeys(self._functions, _FUNCTION_BYTES):
+            raise ValueError(f"PCI: functions of other sizes, or others: {sizes}")
+        self._address = state.address
+        for number, data in state.functions.items():
+            self._functions[number][:] = data
 
     @property
     def ecam(self) -> range:

@@ -21,6 +21,15 @@ class PmTimer:
         self._clock = clock
         self._written: dict[int, int] = {}
 
+    @property
+    def state(self) -> dict[int, int]:
+        """What was written, by port."""
+        return dict(self._written)
+
+    def restore(self, state: dict[int, int]) -> None:
+        """Keep that."""
+        self._written = dict(state)
+
     def read(self, port: int, size: int) -> int:
         """The timer, or another register."""
         if port == _TIMER:

@@ -6,11 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mh_abi.errors import MigrationHelperError
 from mh_emulator.cpu.registers import RFLAGS_IF, Registers
-from mh_emulator.host.machine import Machine
 from mh_emulator.kvm import EsVcpu, Vcpu
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.q35.board import Board
@@ -39,7 +38,7 @@ class Patience(NamedTuple):
 
 
 def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit], patience: Patience | None = None) -> Exit:
-    """`enter` is KVM_RUN of `vcpu`, until a HLT with interrupts, or until somebody pauses it: LIMIT.
+    """`enter` is KVM_RUN of `vcpu`, until a HLT with interrupts, or until somebody pauses it: LIMIT or DEBUG.
 
     Without `patience` accesses to devices are the sign of life, and `IDLE_SECONDS` may pass without.
 
@@ -50,7 +49,7 @@ def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit], patience: Patience 
         exit_ = enter()
     if waits():
         raise GuestStopped(f"the guest waits for ever{where(vcpu, board)}")
-    if exit_.reason is Reason.LIMIT:
+    if exit_.reason in (Reason.LIMIT, Reason.DEBUG):
         return exit_
     if exit_.reason is Reason.SHUTDOWN:
         raise GuestStopped(f"triple fault{where(vcpu, board)}")
@@ -67,10 +66,17 @@ def run(vcpu: Vcpu, board: Board, enter: Callable[[], Exit], patience: Patience 
     return exit_
 
 
-def run_guest(machine: Machine) -> Exit:
+class Entered(Protocol):
+    """Who runs a guest, and answers what it says of itself."""
+
+    def run_guest(self) -> Exit:
+        """KVM_RUN of its vCPU, until something else than a hypercall."""
+
+
+def run_guest(guest: Entered) -> Exit:
     """Until something else than what the guest says of its migration, which the host has answered."""
     while True:
-        exit_ = machine.run_guest()
+        exit_ = guest.run_guest()
         if exit_.reason is not Reason.MSR:
             return exit_
 

@@ -5,6 +5,8 @@ Source: National Semiconductor PC16550D; QEMU, hw/char/serial.c.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from mh_emulator.q35.console import Console
 
 COM1, COM2 = range(0x3F8, 0x400), range(0x2F8, 0x300)
@@ -18,17 +20,42 @@ _CONNECTED = 0xB0
 """CTS, DSR and DCD, as QEMU has them of a backend that is open."""
 
 
+_REGISTERS, _DIVISOR_BYTES, _LOOPED_MOST = 8, 2, 16
+
+
+class UartState(NamedTuple):
+    """Registers, divisor, bytes in its own receiver, and whether the interrupt of an empty sender waits."""
+
+    kept: bytes
+    divisor: bytes
+    looped: bytes
+    has_sent: bool
+
+
 class Uart:
     """At `ports`; what is sent is printed on `console`."""
 
     def __init__(self, ports: range, console: Console) -> None:
         self._start = ports.start
         self._console = console
-        self._kept = bytearray(8)
-        self._divisor = bytearray(2)
+        self._kept = bytearray(_REGISTERS)
+        self._divisor = bytearray(_DIVISOR_BYTES)
         self._looped: list[int] = []
         self._has_sent = False
         """Whether the interrupt of an empty sender waits: until the driver has seen it."""
+
+    @property
+    def state(self) -> UartState:
+        """What it keeps."""
+        return UartState(bytes(self._kept), bytes(self._divisor), bytes(self._looped), self._has_sent)
+
+    def restore(self, state: UartState) -> None:
+        """Keep that; `ValueError` where it has other registers."""
+        sizes = len(state.kept), len(state.divisor)
+        if sizes != (_REGISTERS, _DIVISOR_BYTES) or len(state.looped) > _LOOPED_MOST:
+            raise ValueError(f"serial port: registers of {sizes} bytes, and {len(state.looped)} received")
+        self._kept, self._divisor = bytearray(state.kept), bytearray(state.divisor)
+        self._looped, self._has_sent = [*state.looped], state.has_sent
 
     def read(self, port: int, _size: int) -> int:
         """A register."""
@@ -54,7 +81,7 @@ class Uart:
             self._kept[register] = value & 0xFF
             self._has_sent |= register == _ENABLE
         elif self._loops:
-            self._looped = [*self._looped[-15:], value & 0xFF]
+            self._looped = [*self._looped[1 - _LOOPED_MOST :], value & 0xFF]
         else:
             self._console.put(value & 0xFF)
             self._has_sent = True
