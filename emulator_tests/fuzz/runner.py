@@ -20,15 +20,17 @@ _STATUSES, _PHASES = 64, 8
 class Outcome:
     """What one input has done."""
 
+    code: str
+    """Which code's edges these are: builds for plain SEV have as good as the same."""
     counts: bytes
-    """For each edge, whatever the stage, and each answer in a phase: a bit for how often it was there, or none."""
+    """For each edge, and each answer in a phase: a bit for how often it was there, or none."""
     violation: str | None
     """What did not hold; None if all did."""
 
     @property
-    def reached(self) -> frozenset[int]:
-        """Numbers of the edges and answers that were there at all."""
-        return frozenset(number for number, count in enumerate(self.counts) if count)
+    def reached(self) -> frozenset[tuple[str, int]]:
+        """The edges and answers that were there at all."""
+        return frozenset((self.code, number) for number, count in enumerate(self.counts) if count)
 
     @property
     def digest(self) -> str:
@@ -63,7 +65,7 @@ class Runner:
             violation = f"{type(error).__name__}: {error} ({frame.name})"
         if violation is not None:
             del self._stages[script.stage]
-        return Outcome(self._counts(player), violation)
+        return Outcome(stage.ground.code, self._counts(player), violation)
 
     @staticmethod
     def _counts(player: Player) -> bytes:

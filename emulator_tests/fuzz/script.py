@@ -13,8 +13,19 @@ Value = int | str
 MOST_BYTES = 300
 """Of one script; what follows is not read."""
 
-STAGES = ("source", "target", "started", "strict")
-"""What has happened before: a session of all rings in that role, nothing, a source's with a strict finish."""
+FAMILIES: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("source", "target", "started", "strict"), "mirror"),
+        **dict.fromkeys(("es source", "es target"), "es"),
+        **dict.fromkeys(("vmpl source", "vmpl target", "vmpl launched"), "vmpl"),
+    }
+)
+"""The stages, and what they have in common: plain SEV, SEV-ES, SNP.
+
+Before a script there was a session of all rings in that role, or nothing; a source's with a strict finish; under SNP
+not even a record.
+"""
+STAGES = tuple(FAMILIES)
 
 RAW = tuple(range(256))
 LANES = ("ring 0", "ring 1", "ring 0, urgent", "ring 1, urgent")
@@ -29,7 +40,7 @@ ADDRESSES = (
     *("untouched RAM", "before the helper", "helper", "helper + 1 page", "ring", "end of the helper - 1 page"),
     *("behind the helper", "end of RAM - 1 page", "end of RAM", "limit - 1 page", "limit"),
     *("page 1 + 1", "page 0 + 4095"),
-    *("2 MiB - 1 page", "2 MiB", "1 << 47", "page 1 | 1 << 51", "1 << 63", "-1 page", "-1"),
+    *("2 MiB - 1 page", "2 MiB", "1 << 47", "page 1 | 1 << 51", "1 << 63", "-1 page", "-1", "registers"),
 )
 """Request addresses; the stage says where they are."""
 RESERVED = ("none", "none", "none", "none", "cookie", "reserved0", "reserved1[0]", "reserved1[1]", "reserved1[3]")
@@ -53,6 +64,23 @@ STARTS = ("anew", "again", "anew, noise", "anew, ring cleared", "again, ring cle
 CONTENTS = ("zeros", "other bytes", "one byte")
 RANDOM = ("sound", "stuck", "repeats", "zero", "fails")
 
+MESSAGES = ("carried", "bit", "seen before", "nothing", "sent back", "kept back")
+"""What the kernel does with the answers of an SNP guest's secure processor, or with what it is asked."""
+SERVED = ("served", "ignored", "answered with noise")
+"""What KVM does at an exit of an SNP guest's helper."""
+TOLD = (0, 0x16, 0x1_0000_0000, 0xFFFF_FFFF)
+"""Status of a request; 0 is the right one."""
+OWNERS = ("record", "challenge", "record", "bit", "other owner", "other side", "other challenge")
+CONTEXTS = ("right", "the guest's page", "the helper", "0", "-1", "1 << 63", "odd")
+CHANGES = ("private", "shared", "taken", "replaced", "exchanged", "written", "as a VMSA")
+"""What the host of an SNP guest does with a page."""
+CHANGED = (
+    *("page 0", "page 1", "page 2", "page 5", "registers", "untouched RAM", "before the helper", "end of RAM - 1 page"),
+    *("helper", "helper + 1 page", "ring"),
+)
+VMSAS = ("bit", "as before", "zeros", "other ring's")
+"""What the host of an SEV-ES guest writes into the page of a vCPU's registers."""
+
 OPERANDS: Mapping[str, Mapping[str, Sequence[Value]]] = MappingProxyType({
     "submit": {
         "lane": LANES, "then": ("run", "run", "run", "wait"), "op": OPS, "role": ROLES, "slot": SLOTS, "count": COUNTS,
@@ -72,10 +100,26 @@ OPERANDS: Mapping[str, Mapping[str, Sequence[Value]]] = MappingProxyType({
     "tail": {"lane": LANES, "ahead": RAW, "far": RAW},
     "guest": {"page": RAW, "contents": CONTENTS},
     "random": {"generator": RANDOM},
+    "kernel": {"message": MESSAGES, "exits": SERVED, "by": RAW, "status": TOLD},
+    "owner": {"slot": SLOTS, "what": OWNERS, "by": RAW},
+    "told": {"slot": SLOTS, "context": CONTEXTS},
+    "pages": {"what": CHANGES, "page": CHANGED},
+    "vcpu": {"instructions": RAW},
+    "vmsa": {"ring": RINGS, "what": VMSAS, "by": RAW},
 })  # fmt: skip
 """What follows the first byte of each kind of step: a byte for each operand, which chooses one of its values."""
 
 STEPS = tuple(OPERANDS)
+_OF_SNP = ("kernel", "owner", "told", "pages", "vcpu")
+_OF_ES = ("vmsa",)
+KINDS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "mirror": tuple(kind for kind in STEPS if kind not in (*_OF_SNP, *_OF_ES)),
+        "es": tuple(kind for kind in STEPS if kind not in (*_OF_SNP, "start")),
+        "vmpl": tuple(kind for kind in STEPS if kind not in (*_OF_ES, "start")),
+    }
+)
+"""For each family of stages the kinds of steps that do anything there; others are passed over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from emulator_tests.fuzz.saved import Saved
-from emulator_tests.fuzz.statuses import of_operation
+from emulator_tests.fuzz.statuses import MIRROR
 from emulator_tests.helper.conftest import PAGES, SECRET, boot_contents, contents_of
 from emulator_tests.helper.rings import image_of
 from mh_abi import abi
@@ -106,7 +106,7 @@ class Guest:
             self.target.memory.spa(page)
         self.ram = self.source.read_pages(self.pages)
         self.empty = self.target.read_pages(self.pages)
-        self._saved = [Saved(one, [one.memory]) for one in (self.source, self.target)]
+        self._saved = [Saved.of(one, [one.memory]) for one in (self.source, self.target)]
 
     def reset(self) -> None:
         for one, saved in zip((self.source, self.target), self._saved, strict=True):
@@ -120,7 +120,7 @@ class Guest:
         """Have it served; its status, which has to be a documented one."""
         ring = step.machine.rings[step.ring]
         answer = ring.serve([step.request])[0]
-        assert answer.status.value in of_operation(int(step.request.op)), answer
+        assert answer.status.value in MIRROR.of_operation(int(step.request.op)), answer
         return int(answer.status.value)
 
     def lose(self, step: Ask, instructions: int | None, noise: random.Random | None) -> None:
