@@ -40,6 +40,8 @@ _AREAS = {
 _NOISE = 0x0123_4567_89AB_CDEF
 _ANY = ("rax", "rcx", "rsp", "rbp", "r12", "r13")
 """What a host puts into registers of which a start believes nothing."""
+_ANSWERS = 1 << 13
+_STATUSES, _PHASES = 64, 8
 _TRIES = 4
 """How often a vCPU runs on at the end that has left for what its host did."""
 
@@ -60,6 +62,14 @@ class Player:
         """Rings whose vCPU has not halted since an event."""
         self._midway: set[int] = set()
         """Rings whose vCPU has not halted in its last run."""
+
+    @property
+    def counts(self) -> bytes:
+        """Of each edge, and then of each answer in a phase."""
+        answers = bytearray(_ANSWERS)
+        for op, status, phase in self.invariants.answers.seen:
+            answers[(op * _STATUSES + status % _STATUSES) * _PHASES + phase % _PHASES] = 1
+        return self.stage.edges.counts[:] + bytes(answers)
 
     def play(self, script: Script) -> None:
         """Take all steps, and end all sessions. Raises `Violation`."""

@@ -21,6 +21,7 @@ from emulator_tests.fuzz.asked import (
     one,
     sealed,
 )
+from emulator_tests.fuzz.file_seeds import FILE_SEEDS
 from emulator_tests.fuzz.script import PACKETS, Script, Step, step
 from emulator_tests.fuzz.snp_seeds import ES_SEEDS, SNP_SEEDS
 
@@ -136,4 +137,4 @@ _MIRROR = (
     ),
 )  # fmt: skip
 
-SEEDS = (*_MIRROR, *ES_SEEDS, *SNP_SEEDS)
+SEEDS = (*_MIRROR, *ES_SEEDS, *SNP_SEEDS, *FILE_SEEDS)

@@ -63,10 +63,10 @@ def image() -> Image:
 class PlayedMachine(ImageMachine):
     """A machine whose kernel does what a script wants."""
 
-    def __init__(self, ground: SnpGround, placement: Placement, guest: Sequence[SnpPage]) -> None:
+    def __init__(self, ground: SnpGround, placement: Placement, guest: Sequence[SnpPage], seed: int) -> None:
         self._ground = ground
-        platform = SnpPlatform(_PART, _DRAM_BYTES, 1)
-        platform.generator = Repeating(1)
+        platform = SnpPlatform(_PART, _DRAM_BYTES, seed)
+        platform.generator = Repeating(seed)
         super().__init__(platform, placement, ground.helper, guest)
 
     def _create_vm(self) -> PlayedVm:
@@ -92,7 +92,7 @@ class SnpGround(Ground):
     defined = ("MH_START_SNP",)
     statuses = SNP
 
-    def __init__(self, guest: str) -> None:
+    def __init__(self, guest: str, seed: int = 1) -> None:
         super().__init__(image(), RECORD)
         self._placement = place(PAGES * PAGE, self.helper)
         own = pages_of(boot_contents(self._scenario, self._placement, self._worker))
@@ -104,7 +104,7 @@ class SnpGround(Ground):
         self.harmed = False
         """The same of the helper's own."""
         launched = [*own, self._first_vmsa] if self.has_guest else []
-        self.machine = PlayedMachine(self, self._placement, launched)
+        self.machine = PlayedMachine(self, self._placement, launched, seed)
         self.rings = self.machine.rings
         self._spas = [self.machine.spa(self.home + at) for at in range(0, self.helper.ring_offset, PAGE)]
         self.roles = (abi.mh_role.MH_ROLE_SOURCE if self.has_guest else abi.mh_role.MH_ROLE_TARGET,)
@@ -282,6 +282,12 @@ class SnpGround(Ground):
         guest = copy.deepcopy(self.guest)
         guest.digest.imd, guest.vmrk = guest.digest.ld, bytes(range(32))
         return guest.export()
+
+    @property
+    def lives(self) -> bool:
+        """Whether a page is a VMSA of the guest's: whoever has one can run it."""
+        entries = map(self.entry, self.own_pages())
+        return any(entry is not None and entry.vmsa for entry in entries)
 
     def is_code(self, word: int) -> bool:
         """But for how a message to the secure processor begins."""

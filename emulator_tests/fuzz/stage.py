@@ -75,6 +75,7 @@ class Stage:
         self.name = name
         beginning = BEGINNINGS[name]
         self.ground = beginning.ground()
+        self.code = self.ground.code
         self.image, self.edges, self.secret = self.ground.image, self.ground.edges, self.ground.secret
         self._stop = self.image.symbol("stop").value
         launched = self.ground.saved()

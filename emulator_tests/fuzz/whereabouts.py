@@ -55,12 +55,6 @@ class Whereabouts:
         self._note_validated()
 
     @property
-    def lives(self) -> bool:
-        """Whether a page is a VMSA of the guest's: whoever has one can run it."""
-        entries = (self._ground.entry(page) for page in self._ground.own_pages())
-        return any(entry is not None and entry.vmsa for entry in entries)
-
-    @property
     def is_whole(self) -> bool:
         """Whether the guest is here, and its registers with it."""
         entry = self._ground.entry(self._ground.state_page)
@@ -72,7 +66,7 @@ class Whereabouts:
             self._note(number, one, midway=midway)
         if not rests and number == 0 and self._role == Role.MH_ROLE_SOURCE and self._is_sealed():
             self.place = Place.GONE
-        if self.lives and self.place in (Place.COMING, Place.GONE):
+        if self._ground.lives and self.place in (Place.COMING, Place.GONE):
             raise Violation(f"the guest is {self.place.value}, and may run")
         self._note_validated()
         started = rests and not midway and len(answered) == 1 and self._has_started(answered[0], Role.MH_ROLE_TARGET)
