@@ -10,7 +10,7 @@ from mh_abi import abi
 Op = abi.mh_op
 Kind = abi.mh_kind
 
-R0, R1, U0, U1 = "ring 0", "ring 1", "ring 0, urgent", "ring 1, urgent"
+R0, R1, U0 = "ring 0", "ring 1", "ring 0, urgent"
 LIST, VMSA, PRIVATE = int(abi.MH_BATCH_LIST), int(abi.MH_BATCH_VMSA), int(abi.MH_BATCH_PRIVATE)
 
 

@@ -27,7 +27,7 @@ class FileStage:
     """A file and its readers."""
 
     def __init__(self, name: str, subject: Subject) -> None:
-        self.name = self.code = name
+        self.code = name
         self.subject = subject
         self.lines = Lines()
 

@@ -32,7 +32,7 @@ from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import Request, Ring
 from mh_emulator.host.snp_context import ImageMachine
 from mh_emulator.host.snp_machine import first_vmsa, vmsa_gpa
-from mh_emulator.kvm import KvmError, SnpVcpu, Vcpu
+from mh_emulator.kvm import KvmError, Vcpu
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.psp.snp.context import SnpGuest
 from mh_emulator.psp.snp.message import AES_256_GCM, HEADER_BYTES, HEADER_VERSION
@@ -193,7 +193,7 @@ class SnpGround(Ground):
         """Where the host has given no page, or has taken one; anything at all where it was one of the helper's."""
         if self.harmed:
             return True
-        reasons = {Reason.MEMORY_FAULT, Reason.RMP_FAULT} if self.tampered else {Reason.MEMORY_FAULT}
+        reasons = {Reason.MEMORY_FAULT, Reason.MMIO, *([Reason.RMP_FAULT] if self.tampered else [])}
         return exit_.reason in reasons and exit_.gpa not in self.helper_pages and self.is_without_ram(exit_.gpa)
 
     def provokes(self, fault: abi.mh_fault) -> bool:
@@ -335,7 +335,3 @@ class SnpGround(Ground):
         offset = self.helper.snp_secrets_offset
         assert offset is not None
         return self.read_helper(offset + VMPCK_OFFSET, abi.MH_VMPCKS_BYTES)
-
-    def guest_vcpu(self) -> SnpVcpu:
-        """The guest's own."""
-        return self.machine.vcpu
