@@ -34,8 +34,8 @@ class Outcome:
 
     @property
     def digest(self) -> str:
-        """Of the counts: the same input has the same one."""
-        return hashlib.sha256(self.counts).hexdigest()
+        """Of code and counts: the same input has the same one."""
+        return hashlib.sha256(self.code.encode() + self.counts).hexdigest()
 
 
 class Runner:

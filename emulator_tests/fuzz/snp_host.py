@@ -97,7 +97,9 @@ class SnpHost:
     def asks_for_the_guest(self, enter: Callable[[int], None]) -> None:
         """Where the guest is here, and its host has harmed nothing, it can be had: there is never none."""
         whereabouts = self._invariants.whereabouts
-        if whereabouts is None or self._ground.lives or not whereabouts.is_whole or self._ground.tampered:
+        if whereabouts is None or self._ground.lives or not whereabouts.is_whole:
+            return
+        if self._ground.tampered or self._ground.harmed:
             return
         ring = self._ground.rings[0]
         number = ring._submitted
