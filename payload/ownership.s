@@ -166,7 +166,7 @@ create_vcpu:
     jmp ask_host
 
 # may_start() -> eax: status. A guest that has gone never comes back, one that has not come whole goes nowhere, and none comes
-# over one that is here whole.
+# over one that has come whole, or that may run.
 .global may_start
 may_start:
     mov ecx, [rip + guest]
@@ -175,6 +175,8 @@ may_start:
     je 1f
     cmp ecx, GUEST_COMING
     ja 2f
+    call runs
+    jnz 2f
     jmp 3f
 1:  test ecx, 1
     jnz 2f
@@ -228,17 +230,22 @@ may_go:
     cmp dword ptr [r12 + vcpu.phase], PHASE_SOURCE
     jne 1f
     mov eax, MH_RUNNING
-    lea rsi, [rip + guest_vcpus]
-    mov ecx, MH_VMSA_BYTES / MH_PAGE_BYTES / 64
-    xor edx, edx
-2:  or rdx, [rsi + rcx * 8 - 8]
-    dec ecx
-    jnz 2b
-    test rdx, rdx
+    call runs
     jnz 1f
     mov dword ptr [rip + guest], GUEST_GONE
     mov eax, MH_DONE
 1:  ret
+
+# runs(): zero flag set if no page is a VMSA of the guest's. Keeps eax.
+runs:
+    lea rsi, [rip + guest_vcpus]
+    mov ecx, MH_VMSA_BYTES / MH_PAGE_BYTES / 64
+    xor edx, edx
+1:  or rdx, [rsi + rcx * 8 - 8]
+    dec ecx
+    jnz 1b
+    test rdx, rdx
+    ret
 
 # arrived(): all rings agree that all has come; or all has gone, and that stays so. The context moves before that, or not at all.
 .global arrived

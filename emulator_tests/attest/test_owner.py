@@ -90,3 +90,16 @@ def test_the_host_opens_no_record_without_the_helper(met: Met) -> None:
     public = PRIVATE.public_key().public_bytes_raw()
     assert SECRET.key not in sealed
     assert unseal(sealed, binding, PRIVATE, public) is None
+
+
+_RSA, _UNKNOWN = (bytes.fromhex(f"06092a864886f70d0101{last}") for last in ("01", "7f"))
+"""OIDs in a key's algorithm: rsaEncryption, and one that nobody has given away."""
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_certificate_of_a_key_of_an_unknown_kind(met: Met, number: int) -> None:
+    """Of the ASK, or of the ARK: no chain, in one line."""
+    chain = list(met.source.chain)
+    assert _RSA in chain[number]
+    chain[number] = chain[number].replace(_RSA, _UNKNOWN)
+    assert reason(met.owner(), replace(met.source, chain=chain), met.target) is Reason.CHAIN

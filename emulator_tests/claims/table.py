@@ -69,12 +69,14 @@ CLAIMS = (
         "Fuzzed, guided by edges: documented statuses, nothing secret in the rings, no page written but as sealed",
         "fuzz/test_fuzz.py",
         "fuzz/test_invariants.py",
+        "fuzz/test_snp_invariants.py",
     ),
     _claim(
         "A lost or restarted vCPU never leaves two live guests, nor none",
         "helper/test_lost_vcpus.py",
         "helper/test_handover",
         "fuzz/test_killed.py",
+        "fuzz/test_snp_killed.py",
         "vmpl/test_stopped.py",
     ),
     _claim(

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
 
-from emulator_tests.fuzz.stage import PAGE, SOURCE, Before, Stage, Violation
-from emulator_tests.fuzz.statuses import BATCHES, of_operation, of_page
+from emulator_tests.fuzz.ground import PAGE
+from emulator_tests.fuzz.stage import SOURCE, Before, Stage, Violation
+from emulator_tests.fuzz.statuses import BATCHES
 from mh_abi import abi
 from mh_emulator.host.ring import Lane, Sealed
 
@@ -45,6 +46,15 @@ class Served:
         return Violation(f"stream {self.stream:#x}: {text}")
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A submission as it lies in the ring, and its completion."""
+
+    served: Served
+    entry: abi.mh_submission
+    answer: abi.mh_completion
+
+
 @dataclass
 class Answers:
     """Those of one script on a stage."""
@@ -59,7 +69,7 @@ class Answers:
     _exported: dict[tuple[bytes, int], tuple[int, bytes]] = field(default_factory=dict)
     """For each page of each session, the ring that has exported it last, and its contents; none that is not certain."""
 
-    def check(self, number: int, before: Before, *, midway: bool, rests: bool) -> None:
+    def check(self, number: int, before: Before, *, midway: bool, rests: bool) -> list[Answered]:
         """Look at what was completed since `before`; where that was `midway`, submissions are no longer what was read.
 
         Slots are as the last submission left them only if the vCPU `rests` now. Raises `Violation`.
@@ -71,9 +81,12 @@ class Answers:
             self._looked_at(*every[0])
         elif every:
             self._exported.clear()
+        return [
+            Answered(served, served.lane.submission(index), _completion(served.lane, index)) for served, index in every
+        ]
 
     def _served(self, number: int, before: Before) -> Iterator[Served]:
-        ring, block = self.stage.machine.rings[number], self.stage.block(number)
+        ring, block = self.stage.ground.rings[number], self.stage.block(number)
         for lane, urgent, was in zip((ring, ring.urgent), (False, True), before.heads, strict=True):
             count = (block.heads[urgent] - was) % (1 << 32)
             entries = tuple((was + n) % (1 << 32) for n in range(count))
@@ -82,7 +95,7 @@ class Answers:
     def _answered(self, served: Served, index: int, phase: int, *, midway: bool) -> None:
         entry, answer = served.lane.submission(index), _completion(served.lane, index)
         self.seen.add((min(int(answer.op), _HIGHEST), int(answer.status), phase))
-        if answer.status not in of_operation(answer.op):
+        if answer.status not in self.stage.ground.statuses.of_operation(answer.op):
             raise served.fail(f"operation {answer.op} is answered with {answer.status}")
         if not midway and (answer.op, answer.cookie) != (entry.op, entry.cookie):
             raise served.fail(f"the answer to operation {entry.op} is one to {answer.op}")
@@ -95,7 +108,7 @@ class Answers:
         if entry.op not in BATCHES or answer.status in BATCHES[entry.op]:
             return
         statuses = _statuses(served.lane, entry.slot, entry.count)
-        unknown = set(statuses) - of_page(entry.op)
+        unknown = set(statuses) - self.stage.ground.statuses.of_page(entry.op)
         if unknown:
             raise served.fail(f"a page of operation {entry.op} has status {min(unknown)}")
         first = next((status for status in statuses if status), 0)
@@ -105,7 +118,7 @@ class Answers:
             slots = range(entry.slot, entry.slot + entry.count, entry.chunk)
             self._moved(served, [slot for slot in slots if not statuses[slot - entry.slot]])
             block = self.stage.block(served.number)
-            generation = int.from_bytes(self.stage.variable("session_generation", 8), "little")
+            generation = int.from_bytes(self.stage.ground.variable("session_generation", 8), "little")
             lives = block.number("vcpu.phase") >= SOURCE
             if not answer.status and lives and generation != block.number("vcpu.generation", size=8):
                 raise served.fail("pages move in a session that is over")
@@ -128,7 +141,7 @@ class Answers:
             for (session, page), (ring, plain) in self._exported.items():
                 if (session, ring) != (bytes(packet.session), served.number):
                     continue
-                if self.stage.machine.read_guest(page) != plain:
+                if self.stage.ground.read(page) != plain:
                     raise served.fail(f"a strict finish, and page {page:#x} is not what was exported")
 
     def _moved(self, served: Served, slots: list[int]) -> None:
@@ -166,7 +179,7 @@ class Answers:
         for at in range(0, packet.length, PAGE):
             page = packet.address + at
             self._exported[bytes(packet.session), page] = served.number, plain[at : at + PAGE]
-            if page in self.stage.helper or self.stage.machine.read_guest(page) != plain[at : at + PAGE]:
+            if page in self.stage.ground.helper_pages or self.stage.ground.read(page) != plain[at : at + PAGE]:
                 raise served.fail(f"the packet in slot {slot} does not have the guest's page {page:#x}")
 
     def _numbered(self, served: Served, sealed: Sealed) -> None:

@@ -104,5 +104,7 @@ class Edges:
         return left == 0 or left > _NOWHERE >> 1
 
     def clear(self) -> None:
-        """Count from 0."""
+        """Count from 0, whatever has run before."""
         self.counts[:] = bytes(self.size)
+        for watch, _ in self._watches.values():
+            watch.last = _NOWHERE

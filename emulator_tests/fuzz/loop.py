@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from emulator_tests.fuzz.mutators import mutated
 from emulator_tests.fuzz.runner import Outcome, Runner
-from emulator_tests.fuzz.script import Script, loads
+from emulator_tests.fuzz.script import FAMILIES, Script, loads
 from emulator_tests.fuzz.seeds import SEEDS
 
 _FEW = 20
@@ -27,7 +27,8 @@ class Loop:
     corpus: list[Script] = field(default_factory=list)
     violations: dict[str, tuple[Script, str]] = field(default_factory=dict)
     """By what they have in common, the shortest script that was found for each, and what it violates."""
-    _seen: int = 0
+    _seen: dict[str, int] = field(default_factory=dict)
+    """Of each code, all counts so far."""
 
     def begin(self, inputs: Iterable[bytes] = (), seeds: Iterable[Script] = SEEDS) -> None:
         """Run these seeds and inputs."""
@@ -42,23 +43,26 @@ class Loop:
             self._violates(script, outcome.violation)
             return False
         counts = int.from_bytes(outcome.counts, "little")
-        if counts & ~self._seen == 0:
+        seen = self._seen.get(outcome.code, 0)
+        if counts & ~seen == 0:
             return False
-        self._seen |= counts
+        self._seen[outcome.code] = seen | counts
         self.corpus.append(script)
         return True
 
     def step(self) -> Script | None:
-        """Change one input and run it; return what is worth keeping."""
-        among = self.source.choice((self.corpus[:_FEW], self.corpus, self.corpus[-_FEW:]))
-        script = mutated(self.source, self.source.choice(among), self.corpus)
+        """Change one input and run it; return what is worth keeping. Every family of stages has its turn."""
+        family = self.source.choice(sorted({FAMILIES[script.stage] for script in self.corpus}))
+        every = [script for script in self.corpus if FAMILIES[script.stage] == family]
+        among = self.source.choice((every[:_FEW], every, every[-_FEW:]))
+        script = mutated(self.source, self.source.choice(among), every)
         return script if self.run(script) else None
 
     @property
     def reached(self) -> int:
         """How many edges and answers there were."""
-        seen = self._seen.to_bytes((self._seen.bit_length() + 7) // 8, "little")
-        return len(seen) - seen.count(0)
+        every = [seen.to_bytes((seen.bit_length() + 7) // 8, "little") for seen in self._seen.values()]
+        return sum(len(seen) - seen.count(0) for seen in every)
 
     def _violates(self, script: Script, violation: str) -> None:
         kind = kind_of(violation)

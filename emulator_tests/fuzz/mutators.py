@@ -6,7 +6,19 @@ import random
 from collections.abc import Sequence
 from functools import cache
 
-from emulator_tests.fuzz.script import ADDRESSES, LANES, OPERANDS, STAGES, STEPS, Script, Step, Value, loads, step
+from emulator_tests.fuzz.script import (
+    ADDRESSES,
+    FAMILIES,
+    KINDS_OF,
+    LANES,
+    OPERANDS,
+    STAGES,
+    Script,
+    Step,
+    Value,
+    loads,
+    step,
+)
 from mh_abi import abi
 
 
@@ -18,11 +30,16 @@ def constants() -> tuple[int, ...]:
 
 
 def mutated(source: random.Random, script: Script, others: Sequence[Script]) -> Script:
-    """The script with a change, or with several, the more the rarer; `others` are where steps may come from."""
+    """The script with a change, or with several, the more the rarer; `others` are where steps may come from.
+
+    It stays in its family of stages.
+    """
+    family, stage = FAMILIES[script.stage], script.stage
     script = source.choices(_CHANGES, _WEIGHTS)[0](source, script, others)
     while source.random() < _AGAIN:
         script = source.choices(_CHANGES, _WEIGHTS)[0](source, script, others)
-    return loads(script.dumps())
+    changed = loads(script.dumps())
+    return changed if FAMILIES[changed.stage] == family else Script(stage, changed.steps)
 
 
 def _operand(source: random.Random, script: Script, _others: Sequence[Script]) -> Script:
@@ -56,13 +73,13 @@ def _insert(source: random.Random, script: Script, others: Sequence[Script]) -> 
     """One step more: of another script, or a new one."""
     number = source.randint(0, len(script.steps))
     other = source.choice(others).steps
-    new = source.choice(other) if other and source.random() < 0.5 else _new(source)
+    new = source.choice(other) if other and source.random() < 0.5 else _new(source, script.stage)
     return Script(script.stage, (*script.steps[:number], new, *script.steps[number:]))
 
 
-def _new(source: random.Random) -> Step:
-    """Any step; of a submission half of the time one whose fields are those that its operation takes."""
-    kind = source.choice(STEPS)
+def _new(source: random.Random, stage: str) -> Step:
+    """Any step of the stage; of a submission half of the time one whose fields are those that its operation takes."""
+    kind = source.choice(KINDS_OF[FAMILIES[stage]])
     if kind == "submit" and source.random() < 0.5:
         return _submission(source)
     return Step(kind, bytes(source.choice((0, source.randrange(len(values)))) for values in OPERANDS[kind].values()))
@@ -75,6 +92,10 @@ def _submission(source: random.Random) -> Step:
         fields |= {"count": source.choice((1, 2, 3)), "chunk": 1, "address": source.choice(ADDRESSES)}
     elif op == abi.mh_op.MH_OP_START:
         fields |= {"role": source.choice((1, 2)), "slot": 1, "count": source.choice((1, 2))}
+    elif op == abi.mh_op.MH_OP_ATTEST:
+        fields |= {"role": source.choice((1, 2))}
+    elif op == abi.mh_op.MH_OP_RUN:
+        fields |= {"count": 2}
     return step("submit", **fields)
 
 
@@ -117,8 +138,9 @@ def _flip(source: random.Random, script: Script, _others: Sequence[Script]) -> S
 
 
 def _move(source: random.Random, script: Script, _others: Sequence[Script]) -> Script:
-    """The same on another stage."""
-    return Script(source.choice(STAGES), script.steps)
+    """The same on another stage of its family."""
+    family = FAMILIES[script.stage]
+    return Script(source.choice([stage for stage in STAGES if FAMILIES[stage] == family]), script.steps)
 
 
 _CHANGES = (_operand, _number, _insert, _drop, _repeat, _swap, _splice, _flip, _move)

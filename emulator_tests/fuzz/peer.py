@@ -7,14 +7,16 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from emulator_tests.fuzz.stage import LANES, PAGE, Stage
+from emulator_tests.fuzz.ground import PAGE
+from emulator_tests.fuzz.stage import LANES, Stage
 from mh_abi import abi
 from mh_emulator.host.ring import Sealed
 
 Kind = abi.mh_kind
 _MOST_PAGES = 8
 """Of one packet."""
-_TOTALS = (Kind.MH_KIND_EPOCH, Kind.MH_KIND_END)
+_TOTALS = (Kind.MH_KIND_EPOCH, Kind.MH_KIND_END, Kind.MH_KIND_CONTEXT)
+_WITH_DATA = (Kind.MH_KIND_PAGE, Kind.MH_KIND_VMSA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,11 @@ class PlayedPeer:
             fields["session"] = list(_other(keys.session))
         elif wanted.wrong in fields:
             fields[wanted.wrong] ^= 1 << wanted.by % 16
-        has_data = wanted.kind in (Kind.MH_KIND_PAGE, Kind.MH_KIND_VMSA)
-        plain = self._plain(fields["address"], self._bytes(wanted)) if has_data else b""
-        if wanted.wrong != "other key":
-            self._promise(fields["address"], plain or bytes(self._bytes(wanted)))
+        plain = self._plain(wanted, fields["address"])
+        if wanted.wrong != "other key" and wanted.kind not in _TOTALS:
+            first = self._stage.ground.state_page - self._stage.ground.state_address
+            is_state = wanted.kind == Kind.MH_KIND_VMSA
+            self._promise(fields["address"] + is_state * first, plain or bytes(self._bytes(wanted)))
         self._waiting[wanted.number, wanted.urgent] += 1
         self._seen.append(_flipped(wanted, *keys.seal(plain, **fields)))
         return self._seen[-1]
@@ -91,9 +94,14 @@ class PlayedPeer:
         for at in range(0, len(plain), PAGE):
             self._sealed.setdefault(address + at, set()).add(plain[at : at + PAGE])
 
-    @staticmethod
-    def _plain(address: int, length: int) -> bytes:
-        return random.Random(f"peer {address}").randbytes(length)
+    def _plain(self, wanted: Wanted, address: int) -> bytes:
+        if wanted.kind == Kind.MH_KIND_CONTEXT:
+            return self._stage.ground.context()
+        if wanted.kind not in _WITH_DATA:
+            return b""
+        made = random.Random(f"peer {address}").randbytes(self._bytes(wanted))
+        state = self._stage.ground.state() if wanted.kind == Kind.MH_KIND_VMSA else b""
+        return state + made[len(state) :]
 
     def hello(self, wrong: str, by: int) -> bytes:
         """A hello with a field that is other than it should be, its tag being right; or with one bit changed."""

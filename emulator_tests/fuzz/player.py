@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
+from emulator_tests.fuzz.es_host import EsHost
+from emulator_tests.fuzz.ground import PAGE, RINGS, begin_at
 from emulator_tests.fuzz.invariants import Invariants
+from emulator_tests.fuzz.mirror_ground import MirrorGround
 from emulator_tests.fuzz.peer import PlayedPeer, Wanted
-from emulator_tests.fuzz.script import OPERANDS, Script, Step
-from emulator_tests.fuzz.stage import PAGE, RINGS, Entry, Stage, Violation
+from emulator_tests.fuzz.script import FAMILIES, KINDS_OF, OPERANDS, Script, Step
+from emulator_tests.fuzz.snp_ground import SnpGround
+from emulator_tests.fuzz.snp_host import SnpHost
+from emulator_tests.fuzz.stage import Entry, Stage, Violation
 from mh_abi import abi
 from mh_emulator.cpu.eventinj import EventInjection
 from mh_emulator.cpu.rdrand import FAULTS
@@ -34,7 +38,12 @@ _AREAS = {
 
 
 _NOISE = 0x0123_4567_89AB_CDEF
+_ANY = ("rax", "rcx", "rsp", "rbp", "r12", "r13")
 """What a host puts into registers of which a start believes nothing."""
+_ANSWERS = 1 << 13
+_STATUSES, _PHASES = 64, 8
+_TRIES = 4
+"""How often a vCPU runs on at the end that has left for what its host did."""
 
 
 class Player:
@@ -43,7 +52,9 @@ class Player:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.invariants = Invariants(stage)
-        self._machine = stage.machine
+        self._ground = stage.ground
+        self._snp = SnpHost(stage, stage.ground, self.invariants) if isinstance(stage.ground, SnpGround) else None
+        self._es = EsHost(stage.ground) if FAMILIES[stage.name] == "es" else None
         self._peer = PlayedPeer(stage, self.invariants.sealed)
         self._stuck: set[int] = set()
         """Rings whose vCPU has shut down."""
@@ -52,30 +63,78 @@ class Player:
         self._midway: set[int] = set()
         """Rings whose vCPU has not halted in its last run."""
 
+    @property
+    def counts(self) -> bytes:
+        """Of each edge, and then of each answer in a phase."""
+        answers = bytearray(_ANSWERS)
+        for op, status, phase in self.invariants.answers.seen:
+            answers[(op * _STATUSES + status % _STATUSES) * _PHASES + phase % _PHASES] = 1
+        return self.stage.edges.counts[:] + bytes(answers)
+
     def play(self, script: Script) -> None:
         """Take all steps, and end all sessions. Raises `Violation`."""
         for step in script.steps:
-            getattr(self, f"_{step.kind}")(step)
+            self._take(step)
         self._end()
 
+    def _take(self, step: Step) -> None:
+        if step.kind not in KINDS_OF[FAMILIES[self.stage.name]]:
+            return
+        own = getattr(self, f"_{step.kind}", None)
+        if own is not None:
+            own(step)
+        elif self._snp is not None:
+            self._snp.take(step)
+        elif self._es is not None:
+            self._es.take(step)
+
     def _end(self) -> None:
-        """A host that starts again whoever does not serve, and ends the session, gets answers, and there is no key."""
-        self._machine.platform.generator.fault = None
-        for number, vcpu in enumerate(self._machine.mirror.vcpus):
+        """A host that starts again whoever does not serve, and ends the session, gets answers, and there is no key.
+
+        Where it cannot start a vCPU again, it lets it run on, and asks the ones that serve.
+        """
+        self._ground.generator.fault = None
+        self._ground.at_peace()
+        if self._es is not None:
+            self._es.mend()
+        for number, vcpu in enumerate(self._ground.vcpus):
             vcpu._injected = None
             self._events.discard(number)
             if not self._is_idle(number):
-                self._begin(number, number, anew=True, clear=True)
-        for number, ring in enumerate(self._machine.rings):
+                self._again(number)
+        for number, ring in enumerate(self._ground.rings):
+            if not self._serves(number):
+                continue
             ring.submit(abi.mh_submission(op=abi.mh_op.MH_OP_ABORT).dumps())
             self._enter(number)
-            if ring.completed != ring._submitted:
+            if ring.completed != ring._submitted and not self._ground.harmed:
                 raise Violation(f"ring {number}: asked to end the session, it does not answer")
+        if self._snp is not None and self._serves(0):
+            self._enter(0)
+            self._snp.asks_for_the_guest(self._enter)
         self.invariants.at_the_end()
+
+    def _again(self, number: int) -> None:
+        """Have a vCPU serve that does not, if there is a way."""
+        if self._ground.restarts:
+            self._begin(number, number, anew=True, clear=True)
+            return
+        for _ in range(_TRIES):
+            if number in self._midway:
+                self._enter(number)
+        block = self.stage.block(number)
+        for lane, head in zip(
+            (self._ground.rings[number], self._ground.rings[number].urgent), block.heads, strict=True
+        ):
+            begin_at(lane, head)
+
+    def _serves(self, number: int) -> bool:
+        """Whether a vCPU that cannot be started again is at its ring."""
+        return self._ground.restarts or not (number in self._stuck | self._midway or self.stage.is_stopped(number))
 
     def _is_idle(self, number: int) -> bool:
         """Whether a vCPU waits for a submission, and its ring says so."""
-        ring, heads = self._machine.rings[number], self.stage.block(number).heads
+        ring, heads = self._ground.rings[number], self.stage.block(number).heads
         if number in self._stuck | self._midway or self.stage.is_stopped(number):
             return False
         said = ring.header()
@@ -119,7 +178,7 @@ class Player:
     def _hello(self, step: Step) -> None:
         """Into a slot of ring 0."""
         hello = self._peer.hello(str(step["wrong"]), step.number("by"))
-        self._machine.rings[0].put_packet(step.number("slot") % abi.MH_RING_SLOTS, hello)
+        self._ground.rings[0].put_packet(step.number("slot") % abi.MH_RING_SLOTS, hello)
 
     def _run(self, step: Step) -> None:
         self._enter(step.number("ring"), step.number("instructions") * (1 + step.number("more")))
@@ -132,14 +191,14 @@ class Player:
     def _event(self, step: Step) -> None:
         error = step["error"]
         event = EventInjection(step.number("kind"), step.number("vector"), None if error == "none" else int(error))
-        self._machine.mirror.vcpus[step.number("ring")].inject_event(event)
+        self._ground.vcpus[step.number("ring")].inject_event(event)
         self._events.add(step.number("ring"))
 
     def _write(self, step: Step) -> None:
         start, distance = _AREAS[str(step["area"])]
         place = start + step.number("entry") * distance + step.number("offset")
         data = bytes(step.number(name) for name in OPERANDS["write"] if name.startswith("byte"))
-        self._machine.rings[step.number("ring")].write(min(place, abi.MH_RING_BYTES - len(data)), data)
+        self._ground.rings[step.number("ring")].write(min(place, abi.MH_RING_BYTES - len(data)), data)
 
     def _tail(self, step: Step) -> None:
         lane = self._lane(step)
@@ -148,48 +207,47 @@ class Player:
         lane.write(lane._layout.tail, lane._submitted.to_bytes(4, "little"))
 
     def _guest(self, step: Step) -> None:
-        pages = self._machine.guest_pages()
+        pages = self._ground.own_pages()
         page = pages[step.number("page") % len(pages)]
-        old = self._machine.read_guest(page)
+        old = self._ground.read(page)
         new = {
             "zeros": bytes(PAGE),
             "other bytes": random.Random(f"guest {page} {old[0]}").randbytes(PAGE),
             "one byte": bytes([old[0] ^ 1]) + old[1:],
         }[str(step["contents"])]
-        self._machine.platform.dram.write_private(self._machine.asid, self._machine.memory.spa(page), new)
+        if page != self._ground.state_page or self._ground.restarts:
+            self._ground.write(page, new)
         self.invariants.wrote(page)
 
     def _random(self, step: Step) -> None:
-        self._machine.platform.generator.fault = FAULTS.get(str(step["generator"]))
+        self._ground.generator.fault = FAULTS.get(str(step["generator"]))
 
     # ---- vCPUs ----
 
     def _begin(self, number: int, index: int, *, anew: bool, clear: bool = False, noise: bool = False) -> None:
         """Put a vCPU to its entry, with a ring's index in EDI, and run it."""
         if clear:
-            self._machine.rings[number].write(0, bytes(PAGE))
-        registers = self._machine.mirror.helper.registers(number)
-        registers = replace(registers, rdi=index | (abi.MH_START_ANEW if anew else 0))
-        if noise:
-            registers = replace(registers, rax=_NOISE, rcx=_NOISE, rsp=_NOISE, rbp=_NOISE, r12=_NOISE, r13=_NOISE)
-        self._machine.mirror.vcpus[number].set_registers(registers)
+            self._ground.rings[number].write(0, bytes(PAGE))
+        assert isinstance(self._ground, MirrorGround)
+        registers = dict.fromkeys(_ANY, _NOISE) if noise else {}
+        self._ground.begin(number, index | (abi.MH_START_ANEW if anew else 0), **registers)
         starts = index == number and (anew or not self.stage.block(number).number("vcpu.busy"))
         self._stuck.discard(number)
         if starts:
             self._midway.discard(number)
-        self._machine.rings[number] = self.stage.ring(number)
+        self._ground.rings[number] = self._ground.ring_again(number)
         self._enter(number, entry=Entry.STARTS if starts else Entry.REFUSED)
 
     def _enter(self, number: int, instructions: int = 0, entry: Entry = Entry.GOES_ON) -> None:
         """Run a vCPU until it halts, or for so many instructions, and look."""
-        if number in self._stuck:
+        if number in self._stuck or self._refuses(number):
             return
         before = self.stage.before(number, entry)
-        vcpu = self._machine.mirror.vcpus[number]
+        vcpu = self._ground.vcpus[number]
         self._peer.taken(number)
-        exit_ = self.stage.enter(vcpu, instructions or None)
+        exit_ = self._ground.enter(vcpu, instructions or None)
         if exit_.reason is Reason.FAIL_ENTRY and number in self._events:
-            exit_ = self.stage.enter(vcpu, instructions or None)  # without the event, which is none
+            exit_ = self._ground.enter(vcpu, instructions or None)  # without the event, which is none
         self.invariants.after(
             number, before, exit_,
             event=number in self._events, limited=bool(instructions), midway=number in self._midway,
@@ -201,6 +259,15 @@ class Player:
             self._events.discard(number)
         else:
             self._midway.add(number)
+
+    def _refuses(self, number: int) -> bool:
+        """Whether the CPU does not take the registers of a vCPU, which the host has changed."""
+        if self._es is None or not self._es.has_changed(number):
+            return False
+        exit_ = self._ground.enter(self._ground.vcpus[number])
+        if exit_.reason is not Reason.FAIL_ENTRY:
+            raise Violation(f"ring {number}: goes on with registers that are not its own: {exit_}")
+        return True
 
     # ---- operands ----
 
@@ -214,7 +281,7 @@ class Player:
         return int(abi.MH_URGENT_SLOTS if self._urgent(step) else abi.MH_RING_SLOTS)
 
     def _lane(self, step: Step) -> Lane:
-        ring = self._machine.rings[self._ring(step)]
+        ring = self._ground.rings[self._ring(step)]
         return ring.urgent if self._urgent(step) else ring
 
     def _address(self, step: Step, name: str) -> int:

@@ -2,44 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
-from mh_emulator.cpu.rdrand import Repeating
+from mh_emulator.cpu.rdrand import Generator, Repeating
+from mh_emulator.dram.dram import Dram
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.host.machine import Machine
+from mh_emulator.kvm import EsVcpu, Vcpu
+from mh_emulator.kvm.vcpu import Answer
+
+Restore = Callable[[], None]
+"""Brings one thing back to what it was when this was made."""
 
 
 class Saved:
-    """DRAM, who has which frames of it, registers of the helper's halted vCPUs, and the generator behind RDRAND.
+    """Whatever is brought back, in this order.
 
     What CPUs have cached of code stays: no code changes, and it must not tell.
     """
 
-    def __init__(self, machine: Machine, memories: Sequence[UserMemory]) -> None:
-        self._machine = machine
-        self._memories = memories
-        dram = machine.platform.dram
-        self._bytes, self._views = bytes(dram.view), dram.views[:]
-        self._next = dram._frames._state, dram._frames._started
-        self._frames = [(bytes(memory._frames.cast("B")), list(memory._populated)) for memory in memories]
-        self._registers = [vcpu.get_registers() for vcpu in machine.mirror.vcpus]
-        generator = machine.platform.generator
-        assert isinstance(generator, Repeating)
-        self._generator = generator
-        self._random = generator._values.getstate(), generator._given
+    def __init__(self, restores: Iterable[Restore]) -> None:
+        self._restores = list(restores)
+
+    @classmethod
+    def of(cls, machine: Machine, memories: Sequence[UserMemory]) -> Saved:
+        """A guest of plain SEV or SEV-ES whose helper's vCPUs have halted, and `memories` of its host."""
+        return cls(
+            (
+                *of_platform(machine.platform.dram, machine.platform.generator, memories),
+                attribute(machine.platform.psp.region, "_checksums", dict),
+                *(restore for vcpu in machine.mirror.vcpus for restore in of_vcpu(vcpu)),
+            )
+        )
 
     def restore(self) -> None:
         """Bring all back."""
-        dram = self._machine.platform.dram
-        dram.view[:] = self._bytes
-        dram.views[:] = self._views
-        dram._frames._state, dram._frames._started = self._next
-        for memory, (frames, populated) in zip(self._memories, self._frames, strict=True):
-            memory._frames.cast("B")[:] = frames
-            memory._populated[:] = populated
-        self._generator.fault = None
-        self._generator._values.setstate(self._random[0])
-        self._generator._given = self._random[1]
-        for vcpu, registers in zip(self._machine.mirror.vcpus, self._registers, strict=True):
-            vcpu._injected = None
-            vcpu.set_registers(registers)
+        for restore in self._restores:
+            restore()
+
+
+def attribute(of: object, name: str, copy: Callable[[Any], Any] = lambda value: value) -> Restore:
+    """An attribute; `copy` makes one of it that does not change with it."""
+    value = copy(getattr(of, name))
+    return lambda: setattr(of, name, copy(value))
+
+
+def of_platform(dram: Dram, generator: Generator, memories: Iterable[UserMemory]) -> Iterator[Restore]:
+    """DRAM, who has which frames of it, and the generator behind RDRAND."""
+    yield _dram(dram)
+    yield from map(_memory, memories)
+    yield _generator(generator)
+
+
+def of_vcpu(vcpu: Vcpu) -> Iterator[Restore]:
+    """What a host can see of it, or make it do; a VMSA is DRAM's."""
+    yield attribute(vcpu, "_injected")
+    yield attribute(vcpu, "_pending")
+    yield lambda: setattr(vcpu, "_answer", Answer())
+    yield attribute(vcpu._core.msrs, "ghcb")
+    if isinstance(vcpu, EsVcpu):
+        yield lambda: setattr(vcpu._core, "held", None)
+        yield vcpu.flush_translations
+    else:
+        registers = vcpu.get_registers()
+        yield lambda: vcpu.set_registers(registers)
+
+
+def _dram(dram: Dram) -> Restore:
+    contents, views = bytes(dram.view), dram.views[:]
+    frames = attribute(dram._frames, "_state"), attribute(dram._frames, "_started")
+
+    def restore() -> None:
+        dram.view[:] = contents
+        dram.views[:] = views
+        for one in frames:
+            one()
+
+    return restore
+
+
+def _memory(memory: UserMemory) -> Restore:
+    frames, populated = bytes(memory._frames.cast("B")), list(memory._populated)
+
+    def restore() -> None:
+        memory._frames.cast("B")[:] = frames
+        memory._populated[:] = populated
+
+    return restore
+
+
+def _generator(generator: Generator) -> Restore:
+    assert isinstance(generator, Repeating)
+    values, given = generator._values, attribute(generator, "_given")
+    state = values.getstate()
+
+    def restore() -> None:
+        generator.fault = None
+        values.setstate(state)
+        given()
+
+    return restore

@@ -1,8 +1,9 @@
-"""Which statuses a helper of plain SEV may answer an operation with, as payload/abi.h has them; all by number."""
+"""Which statuses a helper may answer an operation with, as payload/abi.h has them; all by number."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from mh_abi import abi
@@ -56,11 +57,38 @@ _OPERATIONS: Mapping[int, frozenset[int]] = MappingProxyType({
 })  # fmt: skip
 
 
-def of_operation(op: int) -> frozenset[int]:
-    """What may be the answer to a submission."""
-    return _EVERY | _OPERATIONS[op] if op in _OPERATIONS else _numbers(S.MH_BAD_OP)
+@dataclass(frozen=True, slots=True)
+class Statuses:
+    """Of one build."""
+
+    operations: Mapping[int, frozenset[int]]
+    """What an operation may be answered with beside what any may."""
+    pages: Mapping[int, frozenset[int]]
+    """What may be wrong with a page."""
+
+    def of_operation(self, op: int) -> frozenset[int]:
+        """What may be the answer to a submission."""
+        return _EVERY | self.operations[op] if op in self.operations else _numbers(S.MH_BAD_OP)
+
+    def of_page(self, op: int) -> frozenset[int]:
+        """What may become of a page of a batch."""
+        return self.pages[op] | _numbers(S.MH_DONE)
 
 
-def of_page(op: int) -> frozenset[int]:
-    """What may become of a page of a batch."""
-    return _PAGES[op] | _numbers(S.MH_DONE)
+MIRROR = Statuses(_OPERATIONS, _PAGES)
+"""Of a helper in a mirror."""
+
+_NOT_FRESH = _numbers(S.MH_NOT_FRESH)
+SNP = Statuses(
+    MappingProxyType({
+        **_OPERATIONS,
+        Op.MH_OP_IMPORT.value: _OPERATIONS[Op.MH_OP_IMPORT.value] | _NOT_FRESH,
+        Op.MH_OP_FINISH.value: _OPERATIONS[Op.MH_OP_FINISH.value] | _numbers(S.MH_RUNNING),
+        Op.MH_OP_ATTEST.value: _numbers(S.MH_WRONG_STATE, S.MH_NO_ENTROPY, S.MH_NO_KEY, S.MH_NO_REPORT),
+        Op.MH_OP_RECORD.value: _numbers(S.MH_WRONG_STATE, S.MH_BAD_RECORD),
+        Op.MH_OP_RUN.value: _numbers(S.MH_WRONG_STATE, S.MH_BAD_VMSA),
+        Op.MH_OP_CONTEXT.value: _TOTALS | _numbers(S.MH_NO_ENTROPY, S.MH_RUNNING, S.MH_NO_CONTEXT),
+    }),
+    MappingProxyType({**_PAGES, Op.MH_OP_IMPORT.value: _PAGES[Op.MH_OP_IMPORT.value] | _NOT_FRESH}),
+)  # fmt: skip
+"""Of one in an SNP guest."""

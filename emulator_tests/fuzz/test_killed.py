@@ -8,13 +8,14 @@ migration that is begun anew moves all of it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
+from emulator_tests.fuzz.migration import PAGE, RINGS, Ask, connects, finishes, moves
 from emulator_tests.fuzz.saved import Saved
-from emulator_tests.fuzz.statuses import of_operation
+from emulator_tests.fuzz.statuses import MIRROR
 from emulator_tests.helper.conftest import PAGES, SECRET, boot_contents, contents_of
 from emulator_tests.helper.rings import image_of
 from mh_abi import abi
@@ -25,15 +26,13 @@ from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import place
-from mh_emulator.host.ring import Request, Ring, Sealed
+from mh_emulator.host.ring import Request
 from mh_emulator.host.session import Batch
 from mh_emulator.host.site import prepare
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import POLICY, GuestOwner
 from mh_emulator.platform import Platform
 
-PAGE = abi.MH_PAGE_BYTES
-RINGS = 2
 Op, Role, Status = abi.mh_op, abi.mh_role, abi.mh_status
 MOST_INSTRUCTIONS = 30_000
 """More than any operation of this migration takes."""
@@ -51,47 +50,6 @@ def machine(seed: int, contents: bytes) -> Machine:
     return started
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One submission of the host's, after which the vCPU halts."""
-
-    machine: Machine
-    ring: int
-    request: Request
-
-
-def migration(source: Machine, target: Machine, pages: list[int]) -> Iterator[Ask]:
-    """Every page once, half of them again in a second epoch, on both rings."""
-    for one in (source, target):
-        yield Ask(one, 0, Request(Op.MH_OP_HELLO))
-    hellos = source.rings[0].take_hello(0), target.rings[0].take_hello(0)
-    for one, role, hello in ((source, Role.MH_ROLE_SOURCE, hellos[1]), (target, Role.MH_ROLE_TARGET, hellos[0])):
-        one.rings[0].put_packet(0, hello)
-        yield Ask(one, 0, Request(Op.MH_OP_START, role=role, count=RINGS))
-    for one in (source, target):
-        yield Ask(one, 1, Request(Op.MH_OP_JOIN))
-    for number, page in enumerate(pages):
-        yield from carried(source, target, number % RINGS, Batch(address=page, count=1).request, Op.MH_OP_EXPORT)
-    for ring in range(RINGS):
-        yield from carried(source, target, ring, Request, Op.MH_OP_EPOCH)
-    for page in pages[::2]:
-        yield from carried(source, target, 1, Batch(address=page, count=1).request, Op.MH_OP_EXPORT)
-    for ring in range(RINGS):
-        yield from carried(source, target, ring, Request, Op.MH_OP_FINISH)
-
-
-def carried(source: Machine, target: Machine, ring: int, request: Callable[[int], Request], op: int) -> Iterator[Ask]:
-    """The source's part, and the target's with its packet."""
-    yield Ask(source, ring, request(op))
-    target.rings[ring].put_sealed(0, taken(source.rings[ring]))
-    yield Ask(target, ring, request(Op.MH_OP_IMPORT if op == Op.MH_OP_EXPORT else op))
-
-
-def taken(ring: Ring) -> Sealed:
-    """What lies in the first slot, a packet or not."""
-    return Sealed(ring.read(abi.MH_RING_PACKETS, len(abi.mh_packet)), ring.read(abi.MH_RING_DATA, PAGE))
-
-
 @dataclass
 class Guest:
     """Both sides of one migration, which can be had again from the start."""
@@ -106,24 +64,26 @@ class Guest:
             self.target.memory.spa(page)
         self.ram = self.source.read_pages(self.pages)
         self.empty = self.target.read_pages(self.pages)
-        self._saved = [Saved(one, [one.memory]) for one in (self.source, self.target)]
+        self._saved = [Saved.of(one, [one.memory]) for one in (self.source, self.target)]
 
     def reset(self) -> None:
         for one, saved in zip((self.source, self.target), self._saved, strict=True):
             saved.restore()
             one.mirror.rings[:] = [one.mirror._ring(number) for number in range(RINGS)]
 
-    def steps(self) -> Iterator[Ask]:
-        return migration(self.source, self.target, self.pages)
+    def steps(self) -> Iterator[Ask[Machine]]:
+        yield from connects(self.source, self.target)
+        yield from moves(self.source, self.target, self.pages)
+        yield from finishes(self.source, self.target)
 
-    def ask(self, step: Ask) -> int:
+    def ask(self, step: Ask[Machine]) -> int:
         """Have it served; its status, which has to be a documented one."""
         ring = step.machine.rings[step.ring]
         answer = ring.serve([step.request])[0]
-        assert answer.status.value in of_operation(int(step.request.op)), answer
+        assert answer.status.value in MIRROR.of_operation(int(step.request.op)), answer
         return int(answer.status.value)
 
-    def lose(self, step: Ask, instructions: int | None, noise: random.Random | None) -> None:
+    def lose(self, step: Ask[Machine], instructions: int | None, noise: random.Random | None) -> None:
         """Run a vCPU to its next HLT, or so many instructions, and no further; then, maybe, write all over its ring."""
         ring = step.machine.rings[step.ring]
         ring.submit(step.request.dumps(0))
@@ -132,7 +92,7 @@ class Guest:
         if noise:
             ring.write(0, noise.randbytes(abi.MH_RING_DATA + PAGE))
 
-    def restart(self, step: Ask) -> None:
+    def restart(self, step: Ask[Machine]) -> None:
         step.machine.rings[step.ring].write(0, bytes(PAGE))
         step.machine.mirror.restart(step.ring, anew=True)
 
@@ -187,7 +147,7 @@ def play(guest: Guest, lost: int, instructions: int | None, noise: random.Random
     Whether the guest has arrived: FINISH has agreed on all rings of the target. What holds anyhow is looked at.
     """
     torn: int | None = None
-    waits: Ask | None = None
+    waits: Ask[Machine] | None = None
     agreed = 0
     for number, step in enumerate(guest.steps()):
         if number == lost:

@@ -38,9 +38,10 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(side=SIDES, role=st.sampled_from([Role.MH_ROLE_SOURCE, Role.MH_ROLE_TARGET]))
     def start(self, side: int, role: int) -> None:
-        if self.role[side] is not None or self.runs[side]:
+        if self.role[side] is not None:
             return
-        allowed = role in STARTS[self.guest[side]]
+        comes_over = role == Role.MH_ROLE_TARGET and self.runs[side]
+        allowed = role in STARTS[self.guest[side]] and not comes_over
         status = restart(self.sides[side], role, self.hellos[1 - side])
         assert status == (Status.MH_DONE if allowed else Status.MH_WRONG_STATE)
         if allowed:

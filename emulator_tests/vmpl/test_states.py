@@ -100,6 +100,22 @@ def test_a_guest_that_may_run_does_not_leave() -> None:
     finish_all(both.source.rings, both.target.rings)
 
 
+def test_no_guest_comes_over_one_that_may_run() -> None:
+    """Its vCPUs would go on beside those that come."""
+    both = pair()
+    both.work()
+    hello = peer_hello(both)
+    assert restart(both.source, Role.MH_ROLE_TARGET, hello) == Status.MH_WRONG_STATE
+    assert not is_silent(both.source)
+    assert restart(both.source, Role.MH_ROLE_SOURCE, hello) == Status.MH_DONE
+    both.target.rings[0].ask("abort", Request(Op.MH_OP_ABORT))
+    assert both.source.vmsa.submit(both.source.rings[0], Op.MH_OP_EXPORT).status == Status.MH_DONE
+    assert ask(both.source, Op.MH_OP_ABORT) == Status.MH_DONE
+    assert restart(both.source, Role.MH_ROLE_TARGET, hello) == Status.MH_DONE
+    assert run(both.source) == Status.MH_WRONG_STATE
+    assert is_silent(both.source)
+
+
 def test_the_guest_is_gone_before_the_packet_is_whole() -> None:
     """Even where ring 1 has not finished, and never will: the host cannot have the guest and ring 0's packet."""
     both = connected(vcpus=2)

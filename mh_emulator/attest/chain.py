@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -42,7 +42,8 @@ class Chain:
             self._vcek, ask, ark = (x509.load_der_x509_certificate(der) for der in certificates)
             for certificate, issuer in ((self._vcek, ask), (ask, ark), (ark, ark)):
                 certificate.verify_directly_issued_by(issuer)
-        except (InvalidSignature, ValueError, TypeError) as error:
+            self._key = self._vcek.public_key()
+        except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError) as error:
             raise ChainError(f"chain: expected VCEK, ASK and ARK in DER, {type(error).__name__}") from None
         key = ark.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         self.root = hashlib.sha256(key).digest()
@@ -50,9 +51,8 @@ class Chain:
 
     def signed(self, report: bytes) -> bool:
         """Whether the VCEK signed the report."""
-        key = self._vcek.public_key()
-        return isinstance(key, ec.EllipticCurvePublicKey) and ecdsa_verify(
-            key, report[:SIGNED_BYTES], report[SIGNED_BYTES:], hashes.SHA384()
+        return isinstance(self._key, ec.EllipticCurvePublicKey) and ecdsa_verify(
+            self._key, report[:SIGNED_BYTES], report[SIGNED_BYTES:], hashes.SHA384()
         )
 
     def is_of(self, report: Report, part: str) -> bool:
