@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 from emulator_tests.coverage.blobs import source
 from emulator_tests.mutation.mutants import Mutant
 from mh_abi.sources import PAYLOAD
+
+_INCLUDE = re.compile(r'\s*\.include "([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +30,17 @@ class Result:
 
 @cache
 def digest(name: str) -> str:
-    """Of the code of a source and of what sources include, comments apart: results of other code mean nothing."""
-    included = [path for kind in ("*.h", "*.inc") for path in PAYLOAD.rglob(kind)]
-    names = [name, *sorted(path.relative_to(PAYLOAD.parent).as_posix() for path in included)]
+    """Of the code of a source, what it includes and the headers, comments apart: results of other code mean nothing."""
+    headers = {path.relative_to(PAYLOAD.parent).as_posix() for path in PAYLOAD.rglob("*.h")}
+    names = [name, *sorted(_included(name) | headers)]
     lines = (line.partition("#")[0].rstrip() for one in names for line in source(one))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _included(name: str) -> set[str]:
+    folder = Path(name).parent
+    direct = {(folder / found[1]).as_posix() for line in source(name) if (found := _INCLUDE.match(line))}
+    return direct.union(*map(_included, direct))
 
 
 def read(path: Path) -> list[Result]:
