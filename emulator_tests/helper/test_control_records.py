@@ -21,7 +21,6 @@ from mh_emulator.host.ring import Lane, Sealed
 from mh_emulator.host.side import Side
 from mh_emulator.peer import Peer, StreamKeys
 
-IMAGE = image_of(1)
 PAGE = abi.MH_PAGE_BYTES
 ENTRY = len(abi.mh_submission)
 Role = abi.mh_role
@@ -31,14 +30,14 @@ SMALL = 0x10000
 
 def side_in(role: int | None) -> tuple[Side, StreamKeys | None]:
     """A helper without a session, or with one in `role`."""
-    machine = launched(parse_image(IMAGE.data), PARTS["milan"], 1, contents_of(PAGES))
+    machine = launched(parse_image(image_of(1).data), PARTS["milan"], 1, contents_of(PAGES))
     side = Side(machine, machine.start_helper())
     return side, None if role is None else facing(side, role).stream(0)
 
 
 def memory_of(side: Side) -> bytes:
     """And what registers hold at a halt: under SEV-ES the CPU puts them into memory."""
-    return working_memory(IMAGE, side.machine) + registers(side.machine)
+    return working_memory(image_of(1), side.machine) + registers(side.machine)
 
 
 def chosen(record: bytes) -> set[bytes]:

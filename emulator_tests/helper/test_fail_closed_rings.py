@@ -15,7 +15,6 @@ from mh_emulator.host.ring import HelperRefused, Request, Sealed
 from mh_emulator.host.session import Batch, import_batch, join
 from mh_emulator.host.side import Side
 
-IMAGE = image_of(RINGS)
 Kind = abi.mh_kind
 PAGE = abi.MH_PAGE_BYTES
 
@@ -88,7 +87,7 @@ def test_every_forgery_costs_all_rings_the_session(rings: Rings, forge: Forgery,
         assert side.put(rings.pages[1 + each], true[each]) == Status.MH_WRONG_STATE
         assert side.ask(Op.MH_OP_EPOCH) == side.ask(Op.MH_OP_FINISH) == Status.MH_WRONG_STATE
     keys = [rings.keys(each | urgent).page_key for each in range(RINGS) for urgent in (0, abi.MH_STREAM_URGENT)]
-    assert found(IMAGE, machine, *keys) == set()
+    assert found(image_of(RINGS), machine, *keys) == set()
     assert [rings.target_page(page) for page in rings.pages] == before
 
 
@@ -115,9 +114,9 @@ def test_who_has_not_joined_never_will(rings: Rings) -> None:
     session = start(source, target, RINGS)
     packet, data = session.stream(0).seal(bytes(PAGE))
     side = Side(target, target.rings[0])
-    assert session_key(IMAGE, target) == session.key
+    assert session_key(image_of(RINGS), target) == session.key
     assert side.put(0, Sealed(packet, flipped(data, 77))) == Status.MH_BAD_TAG
-    assert found(IMAGE, target, session.key) == set()
+    assert found(image_of(RINGS), target, session.key) == set()
     for ring in target.rings[1:]:
         assert ring.serve([Request(Op.MH_OP_JOIN)])[0].status == Status.MH_WRONG_STATE
 

@@ -16,7 +16,6 @@ from mh_emulator.host.ring import HelperStopped
 from mh_emulator.host.session import begin, finish_all, greet, join
 from mh_emulator.peer import SessionKeys, session_keys
 
-IMAGE = image_of(RINGS)
 NO_KEY = bytes(abi.MH_KEY_BYTES)
 Role = abi.mh_role
 
@@ -36,13 +35,13 @@ def page_keys(session: SessionKeys, rings: int = RINGS) -> list[bytes]:
 
 def test_the_scalar_is_gone_after_the_start(machines: tuple[Machine, Machine]) -> None:
     hellos = [greet(machine.rings[0]) for machine in machines]
-    scalars = [scalar_of(IMAGE, machine) for machine in machines]
+    scalars = [scalar_of(image_of(RINGS), machine) for machine in machines]
     for machine, scalar in zip(machines, scalars, strict=True):
-        assert len(found(IMAGE, machine, scalar)) == 4, "the search can find it"
+        assert len(found(image_of(RINGS), machine, scalar)) == 4, "the search can find it"
     begin(machines[0].rings[0], Role.MH_ROLE_SOURCE, hellos[1], RINGS)
     begin(machines[1].rings[0], Role.MH_ROLE_TARGET, hellos[0], RINGS)
     for machine in machines:
-        assert found(IMAGE, machine, *scalars) == set()
+        assert found(image_of(RINGS), machine, *scalars) == set()
 
 
 @pytest.mark.parametrize("how", ["hello", "abort", "restart", "fault"])
@@ -67,26 +66,26 @@ def test_the_sessions_key_stays_until_the_last_ring_has_joined(machines: tuple[M
     session = start(*machines, RINGS)
     for machine in machines:
         for ring in machine.rings[1:]:
-            assert session_key(IMAGE, machine) == session.key
+            assert session_key(image_of(RINGS), machine) == session.key
             join(ring)
-        assert session_key(IMAGE, machine) == NO_KEY
-        assert found(IMAGE, machine, session.key) == set()
-        assert all(key in working_memory(IMAGE, machine) for key in page_keys(session))
+        assert session_key(image_of(RINGS), machine) == NO_KEY
+        assert found(image_of(RINGS), machine, session.key) == set()
+        assert all(key in working_memory(image_of(RINGS), machine) for key in page_keys(session))
 
 
 def test_a_session_of_one_ring_leaves_no_key_of_its_own() -> None:
     machines = machine_of(RINGS, 1), machine_of(RINGS, 2)
     session = start(*machines, 1)
     for machine in machines:
-        assert session_key(IMAGE, machine) == NO_KEY
-        assert found(IMAGE, machine, session.key) == set()
+        assert session_key(image_of(RINGS), machine) == NO_KEY
+        assert found(image_of(RINGS), machine, session.key) == set()
 
 
 def test_a_session_of_fewer_rings_than_there_are(machines: tuple[Machine, Machine]) -> None:
     session = start(*machines, RINGS - 1)
-    assert session_key(IMAGE, machines[0]) == session.key
+    assert session_key(image_of(RINGS), machines[0]) == session.key
     join(machines[0].rings[1])
-    assert session_key(IMAGE, machines[0]) == NO_KEY
+    assert session_key(image_of(RINGS), machines[0]) == NO_KEY
 
 
 @pytest.mark.parametrize("joined", [0, 1])
@@ -103,16 +102,16 @@ def test_whoever_ends_the_session_wipes_its_key(
     machine = machines[1]
     for ring in machine.rings[1 : 1 + joined]:
         join(ring)
-    assert session_key(IMAGE, machine) == session.key
+    assert session_key(image_of(RINGS), machine) == session.key
     end(machine, number, how)
     if how in {"restart", "lost"} and number > joined:
-        assert session_key(IMAGE, machine) == session.key
+        assert session_key(image_of(RINGS), machine) == session.key
         end(machine, 0, how)
-    assert session_key(IMAGE, machine) == NO_KEY
-    assert found(IMAGE, machine, session.key) == set()
+    assert session_key(image_of(RINGS), machine) == NO_KEY
+    assert found(image_of(RINGS), machine, session.key) == set()
     for other in {0, 1, 2} - {number}:
         assert sides_of(machine)[other].ask(Op.MH_OP_EXPORT) == Status.MH_WRONG_STATE
-    assert found(IMAGE, machine, *page_keys(session)) == set()
+    assert found(image_of(RINGS), machine, *page_keys(session)) == set()
 
 
 def end(machine: Machine, number: int, how: str) -> None:
@@ -146,13 +145,13 @@ def test_a_ring_that_has_finished_leaves_the_key_to_those_that_have_not_joined(
     session = start(*machines, RINGS)
     finish_all([machines[0].rings[0]], [machines[1].rings[0]])
     for machine in machines:
-        assert session_key(IMAGE, machine) == session.key
+        assert session_key(image_of(RINGS), machine) == session.key
         for ring in machine.rings[1:]:
             join(ring)
-        assert session_key(IMAGE, machine) == NO_KEY
+        assert session_key(image_of(RINGS), machine) == NO_KEY
     finish_all(machines[0].rings[1:], machines[1].rings[1:])
     for machine in machines:
-        assert found(IMAGE, machine, session.key, *page_keys(session)) == set()
+        assert found(image_of(RINGS), machine, session.key, *page_keys(session)) == set()
 
 
 # ---- thieves ----
@@ -209,7 +208,7 @@ def test_all_memory_after_the_end_gives_no_page_key() -> None:
 
 def loot(machine: Machine, hellos: tuple[bytes, bytes], true: SessionKeys) -> set[str]:
     """What in the memory of the helper leads to page keys."""
-    memory = windows(working_memory(IMAGE, machine), step=4)
+    memory = windows(working_memory(image_of(RINGS), machine), step=4)
     as_shared = {session_keys(SECRET, *hellos, window, RINGS).key for window in memory}
     leads = {"page": memory & set(page_keys(true)), "session": memory & {true.key}, "shared": as_shared & {true.key}}
     return {name for name, lead in leads.items() if lead}

@@ -18,12 +18,11 @@ from mh_emulator.host.session import begin, greet
 from mh_emulator.host.side import Side
 from mh_emulator.peer import Peer
 
-IMAGE = image_of(1)
 Role = abi.mh_role
 
 
 def machine_with(seed: int) -> Machine:
-    machine = launched(parse_image(IMAGE.data), PARTS["milan"], seed, contents_of(PAGES))
+    machine = launched(parse_image(image_of(1).data), PARTS["milan"], seed, contents_of(PAGES))
     machine.start_helper()
     return machine
 
@@ -64,7 +63,7 @@ def test_nothing_repeats_on_one_machine(between: Between) -> None:
     seen: set[bytes] = set()
     for _ in range(20):
         fields = abi.mh_hello(greet(machine.rings[0]))
-        words = words_of(bytes(fields.nonce), bytes(fields.share), scalar_of(IMAGE, machine))
+        words = words_of(bytes(fields.nonce), bytes(fields.share), scalar_of(image_of(1), machine))
         assert len(words) == 12
         assert not seen & words
         seen |= words
@@ -78,7 +77,7 @@ def test_nothing_repeats_on_two_machines_with_one_secret() -> None:
         machine = machine_with(seed)
         for _ in range(5):
             fields = abi.mh_hello(greet(machine.rings[0]))
-            words = words_of(bytes(fields.nonce), bytes(fields.share), scalar_of(IMAGE, machine))
+            words = words_of(bytes(fields.nonce), bytes(fields.share), scalar_of(image_of(1), machine))
             assert not seen & words
             seen |= words
 
@@ -89,7 +88,7 @@ def test_sessions_with_one_hello_of_a_peer() -> None:
     identities, keys, data = set(), set(), set()
     for _ in range(10):
         hello = greet(machine.rings[0])
-        shared = exchange(scalar_of(IMAGE, machine), peer.hello)
+        shared = exchange(scalar_of(image_of(1), machine), peer.hello)
         begin(machine.rings[0], Role.MH_ROLE_SOURCE, peer.hello)
         sealed = Side(machine, machine.rings[0]).export(0)
         session = peer.keys(Role.MH_ROLE_TARGET, hello)

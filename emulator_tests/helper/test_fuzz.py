@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -14,6 +15,7 @@ from emulator_tests.helper.oracle import overheard
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.helper import build_helper
+from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
 from mh_builder.schemes.space import Options
 from mh_emulator.host.ring import HelperStopped, Request, Sealed
@@ -24,14 +26,24 @@ PAGE = abi.MH_PAGE_BYTES
 Op = abi.mh_op
 STATUSES = {status.value for status in abi.mh_status}
 
-IMAGE = build_helper("regions", Options(ram_limit=1 << 30))
-HELPER = parse_image(IMAGE.data)
-HOME = IMAGE.space.options.home
 CONTENTS = contents_of(PAGES)
+
+
+@cache
+def image() -> Image:
+    """A small one."""
+    return build_helper("regions", Options(ram_limit=1 << 30))
+
+
+def around() -> list[int]:
+    """Addresses at both ends of the helper's memory."""
+    home, size = image().space.options.home, image().memory_bytes
+    return [home - PAGE, home, home + 0x1000, home + size - PAGE, home + size]
+
 
 addresses = st.one_of(
     st.sampled_from([page * PAGE for page in range(4)]),
-    st.sampled_from([HOME - PAGE, HOME, HOME + 0x1000, HOME + IMAGE.memory_bytes - PAGE, HOME + IMAGE.memory_bytes]),
+    st.deferred(lambda: st.sampled_from(around())),
     st.sampled_from([(1 << 30) - PAGE, 1 << 30, 1 << 47, 1 << 51, (1 << 64) - PAGE, 1, PAGE - 1]),
     st.integers(0, (1 << 64) - 1),
 )
@@ -42,7 +54,7 @@ def digest(side: Side, names: tuple[str, ...]) -> bytes:
     """Of sections that must never change."""
     result = hashlib.sha256()
     for name in names:
-        section = IMAGE.section(name)
+        section = image().section(name)
         for offset in range(section.offset, section.offset + section.size, PAGE):
             result.update(side.machine.read_helper(offset, PAGE))
     return result.digest()
@@ -56,8 +68,8 @@ class HostileHost(RuleBasedStateMachine):
 
     @initialize()
     def launch(self) -> None:
-        self.source = started(launched(HELPER, PARTS["milan"], 1, CONTENTS))
-        self.target = started(launched(HELPER, PARTS["milan"], 2, b""))
+        self.source = started(launched(parse_image(image().data), PARTS["milan"], 1, CONTENTS))
+        self.target = started(launched(parse_image(image().data), PARTS["milan"], 2, b""))
         self.dead: set[int] = set()
         self.sealed: list[Sealed] = []
         self.before = [digest(side, CONSTANT) for side in self.sides]
@@ -69,7 +81,9 @@ class HostileHost(RuleBasedStateMachine):
 
     def connect(self) -> None:
         hellos = greet(self.source.ring), greet(self.target.ring)
-        self.keys = overheard(SECRET, ((IMAGE, self.source.machine), (IMAGE, self.target.machine)), hellos).stream(0)
+        self.keys = overheard(SECRET, ((image(), self.source.machine), (image(), self.target.machine)), hellos).stream(
+            0
+        )
         begin(self.source.ring, abi.mh_role.MH_ROLE_SOURCE, hellos[1])
         begin(self.target.ring, abi.mh_role.MH_ROLE_TARGET, hellos[0])
 

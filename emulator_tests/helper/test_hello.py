@@ -30,11 +30,10 @@ MAC_BYTES = abi.MH_HELLO_MAC_BYTES
 Role = abi.mh_role
 ROLES = [Role.MH_ROLE_SOURCE, Role.MH_ROLE_TARGET]
 SEV, SEV_ES, SEV_SNP = (protection.value for protection in abi.mh_protection)
-IMAGE = image_of(1)
 
 
 def helper_with(secret: Secret = SECRET) -> Side:
-    machine = launched(parse_image(IMAGE.data), PARTS["milan"], 1, contents_of(PAGES), secret)
+    machine = launched(parse_image(image_of(1).data), PARTS["milan"], 1, contents_of(PAGES), secret)
     return Side(machine, machine.start_helper())
 
 
@@ -93,7 +92,7 @@ def test_share_is_that_of_the_scalar() -> None:
     """RFC 7748, section 6.1; what the helper computed, `cryptography` computes."""
     side = helper_with()
     hello = greet(side.ring)
-    scalar = X25519PrivateKey.from_private_bytes(scalar_of(IMAGE, side.machine))
+    scalar = X25519PrivateKey.from_private_bytes(scalar_of(image_of(1), side.machine))
     assert scalar.public_key().public_bytes_raw() == bytes(abi.mh_hello(hello).share)
 
 
@@ -151,16 +150,16 @@ def test_nothing_of_a_refused_hello_stays(position: int) -> None:
     changed[position] ^= 0x80
     assert answer(side, Role.MH_ROLE_SOURCE, bytes(changed)) != Status.MH_DONE
     chosen = bytes(changed[abi.mh_hello.fields["nonce"].offset : abi.mh_hello.fields["reserved"].offset])
-    assert found(IMAGE, side.machine, chosen, bytes(changed[MAC_BYTES:])) == set()
+    assert found(image_of(1), side.machine, chosen, bytes(changed[MAC_BYTES:])) == set()
 
 
 def test_the_search_finds_a_hello() -> None:
     """Our own is there until it has served."""
     side = helper_with()
     fields = abi.mh_hello(greet(side.ring))
-    assert len(found(IMAGE, side.machine, bytes(fields.nonce), bytes(fields.share))) == 8
+    assert len(found(image_of(1), side.machine, bytes(fields.nonce), bytes(fields.share))) == 8
     assert answer(side, Role.MH_ROLE_SOURCE, Peer(SECRET).hello) == Status.MH_DONE
-    assert found(IMAGE, side.machine, bytes(fields.nonce), bytes(fields.share)) == set()
+    assert found(image_of(1), side.machine, bytes(fields.nonce), bytes(fields.share)) == set()
 
 
 AUTHENTIC: dict[str, tuple[dict[str, Any], abi.mh_status]] = {
@@ -263,12 +262,12 @@ def test_a_share_without_a_secret(role: int, point: int) -> None:
     """Of a peer that has the transport key. The hello is used up, and nothing is left of either."""
     side = helper_with()
     ours = abi.mh_hello(greet(side.ring))
-    scalar = scalar_of(IMAGE, side.machine)
+    scalar = scalar_of(image_of(1), side.machine)
     peer = Peer(SECRET, share=list(point.to_bytes(32, "little")))
     theirs = bytes(abi.mh_hello(peer.hello).nonce)
     assert answer(side, role, peer.hello) == Status.MH_BAD_SHARE
     assert is_over(side)
-    assert found(IMAGE, side.machine, scalar, bytes(ours.nonce), bytes(ours.share), theirs) == set()
+    assert found(image_of(1), side.machine, scalar, bytes(ours.nonce), bytes(ours.share), theirs) == set()
     assert answer(side, role, Peer(SECRET).hello) == Status.MH_WRONG_STATE
     greet(side.ring)
     assert answer(side, role, Peer(SECRET).hello) == Status.MH_DONE

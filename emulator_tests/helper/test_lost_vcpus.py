@@ -20,7 +20,6 @@ from mh_emulator.kvm import Vcpu
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.peer import Peer, SessionKeys
 
-IMAGE = image_of(RINGS)
 NO_KEY = bytes(abi.MH_KEY_BYTES)
 PAGE = abi.MH_PAGE_BYTES
 Role = abi.mh_role
@@ -52,11 +51,13 @@ class Session:
 
     def is_whole(self, joined: int = 0) -> bool:
         """Whether the key waits for rings, each of them joins but for `joined`, and all have keys of this session."""
-        if session_key(IMAGE, self.machine) != self.keys.key:
+        if session_key(image_of(RINGS), self.machine) != self.keys.key:
             return False
         for number in {1, 2} - {joined}:
             join(self.machine.rings[number])
-        return session_key(IMAGE, self.machine) == NO_KEY and all(self._works(number) for number in range(RINGS))
+        return session_key(image_of(RINGS), self.machine) == NO_KEY and all(
+            self._works(number) for number in range(RINGS)
+        )
 
     def _works(self, number: int) -> bool:
         sealed = sides_of(self.machine)[number].export(number * PAGE)
@@ -143,7 +144,7 @@ def test_a_ring_that_is_lost_while_it_joins(machine: Machine) -> None:
         session = begun(machine)
         assert submitted(machine, 1, Op.MH_OP_JOIN).run(steps).reason is Reason.LIMIT
         lose(machine, 1)
-        over.append(session_key(IMAGE, machine) == NO_KEY)
+        over.append(session_key(image_of(RINGS), machine) == NO_KEY)
         if over[-1]:
             assert sides_of(machine)[0].ask(Op.MH_OP_EXPORT) == Status.MH_WRONG_STATE
             assert sides_of(machine)[2].ask(Op.MH_OP_JOIN) == Status.MH_WRONG_STATE
@@ -168,7 +169,7 @@ def test_a_ring_that_stops_while_it_ends_a_session(machine: Machine, then: Calla
         if answers[-1] == Status.MH_DONE:
             # Ring 1 may still end this one, as any ring may; or it has ended the one before.
             then(machine, 1)
-            over = session_key(IMAGE, machine) == NO_KEY
+            over = session_key(image_of(RINGS), machine) == NO_KEY
             assert over == (sides_of(machine)[0].ask(Op.MH_OP_RESUME) == Status.MH_WRONG_STATE)
             session = session if not over else begun(machine)
         else:
@@ -194,7 +195,7 @@ def test_a_ring_that_aborts_while_ring_0_begins(machine: Machine, then: Callable
     for steps in steps_that_matter(steps_of(machine, 1, Op.MH_OP_ABORT)):
         assert submitted(machine, 1, Op.MH_OP_ABORT).run(steps).reason is Reason.LIMIT
         then(machine, 1)
-        assert session_key(IMAGE, machine) == session.keys.key, steps
+        assert session_key(image_of(RINGS), machine) == session.keys.key, steps
     go_on(machine, 0)
     assert last_answer(machine, 0) == Status.MH_DONE
     assert session.is_whole()
@@ -203,10 +204,10 @@ def test_a_ring_that_aborts_while_ring_0_begins(machine: Machine, then: Callable
 def stop_with_key(machine: Machine) -> Vcpu:
     """Run START on ring 0 until the session's key is written, and stop."""
     ring = machine.rings[0]
-    assert session_key(IMAGE, machine) == NO_KEY
+    assert session_key(image_of(RINGS), machine) == NO_KEY
     ring.submit(START.dumps(0))
     vcpu = machine.mirror.vcpus[0]
-    while session_key(IMAGE, machine) == NO_KEY:
+    while session_key(image_of(RINGS), machine) == NO_KEY:
         assert vcpu.run(1000).reason is Reason.LIMIT
     return vcpu
 
@@ -218,14 +219,14 @@ def test_ring_0_that_is_lost_while_it_begins(machine: Machine, how: str, beyond:
     session = Session(machine)
     vcpu = stop_with_key(machine)
     assert vcpu.run(beyond + 1).reason is Reason.LIMIT
-    assert session_key(IMAGE, machine) == session.keys.key
+    assert session_key(image_of(RINGS), machine) == session.keys.key
     if how == "fault":
         vcpu.set_registers(replace(vcpu.get_registers(), rip=0xFFFF_9000_0000_0000))
         machine.mirror.run(0)
         assert machine.rings[0].header().state == abi.mh_ring_state.MH_RING_FAULT
     else:
         lose(machine, 0)
-    assert session_key(IMAGE, machine) == NO_KEY
+    assert session_key(image_of(RINGS), machine) == NO_KEY
     assert sides_of(machine)[1].ask(Op.MH_OP_JOIN) == Status.MH_WRONG_STATE
     restarted(machine, 0, anew=True)
     assert begun(machine).is_whole()

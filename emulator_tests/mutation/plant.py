@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,10 @@ from mh_builder.firmware import driver
 
 Change = tuple[str, int, Callable[[bytes], bytes]]
 """Place, count there, and what becomes of the instruction, in as many bytes."""
+
+_TESTS = "emulator_tests"
+_OWN = (f"{_TESTS}.coverage.", f"{_TESTS}.mutation.")
+"""Modules that know the blobs as they are without a fault."""
 
 
 @cache
@@ -73,9 +78,14 @@ def _assembler(assembled: Callable[..., ObjectFile]) -> Iterator[None]:
 
 
 def forget() -> None:
-    """Build anew what has been built."""
+    """Build anew what has been built, and what tests keep of it: they may have built it when they were collected."""
     for known in (helper.helper_objects, helper._objects, driver.loader_objects, driver.build_loader):
         known.cache_clear()
+    for name, module in list(sys.modules.items()):
+        if name.startswith(f"{_TESTS}.") and not name.startswith(_OWN):
+            for value in list(vars(module).values()):
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
 
 
 def _changed(section: Section, change: Change | None) -> Section:

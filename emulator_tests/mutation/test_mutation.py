@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections import defaultdict
@@ -11,11 +12,16 @@ import pytest
 
 from emulator_tests.command.conftest import ROOT
 from emulator_tests.coverage.blobs import NAMES, Instruction, blob, linked
+from emulator_tests.helper.rings import image_of
 from emulator_tests.mutation.mutants import KINDS, Mutant, mutants
 from emulator_tests.mutation.order import order
 from emulator_tests.mutation.plant import planted
 from emulator_tests.mutation.record import Run, Seen
 from emulator_tests.mutation.results import Result, Results, is_good, read, summary
+from mh_abi.image import HelperImage
+from mh_builder.image.model import Image
+from mh_emulator.host.machine import Machine
+from mh_emulator.host.snp_machine import SnpMachine
 
 SECRETS = "emulator_tests/helper/test_launch_secret.py"
 
@@ -62,6 +68,32 @@ def test_a_fault_is_in_what_is_linked_and_nowhere_else(name: str) -> None:
     assert len(differing) == 1
     assert differing[0] in range(one.offset, one.offset + one.size)
     assert linked(name).text == blob(name).text
+
+
+def test_no_test_holds_an_image_that_was_built_when_it_was_collected() -> None:
+    """It would be one without the fault."""
+    folders = ("attest", "crypto", "firmware", "helper", "igvm", "reference", "vmpl")
+    names = [
+        f"emulator_tests.{folder}.{path.stem}"
+        for folder in folders
+        for path in sorted((ROOT / "emulator_tests" / folder).glob("*.py"))
+    ]
+    held = {
+        f"{name}.{what}"
+        for name in names
+        for what, value in vars(importlib.import_module(name)).items()
+        if isinstance(value, Image | HelperImage | SnpMachine | Machine)
+    }
+    assert len(names) > 100
+    assert held == set()
+
+
+def test_what_tests_keep_is_built_anew_with_the_fault() -> None:
+    one = next(one for one in blob("helper").instructions if (one.target or 0) > one.offset)
+    kept = image_of(1)
+    with planted(Mutant(one.place, one.count, "inverted")):
+        assert image_of(1).data != kept.data
+    assert image_of(1).data == kept.data
 
 
 def first(name: str) -> Instruction:
