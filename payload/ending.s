@@ -23,7 +23,7 @@ others_rest:
     jne .Lrest
     cmp dword ptr [rdx + vcpu.busy], 0
     je .Lother
-    cmp dword ptr [rdx + vcpu.phase], PHASE_SOURCE
+    cmp dword ptr [rdx + vcpu.phase], PHASE_SOURCE     # survives one less: only ring 0 greets, and none is attested
     jb .Lother
     cmp dword ptr [rdx + vcpu.phase], PHASE_FINISHED
     je .Lother

@@ -11,7 +11,7 @@ from emulator_tests.helper.contention import last, stop_before_write
 from emulator_tests.helper.rings import Rings, connected, image_of, machine_of, sides_of, start
 from mh_abi import abi
 from mh_builder.schemes.space import HELPER_VA
-from mh_emulator.host.ring import HelperStopped, Lane, Request
+from mh_emulator.host.ring import HelperRefused, HelperStopped, Lane, Request
 from mh_emulator.host.session import Batch, abort, begin, export_batch, greet, join, share
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.peer import Peer
@@ -118,6 +118,20 @@ def test_a_finished_ring_at_work_holds_no_session_back(rings: Rings) -> None:
     begin(rings.sources[0].ring, abi.mh_role.MH_ROLE_SOURCE, Peer(SECRET).hello, 2)
     assert vcpu.run().reason is Reason.HLT
     join(rings.sources[1].ring)
+
+
+def test_a_finished_ring_at_work_hides_no_other() -> None:
+    """One behind it is still in the session that is over."""
+    rings = connected(3)
+    rings.sources[1].totals(Op.MH_OP_FINISH)
+    vcpus = [at_work(rings.sources[number], number) for number in (1, 2)]
+    ring = rings.sources[0].ring
+    abort(ring)
+    greet(ring)
+    with pytest.raises(HelperRefused, match="MH_BUSY"):
+        begin(ring, abi.mh_role.MH_ROLE_SOURCE, Peer(SECRET).hello, 3)
+    assert vcpus[1].run().reason is Reason.HLT
+    begin(ring, abi.mh_role.MH_ROLE_SOURCE, Peer(SECRET).hello, 3)
 
 
 @pytest.mark.parametrize("what", [1, 2], ids=["pages", "rings"])
