@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from emulator_tests.helper.conftest import PAGES, SECRET, Op, Status, contents_of
+from emulator_tests.helper.conftest import PAGES, SECRET, Op, Status, at_work, contents_of
 from emulator_tests.helper.memory import session_key
 from emulator_tests.helper.rings import RINGS, image_of, machine_of, restarted, sides_of
 from mh_abi import abi
@@ -180,6 +180,22 @@ def test_a_ring_that_stops_while_it_ends_a_session(machine: Machine, then: Calla
     assert set(answers) == {Status.MH_DONE, Status.MH_BUSY}
 
 
+def test_a_ring_that_is_lost_while_it_ends_a_session(machine: Machine) -> None:
+    """The session goes on, with its key for the rings that have not joined; or it is over, and its key is gone."""
+    begun(machine)
+    total = steps_of(machine, 1, Op.MH_OP_ABORT)
+    over = []
+    for steps in steps_that_matter(total):
+        session = begun(machine)
+        assert submitted(machine, 1, Op.MH_OP_ABORT).run(steps).reason is Reason.LIMIT
+        lose(machine, 1)
+        over.append(session_key(image_of(RINGS), machine) == NO_KEY)
+        assert over[-1] == (sides_of(machine)[0].ask(Op.MH_OP_RESUME) == Status.MH_WRONG_STATE), steps
+        assert over[-1] or session.is_whole(), steps
+    assert set(over) == {False, True}
+    assert over == sorted(over)
+
+
 def steps_that_matter(total: int) -> Iterator[int]:
     """All at the beginning, where the session ends; some of those that wipe the ring's own keys."""
     yield from range(1, min(total, 200))
@@ -196,6 +212,29 @@ def test_a_ring_that_aborts_while_ring_0_begins(machine: Machine, then: Callable
         assert submitted(machine, 1, Op.MH_OP_ABORT).run(steps).reason is Reason.LIMIT
         then(machine, 1)
         assert session_key(image_of(RINGS), machine) == session.keys.key, steps
+    go_on(machine, 0)
+    assert last_answer(machine, 0) == Status.MH_DONE
+    assert session.is_whole()
+
+
+@pytest.mark.parametrize("how", ["fault", "lost"])
+def test_a_ring_that_fails_while_ring_0_begins(machine: Machine, how: str) -> None:
+    """It may have a part in the session before; the one that begins is not its own."""
+    begun(machine)
+    join(machine.rings[1])
+    abort(machine)
+    session = Session(machine)
+    if how == "fault":
+        sides_of(machine)[1].ask(Op.MH_OP_RESUME)
+        vcpu = at_work(sides_of(machine)[1], 1)
+        stop_with_key(machine)
+        vcpu.set_registers(replace(vcpu.get_registers(), rip=0xFFFF_9000_0000_0000))
+        machine.mirror.run(1)
+        assert machine.rings[1].header().state == abi.mh_ring_state.MH_RING_FAULT
+    else:
+        stop_with_key(machine)
+    lose(machine, 1)
+    assert session_key(image_of(RINGS), machine) == session.keys.key
     go_on(machine, 0)
     assert last_answer(machine, 0) == Status.MH_DONE
     assert session.is_whole()

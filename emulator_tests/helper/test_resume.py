@@ -157,3 +157,10 @@ def test_a_new_session_forgets_what_each_epoch_moved(pair: Pair, epochs: Sequenc
     resume([pair.source.ring])
     for page in (LOW, HIGH):
         assert pair.source.ask(Op.MH_OP_EXPORT, page) == Status.MH_DONE
+
+
+def test_a_ring_that_has_finished_is_told_nothing(rings: Rings) -> None:
+    """The others have not, so that the session is alive."""
+    rings.sources[1].totals(Op.MH_OP_FINISH)
+    assert rings.sources[1].ask(Op.MH_OP_RESUME) == Status.MH_WRONG_STATE
+    assert rings.sources[0].ask(Op.MH_OP_RESUME) == Status.MH_DONE
