@@ -67,8 +67,8 @@ attend:
     mov rax, [r12 + vcpu.generation]
     cmp rax, [rip + session_generation]
     jne .Lforget
-    cmp dword ptr [r12 + vcpu.ended], 0
-    je .Lattended
+    cmp dword ptr [r12 + vcpu.ended], 0     # survives one less: no epoch ends that this ring has not ended
+    je .Lattended               # survives dropped: the same
     mov eax, [rip + session_epoch]
     cmp eax, [r12 + vcpu.epoch]
     je .Lattended

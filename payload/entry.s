@@ -76,7 +76,7 @@ entry64:
     # Ring 0 may have been lost while it began a session: before its own part in it, or with the key written.
     test ebx, ebx
     jz .Lend
-    cmp dword ptr [r12 + vcpu.phase], PHASE_SOURCE
+    cmp dword ptr [r12 + vcpu.phase], PHASE_SOURCE     # survives one less: only ring 0 greets
     jb .Lended
 .Lend:
     call end_session

@@ -85,7 +85,7 @@ gcm_next_stream:
 .balign 16, 0xcc
 .global gcm_load
 gcm_load:
-    cmp LEFT, BLOCK_BYTES
+    cmp LEFT, BLOCK_BYTES       # survives one more: what takes a part takes a whole block as well
     jb .Lload_part
     movdqu BLOCK, [SOURCE]
     add SOURCE, BLOCK_BYTES
@@ -103,7 +103,7 @@ gcm_load:
 .balign 16, 0xcc
 .global gcm_store
 gcm_store:
-    cmp LEFT, BLOCK_BYTES
+    cmp LEFT, BLOCK_BYTES       # survives one more: the same
     jb .Lstore_part
     movdqu [DESTINATION], STREAM
     add DESTINATION, BLOCK_BYTES
@@ -232,7 +232,7 @@ gcm_hash_aad:
     jbe .Laad_block
     reduce_low
     reduce_high
-    test LEFT, LEFT
+    test LEFT, LEFT             # survives dropped: gcm_hash_aad looks again
     jg gcm_hash_aad
 .Laad_end:
     mov SOURCE, [JOB + gcm_job.source]

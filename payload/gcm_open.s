@@ -158,7 +158,7 @@ gcm_decrypt_rest:
     add SOURCE, DECRYPT_BYTES
     add DESTINATION, DECRYPT_BYTES
     sub LEFT, DECRYPT_BYTES
-    jae .Ldecrypt_step
+    jae .Ldecrypt_step          # survives dropped: what takes blocks takes the rest as well
 .Ldecrypted_steps:
     add LEFT, DECRYPT_BYTES
     jz .Ldecrypted

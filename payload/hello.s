@@ -139,7 +139,7 @@ receive:
     movdqu xmm\i, [rsi + (\i - 8) * 16]
 .endr
     call settle
-    test eax, eax
+    test eax, eax               # survives dropped: settle leaves the same zero flag
     jnz .Lunfit
     call same_terms
     test eax, eax

@@ -48,7 +48,7 @@ cmac256:
     pxor xmm0, xmm2
 .Lcmac_cipher:
     call aes256_block
-    test rdx, rdx
+    test rdx, rdx               # survives dropped: aes256_block keeps the zero flag
     jnz .Lcmac_block
 
     movdqu [rcx], xmm0

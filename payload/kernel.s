@@ -31,7 +31,7 @@
 gcm_seal:
     call .Lcheck_key
     jnz .Lno_key
-    test dword ptr [rdi + gcm_key.features], MH_FEATURE_VAES
+    test dword ptr [rdi + gcm_key.features], MH_FEATURE_VAES     # survives dropped: the narrow kernel gives the same
     jz gcm_aesni_seal           # one side: the other natively
 .ifdef MH_VECTORS_512
     test dword ptr [rdi + gcm_key.features], MH_FEATURE_ZMM     # not here: natively
@@ -48,7 +48,7 @@ gcm_open:
     movdqa xmm8, xmm0
     call .Lcheck_key
     jnz .Lno_key
-    test dword ptr [rdi + gcm_key.features], MH_FEATURE_VAES
+    test dword ptr [rdi + gcm_key.features], MH_FEATURE_VAES     # survives dropped: the same
     jz gcm_aesni_open           # one side: the other natively
 .ifdef MH_VECTORS_512
     test dword ptr [rdi + gcm_key.features], MH_FEATURE_ZMM     # not here: natively

@@ -29,7 +29,7 @@ random_word:
     mov ecx, RANDOM_TRIES
 .Ltry:
     rdrand rax
-    jnc .Lagain
+    jnc .Lagain                 # survives dropped: RDRAND that fails gives zeros
     lea rdx, [rax - 1]
     cmp rdx, -3
     ja .Lagain                  # all zeros or all ones

@@ -75,7 +75,7 @@ waiting:
     mov ebp, [r13 + lane.head]
     mov eax, ebx
     sub eax, ebp
-    jz 1f
+    jz 1f                       # survives dropped: zero is not above the entries, and asked for again
     cmp eax, [r13 + lane.entries]
     ja .Lbroken
     test eax, eax

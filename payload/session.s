@@ -50,7 +50,7 @@ start:
     jne .Lrefused
 .ifdef MH_START_SNP
     call may_start
-    test eax, eax
+    test eax, eax               # survives dropped: may_start leaves the same zero flag
     jnz .Lrefused
 .endif
     push rbx

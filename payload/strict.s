@@ -136,7 +136,7 @@ page_unchanged:
     mov ebx, 1
     call scan
     pop rbx
-    test eax, eax
+    test eax, eax               # survives dropped: scan leaves the same zero flag
     jnz .Lreturn
 .Lsealed:
     lea rdi, [rdi + lane.page_key]

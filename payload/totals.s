@@ -53,7 +53,7 @@ finish:
     cmp dword ptr [r12 + vcpu.strict], 0
     je .Lproven
     call may_end
-    test eax, eax
+    test eax, eax               # survives dropped: may_end leaves the same zero flag
     jnz .Lrefused
     call unchanged
     test eax, eax
@@ -61,7 +61,7 @@ finish:
 .Lproven:
 .ifdef MH_START_SNP
     call may_end
-    test eax, eax
+    test eax, eax               # survives dropped: the same
     jnz .Lrefused
     call may_go
     test eax, eax
@@ -91,7 +91,7 @@ finish:
 .endif
     mov rax, [r12 + vcpu.generation]
     lea rdx, [rax + 1]
-    lock cmpxchg [rip + session_generation], rdx
+    lock cmpxchg [rip + session_generation], rdx     # survives unlocked: here vCPUs take turns; claims look at the bytes
     xor ecx, ecx                # PHASE_IDLE
 .Lfinished:
     mov [r12 + vcpu.phase], ecx
@@ -104,7 +104,7 @@ finish:
 agree:
     push rax
     call may_end
-    test eax, eax
+    test eax, eax               # survives dropped: may_end leaves the same zero flag
     jnz .Lmust_not
     movzx eax, word ptr [r13 + lane.slot]
     call locate
@@ -122,7 +122,7 @@ agree:
     call same_end
     pop rcx
     pop rdx
-    test eax, eax
+    test eax, eax               # survives dropped: same_end leaves the same zero flag
     jnz .Lagreement
     call open_packet
 .Lagreement:
@@ -168,10 +168,10 @@ same_end:
     mov eax, MH_BAD_PACKET
     jne 1f
     call check_packet
-    test eax, eax
+    test eax, eax               # survives dropped: check_packet leaves the same zero flag
     jnz 1f
     call check_turn
-    test eax, eax
+    test eax, eax               # survives dropped: check_turn leaves the same zero flag
     jnz 1f
     mov rax, [rsi + mh_packet.urgent]
     cmp rax, [r13 + lane.packet + mh_packet.urgent]

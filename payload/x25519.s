@@ -300,7 +300,7 @@ x25519:
     or r8, r10
     or r8, r11
     xor edx, edx
-    cmp r8, 1
+    cmp r8, 1                   # survives one more: 1 has order 4, and is no multiple by a clamped scalar
     adc edx, edx
 
     mov rdi, rsp

@@ -58,6 +58,25 @@ def test_a_generator_that_dies_in_the_middle(side: Side, good: int) -> None:
     assert hello_status(side) == Status.MH_DONE
 
 
+@pytest.mark.parametrize("good", range(4))
+def test_a_generator_that_has_nothing_for_a_while(side: Side, good: int) -> None:
+    """It is asked ten times for each of the four words; that it has some later does not help."""
+    words = tuple(range(2, 2 + good)) + (0,) * 10 + tuple(range(6, 1000))
+    side.machine.platform.generator.fault = Fault(words, carry=True)
+    assert hello_status(side) == Status.MH_NO_ENTROPY
+
+
+@pytest.mark.parametrize("word", [1, (1 << 64) - 2])
+def test_words_beside_those_of_a_broken_generator_are_good(side: Side, word: int) -> None:
+    side.machine.platform.generator.fault = Fault((word, 2, 3, 4, *(0,) * 1000), carry=True)
+    assert hello_status(side) == Status.MH_DONE
+
+
+def test_no_word_counts_twice(side: Side) -> None:
+    side.machine.platform.generator.fault = Fault((2, 2, 3, 4, *(0,) * 1000), carry=True)
+    assert hello_status(side) == Status.MH_NO_ENTROPY
+
+
 @pytest.mark.parametrize("tsc", [None, 12345], ids=["time", "the host's time"])
 def test_a_repeating_generator_makes_no_nonce_twice(side: Side, images: dict[str, Image], tsc: int | None) -> None:
     """The same words again and again, and the same time: there is a number that never comes again."""
