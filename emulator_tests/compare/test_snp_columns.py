@@ -137,7 +137,7 @@ def test_endings(cells: dict[str, Cell], comparison: Comparison) -> None:
     for found, expected in zip(
         *(map(int, re.findall(r"\d{4,}", cell.detail)) for cell in (own, mirrored)), strict=True
     ):
-        assert expected <= found < expected * 1.01, "its FINISH has the VMPCKs to wipe"
+        assert abs(found - expected) * 100 < expected, "less than one in a hundred, for other ranges of each page"
 
 
 @pytest.mark.parametrize("part", ["genoa", "turin"])

@@ -24,12 +24,14 @@ mov edx, 0xf01
 """
 """RMPADJUST of the code, for VMPL1."""
 _TELL = """
+.ifdef MH_START_SNP
 .extern linker.snp_secrets
 mov rax, [rip + linker.snp_secrets + mh_secrets_page.vmpck0]
 mov rcx, [r12 + vcpu.ring]
 mov [rcx + MH_RING_RESULTS], rax
 mov eax, MH_BAD_OP
 ret
+.endif
 """
 
 BROKEN = {
