@@ -52,7 +52,7 @@ claim:
     call widen
     mov r10, rax
     or r10, rdx
-    lock cmpxchg [rdi + r9 * 8], r10     # survives unlocked: here vCPUs take turns; claims look at the bytes
+    lock cmpxchg [rdi + r9 * 8], r10
     jne 1b
     add rsi, r8
     sub ecx, r8d

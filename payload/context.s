@@ -61,7 +61,7 @@ context:
     mov rdx, EXPORT
     mov rcx, EXPORTED
     call ask
-    jnz .Lno_context            # survives dropped: as an answer, flags would be a version that is none
+    jnz .Lno_context
     cmp dword ptr [r12 + vcpu.message + mh_export_response.context_bytes], MH_CONTEXT_BYTES
     jne .Lno_context
     cmp dword ptr [r12 + vcpu.message + mh_export_response.context_version], MH_CONTEXT_VERSION
