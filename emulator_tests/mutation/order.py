@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain
 from types import MappingProxyType
@@ -35,7 +35,7 @@ def order(tests: Mapping[str, Run], mutant: Mutant, noticed: Mapping[str, int] =
     Then more cases of those, and of tests that do what few others do at the fault's jump, and near it; the first case
     of every test, the second of each, and so on.
     """
-    places = list(_places(mutant))
+    places = _places().get((mutant.place, mutant.count), [])
     reaching = _reaching(tests, mutant, places)
     at = _rarity(tests, reaching, ((name, _decides(name, one)) for name, one in places))
     near = _rarity(tests, reaching, (one for place in places for one in _near(*place)))
@@ -57,7 +57,7 @@ def _function(test: str) -> str:
     return test.partition("[")[0]
 
 
-def _reaching(tests: Mapping[str, Run], mutant: Mutant, places: Iterable[Place]) -> list[str]:
+def _reaching(tests: Mapping[str, Run], mutant: Mutant, places: Collection[Place]) -> list[str]:
     """Tests that run its instruction; where a jump is dropped, that jump there."""
     wanted = _masks(places)
     jumps = mutant.kind == "dropped" and any(blob(name).instructions[one].target is not None for name, one in places)
@@ -93,11 +93,14 @@ def _masks(places: Iterable[Place]) -> dict[str, int]:
     return masks
 
 
-def _places(mutant: Mutant) -> Iterator[Place]:
+@cache
+def _places() -> dict[tuple[str, int], list[Place]]:
+    """Where each instruction of the sources has been linked to, by its key."""
+    places: dict[tuple[str, int], list[Place]] = defaultdict(list)
     for name in NAMES:
         for number, one in enumerate(blob(name).instructions):
-            if one.key == (mutant.place, mutant.count):
-                yield name, number
+            places[one.key].append((name, number))
+    return dict(places)
 
 
 def _decides(name: str, number: int) -> int:

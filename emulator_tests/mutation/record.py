@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from emulator_tests.coverage.blobs import blob
 from emulator_tests.coverage.recorder import Table, begin, table
 
 FOLDER = Path("out/mutation")
@@ -104,7 +103,7 @@ class _Session:
 def _clear(known: Table) -> None:
     for offset, _ in list(known.run()):
         known.entries[offset].size = 0
-    for one in blob(known.blob.name).instructions:
+    for one in known.blob.instructions:
         if one.target is not None:
             entry = known.entries[one.offset + one.size]
             entry.fell = entry.taken = 0
@@ -115,7 +114,7 @@ def _masks(known: Table) -> list[int]:
     ran = bytearray(len(known.blob.text))
     for offset, size in known.run():
         ran[offset : offset + size] = b"\1" * size
-    instructions = blob(known.blob.name).instructions
+    instructions = known.blob.instructions
     ends = [known.entries[one.offset + one.size] if one.target is not None else None for one in instructions]
     return [
         _mask(bool(ran[one.offset]) for one in instructions),

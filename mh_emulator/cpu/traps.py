@@ -20,6 +20,7 @@ from mh_emulator.cpu.code_filter import CodeFilter
 from mh_emulator.cpu.code_hooks import CodeHooks
 from mh_emulator.cpu.engine import Engine
 from mh_emulator.cpu.hooks import Foreign
+from mh_emulator.cpu.operands import LONGEST_INSTRUCTION
 
 _LOCK = re.compile(rb"[\x64-\x66]?\xf0")
 """LOCK, maybe behind an override of the segment or of the operand size."""
@@ -41,7 +42,6 @@ _LEAVES = ("call", "iret", "j", "loop", "ret")
 """How mnemonics begin behind which another block begins."""
 _AT_ONCE = 16
 """Instructions that are decoded in one go."""
-_LONGEST = 15
 _MODES = (CS_MODE_64, CS_MODE_32, CS_MODE_16)
 
 
@@ -234,7 +234,7 @@ def _starts(block: Block) -> Iterable[int]:
 def _swept(decoder: Foreign, code: bytes) -> Iterator[int]:
     """Where instructions may begin up to one that ends a block; every byte from what is none on."""
     end = 0
-    while found := list(decoder.disasm_lite(code[end : end + _AT_ONCE * _LONGEST], end, _AT_ONCE)):
+    while found := list(decoder.disasm_lite(code[end : end + _AT_ONCE * LONGEST_INSTRUCTION], end, _AT_ONCE)):
         for start, size, mnemonic, _ in found:
             yield start
             if mnemonic.startswith(_LEAVES):
