@@ -43,8 +43,7 @@ def stale_handle(arena: MirrorArena) -> Outcome:
     policy = arena.policy & ~Policy.NOKS
     machine = arena.launched(policy)
     handle = machine.vm.handle
-    machine.mirror.vm.close()
-    machine.vm.close()
+    machine.close()
     thief = arena.create_vm(machine.platform)
     arena.init(thief)
     thief.sev_launch_start(policy, handle=handle)

@@ -41,6 +41,11 @@ class Machine(Guest):
             self.mirror = self.site.mirror()
         return self.mirror.start(self.mirror_slots(), anew=anew)
 
+    def close(self) -> None:
+        """End its guest and the mirror: it has moved, and nothing of it runs any more."""
+        self.mirror.vm.close()
+        self.vm.close()
+
     def mirror_slots(self) -> list[MirrorSlot]:
         """What the mirror sees."""
         view = View(self.helper, self.base, self.placement.topology, self.memory, self.helper_memory)

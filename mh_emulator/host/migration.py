@@ -26,7 +26,7 @@ from mh_emulator.host.launch import Launcher, launch
 from mh_emulator.host.look import are_equal, count_naive_copies, count_plain_pages, portions
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
-from mh_emulator.host.ring import HelperRefused, Result, Ring
+from mh_emulator.host.ring import HelperRefused, Lane, Result, Ring
 from mh_emulator.host.session import Batch, connect_all, export_batch, finish_all, import_batch, runs
 from mh_emulator.host.site import Site, prepare
 from mh_emulator.kvm import EsVcpu
@@ -307,7 +307,7 @@ class _Shared:
         self._stopped = True
 
 
-def move_batches(pair: _Pair, batches: Iterable[Batch], turns: _Turns = _ALONE) -> None:
+def move_batches(pair: tuple[Lane, Lane], batches: Iterable[Batch], turns: _Turns = _ALONE) -> None:
     """Export them on the source's ring, import them on the target's. Raises `HelperRefused`."""
     source, target = pair
     for batch in batches:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from mh_abi import abi
 from mh_emulator.host.look import are_equal
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.migration import CHUNK, move_batches
-from mh_emulator.host.ring import HelperRefused, Result
-from mh_emulator.host.session import Batch, connect, export_batch, finish, import_batch, resume, runs
+from mh_emulator.host.session import Batch, connect, finish, resume, runs
 from mh_emulator.kvm.exits import Exit, Reason
 
 
@@ -55,10 +53,7 @@ class PostCopy:
     def _demand(self, page: int) -> None:
         """On the urgent lane, which is looked at between any two chunks of bulk work."""
         source, target = self._rings
-        batch = Batch(address=self._source.request_address(page), count=1)
-        packets, results = export_batch(source.urgent, batch)
-        _check("export", results)
-        _check("import", import_batch(target.urgent, batch, packets))
+        move_batches((source.urgent, target.urgent), [Batch(address=self._source.request_address(page), count=1)])
         self.demanded += 1
         self._arrived([page])
 
@@ -73,9 +68,3 @@ class PostCopy:
         topology = self._target.placement.topology
         self._missing.difference_update(pages)
         self._target.vm.absent.difference_update(topology.gpa(page) for page in pages)
-
-
-def _check(operation: str, results: Sequence[Result]) -> None:
-    for result in results:
-        if result.status != abi.mh_status.MH_DONE:
-            raise HelperRefused(operation, result.status)

@@ -9,7 +9,6 @@ from typing import Any
 
 from mh_abi import abi
 from mh_builder.parts import Part
-from mh_emulator.host.machine import Machine
 from mh_emulator.kvm.exits import Exit
 from mh_emulator.linux.launch import Running, Way, hand_over
 from mh_emulator.linux.stop import Chase, Stop, Stopped
@@ -124,7 +123,7 @@ class Boot:
             running, arrived = self._stopped(stop)
             self.report.moved = move(running.machine, arrived.machine)
             hand_over(running.machine, arrived.machine, running.board)
-            _close(running.machine)
+            running.machine.close()
             self._progress.reach("moved")
             self._arrive(arrived)
             self._go_on(arrived)
@@ -141,7 +140,7 @@ class Boot:
             self._arrive(arrived)
             self._go_on(arrived, following.guest)
             following.finish()
-            _close(running.machine)
+            running.machine.close()
             self._progress.reach("moved")
         return self.report
 
@@ -247,11 +246,6 @@ class Boot:
         if found is not None and found not in self._noted:
             self._noted.add(found)
             self._progress.reach(text.split(" (", maxsplit=1)[0])
-
-
-def _close(source: Machine) -> None:
-    source.mirror.vm.close()
-    source.vm.close()
 
 
 def _ignore(_text: str) -> None:

@@ -180,8 +180,7 @@ class Boot:
         arrived.vcpu.set_registers(powered.vcpu.get_registers())
         arrived.vcpu.msrs = dict(powered.vcpu.msrs)
         arrived.board.show(HostView(topology(arrived.memory.size), arrived.memory))
-        source.mirror.vm.close()
-        source.vm.close()
+        source.close()
         self._progress.reach("moved")
         self._go_on(arrived, target)
 
