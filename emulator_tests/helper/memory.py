@@ -47,3 +47,8 @@ def registers(machine: Machine, number: int = 0) -> bytes:
 def session_key(image: Image, machine: Machine) -> bytes:
     """What lies where the session's key waits for the rings that join."""
     return machine.read_helper(image.symbol("session_record").value - HELPER_VA, abi.MH_KEY_BYTES)
+
+
+def generation(image: Image, machine: Machine) -> int:
+    """Of the session: odd while it is alive."""
+    return int.from_bytes(machine.read_helper(image.symbol("session_generation").value - HELPER_VA, 8), "little")

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from emulator_tests.helper.conftest import PAGES, SECRET, Op, Status, at_work, contents_of
-from emulator_tests.helper.memory import session_key
+from emulator_tests.helper.events import reach
+from emulator_tests.helper.memory import generation, session_key, working_memory
 from emulator_tests.helper.rings import RINGS, image_of, machine_of, restarted, sides_of
 from mh_abi import abi
 from mh_emulator.host.machine import Machine
@@ -194,6 +195,45 @@ def test_a_ring_that_is_lost_while_it_ends_a_session(machine: Machine) -> None:
         assert over[-1] or session.is_whole(), steps
     assert set(over) == {False, True}
     assert over == sorted(over)
+
+
+JOIN_LOOKS = 40
+"""Instructions from the begin of JOIN that see to the key's copy."""
+
+
+def stop_ended(machine: Machine, number: int) -> Vcpu:
+    """Run ABORT on a ring until the session is over, and stop: its key still lies there."""
+    key = session_key(image_of(RINGS), machine)
+    vcpu = submitted(machine, number, Op.MH_OP_ABORT)
+    while generation(image_of(RINGS), machine) % 2:
+        assert vcpu.run(1).reason is Reason.LIMIT
+    assert session_key(image_of(RINGS), machine) == key != NO_KEY
+    return vcpu
+
+
+def test_nobody_joins_a_session_that_is_over(machine: Machine) -> None:
+    """Also not while its key is not wiped yet."""
+    begun(machine)
+    stop_ended(machine, 2)
+    assert sides_of(machine)[1].ask(Op.MH_OP_JOIN) == Status.MH_WRONG_STATE
+    assert session_key(image_of(RINGS), machine) != NO_KEY
+
+
+def test_a_ring_that_copies_a_key_while_its_session_ends(machine: Machine) -> None:
+    """It joins if it had the key whole when the session ended, and had looked again; then it finds that it is over."""
+    answers = []
+    for steps in range(JOIN_LOOKS):
+        begun(machine)
+        key = session_key(image_of(RINGS), machine)
+        reach(submitted(machine, 1, Op.MH_OP_JOIN), image_of(RINGS).symbol("join").value, steps)
+        stop_ended(machine, 2)
+        copies = working_memory(image_of(RINGS), machine).count(key)
+        go_on(machine, 1)
+        answers.append(last_answer(machine, 1))
+        assert copies == 2 or answers[-1] == Status.MH_WRONG_STATE, steps
+        go_on(machine, 2)
+        assert sides_of(machine)[1].ask(Op.MH_OP_EXPORT) == Status.MH_WRONG_STATE
+    assert set(answers) == {Status.MH_WRONG_STATE, Status.MH_DONE}
 
 
 def steps_that_matter(total: int) -> Iterator[int]:

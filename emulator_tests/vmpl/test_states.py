@@ -131,6 +131,15 @@ def test_ring_1_may_finish_first() -> None:
     assert run(both.source) == Status.MH_DONE, "ring 0 has sealed nothing"
 
 
+def test_finish_while_an_epoch_is_pending() -> None:
+    """It is refused before the guest counts as gone."""
+    both = connected(vcpus=2)
+    assert ask(both.source, Op.MH_OP_EPOCH) == Status.MH_DONE
+    assert ask(both.source, Op.MH_OP_FINISH) == Status.MH_EPOCH_PENDING
+    assert ask(both.source, Op.MH_OP_ABORT) == Status.MH_DONE
+    assert run(both.source) == Status.MH_DONE
+
+
 def test_finish_without_a_session() -> None:
     both = pair()
     assert ask(both.source, Op.MH_OP_FINISH) == Status.MH_WRONG_STATE
@@ -154,12 +163,13 @@ def test_run_is_ring_0s_and_has_no_further_field() -> None:
     assert ask(both.source, Op.MH_OP_RUN, 2, slot=abi.MH_RING_SLOTS - 1) == Status.MH_DONE
 
 
-def test_run_of_a_page_that_nobody_has_launched() -> None:
-    """#VC, which the helper never expects: it stops for good."""
+@pytest.mark.parametrize("number", [7, abi.MH_VMSA_BYTES // PAGE_BYTES - 1])
+def test_run_of_a_page_that_nobody_has_launched(number: int) -> None:
+    """#VC, which the helper never expects: it stops for good. The last number that there can be is one too."""
     both = pair()
-    both.source.expect([both.source.image.descriptor.ram_limit + 7 * PAGE_BYTES])
+    both.source.expect([both.source.image.descriptor.ram_limit + number * PAGE_BYTES])
     with pytest.raises(HelperStopped, match="vector 29"):
-        ask(both.source, Op.MH_OP_RUN, 7)
+        ask(both.source, Op.MH_OP_RUN, number)
 
 
 def test_vmsas_are_not_shared() -> None:
