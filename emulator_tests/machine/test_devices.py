@@ -143,7 +143,7 @@ def test_bytes_that_only_look_like_instructions_cost_nothing(guest: Guest) -> No
     vcpu = guest.launch()
     run_to_halt(vcpu)
     assert not vcpu._core._traps.are_many
-    assert len(vcpu._core._traps._privileged) <= 1
+    assert len(vcpu._core._traps) <= 1
 
 
 def test_hooks_do_not_pile_up() -> None:
@@ -158,7 +158,7 @@ def test_hooks_do_not_pile_up() -> None:
     for page in pages:
         vcpu.set_registers(guest.registers(rip=page, rdi=HANDLERS, rbx=page))
         assert vcpu.run().reason is Reason.IO
-        most = max(most, len(vcpu._core._traps._privileged))
+        most = max(most, len(vcpu._core._traps))
         assert vcpu.get_registers().rbx == page + 1
     assert MANY_HOOKS < most < MANY_HOOKS + 2 * PAGE
 

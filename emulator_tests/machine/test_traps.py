@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emulator_tests.machine.guests import TEXT, Guest, assemble
-from mh_emulator.cpu.traps import Block, _starts
+from mh_emulator.cpu.traps import _starts
 from mh_emulator.kvm.exits import Reason
 
 IN_AL_DX, HLT = b"\xec", b"\xf4"
@@ -37,4 +37,4 @@ def test_an_instruction_within_another(limit: int | None) -> None:
 )
 def test_where_instructions_begin(code: bytes, instructions: int, starts: list[int]) -> None:
     """By what unicorn says of a block: so many instructions, of so many bytes."""
-    assert list(_starts(Block(0, code, instructions))) == starts
+    assert list(_starts(code, instructions)) == starts

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from capstone import CS_ARCH_X86, CS_MODE_16, CS_MODE_32, CS_MODE_64, Cs
@@ -42,6 +42,8 @@ _LEAVES = ("call", "iret", "j", "loop", "ret")
 """How mnemonics begin behind which another block begins."""
 _AT_ONCE = 16
 """Instructions that are decoded in one go."""
+_REMEMBERED, _REMEMBERED_FIRST = 1 << 14, 1 << 8
+"""Blocks, and pages with a first block, whose instructions are remembered."""
 _MODES = (CS_MODE_64, CS_MODE_32, CS_MODE_16)
 
 
@@ -116,6 +118,21 @@ def classify_answered(code: bytes) -> Trapped | None:
     return Trapped(trap, found.end())
 
 
+class Purpose(Enum):
+    """What a hook does at its instruction."""
+
+    TRAP = auto()
+    LOCK = auto()
+    ANSWER = auto()
+
+
+class Found(NamedTuple):
+    """An instruction that needs a hook: what for, and where it begins in what was looked at."""
+
+    purpose: Purpose
+    start: int
+
+
 class Block(NamedTuple):
     """What unicorn has translated in one go: its address, which RIP and the segment's base make, and its bytes."""
 
@@ -142,48 +159,34 @@ class Traps:
         self.watched: frozenset[Trap] = frozenset()
         self.counts = False
         """Whether the engine counts instructions in what is translated from now on."""
-        self._privileged = _Hooks(engine, on_trap)
-        self._locks = _Hooks(engine, on_lock)
-        self._answered = _Hooks(engine, on_answered)
+        callbacks = {Purpose.TRAP: on_trap, Purpose.LOCK: on_lock, Purpose.ANSWER: on_answered}
+        self._hooks = {purpose: _Hooks(engine, callback) for purpose, callback in callbacks.items()}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._hooks.values()))
 
     @property
     def are_many(self) -> bool:
         """Whether it is time to forget them."""
-        return len(self._privileged) + len(self._locks) + len(self._answered) > MANY_HOOKS
+        return len(self) > MANY_HOOKS
 
     def cover(self, block: Block) -> bool:
         """Put hooks on what is watched in a block; return whether there are new ones, for which it is too late."""
-        if not _pattern(self.watched).search(block.code):
-            return False
-        return self._cover(block, _starts(block))
+        return self._add(block.address, _in_block(block.code, block.instructions, self.watched))
 
     def cover_first(self, address: int, code: bytes) -> None:
         """Put hooks on what is watched in the first block of `code`, which is translated next, in whichever mode."""
-        starts = {start for decoder in _decoders() for start in _swept(decoder, code)}
-        self._cover(Block(address, code, 0), starts)
+        self._add(address, _in_first(code, self.watched))
 
-    def _cover(self, block: Block, starts: Iterable[int]) -> bool:
+    def _add(self, address: int, found: Iterable[Found]) -> bool:
         are_new = False
-        opcodes = [found.start() for found in _pattern(self.watched).finditer(block.code)]
-        may_be = {opcode - prefixes for opcode in opcodes for prefixes in range(LONGEST_TRAPPED)}
-        for start in may_be.intersection(starts):
-            hooks = self._hooks(block.code, start)
-            if hooks is not None:
-                are_new |= hooks.add(block.address + start, counts=self.counts)
+        for purpose, start in found:
+            are_new |= self._hooks[purpose].add(address + start, counts=self.counts)
         return are_new
-
-    def _hooks(self, code: bytes, start: int) -> _Hooks | None:
-        """Which hooks the instruction there needs, if any."""
-        trapped = classify(code[start : start + LONGEST_TRAPPED])
-        if trapped is not None and trapped.trap in self.watched:
-            return self._privileged
-        if Trap.RDTSC in self.watched and _ANSWERED.match(code, start):
-            return self._answered
-        return self._locks if Trap.LOCK in self.watched and _LOCK.match(code, start) else None
 
     def forget(self) -> None:
         """Remove all hooks; no translated code may be left, and what unicorn then asks of the TLB has no meaning."""
-        for hooks in (self._privileged, self._locks, self._answered):
+        for hooks in self._hooks.values():
             hooks.forget()
 
 
@@ -222,13 +225,42 @@ def _pattern(watched: frozenset[Trap]) -> re.Pattern[bytes]:
     return re.compile(b"(?=" + b"|".join(patterns) + b")", re.DOTALL)
 
 
-def _starts(block: Block) -> Iterable[int]:
+@lru_cache(_REMEMBERED)
+def _in_block(code: bytes, instructions: int, watched: frozenset[Trap]) -> tuple[Found, ...]:
+    """What is watched in a block; the same code is run on many a CPU."""
+    return _found(code, _starts(code, instructions), watched) if _pattern(watched).search(code) else ()
+
+
+@lru_cache(_REMEMBERED_FIRST)
+def _in_first(code: bytes, watched: frozenset[Trap]) -> tuple[Found, ...]:
+    """What is watched in the first block of `code`, whichever mode it is of."""
+    return _found(code, {start for decoder in _decoders() for start in _swept(decoder, code)}, watched)
+
+
+def _found(code: bytes, starts: Iterable[int], watched: frozenset[Trap]) -> tuple[Found, ...]:
+    opcodes = [found.start() for found in _pattern(watched).finditer(code)]
+    may_be = {opcode - prefixes for opcode in opcodes for prefixes in range(LONGEST_TRAPPED)}
+    purposes = ((_purpose(code, start, watched), start) for start in sorted(may_be.intersection(starts)))
+    return tuple(Found(purpose, start) for purpose, start in purposes if purpose is not None)
+
+
+def _purpose(code: bytes, start: int, watched: frozenset[Trap]) -> Purpose | None:
+    """What the instruction there needs a hook for, if it needs one."""
+    trapped = classify(code[start : start + LONGEST_TRAPPED])
+    if trapped is not None and trapped.trap in watched:
+        return Purpose.TRAP
+    if Trap.RDTSC in watched and _ANSWERED.match(code, start):
+        return Purpose.ANSWER
+    return Purpose.LOCK if Trap.LOCK in watched and _LOCK.match(code, start) else None
+
+
+def _starts(code: bytes, instructions: int) -> Iterable[int]:
     """Where its instructions begin; every byte of a block that nobody but unicorn understands."""
     for decoder in _decoders():
-        found = [(start, start + size) for start, size, _, _ in decoder.disasm_lite(block.code, 0)]
-        if found and (len(found), found[-1][1]) == (block.instructions, len(block.code)):
+        found = [(start, start + size) for start, size, _, _ in decoder.disasm_lite(code, 0)]
+        if found and (len(found), found[-1][1]) == (instructions, len(code)):
             return [start for start, _ in found]
-    return range(len(block.code))
+    return range(len(code))
 
 
 def _swept(decoder: Foreign, code: bytes) -> Iterator[int]:

@@ -165,12 +165,11 @@ class Dram:
 
     def read_pages(self, asid: int, spas: Sequence[int]) -> bytes:
         """The pages at `spas`, one after the other, decrypted under the key of `asid`."""
-        key = self.key(asid)
-        with self.bus:
-            for spa in spas:
-                self.own(spa, key)
-            starts = [spa - self.base_spa for spa in spas]
-            return b"".join([self.view[start : start + PAGE_BYTES] for start in starts])
+        return self._read_pages(self.key(asid), spas)
+
+    def read_raw_pages(self, spas: Sequence[int]) -> bytes:
+        """The pages at `spas`, one after the other, as DRAM holds them."""
+        return self._read_pages(None, spas)
 
     def peek_pages(self, spas: Sequence[int]) -> bytes:
         """The raw bytes of the pages at `spas`, one after the other, without changing how they are held."""
@@ -181,11 +180,19 @@ class Dram:
         """Store `data` at `spa`, encrypted under the key of `asid`."""
         self._write(self.key(asid), spa, data)
 
+    def write_private_pages(self, asid: int, spas: Sequence[int], data: memoryview | bytes) -> None:
+        """Store `data` in the pages at `spas`, one after the other, encrypted under the key of `asid`."""
+        self._write_pages(self.key(asid), spas, data)
+
+    def write_raw_pages(self, spas: Sequence[int], data: memoryview | bytes) -> None:
+        """Store `data` in the pages at `spas`, one after the other, past all encryption."""
+        self._write_pages(None, spas, data)
+
     def read_raw(self, spa: int, size: int) -> bytes:
         """Return `size` bytes at `spa` as DRAM holds them."""
         return self._read(None, spa, size)
 
-    def write_raw(self, spa: int, data: bytes) -> None:
+    def write_raw(self, spa: int, data: memoryview | bytes) -> None:
         """Store `data` at `spa` past all encryption."""
         self._write(None, spa, data)
 
@@ -205,7 +212,14 @@ class Dram:
                     self.own(self.base_spa + (frame << PAGE_SHIFT), key)
             return self._bytes[start : start + size]
 
-    def _write(self, key: bytes | None, spa: int, data: bytes) -> None:
+    def _read_pages(self, key: bytes | None, spas: Sequence[int]) -> bytes:
+        with self.bus:
+            for spa in spas:
+                self.own(spa, key)
+            starts = [spa - self.base_spa for spa in spas]
+            return b"".join([self.view[start : start + PAGE_BYTES] for start in starts])
+
+    def _write(self, key: bytes | None, spa: int, data: memoryview | bytes) -> None:
         start = self._offset(spa, len(data))
         end = start + len(data)
         view = self.view_number(key)
@@ -220,6 +234,18 @@ class Dram:
                 if self.executed[frame]:
                     self.forget_code(self.base_spa + (frame << PAGE_SHIFT))
             self.view[start:end] = data
+
+    def _write_pages(self, key: bytes | None, spas: Sequence[int], data: memoryview | bytes) -> None:
+        view = self.view_number(key)
+        with self.bus:
+            for at, spa in enumerate(spas):
+                start = self._offset(spa, PAGE_BYTES)
+                frame = start >> PAGE_SHIFT
+                if self.views[frame] != view:
+                    self._replace(frame, key)
+                if self.executed[frame]:
+                    self.forget_code(spa)
+                self.view[start : start + PAGE_BYTES] = data[at * PAGE_BYTES : (at + 1) * PAGE_BYTES]
 
     def _replace(self, frame: int, key: bytes | None) -> None:
         """Make `frame` a page of `key` that is about to be overwritten whole: its old contents are not converted."""

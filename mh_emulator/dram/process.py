@@ -61,6 +61,14 @@ class UserMemory:
         frame = self._frames[page] or self._populate(page)
         return frame - POPULATED + in_page
 
+    def spas(self, offset: int, size: int) -> list[int]:
+        """System physical addresses of the pages in `size` bytes at `offset`, both whole pages; all are populated."""
+        if (offset | size) % PAGE_BYTES or offset < 0 or offset + size > self.size:
+            raise ValueError(f"{size:#x} bytes at {offset:#x} are no pages of a mapping of {self.size:#x} bytes")
+        pages = range(offset // PAGE_BYTES, (offset + size) // PAGE_BYTES)
+        with self.dram.bus:
+            return [(self._frames[page] or self._populate(page)) - POPULATED for page in pages]
+
     def _populate(self, page: int) -> int:
         with self.dram.bus:
             if not self._frames[page]:
@@ -75,9 +83,24 @@ class UserMemory:
 
     def write_raw(self, offset: int, data: bytes) -> None:
         """Store `data` as the host does: garbage for a guest that reads privately."""
+        view = memoryview(data)
         with self.dram.bus:
-            for start, length in pieces(offset, len(data)):
-                self.dram.write_raw(self.spa(start), data[start - offset : start - offset + length])
+            for start, length in stretches(offset, len(data)):
+                part = view[start - offset : start - offset + length]
+                if length < PAGE_BYTES:
+                    self.dram.write_raw(self.spa(start), part)
+                else:
+                    self.dram.write_raw_pages(self.spas(start, length), part)
+
+    def clear(self, offset: int, size: int) -> None:
+        """Store zeros, as the host does; a page that nobody has touched comes with them."""
+        with self.dram.bus:
+            for start, length in pieces(offset, size):
+                page = start // PAGE_BYTES
+                if self._frames[page]:
+                    self.dram.write_raw(self.spa(start), bytes(length))
+                else:
+                    self._populate(page)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +117,14 @@ class Place:
     def spa(self, distance: int) -> int:
         """System physical address `distance` bytes further; its page is populated."""
         return self.memory.spa(self.offset + distance)
+
+
+def stretches(offset: int, size: int) -> list[tuple[int, int]]:
+    """Cut `size` bytes at `offset` into a part of a page, whole pages and a part: (offset, length) of each there is."""
+    end = offset + size
+    first = min(-(-offset // PAGE_BYTES) * PAGE_BYTES, end)
+    last = max(first, end // PAGE_BYTES * PAGE_BYTES)
+    return [(begin, after - begin) for begin, after in pairwise((offset, first, last, end)) if after > begin]
 
 
 def pieces(offset: int, size: int) -> list[tuple[int, int]]:

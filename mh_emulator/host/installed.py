@@ -41,7 +41,7 @@ class Installed:
     def clear_rings(self) -> None:
         """Fill the memory that it shares with the host with zeros."""
         shared = self.ring(0)
-        shared.memory.write_raw(shared.offset, bytes(self.image.memory_bytes - self.image.ring_offset))
+        shared.memory.clear(shared.offset, self.image.memory_bytes - self.image.ring_offset)
 
     def registers(self, number: int = 0) -> Registers:
         """What a faithful host starts vCPU `number` with."""

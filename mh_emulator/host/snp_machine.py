@@ -6,7 +6,7 @@ the helper makes. A page is private from where it is launched, or where the targ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NoReturn
@@ -34,7 +34,7 @@ from mh_emulator.snp_platform import SnpPlatform
 
 GUEST_VMPL = 1
 _CHUNK = 16
-"""Pages that are lent in one go."""
+"""Pages that are lent, or launched, in one go."""
 _LONGEST = 1 << 30
 """Pages of one run whose attributes are set: as many as there are."""
 
@@ -48,6 +48,22 @@ def helper_pages(helper: Installed) -> list[SnpPage]:
         *pages_at(base, helper.code[:stored]),
         *(SnpPage(PageType.SECRETS, page.gpa) if page.gpa - base == secrets else page for page in zeros),
     ]
+
+
+def neighbours(pages: Iterable[SnpPage], most: int) -> Iterator[list[SnpPage]]:
+    """These pages in their order, those together, at most so many, that one command can launch."""
+    run: list[SnpPage] = []
+    for page in pages:
+        if run and (len(run) == most or not _goes_on(run[-1], page)):
+            yield run
+            run = []
+        run.append(page)
+    if run:
+        yield run
+
+
+def _goes_on(page: SnpPage, after: SnpPage) -> bool:
+    return (page.kind, page.imi, page.gpa + PAGE_BYTES) == (after.kind, after.imi, after.gpa)
 
 
 def vmsa_gpa(image: HelperImage) -> int:
@@ -197,18 +213,18 @@ class SnpMachine:
         self.vm.set_user_memory_region(len(blocks), self.image.descriptor.ram_limit, abi.MH_VMSA_BYTES, vmsas, 0)
 
     def _launch(self, guest: Sequence[SnpPage], policy: int) -> None:
-        """What KVM copies from the process comes from one page of its own, for no slot holds contents here."""
+        """What KVM copies from the process comes from a few pages of its own, for no slot holds contents here."""
         own = self.own_pages()
-        carrier = self.platform.memory(PAGE_BYTES)
+        carrier = self.platform.memory(_CHUNK * PAGE_BYTES)
         for number, vcpu in enumerate(self.helpers):
             vcpu.set_registers(self.helper.registers(number))
         self.vm.snp_launch_start(policy)
         pages = [*own, *guest]
         self.expect(page.gpa for page in pages)
-        for page in pages:
-            if page.contents:
-                carrier.write_raw(0, page.contents)
-            self.vm.snp_launch_update(page.gpa, carrier, 0, PAGE_BYTES, page.kind, OF_IMAGE * page.imi)
+        for first, *others in neighbours(pages, _CHUNK):
+            carrier.write_raw(0, first.contents + b"".join(page.contents for page in others))
+            size = (1 + len(others)) * PAGE_BYTES
+            self.vm.snp_launch_update(first.gpa, carrier, 0, size, first.kind, OF_IMAGE * first.imi)
         self.vm.snp_launch_finish(flags=OF_IMAGE * own[0].imi)
 
     def _start(self, number: int) -> Ring:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 from functools import partial
 
-from mh_emulator.dram.process import UserMemory, pieces
+from mh_builder.paging import PAGE_BYTES
+from mh_emulator.dram.process import UserMemory, pieces, stretches
 from mh_emulator.kvm.context import SevContext, check_blob
 from mh_emulator.kvm.errors import KvmError
 from mh_emulator.kvm.es_vcpu import EsVcpu
@@ -38,9 +39,12 @@ class LaunchCommands(SevContext):
         ioctl = "KVM_SEV_LAUNCH_UPDATE_DATA"
         own = self._on_owner(ioctl)
         self._pin(ioctl, memory, offset, size)
-        for start, length in pieces(offset, size):
-            spa = memory.spa(start)
-            self._firmware(ioctl, partial(self._psp.launch_update_data, own.handle, spa, length))
+        for start, length in stretches(offset, size):
+            if length < PAGE_BYTES:
+                command = partial(self._psp.launch_update_data, own.handle, memory.spa(start), length)
+            else:
+                command = partial(self._psp.launch_update_pages, own.handle, memory.spas(start, length))
+            self._firmware(ioctl, command)
 
     @watched("KVM_SEV_LAUNCH_UPDATE_VMSA")
     def sev_launch_update_vmsa(self) -> None:

@@ -7,7 +7,7 @@ and SWAP, which no host of a SEV guest needs. Those of SEV-SNP are in `mh_emulat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
 from mh_emulator.dram.dram import Dram
@@ -113,6 +113,13 @@ class Firmware:
         """LAUNCH_UPDATE_DATA: measure and encrypt `size` bytes at `spa` in place."""
         self._run(Command.LAUNCH_UPDATE_DATA, launch.update_data, handle, spa, size)
 
+    def launch_update_pages(self, handle: int, spas: Sequence[int]) -> None:
+        """LAUNCH_UPDATE_DATA for each page at `spas` in turn; they are refused together."""
+        command = Command.LAUNCH_UPDATE_DATA
+        self._run(command, launch.update_pages, handle, spas)
+        for _ in spas[1:]:
+            self._tell(command, Status.SUCCESS)
+
     def launch_update_vmsa(self, handle: int, spa: int, size: int = VMSA_BYTES) -> None:
         """LAUNCH_UPDATE_VMSA: measure a VMSA, give it a checksum, and encrypt it in place."""
         self._run(Command.LAUNCH_UPDATE_VMSA, launch.update_vmsa, handle, spa, size)
@@ -201,5 +208,8 @@ class Firmware:
             status = refusal.status
             raise CommandError(command.name, status, refusal.length) from None
         finally:
-            for watcher in self.watchers:
-                watcher(command, status)
+            self._tell(command, status)
+
+    def _tell(self, command: Command, status: Status) -> None:
+        for watcher in self.watchers:
+            watcher(command, status)

@@ -6,6 +6,7 @@ Source: SEV API (AMD 55766), sections 6.3 to 6.8; AMD-ASPFW, sev_mcmd.c, sev_gue
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives import hashes
@@ -46,6 +47,16 @@ def update_data(sp: Processor, handle: int, spa: int, size: int) -> None:
     data = _contents(sp, guest, spa, size)
     guest.measuring.update(data)
     sp.memory.write_private(guest.asid, spa, data, evict=True)
+
+
+def update_pages(sp: Processor, handle: int, spas: Sequence[int]) -> None:
+    """LAUNCH_UPDATE_DATA for each of these pages in turn; where one would be refused, all are."""
+    guest = sp.admitted(Command.LAUNCH_UPDATE_DATA, handle)
+    need_asid(guest)
+    check_alignment(*spas)
+    data = sp.memory.read_pages(spas)
+    guest.measuring.update(data)
+    sp.memory.write_private_pages(guest.asid, spas, data)
 
 
 def update_vmsa(sp: Processor, handle: int, spa: int, size: int) -> None:

@@ -5,6 +5,9 @@ Source: AMD-ASPFW, x86_copy.c; sev_mcmd.c (set_misc_read_sized_wrbkinvd: where t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from mh_builder.paging import PAGE_BYTES
 from mh_emulator.dram.dram import BLOCK_BYTES, Dram
 from mh_emulator.psp.status import Refused, Status, require
 
@@ -37,6 +40,12 @@ class SystemMemory:
             self._dram.flush(plain, size)
         return self._dram.read_raw(plain, size)
 
+    def read_pages(self, spas: Sequence[int]) -> bytes:
+        """Read pages as stored, after what caches hold of them has been written back, and forgotten."""
+        plain = [self.check(spa, PAGE_BYTES) for spa in spas]
+        self._flush(plain)
+        return self._dram.read_raw_pages(plain)
+
     def write(self, spa: int, data: bytes) -> None:
         """Write as stored."""
         self._dram.write_raw(self.check(spa, len(data)), data)
@@ -44,6 +53,17 @@ class SystemMemory:
     def read_private(self, asid: int, spa: int, size: int) -> bytes:
         """Read under the key of `asid`, and see what its guest sees: caches are coherent within an ASID."""
         return self._dram.read_private(asid, self.check(spa, size), size)
+
+    def write_private_pages(self, asid: int, spas: Sequence[int], data: bytes) -> None:
+        """Write pages under the key of `asid`; no cache has another view of them afterwards."""
+        plain = [self.check(spa, PAGE_BYTES) for spa in spas]
+        self._flush(plain)
+        self._dram.write_private_pages(asid, plain, data)
+        self._flush(plain)
+
+    def _flush(self, pages: Sequence[int]) -> None:
+        for page in pages:
+            self._dram.flush(page, PAGE_BYTES)
 
     def write_private(self, asid: int, spa: int, data: bytes, *, evict: bool = False) -> None:
         """Write under the key of `asid`; with `evict` no cache has another view of it afterwards."""

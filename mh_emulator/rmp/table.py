@@ -11,6 +11,8 @@ from collections.abc import Callable
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
 from mh_emulator.rmp.entry import HYPERVISOR, SUBPAGE, PageSize, PageState, RmpEntry
 
+_LARGE_BYTES = PageSize.LARGE.bytes
+
 Watcher = Callable[[int, int], None]
 """(SPA, bytes) of what a changed entry speaks for, or spoke for."""
 
@@ -19,7 +21,7 @@ class Rmp:
     """Entries of `size` bytes of memory from system physical address `base`; both are multiples of 2 MiB."""
 
     def __init__(self, base: int, size: int) -> None:
-        if size <= 0 or (base | size) % PageSize.LARGE.bytes:
+        if size <= 0 or (base | size) % _LARGE_BYTES:
             raise ValueError(f"RMP of {size:#x} bytes at {base:#x} is not made of 2 MiB")
         self.base = base
         self.size = size
@@ -50,7 +52,7 @@ class Rmp:
     def covering(self, spa: int) -> tuple[int, RmpEntry]:
         """The entry that speaks for `spa`, and the address of the first page that it speaks for."""
         head = self._large_head(spa)
-        start = spa & -PAGE_BYTES if head is None else spa & -PageSize.LARGE.bytes
+        start = spa & -PAGE_BYTES if head is None else spa & -_LARGE_BYTES
         return start, head or self.entry(spa)
 
     def replace(self, spa: int, entry: RmpEntry) -> None:
@@ -58,12 +60,12 @@ class Rmp:
         if not self.covers(spa):
             raise ValueError(f"{spa:#x} is outside of the RMP of {self.base:#x}..{self.base + self.size:#x}")
         self._entries[spa >> PAGE_SHIFT] = entry
-        self._tell(spa & -PAGE_BYTES, PageSize.LARGE.bytes)
+        self._tell(spa & -PAGE_BYTES, _LARGE_BYTES)
 
     def forget(self, spa: int) -> None:
         """Drop the entry of the page of `spa`: the page is the hypervisor's, or one behind an entry of 2 MiB."""
         self._entries.pop(spa >> PAGE_SHIFT, None)
-        self._tell(spa & -PAGE_BYTES, PageSize.LARGE.bytes)
+        self._tell(spa & -PAGE_BYTES, _LARGE_BYTES)
 
     def pages_of(self, asid: int) -> int:
         """The counter of `asid`: 4 KiB pages that are assigned to it; nobody counts those of ASID 0."""
@@ -77,5 +79,5 @@ class Rmp:
             watcher(spa, size)
 
     def _large_head(self, spa: int) -> RmpEntry | None:
-        head = self._entries.get((spa & -PageSize.LARGE.bytes) >> PAGE_SHIFT)
+        head = self._entries.get((spa & -_LARGE_BYTES) >> PAGE_SHIFT)
         return head if head is not None and head.size is PageSize.LARGE else None

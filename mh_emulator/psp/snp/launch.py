@@ -5,7 +5,8 @@ Source: AMD-ASPFW (SEV firmware 1.55.25), sev_mcmd.c, sev_mcmd.h. Not modelled: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 
 from mh_builder.firmware.snp import PageType, SnpPage
 from mh_builder.paging import PAGE_BYTES
@@ -143,9 +144,21 @@ def _contents(sp: SnpProcessor, guest: SnpGuest, kind: PageType, page: bytes) ->
 
 
 def _handed_over(entry: RmpEntry, kind: PageType, vmpl: tuple[int, int, int]) -> RmpEntry:
-    perms = (entry.perms[0], *(Perm(rights) for rights in vmpl))
-    vmsa = entry.vmsa or kind is PageType.VMSA
-    return replace(entry, validated=True, immutable=False, vmsa=vmsa, perms=perms)
+    return RmpEntry(
+        assigned=entry.assigned,
+        validated=True,
+        immutable=False,
+        vmsa=entry.vmsa or kind is PageType.VMSA,
+        size=entry.size,
+        asid=entry.asid,
+        gpa=entry.gpa,
+        perms=(entry.perms[0], *_perms(vmpl)),
+    )
+
+
+@cache
+def _perms(vmpl: tuple[int, int, int]) -> tuple[Perm, ...]:
+    return tuple(map(Perm, vmpl))
 
 
 def _identity(sp: SnpProcessor, guest: SnpGuest, wanted: LaunchFinish) -> Identity:

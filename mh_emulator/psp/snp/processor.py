@@ -63,7 +63,8 @@ class SnpProcessor:
 
     def check_pages(self, *pages: int) -> None:
         """Refuse an address whose low 12 bits, which are reserved, are not 0."""
-        require(not any(page % PAGE_BYTES for page in pages), Status.INVALID_PARAM)
+        for page in pages:
+            require(page % PAGE_BYTES == 0, Status.INVALID_PARAM)
 
     def need_platform(self) -> None:
         """Refuse a command before SNP_INIT."""
