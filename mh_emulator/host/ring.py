@@ -90,6 +90,9 @@ class Result:
     status: abi.mh_status
     kind: int
 
+    def __hash__(self) -> int:
+        return self.kind
+
 
 @dataclass(frozen=True, slots=True)
 class LaneLayout:
@@ -179,9 +182,8 @@ class Lane:
 
     def check(self) -> None:
         """Raise `HelperStopped` where the helper does not serve this ring."""
-        header = self.header()
-        if header.state != abi.mh_ring_state.MH_RING_READY:
-            raise HelperStopped(_why(header))
+        if int.from_bytes(self.read(_FIELDS["state"].offset, 4), "little") != abi.mh_ring_state.MH_RING_READY:
+            raise HelperStopped(_why(self.header()))
 
     @property
     def completed(self) -> int:
