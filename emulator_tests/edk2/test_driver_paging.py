@@ -1,4 +1,4 @@
-"""Page tables made for the purpose: what both loaders take for private, and one page that the driver makes shared.
+"""Page tables made for the purpose: what both loaders take for private, and one page that they make shared.
 
 The driver's parts run under ASan and UBSan.
 """
@@ -11,7 +11,7 @@ from typing import Protocol
 import pytest
 
 from emulator_tests.edk2.native_driver import TABLES, NativeDriver
-from emulator_tests.firmware.probe import AssemblyWalk
+from emulator_tests.firmware.probe import AssemblyWalk, sharing
 from mh_builder.paging import GIB, MIB, PAGE_BYTES, Geometry, Hole, Leaf, Span, Tables, walk
 
 
@@ -198,3 +198,11 @@ def test_what_is_not_private_is_not_made_shared(driver: NativeDriver, levels: in
             level, after = driver.share(before, levels, 1 << 51, PAGE)
             assert level == 0
             assert after[: len(before)] == before
+
+
+def test_all_lines_of_a_page_are_written_back_before_its_entry_changes() -> None:
+    """By the assembly loader: no cache holds any under the key that it loses (APM volume 2, section 15.34.5)."""
+    tables = made(4, PAGE_BYTES, 1 << 51)
+    lines = [("line", PAGE + offset) for offset in range(0, PAGE_BYTES, 64)]
+    entry = TABLES + path(tables, 51, 4)[1]
+    assert sharing(tables, 1 << 51, PAGE) == [*lines, ("fence", 0), ("entry", entry)]

@@ -214,7 +214,7 @@ def describing() -> list[Check]:
         Check("descriptor: the starts", BAD, fields("entry64", "stack64", "entry32")),
         Check("descriptor: tuples and relocations lie in the file", BAD, fields(*tables)),
         Check("the image is fixed to another C-bit", BAD,
-              [*fields("c_bit"), *map(fixed_to, (0, 47, 63)), fixed_to(51, ground=PLAIN)]),
+              [*fields("c_bit"), *map(fixed_to, (0, 47, 63)), *(fixed_to(bit, ground=PLAIN) for bit in (0, 51))]),
         Check("each region tuple: place, length, kind, one distance for all", BAD, [*map(carrying, tuples)]),
         Check("each relocation: kind, place in the file, of the header CR3 only", BAD, [*map(carrying, relocations)]),
     ]  # fmt: skip

@@ -12,8 +12,8 @@ from mh_emulator.kvm.vm import Vm
 
 ENCRYPTION_LEAF = 0x8000_001F
 KVM_LEAF = KVM_FEATURES_LEAF - 1
-SECOND_INTERFACE = 0x100
-"""How far behind the first interface of a hypervisor its next one lies."""
+SECOND_INTERFACE, LAST_INTERFACE = 0x100, 0xFF00
+"""How far behind the first interface of a hypervisor its next one lies, and the last that is looked for."""
 
 SEV_STATUS_SNP = 1 << 2
 
@@ -69,14 +69,21 @@ class IsNoHypervisor(Vm):
         return result._replace(ecx=result.ecx & ~(1 << 31)) if leaf == 1 else result
 
 
-class ShowsAnotherFirst(Vm):
-    """KVM with Hyper-V's interface before its own."""
+def shows_others_first(distance: int) -> type[Vm]:
+    """KVM whose own interface lies so far behind the first one."""
 
-    def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
-        if leaf in {KVM_LEAF, KVM_FEATURES_LEAF}:
-            return NO_LEAF
-        is_second = leaf - SECOND_INTERFACE in {KVM_LEAF, KVM_FEATURES_LEAF}
-        return super().cpuid(leaf - SECOND_INTERFACE if is_second else leaf, subleaf)
+    class ShowsOthersFirst(Vm):
+        def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
+            if leaf in {KVM_LEAF, KVM_FEATURES_LEAF}:
+                return NO_LEAF
+            is_own = leaf - distance in {KVM_LEAF, KVM_FEATURES_LEAF}
+            return super().cpuid(leaf - distance if is_own else leaf, subleaf)
+
+    return ShowsOthersFirst
+
+
+ShowsAnotherFirst = shows_others_first(SECOND_INTERFACE)
+"""KVM with Hyper-V's interface before its own."""
 
 
 class _SnpMsrs(Msrs):

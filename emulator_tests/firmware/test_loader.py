@@ -71,6 +71,8 @@ def test_exactly_the_hand_over_page_becomes_shared(driver: bytes, largest_page: 
     # A page of its own is not split; a larger one by a table for each level.
     tables = [run for run in booted.firmware.map.used() if run.type is MemoryType.BOOT_SERVICES_DATA]
     assert sum(run.pages for run in tables) == {PAGE_BYTES: 0, 2 * MIB: 1, GIB: 2}[largest_page]
+    for run in tables:
+        assert not any(booted.memory.read_raw(run.start + run.pages * PAGE_BYTES, PAGE_BYTES))
 
 
 @pytest.mark.parametrize(("largest_page", "pat"), [(2 * MIB, 1 << 12), (GIB, 1 << 12)])

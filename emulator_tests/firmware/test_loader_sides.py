@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from emulator_tests.firmware.liars import KVM_LEAF, answering
+from emulator_tests.firmware.liars import KVM_LEAF, LAST_INTERFACE, SECOND_INTERFACE, answering, shows_others_first
 from emulator_tests.firmware.machine import SEV, Booted, small_image, volume
 from emulator_tests.firmware.wrong import constant, more, moved, with_field, with_relocation
 from mh_abi import abi
@@ -68,3 +68,15 @@ def test_a_hypervisor_whose_name_is_partly_that_of_kvm(driver: bytes, register: 
     booted = Booted(small_image("regions"), SEV, driver, vm_type=other)
     assert booted.outcome.status == 0
     assert booted.outcome.msr_writes == []
+
+
+@pytest.mark.parametrize("distance", [LAST_INTERFACE, LAST_INTERFACE + SECOND_INTERFACE], ids=["last", "too-far"])
+def test_how_far_behind_others_kvm_is_looked_for(driver: bytes, distance: int) -> None:
+    booted = Booted(small_image("regions"), SEV, driver, vm_type=shows_others_first(distance))
+    assert booted.outcome.status == 0
+    assert len(booted.outcome.msr_writes) == (distance == LAST_INTERFACE)
+
+
+def test_a_table_of_snp_in_a_guest_without_it(driver: bytes) -> None:
+    """It means nothing there, though it speaks of an SVSM."""
+    assert Booted(small_image("regions"), SEV, driver, svsm_bytes=1 << 23).outcome.status == 0

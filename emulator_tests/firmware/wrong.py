@@ -51,6 +51,7 @@ FIELDS: list[tuple[str, Wrong]] = [
     *(("region_offset", constant(value)) for value in (4, 1 << 31, 0xFFFF_FFF8)),
     *(("region_count", constant(value)) for value in (0, abi.MH_HANDOVER_REGIONS + 1, 0xFFFF_FFFF)),
     *(("entry32", constant(value)) for value in (1, 1 << 32)),
+    ("entry32", more("link_base", PAGE_BYTES)),
     *(("vmsa_offset", constant(value)) for value in (1, 1 << 51)),
     ("ring_stride", more("ring_stride", PAGE_BYTES)),
     ("vcpu_stride", constant(8)),

@@ -27,18 +27,24 @@ PHASE = struct.pack("<HHI48x", 1, 56, 0)
 END = struct.pack("<HHI", 0xFFFF, 8, 0)
 
 
-def data_hob(length: int, address: int = DATA, kind: int = 0x4D48_0001, name: bytes = IGVM_DATA) -> bytes:
-    return struct.pack("<HHI16sQQII", 4, 48, 0, name, address, length, kind, 0)
+def data_hob(
+    length: int, address: int = DATA, kind: int = 0x4D48_0001, name: bytes = IGVM_DATA, form: int = 4, size: int = 48
+) -> bytes:
+    return struct.pack("<HHI16sQQII", form, size, 0, name, address, length, kind, 0)
 
 
 OTHERS = (
     data_hob(4096, 7 * MIB, 0x201),
     data_hob(4096, name=UUID(int=7).bytes_le),
     data_hob(4096, name=IGVM_DATA[:8] + bytes(8)),
+    data_hob(4096, name=bytes(8) + IGVM_DATA[8:]),
+    data_hob(4096, form=2),
+    data_hob(4096, size=47)[:47],
     struct.pack("<HHI16s", 4, 24, 0, IGVM_DATA),
     struct.pack("<HHI8sI4x", 4, 24, 0, bytes(8), 0x4D48_0001),
 )
-"""Of another type, of other makers, and one that is too short to be ours, before what looks like the rest of it."""
+"""Of another type of data, of other makers, of another kind, and those that are too short to be ours, before what looks
+like the rest of the last."""
 
 
 @dataclass
@@ -47,21 +53,21 @@ class Announced(Booted):
 
     driver: bytes = field(default_factory=lambda: build_loader(Finds.HOB))
     hobs: tuple[bytes, ...] | None = None
-    """Without them, what a good file brings; empty, there is no list."""
+    """Without them, what a good file brings; empty, the list of tables ends before that."""
     data: bytes | None = None
 
     def _launch(self) -> None:
         super()._launch()
         blob = self.image.data
         data = blob + hashlib.sha256(blob).digest() if self.data is None else self.data
-        hobs = (*OTHERS, data_hob(len(data)), END) if self.hobs is None else self.hobs
+        hobs = self.hobs or (*OTHERS, data_hob(len(data)), END)
         names = (HOB_LIST[:8] + bytes(8), bytes(8) + HOB_LIST[8:], HOB_LIST)
         tables = b"".join(struct.pack("<16sQ", name, LIST + PAGE_BYTES * (name == HOB_LIST)) for name in names)
         memory = self.firmware.memory
         memory.write(DATA, data)
         memory.write(LIST, tables)
         memory.write(LIST + PAGE_BYTES, PHASE + b"".join(hobs))
-        memory.write(layout.SYSTEM_TABLE + 104, struct.pack("<QQ", 3 if hobs else 2, LIST))
+        memory.write(layout.SYSTEM_TABLE + 104, struct.pack("<QQ", 2 if self.hobs == () else 3, LIST))
 
 
 @pytest.mark.parametrize(
@@ -120,5 +126,7 @@ def test_data_that_are_nowhere(address: int) -> None:
 
 @pytest.mark.parametrize("call", [0, 1])
 def test_no_memory_for_a_copy(call: int) -> None:
-    failures = {("AllocatePool", call): OUT_OF_RESOURCES}
-    Announced(small_image("alias-gpa"), failures=failures).check_failed(1, OUT_OF_RESOURCES)
+    """Nothing goes to where no buffer is."""
+    booted = Announced(small_image("alias-gpa"), failures={("AllocatePool", call): OUT_OF_RESOURCES})
+    booted.check_failed(1, OUT_OF_RESOURCES)
+    assert booted.memory.read_raw(0, PAGE_BYTES) == bytes(PAGE_BYTES)

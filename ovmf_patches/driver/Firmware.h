@@ -120,10 +120,10 @@ Publish (
   );
 
 /**
-  Take the configuration table away, and the variable.
+  Take the configuration table away.
 **/
 VOID
-Withdraw (
+Unpublish (
   VOID
   );
 
@@ -134,6 +134,14 @@ Withdraw (
 **/
 EFI_STATUS
 SetMigrationVariable (
+  VOID
+  );
+
+/**
+  Delete the variable.
+**/
+VOID
+UnsetMigrationVariable (
   VOID
   );
 

@@ -60,28 +60,27 @@ Announce (
   IN CONST UINT8                 *Digest
   )
 {
-  EFI_STATUS   Status;
-  LOAD_RESULT  Result;
+  EFI_STATUS  Status;
 
   Status = Publish (Descriptor, Sev, Digest);
   if (EFI_ERROR (Status)) {
     return Failed (MH_LOAD_PUBLISH, Status);
   }
 
-  Result = mLoaded;
   Status = SetMigrationVariable ();
   if (EFI_ERROR (Status)) {
-    Result = Failed (MH_LOAD_VARIABLE, Status);
-  } else if (Descriptor->region_count != 0) {
-    Status = HandOver (Descriptor, Sev);
-    Result = EFI_ERROR (Status) ? Failed (MH_LOAD_HANDOVER, Status) : mLoaded;
+    Unpublish ();
+    return Failed (MH_LOAD_VARIABLE, Status);
   }
 
+  Status = Descriptor->region_count == 0 ? EFI_SUCCESS : HandOver (Descriptor, Sev);
   if (EFI_ERROR (Status)) {
-    Withdraw ();
+    UnsetMigrationVariable ();
+    Unpublish ();
+    return Failed (MH_LOAD_HANDOVER, Status);
   }
 
-  return Result;
+  return mLoaded;
 }
 
 /** Reserve exactly the helper's pages and fill them. **/

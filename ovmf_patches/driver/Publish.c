@@ -63,6 +63,18 @@ Publish (
   return Status;
 }
 
+VOID
+Unpublish (
+  VOID
+  )
+{
+  EFI_GUID  Guid;
+
+  Guid = ParseGuid (MH_PUBLISHED_GUID);
+  gBS->InstallConfigurationTable (&Guid, NULL);
+  gBS->FreePool (mPublished);
+}
+
 EFI_STATUS
 SetMigrationVariable (
   VOID
@@ -77,7 +89,7 @@ SetMigrationVariable (
 }
 
 VOID
-Withdraw (
+UnsetMigrationVariable (
   VOID
   )
 {
@@ -85,7 +97,4 @@ Withdraw (
 
   Guid = ParseGuid (MH_MIGRATION_VARIABLE_GUID);
   gRT->SetVariable (WIDE (MH_MIGRATION_VARIABLE), &Guid, VARIABLE_ATTRIBUTES, 0, NULL);
-  Guid = ParseGuid (MH_PUBLISHED_GUID);
-  gBS->InstallConfigurationTable (&Guid, NULL);
-  gBS->FreePool (mPublished);
 }

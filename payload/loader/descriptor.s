@@ -37,8 +37,8 @@ check_descriptor:
     mov r14d, 1
     shl r14, cl
     mov rax, EFI_LOAD_ERROR
-    cmp r13, sizeof.mh_descriptor
-    jb .Lleave
+    cmp r13, sizeof.mh_descriptor   # survives dropped, one more, one less: no root table fits into less than a page
+    jb .Lleave                      # survives dropped: the same
     .irp check, check_file, check_c_bit, check_memory, check_space, check_regions, check_place, check_relocations
     call \check
     mov rax, EFI_LOAD_ERROR
@@ -75,15 +75,13 @@ check_file:
     mov rcx, r13
     jmp below
 
-# An image that is fixed to a C-bit, or to none, fits the part.
+# An image that is fixed to a C-bit, or to none, fits the part, whose C-bit check_private has found sound: 0 is none.
 check_c_bit:
     mov rax, [r12 + mh_descriptor.c_bit]
     test dword ptr [r12 + mh_descriptor.flags], MH_FLAG_FIXED_CBIT
     jz .Lany_c_bit
-    cmp rax, MH_CBIT_FLOOR
-    jb .Lbad
-    cmp rax, MH_HIGHEST_CBIT
-    ja .Lbad
+    test rax, rax
+    jz .Lbad
     cmp rax, [rbx + state.c_bit]
     jne .Lbad
     clc
@@ -95,7 +93,7 @@ check_c_bit:
 
 # The memory that the helper takes, and the parts of it: image below secret below rings.
 check_memory:
-    whole home
+    whole home                  # survives dropped: link_base or the first tuple is the same, and whole
     whole memory_bytes
     whole ring_offset
     whole vcpu_stride
@@ -156,7 +154,8 @@ check_space:
     mov rcx, r14
     call below
     jc .Lbad
-    # The root table lies in the image; its address has the C-bit already in an image that is fixed to one.
+    # The root table lies in the image; its address has the C-bit already in an image that is fixed to one. What lies
+    # below the image wraps to far behind it, here and with entry32.
     mov rax, [r12 + mh_descriptor.cr3]
     test dword ptr [r12 + mh_descriptor.flags], MH_FLAG_FIXED_CBIT
     jz .Lroot
@@ -166,7 +165,6 @@ check_space:
     test eax, PAGE_MASK
     jnz .Lbad
     sub rax, r8
-    jb .Lbad
     mov edx, MH_PAGE_BYTES
     mov rcx, r13
     call below
@@ -186,7 +184,6 @@ check_space:
     shr rcx, 32
     jnz .Lbad
     sub rax, r8
-    jb .Lbad
     mov edx, 1
     mov rcx, r13
     jmp below

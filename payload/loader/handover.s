@@ -63,7 +63,7 @@ tell_host:
     mov edi, LEAF_HYPERVISOR - LEAF_HYPERVISOR_STEP
 .Linterface:
     add edi, LEAF_HYPERVISOR_STEP
-    cmp edi, LEAF_HYPERVISOR_END
+    cmp edi, LEAF_HYPERVISOR_END        # survives one less: leaves are a step apart
     jae .Luntold
     mov eax, edi
     cpuid

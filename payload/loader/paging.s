@@ -51,7 +51,7 @@ walk:
     jz .Lmissing
     cmp ecx, PAGE_SHIFT
     je .Lleaf
-    cmp ecx, PAGE_SHIFT + 2 * LEVEL_BITS
+    cmp ecx, PAGE_SHIFT + 2 * LEVEL_BITS        # survives one more: levels are 9 bits apart
     ja .Ldescend
     test al, LARGE
     jnz .Lleaf

@@ -64,9 +64,7 @@ check_private:
 .Lpage:
     cmp rsi, r13
     jae .Lprivate
-    call walk
-    test rax, rax
-    jz .Lshared
+    call walk                   # 0, where nothing is mapped, has no C-bit either
     test rax, r12
     jz .Lshared
     add rsi, MH_PAGE_BYTES
