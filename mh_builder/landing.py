@@ -116,14 +116,15 @@ class Landing:
 
 
 @cache
-def _object() -> ObjectFile:
+def landing_object() -> ObjectFile:
+    """All of it, assembled; its code ends at `data`. Raises `AssemblyError`."""
     vmsa = {f"vmsa.{name}": offset for name, offset in {**OFFSETS, **SEGMENTS}.items()}
     return assemble(_SOURCE, symbols=abi.assembler_symbols() | vmsa, name=f"payload/landing/{_SOURCE.name}")
 
 
 def _code() -> bytes:
-    return next(bytes(section.data) for section in _object().sections if section.name == ".text")
+    return next(bytes(section.data) for section in landing_object().sections if section.name == ".text")
 
 
 def _label(name: str) -> int:
-    return next(symbol.value for symbol in _object().symbols if symbol.name == name)
+    return next(symbol.value for symbol in landing_object().symbols if symbol.name == name)

@@ -12,12 +12,14 @@ from emulator_tests.machine.guests import (
     CODE,
     DATA,
     HANDLERS,
+    HEAP,
     IDT,
     MEMORY,
     PAGE,
     RSP0,
     RW,
     STACK,
+    TABLES,
     TEXT,
     TSS,
     US,
@@ -32,7 +34,7 @@ from emulator_tests.machine.guests import (
     assemble,
     gate,
 )  # fmt: skip
-from emulator_tests.machine.landings import AT, WAY, End, Target, arrived, refused, source
+from emulator_tests.machine.landings import AT, WAY, End, Target, arrived, refused, source, vmsa_of
 from mh_builder.landing import Landing
 from mh_builder.parts import PARTS
 from mh_builder.save_area import Segment, get, get_segment, put, put_segment
@@ -56,6 +58,7 @@ Page = bytearray
 DATA_0, DATA_3, CODE_3 = Hidden(0xFFFF_FFFF, 0xC93), Hidden(0xFFFF_FFFF, 0xCF3), Hidden(0xFFFF_FFFF, 0xAFB)
 KERNEL = Segments()
 PROCESS = Segments(es=DATA_3, cs=CODE_3, ss=DATA_3, ds=DATA_3, fs=DATA_3, gs=DATA_3)
+UNMAPPED = HEAP + 2 * PAGE
 HALTS, FRAME = Exit(Reason.HLT), 48
 
 GENERAL: dict[str, Any] = {
@@ -217,10 +220,29 @@ def test_any_register_is_a_way(name: str) -> None:
     goes_on(guest, launched(guest, **GENERAL))
 
 
+def test_a_way_is_looked_for_in_the_page_behind_too() -> None:
+    guest = source(way="nop")
+    guest.contents[HANDLERS + PAGE] = bytes(7) + assemble("pop rbx\n iretq")
+    guest.tables.map(HANDLERS + PAGE, HANDLERS + PAGE, CODE)
+    goes_on(guest, launched(guest, **GENERAL))
+
+
 def test_it_waits_for_registers() -> None:
-    target = Target(source())
+    guest = source()
+    vcpu = launched(guest, **GENERAL)
+    target = Target(guest)
     for _ in range(2):
         assert target.vcpu.run() == HALTS
+    target.receive(guest, vmsa_of(guest, vcpu))
+    assert (vcpu.run(), target.vcpu.run()) == (HALTS, HALTS)
+    assert meant(target.guest.inside(target.vcpu)) == meant(guest.inside(vcpu))
+
+
+def test_what_is_refused_stays_so() -> None:
+    guest = source(way="iretq")
+    target = arrived(guest, launched(guest))
+    for _ in range(2):
+        assert refused(target.vcpu.run()) is End.MH_LANDING_WAY
 
 
 def test_a_second_migration() -> None:
@@ -246,6 +268,14 @@ def segment(name: str, **changes: int) -> Callable[[Page], None]:
     return lambda page: put_segment(page, name, get_segment(page, name)._replace(**changes))
 
 
+def both(one: Callable[[Page], None], other: Callable[[Page], None]) -> Callable[[Page], None]:
+    def change(page: Page) -> None:
+        one(page)
+        other(page)
+
+    return change
+
+
 def whole(name: str, value: Segment) -> Callable[[Page], None]:
     return lambda page: put_segment(page, name, value)
 
@@ -262,6 +292,7 @@ def whole(name: str, value: Segment) -> Callable[[Page], None]:
         (bits("rflags", 1 << 17), End.MH_LANDING_LEVEL),
         (number("cpl", 3), End.MH_LANDING_LEVEL),
         (segment("cs", selector=0x09), End.MH_LANDING_LEVEL),
+        (both(number("cpl", 1), segment("cs", selector=0x09)), End.MH_LANDING_LEVEL),
         (segment("cs", attributes=0xC9B), End.MH_LANDING_LEVEL),
         (number("rip", 1 << 47), End.MH_LANDING_ADDRESS),
         (number("rip", (1 << 64) - (1 << 47) - 1), End.MH_LANDING_ADDRESS),
@@ -281,6 +312,7 @@ def whole(name: str, value: Segment) -> Callable[[Page], None]:
         (number("rsp", 1 << 50), End.MH_LANDING_STACK),
         (number("rsp", 0x4000_0800), End.MH_LANDING_STACK),
         (number("cr3", 1), End.MH_LANDING_WAY),
+        (bits("cr3", 1 << 40), End.MH_LANDING_WAY),
         (segment("idtr", limit=0), End.MH_LANDING_WAY),
         (segment("idtr", base=0x5000_0000), End.MH_LANDING_WAY),
     ],
@@ -314,6 +346,8 @@ def too_early(guest: Guest) -> None:
     lambda guest: guest.tables.map(HANDLERS, HANDLERS, CODE | US),
     lambda guest: guest.tables.map(HANDLERS, HANDLERS, CODE, private=False),
     lambda guest: guest.tables.map(HANDLERS, HANDLERS, CODE & ~P),
+    lambda guest: guest.tables.map(HANDLERS, 1 << 40, CODE),
+    lambda guest: guest.tables.entries.update({TABLES: guest.tables.entries[TABLES] | 1 << 7}),
     lambda guest: guest.contents.update({IDT: gate(HANDLERS, present=False) * 256}),
     lambda guest: guest.contents.update({IDT: gate(1 << 50) * 256}),
     lambda guest: guest.contents.update({IDT: gate(1 << 39) * 256}),
@@ -326,11 +360,21 @@ def test_a_kernel_without_a_way_is_refused(change: Callable[[Guest], None]) -> N
     assert refused(arrived(guest, vcpu).vcpu.run()) is End.MH_LANDING_WAY
 
 
-def test_a_process_without_a_stack_for_its_kernel_is_refused() -> None:
+def test_a_gate_of_which_half_is_mapped_is_none() -> None:
+    guest = source()
+    guest.contents[UNMAPPED - PAGE] = bytes(PAGE - 8) + gate(HANDLERS)[:8]
+    vcpu = launched(guest)
+    change = segment("idtr", base=UNMAPPED - 8, limit=15)
+    assert refused(arrived(guest, vcpu, change).vcpu.run()) is End.MH_LANDING_WAY
+
+
+@pytest.mark.parametrize("tss", [TSS, UNMAPPED, UNMAPPED - 8])
+def test_a_process_without_a_stack_for_its_kernel_is_refused(tss: int) -> None:
+    """Nothing is mapped where the TSS leads, or the TSS is not, or half of what it says."""
     guest = source()
     guest.contents[TSS] = struct.pack("<IQ", 0, 0x9000_0000).ljust(0x68, b"\0")
     vcpu = launched(guest, **IN_PROCESS)
-    assert refused(arrived(guest, vcpu).vcpu.run()) is End.MH_LANDING_STACK
+    assert refused(arrived(guest, vcpu, segment("tr", base=tss)).vcpu.run()) is End.MH_LANDING_STACK
 
 
 def test_what_is_launched_depends_on_where_it_lies() -> None:
