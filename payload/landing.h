@@ -15,7 +15,7 @@
 enum mh_landing_end {
     MH_LANDING_FAULT = 1,   /* an exception: no CPU takes that state */
     MH_LANDING_MODE = 2,    /* not long mode with NXE, or page tables of other levels than its own */
-    MH_LANDING_FEATURE = 3, /* PCID, protection keys, shadow stacks, XCR0 beyond x87 and SSE, SEV_FEATURES, DR7, DebugCtl */
+    MH_LANDING_FEATURE = 3, /* protection keys, shadow stacks, XCR0 beyond x87 and SSE, SEV_FEATURES, DR7, DebugCtl */
     MH_LANDING_LEVEL = 4,   /* CPL is neither 0 nor 3, or not that of CS; CPL 0 outside of 64-bit code; RFLAGS.VM */
     MH_LANDING_SEGMENT = 5, /* a segment in an LDT, one that is not present, or that no descriptor can give */
     MH_LANDING_ADDRESS = 6, /* RIP is not canonical */

@@ -8,6 +8,7 @@ from emulator_tests.machine.guests import HANDLERS, MEMORY, PAGE, Guest, assembl
 from mh_abi import abi
 from mh_builder.landing import Landing
 from mh_builder.parts import PARTS
+from mh_emulator.cpu.registers import SEGMENT_NAMES, Hidden, Registers, Segments, SystemSegment
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.host.landing import registers
 from mh_emulator.kvm import EsVcpu
@@ -18,6 +19,7 @@ End = abi.mh_landing_end
 WAY = HANDLERS + 0x400
 """Where the guest's kernel has POP RDX with IRETQ behind it."""
 AT = 1 << 32
+HALTS = Exit(Reason.HLT)
 TERMINATE, SET_SHIFT, REASON_SHIFT = 0x100, 12, 16
 
 
@@ -79,3 +81,37 @@ def refused(exit_: Exit) -> End:
     known = TERMINATE | abi.MH_LANDING_REASON_SET << SET_SHIFT
     assert exit_.value & ~(0xFF << REASON_SHIFT) == known
     return End(exit_.value >> REASON_SHIFT)
+
+
+def launched(guest: Guest, text: str = "hlt", **state: object) -> EsVcpu:
+    """Its vCPU has left the guest before the first instruction."""
+    vcpu = guest.launch(text, **state)
+    assert isinstance(vcpu, EsVcpu)
+    assert vcpu.run(0) == Exit(Reason.LIMIT)
+    return vcpu
+
+
+def differences(one: Guest, other: Guest) -> list[int]:
+    """GPAs of bytes in which their memory differs."""
+    found = []
+    for gpa in range(0, MEMORY, PAGE):
+        mine, theirs = one.private(gpa, PAGE), other.private(gpa, PAGE)
+        if mine != theirs:
+            found += [gpa + at for at in range(PAGE) if mine[at] != theirs[at]]
+    return found
+
+
+def meant(state: Registers) -> Registers:
+    """Without what segments hide that no instruction can use."""
+    hidden = [Hidden(0, 0) if getattr(state, name) < 4 else getattr(state.hidden, name) for name in SEGMENT_NAMES]
+    ldtr = state.ldtr if state.ldtr.selector & ~3 else SystemSegment()
+    return state.with_changes(hidden=Segments(*hidden), ldtr=ldtr)
+
+
+def goes_on(guest: Guest, vcpu: EsVcpu) -> tuple[Registers, list[int]]:
+    """Registers where both halt, the same; and in which bytes memory differs then."""
+    target = arrived(guest, vcpu)
+    assert (vcpu.run(), target.vcpu.run()) == (HALTS, HALTS)
+    stays, moves = meant(guest.inside(vcpu)), meant(target.guest.inside(target.vcpu))
+    assert moves == stays
+    return moves, differences(guest, target.guest)

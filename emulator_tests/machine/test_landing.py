@@ -14,7 +14,6 @@ from emulator_tests.machine.guests import (
     HANDLERS,
     HEAP,
     IDT,
-    MEMORY,
     PAGE,
     RSP0,
     RW,
@@ -33,8 +32,21 @@ from emulator_tests.machine.guests import (
     P,
     assemble,
     gate,
-)  # fmt: skip
-from emulator_tests.machine.landings import AT, WAY, End, Target, arrived, refused, source, vmsa_of
+)
+from emulator_tests.machine.landings import (
+    AT,
+    HALTS,
+    WAY,
+    End,
+    Target,
+    arrived,
+    goes_on,
+    launched,
+    meant,
+    refused,
+    source,
+    vmsa_of,
+)
 from mh_builder.landing import Landing
 from mh_builder.parts import PARTS
 from mh_builder.save_area import Segment, get, get_segment, put, put_segment
@@ -44,22 +56,20 @@ from mh_emulator.cpu.registers import (
     RFLAGS_AC,
     RFLAGS_IF,
     RFLAGS_NT,
-    SEGMENT_NAMES,
     X87,
     Hidden,
-    Registers,
     Segments,
     SystemSegment,
-)  # fmt: skip
+)
 from mh_emulator.kvm import EsVcpu
-from mh_emulator.kvm.exits import Exit, Reason
 
 Page = bytearray
-DATA_0, DATA_3, CODE_3 = Hidden(0xFFFF_FFFF, 0xC93), Hidden(0xFFFF_FFFF, 0xCF3), Hidden(0xFFFF_FFFF, 0xAFB)
+DATA_3, CODE_3 = Hidden(0xFFFF_FFFF, 0xCF3), Hidden(0xFFFF_FFFF, 0xAFB)
 KERNEL = Segments()
 PROCESS = Segments(es=DATA_3, cs=CODE_3, ss=DATA_3, ds=DATA_3, fs=DATA_3, gs=DATA_3)
+CR4_PGE, CR4_PCIDE = 1 << 7, 1 << 17
 UNMAPPED = HEAP + 2 * PAGE
-HALTS, FRAME = Exit(Reason.HLT), 48
+FRAME = 48
 
 GENERAL: dict[str, Any] = {
     name: 0x1111_2222_3333_0000 + number
@@ -83,40 +93,6 @@ IN_PROCESS: dict[str, Any] = {
     "rip": USER_TEXT, "rsp": USER_STACK - 0x28, "cs": USER_CS, "ss": USER_SS,
     "ds": USER_SS, "es": USER_SS, "fs": USER_SS, "gs": USER_SS, "hidden": PROCESS,
 }  # fmt: skip
-
-
-def launched(guest: Guest, text: str = "hlt", **state: object) -> EsVcpu:
-    """Its vCPU has left the guest before the first instruction."""
-    vcpu = guest.launch(text, **state)
-    assert isinstance(vcpu, EsVcpu)
-    assert vcpu.run(0) == Exit(Reason.LIMIT)
-    return vcpu
-
-
-def differences(one: Guest, other: Guest) -> list[int]:
-    """GPAs of bytes in which their memory differs."""
-    found = []
-    for gpa in range(0, MEMORY, PAGE):
-        mine, theirs = one.private(gpa, PAGE), other.private(gpa, PAGE)
-        if mine != theirs:
-            found += [gpa + at for at in range(PAGE) if mine[at] != theirs[at]]
-    return found
-
-
-def meant(state: Registers) -> Registers:
-    """Without what segments hide that no instruction can use."""
-    hidden = [Hidden(0, 0) if getattr(state, name) < 4 else getattr(state.hidden, name) for name in SEGMENT_NAMES]
-    ldtr = state.ldtr if state.ldtr.selector & ~3 else SystemSegment()
-    return state.with_changes(hidden=Segments(*hidden), ldtr=ldtr)
-
-
-def goes_on(guest: Guest, vcpu: EsVcpu) -> tuple[Registers, list[int]]:
-    """Registers where both halt, the same; and in which bytes memory differs then."""
-    target = arrived(guest, vcpu)
-    assert (vcpu.run(), target.vcpu.run()) == (HALTS, HALTS)
-    stays, moves = meant(guest.inside(vcpu)), meant(target.guest.inside(target.vcpu))
-    assert moves == stays
-    return moves, differences(guest, target.guest)
 
 
 @pytest.mark.parametrize(("part", "levels"), [("milan", 4), ("naples", 4), ("genoa", 4), ("genoa", 5)])
@@ -164,6 +140,14 @@ def test_a_kernel_on_a_process_stack_goes_on() -> None:
     guest = source()
     vcpu = launched(guest, rsp=USER_STACK - 8, ss=0x10, cr4=guest.registers().cr4 | CR4_SMAP)
     goes_on(guest, vcpu)
+
+
+@pytest.mark.parametrize("pge", [0, CR4_PGE])
+def test_a_kernel_with_pcid_goes_on(pge: int) -> None:
+    guest = source()
+    cr4 = guest.registers().cr4 | CR4_PCIDE | pge
+    state, _ = goes_on(guest, launched(guest, cr4=cr4, cr3=guest.cr3 | 5))
+    assert (state.cr3, state.cr4 & (CR4_PCIDE | CR4_PGE)) == (guest.cr3 | 5, CR4_PCIDE | pge)
 
 
 def test_null_selectors_and_no_task() -> None:
@@ -286,7 +270,7 @@ def whole(name: str, value: Segment) -> Callable[[Page], None]:
         *((bits("efer", 1 << bit), End.MH_LANDING_MODE) for bit in (8, 10, 11)),
         *((bits("cr0", 1 << bit), End.MH_LANDING_MODE) for bit in (0, 31)),
         *((bits("cr4", 1 << bit), End.MH_LANDING_MODE) for bit in (5, 12)),
-        *((bits("cr4", 1 << bit), End.MH_LANDING_FEATURE) for bit in (17, 22, 23, 24)),
+        *((bits("cr4", 1 << bit), End.MH_LANDING_FEATURE) for bit in (22, 23, 24)),
         *((number(name, 1 << 2), End.MH_LANDING_FEATURE) for name in ("xcr0", "xss", "sev_features", "dbgctl", "pkru")),
         (number("dr7", 0x401), End.MH_LANDING_FEATURE),
         (bits("rflags", 1 << 17), End.MH_LANDING_LEVEL),
@@ -316,7 +300,7 @@ def whole(name: str, value: Segment) -> Callable[[Page], None]:
         (segment("idtr", limit=0), End.MH_LANDING_WAY),
         (segment("idtr", base=0x5000_0000), End.MH_LANDING_WAY),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_loaded_is_refused(change: Callable[[Page], None], reason: End) -> None:
     guest = source()
     vcpu = launched(guest, ds=0x10, es=0x10, fs=0x10, gs=0x10)

@@ -19,7 +19,7 @@
 .equ CR0_PG_PE, 1 << 31 | 1 << 0
 .equ CR4_LA57, 1 << 12
 .equ CR4_PAE, 1 << 5
-.equ CR4_REFUSED, 1 << 17 | 1 << 22 | 1 << 23 | 1 << 24     # PCIDE, PKE, CET, PKS
+.equ CR4_REFUSED, 1 << 22 | 1 << 23 | 1 << 24   # PKE, CET, PKS
 .equ DR7_RESET, 0x400
 .equ RFLAGS_VM, 1 << 17
 
