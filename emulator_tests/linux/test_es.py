@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -13,11 +14,18 @@ from mh_builder.image.model import Image
 from mh_builder.image.vmsa import hosted
 from mh_builder.parts import PARTS
 from mh_builder.save_area import OFFSETS
+from mh_emulator.cpu.registers import Registers
+from mh_emulator.host import landing
+from mh_emulator.host.launch import launch
+from mh_emulator.host.placement import Placement
+from mh_emulator.host.site import Site, prepare
 from mh_emulator.linux.boot import Boot, LinuxGuest
 from mh_emulator.linux.kernel import read_kernel
 from mh_emulator.linux.launch import Direct
 from mh_emulator.linux.load import Plan
 from mh_emulator.linux.stop import Stop, Where
+from mh_emulator.owner import POLICY_ES, GuestOwner, OwnerRefuses
+from mh_emulator.platform import Platform
 from mh_emulator.q35.launch import topology
 from mh_emulator.q35.run import GuestStopped
 from mh_emulator.secret import Secret
@@ -212,3 +220,36 @@ def test_a_kernel_that_the_landing_does_not_take(es_images: Mapping[str, Image])
     booted = boot(es_images, "regions", way="iretq").migrate
     with pytest.raises(GuestStopped, match=f"^the guest asks for its end, the GHCB's MSR is {end:#x}: .*: moved$"):
         booted(Stop("half"))
+
+
+def other_bytes(site: Site, state: Registers) -> tuple[Site, Registers]:
+    *others, (place, contents) = site.loaded
+    return replace(site, loaded=(*others, (place, contents[:-1] + b"\1"))), state
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda site, state: (site, state), None),
+        (lambda site, state: (replace(site, loaded=site.loaded[:1]), state), "contents behind the helper: expected 3"),
+        (lambda site, state: (site, state.with_changes(rip=state.rip + 2)), "content 3: expected SHA-256 "),
+        (other_bytes, "content 1: expected SHA-256 "),
+    ],
+)  # fmt: skip
+def test_the_owner_knows_the_landing(
+    es_images: Mapping[str, Image],
+    change: Callable[[Site, Registers], tuple[Site, Registers]],
+    message: str | None,
+) -> None:
+    """Its bytes, with its page tables, and where its vCPU begins; otherwise no helper of the target has a secret."""
+    platform = Platform(PARTS["milan"], RAM + (96 << 20), 2)
+    helper = hosted(es_images["regions"], PARTS["milan"].c_bit)
+    site, landed = landing.add(prepare(platform, Placement(topology(RAM), ()), helper), 4)
+    rest = landing.rest(landed.landing, [site.helper.registers(0)])
+    owner = GuestOwner(POLICY_ES, helper=helper.digest(PARTS["milan"].c_bit), rest=rest)
+    site, state = change(site, landed.registers)
+    if message is None:
+        launch(site, owner, (), SECRET, state)
+        return
+    with pytest.raises(OwnerRefuses, match=f"^{message}"):
+        launch(site, owner, (), SECRET, state)

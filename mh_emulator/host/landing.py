@@ -5,10 +5,13 @@ It lies in a slot of its own, outside of what moves. Nothing is launched of the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 from mh_builder.landing import CS, SS, Landing
 from mh_builder.paging import MIB
+from mh_emulator.cpu import vmsa
 from mh_emulator.cpu.registers import CR4_LA57, Registers, Table
 from mh_emulator.dram.process import Place, UserMemory
 from mh_emulator.host.machine import Machine
@@ -45,6 +48,12 @@ def registers(landing: Landing) -> Registers:
     la57 = CR4_LA57 if landing.levels == 5 else 0
     changes = landing.arguments | {"cs": CS, "ss": SS, "cr4": begun.cr4 | la57}
     return begun.with_changes(gdtr=Table(*landing.gdtr), idtr=Table(*landing.idtr), **changes)
+
+
+def rest(landing: Landing, states: Iterable[Registers]) -> list[bytes]:
+    """SHA-256 of all that an owner expects behind the helper, whose vCPUs begin in these `states`."""
+    pages = [vmsa.make(state, fpu=True) for state in (*states, registers(landing))]
+    return [sha256(content).digest() for content in (landing.contents, *pages)]
 
 
 def gpa(topology: Topology) -> int:

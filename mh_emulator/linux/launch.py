@@ -9,7 +9,7 @@ Source: Linux, Documentation/virt/kvm/x86/cpuid.rst; QEMU, hw/i386/x86.c (x86_lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
@@ -115,13 +115,14 @@ class Direct:
         topology, board = self.plan.topology, source.board
         site = prepare(platform, Placement(topology, ()), self.helper)
         site.vm.devices = board
-        vcpu, owner = source.machine.vcpu, self._owner(platform)
+        vcpu = source.machine.vcpu
         if isinstance(vcpu, EsVcpu):
             site, landed = landing.add(site, vcpu.levels)
-            machine = launch(site, owner, (), self.secret, landed.registers)
+            rest = landing.rest(landed.landing, map(site.helper.registers, range(site.helper.vcpus)))
+            machine = launch(site, self._owner(platform, rest), (), self.secret, landed.registers)
             landed.show(source.machine, machine)
         else:
-            machine = launch(site, owner, (), self.secret, None)
+            machine = launch(site, self._owner(platform, ()), (), self.secret, None)
         set_up(machine, board)
         return replace(source, machine=machine)
 
@@ -129,9 +130,9 @@ class Direct:
         """As they were launched."""
         return has_whole(machine, machine.site.helper.code, self.secret)
 
-    def _owner(self, platform: Platform) -> GuestOwner:
+    def _owner(self, platform: Platform, rest: Sequence[bytes] | None = None) -> GuestOwner:
         policy = POLICY if self.helper.vmsa is None else POLICY_ES
-        return GuestOwner(policy, helper=self.helper.digest(platform.part.c_bit))
+        return GuestOwner(policy, helper=self.helper.digest(platform.part.c_bit), rest=rest)
 
 
 def made_of_kernel(kernel: Kernel, initrd: bytes, command_line: str) -> dict[str, str]:
