@@ -16,7 +16,7 @@ from dissect.cstruct.exceptions import ResolveError
 from mh_abi.sources import PAYLOAD
 
 HEADER = PAYLOAD / "abi.h"
-HEADERS = (HEADER, *(PAYLOAD / f"{name}.h" for name in ("attest", "firmware", "protocol")))
+HEADERS = (HEADER, *(PAYLOAD / f"{name}.h" for name in ("attest", "firmware", "landing", "protocol")))
 """The ABI: the header, and what it includes, in this order."""
 
 _INCLUDE = re.compile(r'^#include "\w+\.h"$', re.MULTILINE)

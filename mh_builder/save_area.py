@@ -29,24 +29,33 @@ SEGMENTS: Mapping[str, int] = MappingProxyType({
 """Offsets of the segment registers."""
 
 _QUADWORDS: Mapping[str, int] = {
-    "efer": 0x0D0, "cr4": 0x148, "cr3": 0x150, "cr0": 0x158, "dr7": 0x160, "dr6": 0x168, "rflags": 0x170,
-    "rip": 0x178, "rsp": 0x1D8, "rax": 0x1F8, "star": 0x200, "lstar": 0x208, "sfmask": 0x218,
-    "kernel_gs_base": 0x220, "cr2": 0x240, "g_pat": 0x268, "rcx": 0x308, "rdx": 0x310, "rbx": 0x318, "rbp": 0x328,
-    "rsi": 0x330, "rdi": 0x338, **{f"r{number}": 0x340 + 8 * (number - 8) for number in range(8, 16)},
+    "efer": 0x0D0, "xss": 0x140, "cr4": 0x148, "cr3": 0x150, "cr0": 0x158, "dr7": 0x160, "dr6": 0x168, "rflags": 0x170,
+    "rip": 0x178, "rsp": 0x1D8, "rax": 0x1F8, "star": 0x200, "lstar": 0x208,
+    "cstar": 0x210, "sfmask": 0x218, "kernel_gs_base": 0x220, "sysenter_cs": 0x228, "sysenter_esp": 0x230,
+    "sysenter_eip": 0x238, "cr2": 0x240, "g_pat": 0x268, "dbgctl": 0x270, "rcx": 0x308, "rdx": 0x310, "rbx": 0x318,
+    "rbp": 0x328, "rsi": 0x330, "rdi": 0x338, **{f"r{number}": 0x340 + 8 * (number - 8) for number in range(8, 16)},
     "sev_features": 0x3B0, "xcr0": 0x3E8,
 }  # fmt: skip
 
-_X87: Mapping[str, int] = {"ftw": 0x40C, "fsw": 0x40E, "fcw": 0x410, "x87": 0x420}
+_X87: Mapping[str, int] = {
+    "x87_dp": 0x400,
+    "ftw": 0x40C,
+    "fsw": 0x40E,
+    "fcw": 0x410,
+    "fop": 0x412,
+    "x87_rip": 0x418,
+    "x87": 0x420,
+}
 
 OFFSETS: Mapping[str, int] = MappingProxyType({
-    **_QUADWORDS, **_X87, "vmpl": 0x0CA, "cpl": 0x0CB, "mxcsr": 0x408, "xmm": 0x470,
+    **_QUADWORDS, **_X87, "vmpl": 0x0CA, "cpl": 0x0CB, "pkru": 0x2E8, "mxcsr": 0x408, "xmm": 0x470,
 })  # fmt: skip
 """Offsets of everything else that the project reads or writes; `x87` and `xmm` are the first of 8 and of 16.
 
 FTW is as FXSAVE has it, for KVM copies it from there (sev_es_sync_vmsa).
 """
 
-_SIZES = {"vmpl": 1, "cpl": 1, "mxcsr": 4, "ftw": 2, "fsw": 2, "fcw": 2}
+_SIZES = {"vmpl": 1, "cpl": 1, "pkru": 4, "mxcsr": 4, "ftw": 2, "fsw": 2, "fcw": 2, "fop": 2}
 
 
 SNP_ACTIVE = 1 << 0

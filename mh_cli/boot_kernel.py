@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mh_builder.header import PROTECTION
 from mh_builder.helper import build_helper
 from mh_builder.image.vmsa import hosted
-from mh_builder.paging import GIB
+from mh_builder.paging import GIB, PAGE_BYTES
 from mh_builder.parts import PARTS
 from mh_builder.schemes import name_of
 from mh_builder.schemes.space import Options, Start
@@ -77,12 +77,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    from mh_emulator.linux.stop import Where
+
     if arguments.vars is not None:
         raise UsageError("--vars needs --fd")
     if arguments.start == Start.ES.value and arguments.fd is not None:
         raise UsageError("--start es: a kernel is booted through firmware in plain SEV only")
-    if arguments.start == Start.ES.value and arguments.migrate:
-        raise UsageError("--start es: KVM gives nobody the registers of such a guest, and takes none: no --migrate")
+    if arguments.start == Start.ES.value and arguments.at == Where.SYSCALL.value:
+        raise UsageError("--start es: KVM sets no breakpoint in such a guest: no --at syscall")
+    if arguments.start == Start.ES.value and arguments.post_copy:
+        raise UsageError("--start es: the registers of such a guest come with its last page: no --post-copy")
     if arguments.at is not None and not arguments.migrate:
         raise UsageError("--at needs --migrate")
     if arguments.post_copy and not arguments.migrate:
@@ -138,7 +142,8 @@ def _direct(arguments: argparse.Namespace, kernel: Kernel, initrd: bytes, line: 
     with about(arguments.kernel, KernelError):
         check(Plan(kernel, initrd, line, ram, range(home, home)))
     scheme = arguments.scheme or _DEFAULT_SCHEME
-    limit = -(-arguments.memory // GIB) * GIB
+    # Behind all RAM is the page of registers of an SEV-ES guest.
+    limit = -(-(arguments.memory + PAGE_BYTES) // GIB) * GIB
     options = Options(home=home, ram_limit=limit, start=Start(arguments.start))
     helper = hosted(build_helper(scheme, options), PARTS[arguments.part].c_bit)
     size = 0 if helper.home is None else helper.memory_bytes

@@ -67,6 +67,7 @@ class GuestOwner:
 
     `oldest` is the oldest firmware that is trusted. `helper` is the SHA-256 of the helper as it is launched
     (`HelperImage.digest`), which has to be the first of the contents; without it there is no helper to look for.
+    `rest` are those of all other contents, in their order, where the owner knows them.
     """
 
     def __init__(
@@ -74,11 +75,13 @@ class GuestOwner:
         policy: int,
         oldest: Version = (0, 0, 0),
         helper: bytes | None = None,
+        rest: Sequence[bytes] | None = None,
         random_bytes: RandomBytes = os.urandom,
     ) -> None:
         self.policy = policy
         self._oldest = oldest
         self._helper = helper
+        self._rest = rest
         self._random = random_bytes
         self._channel: Channel | None = None
         self._version: Version = oldest
@@ -114,9 +117,10 @@ class GuestOwner:
     def wrap_secret(self, measurement: Measurement, contents: Sequence[bytes], secret: bytes) -> Packet:
         """Encrypt `secret`, padded with zeros to 16 bytes, if `measurement` is that of `contents` in their order.
 
-        The helper has to be the one that this owner knows. Raises `OwnerRefuses`.
+        The helper, and the rest, have to be what this owner knows. Raises `OwnerRefuses`.
         """
         self._check_helper(contents)
+        self._check_rest(contents)
         bound = replace(self.check_measurement(measurement, contents), measurement=measurement.mac)
         padded = secret + bytes(-len(secret) % _SECRET_UNIT)
         return seal(bound, CONTEXT_SECRET, padded, self._random(IV_BYTES))
@@ -138,6 +142,16 @@ class GuestOwner:
         found = hashlib.sha256(contents[0] if contents else b"").digest()
         if found != self._helper:
             raise OwnerRefuses(f"helper: expected SHA-256 {self._helper.hex()}, found {found.hex()}")
+
+    def _check_rest(self, contents: Sequence[bytes]) -> None:
+        if self._rest is None:
+            return
+        found = [hashlib.sha256(content).digest() for content in contents[1:]]
+        if len(found) != len(self._rest):
+            raise OwnerRefuses(f"contents behind the helper: expected {len(self._rest)}, found {len(found)}")
+        for number, (known, digest) in enumerate(zip(self._rest, found, strict=True), 1):
+            if digest != known:
+                raise OwnerRefuses(f"content {number}: expected SHA-256 {known.hex()}, found {digest.hex()}")
 
 
 def launch_digest(contents: Iterable[bytes]) -> bytes:

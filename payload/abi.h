@@ -353,6 +353,7 @@ enum mh_status {
 
 #include "attest.h"
 #include "firmware.h"
+#include "landing.h"
 #include "protocol.h"
 
 #endif

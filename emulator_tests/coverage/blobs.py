@@ -14,6 +14,7 @@ from mh_builder.asm import ObjectFile
 from mh_builder.firmware.driver import Finds, build_loader, loader_objects
 from mh_builder.helper import build_helper, helper_objects
 from mh_builder.image.model import Image
+from mh_builder.landing import landing_object
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import Options, Start
 from mh_builder.symbols import merge
@@ -169,6 +170,13 @@ def _of_loader(name: str, finds: Finds) -> Blob:
     return Blob(name, image[PAGE_BYTES : PAGE_BYTES + size], loader_objects(finds))
 
 
+def _of_landing() -> Blob:
+    found = landing_object()
+    end = next(symbol.value for symbol in found.symbols if symbol.name == "data")
+    text = next(section.data for section in found.sections if section.name == ".text")
+    return Blob(LANDING, bytes(text[:end]), [found])
+
+
 _HELPERS = {
     "helper": ("regions", Options(), ()),
     "helper, 32-bit start": ("alias-window", Options(), ("MH_START_32",)),
@@ -185,17 +193,22 @@ _LOADERS = {"loader": Finds.VOLUME, "loader, by HOB": Finds.HOB}
 
 HELPERS, LOADERS = tuple(_HELPERS), tuple(_LOADERS)
 NAMES = (*HELPERS, *LOADERS)
-"""All blobs: the helpers that differ in their code, whatever their address space, and the loaders."""
+"""The helpers that differ in their code, whatever their address space, and the loaders."""
+LANDING = "landing"
+RECORDED = (*NAMES, LANDING)
+"""All blobs."""
 
 
 @cache
 def blob(name: str) -> Blob:
-    """One of `NAMES`, linked once."""
+    """One of `RECORDED`, linked once."""
     return linked(name)
 
 
 def linked(name: str) -> Blob:
-    """One of `NAMES`, of what the assembler makes of the sources now."""
+    """One of `RECORDED`, of what the assembler makes of the sources now."""
+    if name == LANDING:
+        return _of_landing()
     if name in _LOADERS:
         return _of_loader(name, _LOADERS[name])
     return _of_image(name, helper_image(name), frozenset(_HELPERS[name][2]))

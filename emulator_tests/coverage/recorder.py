@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from unicorn import unicorn_const
 
-from emulator_tests.coverage.blobs import NAMES, NO_TARGET, Blob, blob
+from emulator_tests.coverage.blobs import NO_TARGET, RECORDED, Blob, blob
 from mh_abi import abi
 from mh_builder.asm import assemble
 from mh_builder.asm.native import Function
@@ -147,7 +147,7 @@ def notice(uc: Foreign, base: int, memory: bytes) -> None:
 def _named(read: Callable[[int], bytes]) -> str | None:
     """The blob whose code can be read."""
     start = read(_FIRST)
-    names = [name for name in NAMES if blob(name).text.startswith(start)] if len(start) == _FIRST else []
+    names = [name for name in RECORDED if blob(name).text.startswith(start)] if len(start) == _FIRST else []
     return next((name for name in names if blob(name).is_at(read(len(blob(name).text)))), None)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from emulator_tests.coverage.blobs import NAMES, Blob, blob, source
+from emulator_tests.coverage.blobs import RECORDED, Blob, blob, source
 
 _REASON = re.compile(r"#\s*(not here|one side): (\S.*)$")
 """`not here`: this line does not run in the machine; alone at the start of a line, none of the file does. `one side`:
@@ -53,7 +53,7 @@ class Traces:
         self.fell[name].update(fell)
         self.taken[name].update(taken)
 
-    def seen(self, names: Iterable[str] = NAMES) -> dict[tuple[str, int], Seen]:
+    def seen(self, names: Iterable[str] = RECORDED) -> dict[tuple[str, int], Seen]:
         """Every instruction of these blobs' sources."""
         found: dict[tuple[str, int], Seen] = defaultdict(Seen)
         for name in names:
@@ -125,7 +125,7 @@ def share(part: int, whole: int) -> str:
 def summary(traces: Traces) -> Iterator[str]:
     """The table."""
     yield f"{'blob':32}{'instructions':>24}{'sides of branches':>24}"
-    for name in NAMES:
+    for name in RECORDED:
         yield _row(name, traces.seen([name]).values())
     yield _row("source lines, in whichever blob", traces.seen().values())
 

@@ -12,7 +12,7 @@ import pytest
 
 from emulator_tests.command.conftest import ROOT
 from emulator_tests.coverage import blobs, report
-from emulator_tests.coverage.blobs import NAMES, NO_TARGET, blob, is_32_bit
+from emulator_tests.coverage.blobs import NO_TARGET, RECORDED, blob, is_32_bit
 from emulator_tests.coverage.recorder import Entry, Recorder, Watch
 from emulator_tests.coverage.report import Gap, Seen, Traces, gaps, stale
 
@@ -21,7 +21,7 @@ END = 24
 NOWHERE = (1 << 64) - 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECORDED)
 def test_statements_are_instructions_and_branches_those_of_capstone(name: str) -> None:
     modes = {True: capstone.CS_MODE_32, False: capstone.CS_MODE_64}
     engines = {is_32: capstone.Cs(capstone.CS_ARCH_X86, mode) for is_32, mode in modes.items()}

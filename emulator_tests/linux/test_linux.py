@@ -50,11 +50,11 @@ def test_something_has_to_be_booted(command: Command) -> None:
     ("options", "code", "message"),
     [
         (("--start", "es", "--fd", "own"), 2, "--start es: a kernel is booted through firmware in plain SEV only"),
-        (("--start", "es", "--migrate"), 2, "--start es: KVM gives nobody the registers of such a guest"),
+        (("--start", "es", "--migrate", "--at", "syscall"), 2, "--start es: KVM sets no breakpoint in such a guest"),
         (("--vars", "x"), 2, "--vars needs --fd"),
         (("--at", "3"), 2, "--at needs --migrate"),
         (("--post-copy",), 2, "--post-copy needs --migrate"),
-        (("--post-copy", "--migrate", "--start", "es"), 2, "--start es: KVM gives nobody the registers"),
+        (("--post-copy", "--migrate", "--start", "es"), 2, "--start es: the registers of such a guest come with its"),
         (("--migrate", "--at", "12"), 2, "--at '12': neither a step, 0 to 11, nor idle, syscall, interrupt"),
         (("--migrate", "--at", "-1"), 2, "--at '-1': neither a step, 0 to 11, nor idle, syscall, interrupt"),
         (("--migrate", "--at", "sent"), 2, "--at 'sent': neither a step, 0 to 11, nor idle, syscall, interrupt"),

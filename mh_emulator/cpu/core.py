@@ -194,6 +194,11 @@ class Core:
         return self._engine.control().privilege
 
     @property
+    def levels(self) -> int:
+        """Levels of its page tables in long mode."""
+        return levels(self._engine.control().cr4)
+
+    @property
     def is_interruptible(self) -> bool:
         """Whether it takes an interrupt before its next instruction."""
         return self._engine.is_interruptible()

@@ -67,6 +67,8 @@ _GENERAL = {name: getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in (
 _MANTISSA_BITS = 64
 _TAG_EMPTY = 0b11
 _NO_EXCEPTION = 0xFFFF_FFFF
+_BUSY, _PRESENT = 1 << 9, 1 << 15
+"""Of a system segment's attributes."""
 
 
 class UnicornLayoutError(RuntimeError):
@@ -258,7 +260,7 @@ class Engine:
             kernel_gs_base=self.uc.msr_read(MSR_KERNEL_GS_BASE),
             gdtr=Table(gdtr[1], gdtr[2]),
             idtr=Table(idtr[1], idtr[2]),
-            tr=SystemSegment(*self.read(x86_const.UC_X86_REG_TR)),
+            tr=_busy(SystemSegment(*self.read(x86_const.UC_X86_REG_TR))),
             ldtr=SystemSegment(*self.read(x86_const.UC_X86_REG_LDTR)),
             efer=control.efer,
             star=self.uc.msr_read(MSR_STAR),
@@ -313,6 +315,12 @@ class Engine:
         self.write(x86_const.UC_X86_REG_FPTAG, tags)
         for number, value in zip(_X87, state.registers, strict=True):
             self.write(number, (value % (1 << _MANTISSA_BITS), value >> _MANTISSA_BITS))
+
+
+def _busy(tr: SystemSegment) -> SystemSegment:
+    """LTR marks the segment as busy, in TR too; the engine does so in memory alone."""
+    busy = _BUSY if tr.attributes & _PRESENT else 0
+    return tr._replace(attributes=tr.attributes | busy)
 
 
 def _new_engine() -> Foreign:

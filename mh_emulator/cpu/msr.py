@@ -1,11 +1,12 @@
 """Model-specific registers that a guest reads and writes without an exit; the hypervisor answers for all others.
 
-Source: AMD64 APM volume 2, sections 3.1.7 (EFER) and 15.34.10 (SEV_STATUS); Linux, arch/x86/kvm/svm/svm.c
-(direct access).
+Source: AMD64 APM volume 2, sections 3.1.7 (EFER), 7.8.2 (PAT), 15.34.10 (SEV_STATUS) and appendix B (what a VMSA has);
+Linux, arch/x86/kvm/svm/svm.c and sev.c (direct access; sev_es_init_vmcb for PAT).
 """
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Protocol
 
 from mh_emulator.cpu import engine
@@ -25,6 +26,13 @@ _PLAIN = frozenset(
     }
 )
 _EFER_WRITABLE = EFER_SCE | EFER_NXE
+
+PAT = 0x277
+_PAT_RESET, _PAT_TYPES = 0x0007_0406_0007_0406, frozenset((0, 1, 4, 5, 6, 7))
+SAVED = MappingProxyType({
+    0xC000_0083: "cstar", 0x174: "sysenter_cs", 0x175: "sysenter_esp", 0x176: "sysenter_eip", PAT: "g_pat",
+})  # fmt: skip
+"""MSRs that the engine does nothing with, and that lie in a VMSA: under SEV-ES no hypervisor answers for them."""
 
 
 class BadMsrError(Exception):
@@ -54,10 +62,12 @@ class Msrs:
         self._guest = guest
         self.ghcb = 0
         """MSR 0xC0010130: not in the VMSA, but in the VMCB (ghcb_gpa), where the hypervisor answers in it."""
+        self.saved = dict.fromkeys(SAVED, 0) | {PAT: _PAT_RESET}
+        """Those of a VMSA, by index."""
 
     def is_direct(self, index: int) -> bool:
         """Whether the guest reaches this MSR without the hypervisor."""
-        if index == MSR_GHCB:
+        if index == MSR_GHCB or index in SAVED:
             return self._guest.es
         return index in _PLAIN or index == engine.MSR_EFER or (index == MSR_SEV_STATUS and self._guest.encrypted)
 
@@ -65,6 +75,8 @@ class Msrs:
         """Return an MSR that `is_direct`."""
         if index == MSR_GHCB:
             return self.ghcb
+        if index in SAVED:
+            return self.saved[index]
         if index == MSR_SEV_STATUS:
             snp = 0 if self._guest.rmp is None else SEV_STATUS_SNP
             return SEV_STATUS_SEV | (SEV_STATUS_ES if self._guest.es else 0) | snp
@@ -74,6 +86,10 @@ class Msrs:
         """Set an MSR that `is_direct`, or raise `BadMsrError`."""
         if index == MSR_GHCB:
             self.ghcb = value
+        elif index in SAVED:
+            if index == PAT and not _PAT_TYPES.issuperset(value.to_bytes(8, "little")):
+                raise BadMsrError
+            self.saved[index] = value
         elif index in _PLAIN:
             self._cpu.uc.msr_write(index, value)
         else:

@@ -36,7 +36,7 @@ class SnpVmsa:
         stop = core.run(max_instructions, event)
         if stop.code is Code.INVALID:
             return stop
-        page = vmsa.store(page, core.get_registers())
+        page = vmsa.store_msrs(vmsa.store(page, core.get_registers()), core.msrs.saved)
         self._dram.write_private(self._asid, self._spa, page)
         core.held = page
         return stop
@@ -51,5 +51,6 @@ def _load(core: Core, page: bytes) -> bool:
         core.set_registers(vmsa.load(page))
     except ValueError:
         return False
+    core.msrs.saved = vmsa.load_msrs(page)
     core.vmpl = vmpl
     return True

@@ -37,10 +37,11 @@ class Vmsa:
             return Intercept(Code.INVALID)
         if core.held != page:
             core.set_registers(vmsa.load(page))
+            core.msrs.saved = vmsa.load_msrs(page)
         stop = core.run(max_instructions, event)
         if stop.code is Code.INVALID:
             return stop
-        page = vmsa.store(page, core.get_registers())
+        page = vmsa.store_msrs(vmsa.store(page, core.get_registers()), core.msrs.saved)
         self._dram.write_private(self._asid, self._spa, page)
         self._region.update(page)
         core.held = page

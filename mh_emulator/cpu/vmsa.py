@@ -5,8 +5,11 @@ Source: AMD64 APM volume 2, section 15.35 (SEV-ES) and appendix B; Linux, arch/x
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.save_area import OFFSETS, Segment, get, get_segment, put, put_segment
+from mh_emulator.cpu.msr import SAVED
 from mh_emulator.cpu.registers import (
     GPR_NAMES,
     SEGMENT_NAMES,
@@ -97,6 +100,19 @@ def load(page: bytes) -> Registers:
         xmm=_get_vector(page, "xmm", XMM_COUNT, _XMM_BYTES),
         x87=X87(get(page, "fcw"), get(page, "fsw"), get(page, "ftw"), _get_vector(page, "x87", X87_COUNT, _X87_BYTES)),
     )
+
+
+def store_msrs(page: bytes, values: Mapping[int, int]) -> bytes:
+    """`page` with MSRs of `SAVED`, by index."""
+    new = bytearray(page)
+    for index, value in values.items():
+        put(new, SAVED[index], value)
+    return bytes(new)
+
+
+def load_msrs(page: bytes) -> dict[int, int]:
+    """All MSRs of `SAVED`, by index."""
+    return {index: get(page, name) for index, name in SAVED.items()}
 
 
 def _put_vector(page: bytearray, name: str, values: tuple[int, ...], size: int) -> None:

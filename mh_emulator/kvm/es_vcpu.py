@@ -87,6 +87,20 @@ class EsVcpu(Vcpu):
             raise KvmError(errno.EINVAL, "KVM_SET_GUEST_DEBUG")
         self._core.set_breakpoint(breakpoint_)
 
+    @property
+    def ghcb(self) -> int:
+        """MSR C001_0130, which is in the VMCB: a host that moves the guest takes it from there, and puts it there."""
+        return self._core.msrs.ghcb
+
+    @ghcb.setter
+    def ghcb(self, value: int) -> None:
+        self._core.msrs.ghcb = value
+
+    @property
+    def levels(self) -> int:
+        """Levels of the guest's page tables: KVM is told of each write to CR4, and of nothing that is in the tables."""
+        return self._core.levels
+
     def sync_vmsa(self, ioctl: str) -> int:
         """Write the registers into the page, as plaintext; return its system physical address. EINVAL if protected."""
         if self.protected:
@@ -102,7 +116,8 @@ class EsVcpu(Vcpu):
 
     def _enter(self, max_instructions: int | None) -> Intercept:
         page = Vmsa(self._vm.dram, self.vmsa.spa(0), self._es_vm.asid, self._es_vm.checksums)
-        return page.run(self._core, max_instructions, self._take_event())
+        event = self._take_event()
+        return page.run(self._core, 0 if self._kicked else max_instructions, event)
 
     def _handle(self, stop: Intercept) -> Exit | None:
         if stop.code is not Code.VMGEXIT:

@@ -49,7 +49,7 @@ class Report:
     snapshot: str | None = None
     """Whether it was `saved` in this run, or `restored` from an earlier one; None without one."""
     stopped: Stopped | None = None
-    """Where it was stopped, so that it moves."""
+    """Where it was stopped, so that it moves; None too of an SEV-ES guest."""
     moved: Moved | None = None
     console: str = ""
     """What the guest has printed on the serial port."""

@@ -9,7 +9,7 @@ Source: Linux, Documentation/virt/kvm/x86/cpuid.rst; QEMU, hw/i386/x86.c (x86_lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
@@ -17,11 +17,12 @@ from typing import Protocol
 from mh_abi.image import HelperImage
 from mh_builder.parts import NO_LEAF
 from mh_emulator.cpu.rdrand import Repeating
-from mh_emulator.host import handover
+from mh_emulator.host import handover, landing
 from mh_emulator.host.launch import launch
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.site import prepare
+from mh_emulator.kvm import EsVcpu
 from mh_emulator.kvm import clock as kvmclock
 from mh_emulator.kvm.machine import CpuidChange
 from mh_emulator.linux.kernel import Kernel
@@ -110,11 +111,18 @@ class Direct:
         return equip(machine, board)
 
     def expect(self, platform: Platform, source: Running) -> Running:
-        """With its helper and nothing else."""
+        """With its helper and nothing else, under SEV-ES with a landing."""
         topology, board = self.plan.topology, source.board
         site = prepare(platform, Placement(topology, ()), self.helper)
         site.vm.devices = board
-        machine = launch(site, self._owner(platform), (), self.secret, None)
+        vcpu = source.machine.vcpu
+        if isinstance(vcpu, EsVcpu):
+            site, landed = landing.add(site, vcpu.levels)
+            rest = landing.rest(landed.landing, map(site.helper.registers, range(site.helper.vcpus)))
+            machine = launch(site, self._owner(platform, rest), (), self.secret, landed.registers)
+            landed.show(source.machine, machine)
+        else:
+            machine = launch(site, self._owner(platform, ()), (), self.secret, None)
         set_up(machine, board)
         return replace(source, machine=machine)
 
@@ -122,9 +130,9 @@ class Direct:
         """As they were launched."""
         return has_whole(machine, machine.site.helper.code, self.secret)
 
-    def _owner(self, platform: Platform) -> GuestOwner:
+    def _owner(self, platform: Platform, rest: Sequence[bytes] | None = None) -> GuestOwner:
         policy = POLICY if self.helper.vmsa is None else POLICY_ES
-        return GuestOwner(policy, helper=self.helper.digest(platform.part.c_bit))
+        return GuestOwner(policy, helper=self.helper.digest(platform.part.c_bit), rest=rest)
 
 
 def made_of_kernel(kernel: Kernel, initrd: bytes, command_line: str) -> dict[str, str]:
@@ -145,9 +153,15 @@ def equip(machine: Machine, board: Board) -> Running:
 
 
 def hand_over(source: Machine, target: Machine, board: Board) -> None:
-    """Set what a host moves itself: registers, MSRs, which memory the devices see. The random numbers go on too."""
+    """Set what a host moves itself: MSRs, which memory the devices see, and registers where it has them.
+
+    The random numbers go on too.
+    """
     target.vm.generator = source.vm.generator
-    target.vcpu.set_registers(source.vcpu.get_registers())
+    if isinstance(source.vcpu, EsVcpu) and isinstance(target.vcpu, EsVcpu):
+        target.vcpu.ghcb = source.vcpu.ghcb
+    else:
+        target.vcpu.set_registers(source.vcpu.get_registers())
     target.vcpu.msrs = dict(source.vcpu.msrs)
     for index, device in source.vcpu.msr_devices.items():
         target.vcpu.msr_devices[index].write(device.read())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from mh_emulator.cpu.registers import RFLAGS_IF
+from mh_emulator.kvm import EsVcpu
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.linux.launch import Running
 
@@ -21,7 +22,7 @@ class Where(Enum):
     SYSCALL = "syscall"
     """At the kernel's first instruction, to which SYSCALL has led."""
     INTERRUPT = "interrupt"
-    """At that of a handler, to which the timer's interrupt of a process has led."""
+    """At that of a handler, to which the timer's interrupt of a process has led; under SEV-ES of whatever it was."""
 
 
 _NEEDED = {
@@ -58,6 +59,8 @@ class Chase:
         self._stop = stop
         self._has_printed = stop.line is None
         self._process_rip: int | None = None
+        self._has_come = False
+        """To where more than a line leads."""
 
     def hear(self, text: str, running: Running) -> None:
         """The guest, which runs, has printed that line."""
@@ -83,17 +86,25 @@ class Chase:
             exit_ = go_on()
             vcpu.set_guest_debug(None)
             if exit_.reason is Reason.DEBUG:
-                self._process_rip = vcpu.get_registers().rcx
+                self._has_come, self._process_rip = True, vcpu.get_registers().rcx
         running.timer.on_expiry = None
-        return None if self._process_rip is not None else _NEEDED.get(self._stop.where)
+        return None if self._has_come else _NEEDED.get(self._stop.where)
 
-    def stopped(self, running: Running) -> Stopped:
-        """Where it stands."""
+    def stopped(self, running: Running) -> Stopped | None:
+        """Where it stands; None of an SEV-ES guest, whose registers no host sees."""
+        if isinstance(running.machine.vcpu, EsVcpu):
+            return None
         state = running.machine.vcpu.get_registers()
         return Stopped(state.rip, state.privilege, bool(state.rflags & RFLAGS_IF), self._process_rip)
 
     def _interrupt(self, running: Running) -> None:
-        state = running.machine.vcpu.get_registers()
-        if state.privilege and self._process_rip is None:
+        vcpu = running.machine.vcpu
+        if self._has_come:
+            return
+        if not isinstance(vcpu, EsVcpu):
+            state = vcpu.get_registers()
+            if not state.privilege:
+                return
             self._process_rip = state.rip
-            running.machine.vcpu.kick()
+        self._has_come = True
+        vcpu.kick()
