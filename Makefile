@@ -40,7 +40,7 @@ KERNELS := .cache/kernels
 KERNEL := bookworm
 
 # Tests that run the blobs, and are quick enough to run them often.
-REACHING := attest vmpl helper reference crypto firmware igvm builder edk2
+REACHING := attest vmpl helper landing reference crypto firmware igvm builder edk2
 
 # Which part of the mutants or of the fuzzing, and the results of parts.
 SHARD := 1/1

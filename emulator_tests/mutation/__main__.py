@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator_tests.coverage.blobs import NAMES, blob
+from emulator_tests.coverage.blobs import RECORDED, blob
 from emulator_tests.mutation import record
 from emulator_tests.mutation.loop import Loop, files
 from emulator_tests.mutation.mutants import Mutant, mutants
@@ -47,9 +47,9 @@ def main() -> int:
 def _chosen(texts: Sequence[str]) -> list[Mutant]:
     with changed(None):
         # Assembled here once, and in no child.
-        for name in NAMES:
+        for name in RECORDED:
             blob(name)
-    return [mutant for mutant in mutants(NAMES) if any(text in mutant.line for text in texts)]
+    return [mutant for mutant in mutants(RECORDED) if any(text in mutant.line for text in texts)]
 
 
 def _tell(results: Sequence[Result], chosen: Sequence[Mutant]) -> int:

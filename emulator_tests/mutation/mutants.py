@@ -10,7 +10,7 @@ from typing import Any
 
 import capstone
 
-from emulator_tests.coverage.blobs import NAMES, Blob, Instruction, blob, is_32_bit, source
+from emulator_tests.coverage.blobs import RECORDED, Blob, Instruction, blob, is_32_bit, source
 from emulator_tests.coverage.report import reason
 
 NOP = b"\x90"
@@ -132,7 +132,7 @@ def _of(one: Blob) -> Iterator[Mutant]:
 
 
 @cache
-def mutants(names: Iterable[str] = NAMES) -> list[Mutant]:
+def mutants(names: Iterable[str] = RECORDED) -> list[Mutant]:
     """All of these blobs, once for each instruction of the source; lines that never run whole have none."""
     return sorted({mutant for name in names for mutant in _of(blob(name))}, key=_by_line)
 

@@ -8,7 +8,7 @@ from functools import cache
 from itertools import chain
 from types import MappingProxyType
 
-from emulator_tests.coverage.blobs import NAMES, blob
+from emulator_tests.coverage.blobs import RECORDED, blob
 from emulator_tests.mutation.mutants import Mutant
 from emulator_tests.mutation.record import Run
 
@@ -97,7 +97,7 @@ def _masks(places: Iterable[Place]) -> dict[str, int]:
 def _places() -> dict[tuple[str, int], list[Place]]:
     """Where each instruction of the sources has been linked to, by its key."""
     places: dict[tuple[str, int], list[Place]] = defaultdict(list)
-    for name in NAMES:
+    for name in RECORDED:
         for number, one in enumerate(blob(name).instructions):
             places[one.key].append((name, number))
     return dict(places)

@@ -12,12 +12,21 @@ from pathlib import Path
 
 from emulator_tests.coverage.blobs import is_data
 from emulator_tests.mutation.mutants import KINDS, Mutant
-from mh_builder import helper
+from mh_builder import helper, landing
 from mh_builder.asm import ObjectFile, Section, assemble, assemble_text
 from mh_builder.firmware import driver
 
 Change = tuple[str, int, Callable[[bytes], bytes]]
 """Place, count there, and what becomes of the instruction, in as many bytes."""
+
+_ASSEMBLING = (helper, driver, landing)
+_REMEMBERED = (
+    helper.helper_objects,
+    helper._objects,
+    driver.loader_objects,
+    driver.build_loader,
+    landing.landing_object,
+)
 
 _TESTS = "emulator_tests"
 _OWN = (f"{_TESTS}.coverage.", f"{_TESTS}.mutation.")
@@ -67,19 +76,19 @@ def behind(source: str, line: str, more: str) -> Iterator[None]:
 @contextmanager
 def _assembler(assembled: Callable[..., ObjectFile]) -> Iterator[None]:
     forget()
-    for module in (helper, driver):
+    for module in _ASSEMBLING:
         vars(module)["assemble"] = assembled
     try:
         yield
     finally:
-        for module in (helper, driver):
+        for module in _ASSEMBLING:
             vars(module)["assemble"] = assemble
         forget()
 
 
 def forget() -> None:
     """Build anew what has been built, and what tests keep of it: they may have built it when they were collected."""
-    for known in (helper.helper_objects, helper._objects, driver.loader_objects, driver.build_loader):
+    for known in _REMEMBERED:
         known.cache_clear()
     for name, module in list(sys.modules.items()):
         if name.startswith(f"{_TESTS}.") and not name.startswith(_OWN):

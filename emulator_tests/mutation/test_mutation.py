@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from emulator_tests.command.conftest import ROOT
-from emulator_tests.coverage.blobs import NAMES, Instruction, blob, linked
+from emulator_tests.coverage.blobs import RECORDED, Instruction, blob, linked
 from emulator_tests.helper.rings import image_of
 from emulator_tests.mutation.mutants import KINDS, Mutant, mutants
 from emulator_tests.mutation.order import order
@@ -51,14 +51,14 @@ def test_each_instruction_of_its_kind_has_its_mutants() -> None:
     Those of the wide kernels and the stubs run elsewhere.
     """
     found: dict[tuple[str, int], set[str]] = defaultdict(set)
-    for one in mutants(NAMES):
+    for one in mutants(RECORDED):
         found[one.place, one.count].add(one.kind)
     jumps = {
-        one.key for name in NAMES for one in blob(name).instructions if one.target is not None and one.key in found
+        one.key for name in RECORDED for one in blob(name).instructions if one.target is not None and one.key in found
     }
     assert len(jumps) > 400
     assert all(found[key] == {"inverted", "dropped"} for key in jumps)
-    locks = {one.source for one in mutants(NAMES) if one.kind == "unlocked"}
+    locks = {one.source for one in mutants(RECORDED) if one.kind == "unlocked"}
     assert locks == {"payload/bitmap.s", "payload/ending.s", "payload/totals.s"}
 
 
@@ -160,14 +160,14 @@ def test_a_jump_that_is_dropped_is_a_matter_of_tests_that_take_it() -> None:
 
 def test_reasons_are_of_the_line_or_of_the_use_of_a_macro() -> None:
     """One line may have them for several kinds."""
-    reasons = {(one.line, one.kind): one.equivalent for one in mutants(NAMES) if one.equivalent}
+    reasons = {(one.line, one.kind): one.equivalent for one in mutants(RECORDED) if one.equivalent}
     assert reasons["payload/secret.s:37", "dropped"] == "4 GiB further is beyond the table too"
     assert ("payload/secret.s:37", "inverted") not in reasons
 
 
 def test_results_are_kept_and_joined(tmp_path: Path) -> None:
     """What lives runs again, what was noticed does not; what has not run is said."""
-    one, two, three = mutants(NAMES)[:3]
+    one, two, three = mutants(RECORDED)[:3]
     results = Results(tmp_path / "results-1-of-2.jsonl", 2)
     results.add(Result(one, "is noticed", "a.py::test"))
     results.add(Result(two, "lives", "all 7 tests"))

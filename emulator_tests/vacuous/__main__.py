@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from emulator_tests.coverage.blobs import NAMES, blob
+from emulator_tests.coverage.blobs import RECORDED, blob
 from emulator_tests.vacuous.loop import Loop, Outcome
 
 
 def main() -> int:
     """0 if each test of the sample notices something, 1 if one notices nothing."""
     arguments = _arguments()
-    for name in NAMES:
+    for name in RECORDED:
         # Assembled here once, and in no child.
         blob(name)
     outcomes: list[Outcome] = []

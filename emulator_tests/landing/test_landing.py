@@ -8,6 +8,20 @@ from typing import Any
 
 import pytest
 
+from emulator_tests.landing.guest import (
+    AT,
+    HALTS,
+    WAY,
+    End,
+    Target,
+    arrived,
+    goes_on,
+    launched,
+    meant,
+    refused,
+    source,
+    vmsa_of,
+)
 from emulator_tests.machine.guests import (
     CODE,
     DATA,
@@ -32,20 +46,6 @@ from emulator_tests.machine.guests import (
     P,
     assemble,
     gate,
-)
-from emulator_tests.machine.landings import (
-    AT,
-    HALTS,
-    WAY,
-    End,
-    Target,
-    arrived,
-    goes_on,
-    launched,
-    meant,
-    refused,
-    source,
-    vmsa_of,
 )
 from mh_builder.landing import Landing
 from mh_builder.parts import PARTS
