@@ -311,11 +311,6 @@ def without_way(guest: Guest) -> None:
     guest.patch(WAY, assemble("pop rsp\n iretq\n ret\n iretq"))
 
 
-def at_the_edge(guest: Guest) -> None:
-    guest.patch(WAY, bytes(3))
-    guest.patch(HANDLERS + PAGE - 2, b"\x5a\x48")
-
-
 def too_early(guest: Guest) -> None:
     guest.patch(WAY, bytes(3))
     guest.contents[HANDLERS + PAGE] = b"\xcc\xcc" + assemble("pop rdx\n iretq")
@@ -324,7 +319,6 @@ def too_early(guest: Guest) -> None:
 
 @pytest.mark.parametrize("change", [
     without_way,
-    at_the_edge,
     too_early,
     lambda guest: guest.tables.map(HANDLERS, HANDLERS, DATA),
     lambda guest: guest.tables.map(HANDLERS, HANDLERS, CODE | US),
