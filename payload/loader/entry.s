@@ -9,7 +9,6 @@
 .extern check_descriptor
 .extern check_digest
 .extern check_snp
-.extern check_svsm
 .extern detect_sev
 .extern find_image
 .extern hand_over
@@ -56,8 +55,7 @@ loader_entry:
     mov [rbx + state.runtime], rax
 
     call detect_sev
-    step MH_LOAD_SVSM, check_svsm   # survives dropped: check_svsm leaves the same zero flag
-    step MH_LOAD_SNP, check_snp     # survives dropped: check_snp leaves the same zero flag
+    step MH_LOAD_SNP, check_snp
     step MH_LOAD_FIND, find_image
     step MH_LOAD_DIGEST, check_digest
     step MH_LOAD_DESCRIPTOR, check_descriptor

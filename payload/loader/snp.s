@@ -19,9 +19,10 @@
 
 .text
 
-# Whether the RMP is another's to change. The table is the firmware's own, the page the secure processor's.
-.global check_svsm
-check_svsm:
+# Whether SNP is active; the step is MH_LOAD_SVSM where the RMP is another's to change. The table that tells is the firmware's
+# own, the page the secure processor's.
+.global check_snp
+check_snp:
     xor eax, eax
     test dword ptr [rbx + state.sev_status], SEV_STATUS_SNP
     jz .Lleave
@@ -30,7 +31,7 @@ check_svsm:
     mov rdx, [rdx + EFI_SYSTEM_TABLE.ConfigurationTable]
 .Lentry:
     test rcx, rcx
-    jz .Lleave
+    jz .Lunsupported
     dec rcx
     mov rsi, rdx
     add rdx, sizeof.EFI_CONFIGURATION_TABLE
@@ -43,15 +44,9 @@ check_svsm:
     mov rsi, [rsi + EFI_CONFIGURATION_TABLE.VendorTable]
     mov rsi, [rsi + snp_table.secrets]
     cmp qword ptr [rsi + secrets.svsm_bytes], 0
-    jne .Lunsupported
-.Lleave:
-    ret
-
-.global check_snp
-check_snp:
-    xor eax, eax
-    test dword ptr [rbx + state.sev_status], SEV_STATUS_SNP
-    jz .Lleave
+    je .Lunsupported
+    mov dword ptr [rbx + state.step], MH_LOAD_SVSM
 .Lunsupported:
     mov rax, EFI_UNSUPPORTED
+.Lleave:
     ret
