@@ -64,7 +64,9 @@ def where(run: Run) -> str:
     if "--migrate" not in run["arguments"]:
         return "stays"
     at = option(run, "--at", "6")
-    place = PLACES.get(at, f"behind step {at}")
+    step, _, instructions = at.partition("+")
+    later = f", {instructions} instructions later" if instructions else ""
+    place = PLACES.get(at, f"behind step {step}{later}")
     if "--post-copy" not in run["arguments"]:
         return place
     return f"{place}; post-copy, {run['report']['moved']['demanded_pages']} pages on demand"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from mh_emulator.snapshot.shelf import Shelf
 
 _OPTIONS = ("initrd", "append", "at")
+_STEP = re.compile(r"([0-9]{1,2})(?:\+([0-9]{1,9}))?")
+"""Of our first process, and instructions behind it."""
 _DEFAULT_SCHEME = "regions"
 
 
@@ -39,7 +42,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--append", metavar="TEXT", help="command line, in place of ours, which the guide lists")
     group.add_argument(
         "--at", metavar="STEP",
-        help="stop it for --migrate behind that step of our first process, or behind the middle one asleep: `idle`,"
+        help="stop it for --migrate behind that step of our first process, or N instructions later: `STEP+N`, or"
+        " behind the middle one asleep: `idle`,"
         " in a system call: `syscall`, or in its timer's interrupt: `interrupt` (default: the middle one)",
     )  # fmt: skip
 
@@ -106,10 +110,11 @@ def _stop(arguments: argparse.Namespace) -> Stop:
     places = {where.value: where for where in Where if where is not Where.SENT}
     if arguments.at in places:
         return Stop(lines[half], places[arguments.at])
-    step = str(half) if arguments.at is None else arguments.at
-    if not (step.isascii() and step.isdigit() and int(step) < work.STEPS):
-        raise UsageError(f"--at {step!r}: neither a step, 0 to {work.STEPS - 1}, nor {', '.join(places)}")
-    return Stop(lines[int(step)])
+    asked = str(half) if arguments.at is None else arguments.at
+    found = _STEP.fullmatch(asked)
+    if found is None or int(found[1]) >= work.STEPS:
+        raise UsageError(f"--at {asked!r}: neither a step, 0 to {work.STEPS - 1}, nor {', '.join(places)}")
+    return Stop(lines[int(found[1])], instructions=int(found[2] or 0))
 
 
 def _guest(arguments: argparse.Namespace, shelf: Shelf | None) -> LinuxGuest:

@@ -151,6 +151,7 @@ timer:
 nmi:
     {{way}}
 half: .asciz "half\\n"
+more: .asciz "more\\n"
 good: .asciz "good\\n"
 """
 
@@ -163,6 +164,8 @@ WORKS = """
     mov rbp, 0x77
     call set_timer
     lea rsi, [rip + half]
+    call print
+    lea rsi, [rip + more]
     call print
 1:  sti
     hlt
@@ -198,7 +201,7 @@ def boot(images: Mapping[str, Image], scheme: str, part: str = "milan", way: str
 @pytest.mark.parametrize("where", [Where.SENT, Where.IDLE, Where.INTERRUPT])
 def test_a_kernel_does_not_notice(es_images: Mapping[str, Image], where: Where) -> None:
     stays, moves = boot(es_images, "regions").run(), boot(es_images, "regions").migrate(Stop("half", where))
-    assert stays.console == moves.console == "half\ngood\n"
+    assert stays.console == moves.console == "half\nmore\ngood\n"
     assert stays.milestones[-1].virtual_ms == moves.milestones[-1].virtual_ms
     assert moves.good
     assert moves.stopped is None
@@ -212,7 +215,22 @@ def test_a_kernel_does_not_notice(es_images: Mapping[str, Image], where: Where) 
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part(es_images: Mapping[str, Image], part: str) -> None:
     report = boot(es_images, "isolated", part).migrate(Stop("half"))
-    assert (report.console, report.good) == ("half\ngood\n", True)
+    assert (report.console, report.good) == ("half\nmore\ngood\n", True)
+
+
+@pytest.mark.parametrize("instructions", [1, 2, 3, 10, 33, 64, 65, 90, 120])
+def test_a_kernel_is_stopped_anywhere(es_images: Mapping[str, Image], instructions: int) -> None:
+    """With a request of its own in the GHCB, or behind one."""
+    stays = boot(es_images, "regions").run()
+    moves = boot(es_images, "regions").migrate(Stop("half", instructions=instructions))
+    assert stays.console == moves.console == "half\nmore\ngood\n"
+    assert stays.milestones[-1].virtual_ms == moves.milestones[-1].virtual_ms
+    assert moves.good
+
+
+def test_a_kernel_that_is_idle_before_it_has_come_so_far(es_images: Mapping[str, Image]) -> None:
+    with pytest.raises(GuestStopped, match="^the guest is idle, and has not executed 100000 more instructions;"):
+        boot(es_images, "regions").migrate(Stop("half", instructions=100_000))
 
 
 def test_a_kernel_that_the_landing_does_not_take(es_images: Mapping[str, Image]) -> None:

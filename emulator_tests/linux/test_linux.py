@@ -56,6 +56,8 @@ def test_something_has_to_be_booted(command: Command) -> None:
         (("--post-copy",), 2, "--post-copy needs --migrate"),
         (("--post-copy", "--migrate", "--start", "es"), 2, "--start es: the registers of such a guest come with its"),
         (("--migrate", "--at", "12"), 2, "--at '12': neither a step, 0 to 11, nor idle, syscall, interrupt"),
+        (("--migrate", "--at", "12+1"), 2, "--at '12+1': neither a step, 0 to 11, nor idle, syscall, interrupt"),
+        (("--migrate", "--at", "3+"), 2, "--at '3+': neither a step, 0 to 11, nor idle, syscall, interrupt"),
         (("--migrate", "--at", "-1"), 2, "--at '-1': neither a step, 0 to 11, nor idle, syscall, interrupt"),
         (("--migrate", "--at", "sent"), 2, "--at 'sent': neither a step, 0 to 11, nor idle, syscall, interrupt"),
         (("--migrate", "--initrd", "disk", "--at", "3"), 2, "--at 3 needs our first process"),

@@ -37,6 +37,8 @@ class Stop:
 
     line: str | None = None
     where: Where = Where.SENT
+    instructions: int = 0
+    """As many of the guest's behind that: wherever a physical interrupt stops it."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class Chase:
         exit_ = go_on()
         if not self._has_printed:
             return f'printed "{self._stop.line}"'
+        if self._stop.instructions:
+            # What the guest says of itself meanwhile is answered, and the count begins again.
+            exit_ = running.machine.run_guest(self._stop.instructions)
+            return None if exit_.reason is Reason.LIMIT else f"executed {self._stop.instructions} more instructions"
         if self._stop.where is Where.SYSCALL:
             # KVM gives a host LSTAR; the guest's IDT, which would say where a handler is, is encrypted.
             vcpu = running.machine.vcpu
