@@ -62,6 +62,7 @@ from mh_emulator.cpu.registers import (
     SystemSegment,
 )
 from mh_emulator.kvm import EsVcpu
+from mh_emulator.kvm.exits import Exit, Reason
 
 Page = bytearray
 DATA_3, CODE_3 = Hidden(0xFFFF_FFFF, 0xCF3), Hidden(0xFFFF_FFFF, 0xAFB)
@@ -150,11 +151,12 @@ def test_a_kernel_with_pcid_goes_on(pge: int) -> None:
     assert (state.cr3, state.cr4 & (CR4_PCIDE | CR4_PGE)) == (guest.cr3 | 5, CR4_PCIDE | pge)
 
 
-def test_null_selectors_and_no_task() -> None:
+@pytest.mark.parametrize("hidden", [Segment(0, 0x082, 0xFFFF), Segment(0, 0, 0)])
+def test_null_selectors_and_no_task(hidden: Segment) -> None:
     """What they hide means nothing; the bases of FS and GS do."""
     guest = source()
     vcpu = launched(guest, ds=0, es=1, fs=3, gs=0, fs_base=0x5000, gs_base=0x6000, tr=SystemSegment())
-    state, _ = goes_on(guest, vcpu)
+    state, _ = goes_on(guest, vcpu, whole("ldtr", hidden))
     assert (state.ds, state.es, state.fs, state.gs, state.fs_base, state.gs_base) == (0, 1, 3, 0, 0x5000, 0x6000)
 
 
@@ -305,6 +307,13 @@ def test_what_cannot_be_loaded_is_refused(change: Callable[[Page], None], reason
     guest = source()
     vcpu = launched(guest, ds=0x10, es=0x10, fs=0x10, gs=0x10)
     assert refused(arrived(guest, vcpu, change).vcpu.run()) is reason
+
+
+def test_a_segment_that_no_kernel_can_load_is_the_end() -> None:
+    """By then the IDT leads nowhere."""
+    guest = source()
+    vcpu = launched(guest, ds=0x10)
+    assert arrived(guest, vcpu, segment("ds", selector=0x13)).vcpu.run() == Exit(Reason.SHUTDOWN)
 
 
 def without_way(guest: Guest) -> None:
