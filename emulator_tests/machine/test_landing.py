@@ -186,13 +186,15 @@ def test_msrs_that_lie_in_a_vmsa_go_on() -> None:
     assert [getattr(state, name) for name in names] == [*values.values()]
 
 
-def test_it_goes_on_in_large_pages() -> None:
-    """All of its memory once more, in a page of 2 MiB, from where it runs; its tables and its way too."""
+@pytest.mark.parametrize("up", [1, 2])
+def test_it_goes_on_in_large_pages(up: int) -> None:
+    """All of its memory once more, in a page of 2 MiB or 1 GiB, from where it runs; its tables and its way too."""
     guest = source()
     far = 0xFFFF_8000_4000_0000
-    lowest = guest.tables.entry_address(far)
-    *_, above = (at for at, entry in guest.tables.entries.items() if entry & 0xF_FFFF_F000 == lowest & ~0xFFF)
-    guest.tables.entries[above] = P | RW | A | D | 1 << 7 | guest.tables.c_mask
+    entry = guest.tables.entry_address(far)
+    for _ in range(up):
+        *_, entry = (at for at, value in guest.tables.entries.items() if value & 0xF_FFFF_F000 == entry & ~0xFFF)
+    guest.tables.entries[entry] = P | RW | A | D | 1 << 7 | guest.tables.c_mask
     guest.contents[IDT] = b"".join(gate(far + HANDLERS + vector) for vector in range(256))
     guest.tables.map(HANDLERS, HANDLERS, DATA)
     vcpu = launched(guest, rip=far + TEXT, rsp=far + STACK)
@@ -295,10 +297,11 @@ def whole(name: str, value: Segment) -> Callable[[Page], None]:
         (number("g_pat", 2), End.MH_LANDING_FAULT),
         (number("xcr0", 3), End.MH_LANDING_FAULT),
         (number("rsp", 0), End.MH_LANDING_STACK),
-        (number("rsp", 1 << 50), End.MH_LANDING_STACK),
+        (number("rsp", (1 << 50) + STACK), End.MH_LANDING_STACK),
         (number("rsp", 0x4000_0800), End.MH_LANDING_STACK),
         (number("cr3", 1), End.MH_LANDING_WAY),
         (bits("cr3", 1 << 40), End.MH_LANDING_WAY),
+        (bits("cr3", 1 << PARTS["milan"].c_bit), End.MH_LANDING_WAY),
         (segment("idtr", limit=0), End.MH_LANDING_WAY),
         (segment("idtr", base=0x5000_0000), End.MH_LANDING_WAY),
     ],
@@ -340,9 +343,9 @@ def too_early(guest: Guest) -> None:
     lambda guest: guest.tables.map(HANDLERS, HANDLERS, CODE, private=False),
     lambda guest: guest.tables.map(HANDLERS, HANDLERS, CODE & ~P),
     lambda guest: guest.tables.map(HANDLERS, 1 << 40, CODE),
-    lambda guest: guest.tables.entries.update({TABLES: guest.tables.entries[TABLES] | 1 << 7}),
+    lambda guest: guest.tables.entries.update({TABLES: guest.tables.entries[TABLES] & ~US | 1 << 7}),
     lambda guest: guest.contents.update({IDT: gate(HANDLERS, present=False) * 256}),
-    lambda guest: guest.contents.update({IDT: gate(1 << 50) * 256}),
+    lambda guest: guest.contents.update({IDT: gate((1 << 50) + HANDLERS) * 256}),
     lambda guest: guest.contents.update({IDT: gate(1 << 39) * 256}),
 ])  # fmt: skip
 def test_a_kernel_without_a_way_is_refused(change: Callable[[Guest], None]) -> None:
