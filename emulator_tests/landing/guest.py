@@ -108,9 +108,11 @@ def meant(state: Registers) -> Registers:
     return state.with_changes(hidden=Segments(*hidden), ldtr=ldtr)
 
 
-def goes_on(guest: Guest, vcpu: EsVcpu) -> tuple[Registers, list[int]]:
+def goes_on(
+    guest: Guest, vcpu: EsVcpu, change: Callable[[bytearray], None] = lambda _: None
+) -> tuple[Registers, list[int]]:
     """Registers where both halt, the same; and in which bytes memory differs then."""
-    target = arrived(guest, vcpu)
+    target = arrived(guest, vcpu, change)
     assert (vcpu.run(), target.vcpu.run()) == (HALTS, HALTS)
     stays, moves = meant(guest.inside(vcpu)), meant(target.guest.inside(target.vcpu))
     assert moves == stays

@@ -62,6 +62,7 @@ from mh_emulator.cpu.registers import (
     SystemSegment,
 )
 from mh_emulator.kvm import EsVcpu
+from mh_emulator.kvm.exits import Exit, Reason
 
 Page = bytearray
 DATA_3, CODE_3 = Hidden(0xFFFF_FFFF, 0xCF3), Hidden(0xFFFF_FFFF, 0xAFB)
@@ -150,11 +151,12 @@ def test_a_kernel_with_pcid_goes_on(pge: int) -> None:
     assert (state.cr3, state.cr4 & (CR4_PCIDE | CR4_PGE)) == (guest.cr3 | 5, CR4_PCIDE | pge)
 
 
-def test_null_selectors_and_no_task() -> None:
+@pytest.mark.parametrize("hidden", [Segment(0, 0x082, 0xFFFF), Segment(0, 0, 0)])
+def test_null_selectors_and_no_task(hidden: Segment) -> None:
     """What they hide means nothing; the bases of FS and GS do."""
     guest = source()
     vcpu = launched(guest, ds=0, es=1, fs=3, gs=0, fs_base=0x5000, gs_base=0x6000, tr=SystemSegment())
-    state, _ = goes_on(guest, vcpu)
+    state, _ = goes_on(guest, vcpu, whole("ldtr", hidden))
     assert (state.ds, state.es, state.fs, state.gs, state.fs_base, state.gs_base) == (0, 1, 3, 0, 0x5000, 0x6000)
 
 
@@ -184,13 +186,15 @@ def test_msrs_that_lie_in_a_vmsa_go_on() -> None:
     assert [getattr(state, name) for name in names] == [*values.values()]
 
 
-def test_it_goes_on_in_large_pages() -> None:
-    """All of its memory once more, in a page of 2 MiB, from where it runs; its tables and its way too."""
+@pytest.mark.parametrize("up", [1, 2])
+def test_it_goes_on_in_large_pages(up: int) -> None:
+    """All of its memory once more, in a page of 2 MiB or 1 GiB, from where it runs; its tables and its way too."""
     guest = source()
     far = 0xFFFF_8000_4000_0000
-    lowest = guest.tables.entry_address(far)
-    *_, above = (at for at, entry in guest.tables.entries.items() if entry & 0xF_FFFF_F000 == lowest & ~0xFFF)
-    guest.tables.entries[above] = P | RW | A | D | 1 << 7 | guest.tables.c_mask
+    entry = guest.tables.entry_address(far)
+    for _ in range(up):
+        *_, entry = (at for at, value in guest.tables.entries.items() if value & 0xF_FFFF_F000 == entry & ~0xFFF)
+    guest.tables.entries[entry] = P | RW | A | D | 1 << 7 | guest.tables.c_mask
     guest.contents[IDT] = b"".join(gate(far + HANDLERS + vector) for vector in range(256))
     guest.tables.map(HANDLERS, HANDLERS, DATA)
     vcpu = launched(guest, rip=far + TEXT, rsp=far + STACK)
@@ -293,10 +297,11 @@ def whole(name: str, value: Segment) -> Callable[[Page], None]:
         (number("g_pat", 2), End.MH_LANDING_FAULT),
         (number("xcr0", 3), End.MH_LANDING_FAULT),
         (number("rsp", 0), End.MH_LANDING_STACK),
-        (number("rsp", 1 << 50), End.MH_LANDING_STACK),
+        (number("rsp", (1 << 50) + STACK), End.MH_LANDING_STACK),
         (number("rsp", 0x4000_0800), End.MH_LANDING_STACK),
         (number("cr3", 1), End.MH_LANDING_WAY),
         (bits("cr3", 1 << 40), End.MH_LANDING_WAY),
+        (bits("cr3", 1 << PARTS["milan"].c_bit), End.MH_LANDING_WAY),
         (segment("idtr", limit=0), End.MH_LANDING_WAY),
         (segment("idtr", base=0x5000_0000), End.MH_LANDING_WAY),
     ],
@@ -305,6 +310,13 @@ def test_what_cannot_be_loaded_is_refused(change: Callable[[Page], None], reason
     guest = source()
     vcpu = launched(guest, ds=0x10, es=0x10, fs=0x10, gs=0x10)
     assert refused(arrived(guest, vcpu, change).vcpu.run()) is reason
+
+
+def test_a_segment_that_no_kernel_can_load_is_the_end() -> None:
+    """By then the IDT leads nowhere."""
+    guest = source()
+    vcpu = launched(guest, ds=0x10)
+    assert arrived(guest, vcpu, segment("ds", selector=0x13)).vcpu.run() == Exit(Reason.SHUTDOWN)
 
 
 def without_way(guest: Guest) -> None:
@@ -325,9 +337,9 @@ def too_early(guest: Guest) -> None:
     lambda guest: guest.tables.map(HANDLERS, HANDLERS, CODE, private=False),
     lambda guest: guest.tables.map(HANDLERS, HANDLERS, CODE & ~P),
     lambda guest: guest.tables.map(HANDLERS, 1 << 40, CODE),
-    lambda guest: guest.tables.entries.update({TABLES: guest.tables.entries[TABLES] | 1 << 7}),
+    lambda guest: guest.tables.entries.update({TABLES: guest.tables.entries[TABLES] & ~US | 1 << 7}),
     lambda guest: guest.contents.update({IDT: gate(HANDLERS, present=False) * 256}),
-    lambda guest: guest.contents.update({IDT: gate(1 << 50) * 256}),
+    lambda guest: guest.contents.update({IDT: gate((1 << 50) + HANDLERS) * 256}),
     lambda guest: guest.contents.update({IDT: gate(1 << 39) * 256}),
 ])  # fmt: skip
 def test_a_kernel_without_a_way_is_refused(change: Callable[[Guest], None]) -> None:
