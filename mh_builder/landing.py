@@ -1,17 +1,17 @@
 """The landing of an SEV-ES guest at the target of a migration: what is launched for it, and how its vCPU begins there.
 
-Source: AMD64 APM volume 2, sections 4.8 (descriptors), 8.9.1 (gates), 15.35 (VMSA).
+Source: AMD64 APM volume 2, section 15.35 (VMSA).
 """
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from functools import cache
 
 from mh_abi import abi
 from mh_abi.sources import PAYLOAD
 from mh_builder.asm import ObjectFile, assemble
+from mh_builder.flat_segments import GATE_BYTES, GDT, interrupt_gate
 from mh_builder.paging import PAGE_BYTES, Span, Tables, level_shift
 from mh_builder.save_area import OFFSETS, SEGMENTS
 
@@ -20,12 +20,8 @@ _SOURCE = PAYLOAD / "landing" / "landing.s"
 VIEW_BYTES = 1 << 39
 """Of guest-physical memory: what lies above is refused."""
 
-CS, SS = 0x08, 0x10
-_DESCRIPTORS = struct.pack("<3Q", 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF)
 _IDT_OFFSET = 0x40
 _VECTORS = 32
-_GATE_BYTES = 16
-_INTERRUPT_GATE = 0x8E
 
 
 @dataclass(frozen=True)
@@ -71,12 +67,12 @@ class Landing:
     @property
     def gdtr(self) -> tuple[int, int]:
         """Linear base, and limit in bytes less one."""
-        return self._va("system"), len(_DESCRIPTORS) - 1
+        return self._va("system"), len(GDT) - 1
 
     @property
     def idtr(self) -> tuple[int, int]:
         """Linear base, and limit in bytes less one."""
-        return self._va("system") + _IDT_OFFSET, _VECTORS * _GATE_BYTES - 1
+        return self._va("system") + _IDT_OFFSET, _VECTORS * GATE_BYTES - 1
 
     @property
     def arguments(self) -> dict[str, int]:
@@ -96,10 +92,7 @@ class Landing:
 
     def _system(self) -> bytes:
         """GDT, and an IDT in which every exception is the end."""
-        handler = self._va("fault")
-        low, middle, high = handler & 0xFFFF, handler >> 16 & 0xFFFF, handler >> 32
-        gate = struct.pack("<HHBBHII", low, CS, 0, _INTERRUPT_GATE, middle, high, 0)
-        return _DESCRIPTORS.ljust(_IDT_OFFSET, b"\0") + gate * _VECTORS
+        return GDT.ljust(_IDT_OFFSET, b"\0") + interrupt_gate(self._va("fault")) * _VECTORS
 
     def _tables(self) -> Tables:
         tables = Tables(_label("root"), self.levels)
@@ -118,8 +111,13 @@ class Landing:
 @cache
 def landing_object() -> ObjectFile:
     """All of it, assembled; its code ends at `data`. Raises `AssemblyError`."""
-    vmsa = {f"vmsa.{name}": offset for name, offset in {**OFFSETS, **SEGMENTS}.items()}
-    return assemble(_SOURCE, symbols=abi.assembler_symbols() | vmsa, name=f"payload/landing/{_SOURCE.name}")
+    return assemble(_SOURCE, symbols=landing_symbols(), name=f"payload/landing/{_SOURCE.name}")
+
+
+def landing_symbols() -> dict[str, int]:
+    """What its sources know: the ABI, and where a VMSA has what."""
+    fields = {**OFFSETS, **SEGMENTS}
+    return abi.assembler_symbols() | {f"vmsa.{name}": offset for name, offset in fields.items()}
 
 
 def _code() -> bytes:

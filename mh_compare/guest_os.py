@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
 from mh_abi.image import HelperImage
 from mh_builder.asm import assemble_text
+from mh_builder.flat_segments import CS, GATE_BYTES, GDT, SS, interrupt_gate
 from mh_builder.paging import PAGE_BYTES, Span, Tables
 from mh_builder.save_area import OFFSETS
 from mh_builder.schemes.space import HELPER_VA, SHARED_OFFSET
@@ -26,8 +26,6 @@ _CODE, _SHARED, _SYSTEM, _TABLES = (DATA + number * PAGE_BYTES for number in ran
 _HANDLER = 0x800
 """Of #VC, in its page of code: it leaves the error code in the last word of `DATA`."""
 
-_KERNEL_CS, _KERNEL_SS = 0x08, 0x10
-_GDT = struct.pack("<3Q", 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF)
 _IDT_OFFSET = 0x40
 _VECTOR_VC = 29
 _NESTED_FAULT = 0x400
@@ -49,9 +47,9 @@ def registers(c_bit: int) -> Registers:
     """How its vCPU begins: under SEV-ES the owner measures that, and nothing is set later."""
     state = Registers.long_mode(_CODE, DATA + PAGE_BYTES - 8, _TABLES | 1 << c_bit)
     return state.with_changes(
-        cs=_KERNEL_CS,
-        ss=_KERNEL_SS,
-        gdtr=Table(_SYSTEM, len(_GDT) - 1),
+        cs=CS,
+        ss=SS,
+        gdtr=Table(_SYSTEM, len(GDT) - 1),
         idtr=Table(_SYSTEM + _IDT_OFFSET, (_VECTOR_VC + 1) * 16 - 1),
     )
 
@@ -77,7 +75,7 @@ class Kernel:
         pieces = (
             (DATA, data),
             (_CODE, assemble(text).ljust(_HANDLER, b"\xcc") + vc),
-            (_SYSTEM, _GDT.ljust(_IDT_OFFSET, b"\0") + bytes(_VECTOR_VC * 16) + _gate(_CODE + _HANDLER)),
+            (_SYSTEM, _system()),
             (_TABLES, self._tables().dumps(_TABLES, 1 << self.c_bit)),
         )
         return [(gpa, piece + bytes(-len(piece) % PAGE_BYTES or PAGE_BYTES * (not piece))) for gpa, piece in pieces]
@@ -169,8 +167,9 @@ class GuestOs:
             dram.write_private(self._machine.asid, memory.spa(start + at), data[at : at + PAGE_BYTES])
 
 
-def _gate(handler: int) -> bytes:
-    return struct.pack("<HHBBHII", handler & 0xFFFF, _KERNEL_CS, 0, 0x8E, handler >> 16 & 0xFFFF, handler >> 32, 0)
+def _system() -> bytes:
+    """GDT and IDT."""
+    return GDT.ljust(_IDT_OFFSET, b"\0") + bytes(_VECTOR_VC * GATE_BYTES) + interrupt_gate(_CODE + _HANDLER)
 
 
 def _loads(values: Mapping[str, int]) -> str:

@@ -13,14 +13,13 @@ from mh_builder.asm.fragments import Align, Bytes, Field, FieldKind, Fill, Fragm
 from mh_builder.asm.lexer import unescape
 from mh_builder.asm.objectfile import EMPTY_SECTIONS
 from mh_builder.asm.symbols import Mention
+from mh_builder.flat_segments import INTERRUPT_GATE
 
 if TYPE_CHECKING:
     from mh_builder.asm.statement import Statement
     from mh_builder.asm.symbols import SymbolTable
 
 MAX_ALIGN = 1 << 21
-INTERRUPT_GATE = 0x8E
-"""Present, privilege level 0; APM volume 2, 4.8.4."""
 
 
 class Unit(Protocol):

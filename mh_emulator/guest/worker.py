@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mh_abi import abi
 from mh_builder.asm import ObjectFile, assemble
+from mh_builder.flat_segments import CS, GATE_BYTES, GDT, SS, interrupt_gate
 from mh_builder.paging import PAGE_BYTES, Span, Tables
 from mh_builder.save_area import OFFSETS, SEGMENTS
 from mh_emulator.cpu.registers import Registers, Table
@@ -52,8 +53,6 @@ WORKER_BYTES = 32 * PAGE_BYTES
 """For all of the guest's own pages."""
 _PAGES = {"info": 0, "code": 1, "system": 2, "tables": 3, "shared": 30, "state": 31}
 """Where in them which page lies; the last two, which are not moved with the others, behind all tables."""
-_KERNEL_CS, _KERNEL_SS = 0x08, 0x10
-_DESCRIPTORS = struct.pack("<3Q", 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF)
 _IDT_OFFSET = 0x40
 _VECTOR_VC = 29
 
@@ -117,10 +116,10 @@ class Worker:
         system = self._page("system")
         state = Registers.long_mode(self._address(entry), system + PAGE_BYTES, self._page("tables") | c_mask)
         return state.with_changes(
-            cs=_KERNEL_CS,
-            ss=_KERNEL_SS,
+            cs=CS,
+            ss=SS,
             rdi=self.base,
-            gdtr=Table(system, len(_DESCRIPTORS) - 1),
+            gdtr=Table(system, len(GDT) - 1),
             idtr=Table(system + _IDT_OFFSET, (_VECTOR_VC + 1) * 16 - 1),
         )
 
@@ -130,8 +129,7 @@ class Worker:
     def _system(self) -> bytes:
         """GDT, and an IDT with nothing but #VC; the stack ends with the page."""
         handler = self._address("vc")
-        gate = struct.pack("<HHBBHII", handler & 0xFFFF, _KERNEL_CS, 0, 0x8E, handler >> 16 & 0xFFFF, handler >> 32, 0)
-        return _DESCRIPTORS.ljust(_IDT_OFFSET, b"\0") + bytes(_VECTOR_VC * 16) + gate
+        return GDT.ljust(_IDT_OFFSET, b"\0") + bytes(_VECTOR_VC * GATE_BYTES) + interrupt_gate(handler)
 
     def _tables(self) -> Tables:
         tables = Tables(self._page("tables") - self.base)

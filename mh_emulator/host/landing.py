@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
-from mh_builder.landing import CS, SS, Landing
+from mh_builder.flat_segments import CS, SS
+from mh_builder.landing import Landing
 from mh_builder.paging import MIB
 from mh_emulator.cpu import vmsa
 from mh_emulator.cpu.registers import CR4_LA57, Registers, Table

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from mh_builder.flat_segments import CODE, DATA
 from mh_builder.paging import MIB, PAGE_BYTES, Span, Tables
 from mh_emulator.cpu.registers import Registers, Table
 from mh_emulator.host.topology import FOUR_GIB, Topology
@@ -21,7 +22,7 @@ DEFAULT_COMMAND_LINE = "console=ttyS0 nokaslr mitigations=off panic=-1 reboot=t"
 _GDT, _BOOT_PARAMETERS, _COMMAND_LINE, _TABLES, _STACK, _ACPI = 0x8000, 0x1_0000, 0x2_0000, 0x3_0000, 0x7_0000, 0x9_F000
 _LOW_END = 0xA_0000
 _BOOT_CS, _BOOT_DS = 0x10, 0x18
-_DESCRIPTORS = struct.pack("<4Q", 0, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF)
+_DESCRIPTORS = struct.pack("<4Q", 0, 0, CODE, DATA)
 _LARGE_PAGE = 2 * MIB
 
 _RSDP, _E820_COUNT, _LOADER, _INITRD, _COMMAND_LINE_POINTER, _E820 = 0x070, 0x1E8, 0x210, 0x218, 0x228, 0x2D0

@@ -14,6 +14,7 @@ from itertools import pairwise
 from uuid import UUID
 
 from mh_abi import abi
+from mh_builder.flat_segments import CS, GDT, SS
 from mh_builder.paging import GIB, MIB, PAGE_BYTES, Span, Tables
 from mh_emulator.cpu.registers import CR4_LA57, Registers, Table
 from mh_emulator.kvm.exits import Exit, Reason
@@ -130,9 +131,9 @@ class Firmware:
         return state.with_changes(
             **dict.fromkeys(_KEPT, _NOISE),
             rax=self._entry,
-            cs=gates.CODE_SELECTOR,
-            ss=gates.DATA_SELECTOR,
-            gdtr=Table(layout.DESCRIPTORS, gates.GDT_LIMIT),
+            cs=CS,
+            ss=SS,
+            gdtr=Table(layout.DESCRIPTORS, len(GDT) - 1),
             idtr=Table(gates.IDT, gates.IDT_LIMIT),
             cr4=state.cr4 | (CR4_LA57 if self.setup.levels == 5 else 0),
         )

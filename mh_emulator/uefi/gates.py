@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from mh_builder.asm import ObjectFile, assemble
+from mh_builder.flat_segments import GATE_BYTES, GDT, interrupt_gate
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.save_area import OFFSETS
 from mh_emulator.cpu.msr import MSR_GHCB
@@ -33,11 +34,7 @@ _LOST = ("rax", "rcx", "rdx", "r8", "r9", "r10", "r11")
 _KEPT = ("rsp", "rbx", "rbp", "rsi", "rdi", "r12", "r13", "r14", "r15")
 _CALL = struct.Struct(f"<q{len(_LOST) + len(_KEPT)}Q")
 
-_KERNEL_CODE, _KERNEL_DATA = 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF
-CODE_SELECTOR, DATA_SELECTOR = 0x08, 0x10
-_GDT = struct.pack("<3Q", 0, _KERNEL_CODE, _KERNEL_DATA)
 _VECTOR_VC = 29
-_GATE_PRESENT_INTERRUPT = 0x8E
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +74,12 @@ def code() -> bytes:
 
 def descriptors() -> bytes:
     """The page at `layout.DESCRIPTORS`: a GDT, and an IDT with nothing but #VC."""
-    handler = symbol("vc")
-    low, middle, high = handler & 0xFFFF, handler >> 16 & 0xFFFF, handler >> 32
-    gate = struct.pack("<HHBBHI4x", low, CODE_SELECTOR, 0, _GATE_PRESENT_INTERRUPT, middle, high)
-    return (_GDT + bytes(_VECTOR_VC * len(gate)) + gate).ljust(PAGE_BYTES, b"\0")
+    gates = bytes(_VECTOR_VC * GATE_BYTES) + interrupt_gate(symbol("vc"))
+    return (GDT + gates).ljust(PAGE_BYTES, b"\0")
 
 
-GDT_LIMIT = len(_GDT) - 1
-IDT = layout.DESCRIPTORS + len(_GDT)
-IDT_LIMIT = (_VECTOR_VC + 1) * 16 - 1
+IDT = layout.DESCRIPTORS + len(GDT)
+IDT_LIMIT = (_VECTOR_VC + 1) * GATE_BYTES - 1
 
 
 def gate(number: int) -> int:

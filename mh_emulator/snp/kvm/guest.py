@@ -6,6 +6,7 @@ import struct
 
 from mh_builder.asm import assemble_text
 from mh_builder.firmware.snp import PageType
+from mh_builder.flat_segments import CS, GDT, SS, interrupt_gate
 from mh_builder.paging import ACCESSED, DIRTY, GIB, LARGE, MIB, PAGE_BYTES, PRESENT, WRITABLE
 from mh_builder.save_area import SNP_ACTIVE, put
 from mh_emulator.cpu import vmsa
@@ -34,8 +35,7 @@ WORD = 0x5EC2_E700_0000_0001
 _ROOT, _UPPER, _PRIVATE, _SHARED_TABLE, _SYSTEM, _STACK = 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x1_2000
 _FIRST, _END, _SECRETS = 0x1000, 0x1_5000, 0x1_5000
 _TABLE, _LEAF = PRESENT | WRITABLE | ACCESSED | DIRTY, PRESENT | WRITABLE | ACCESSED | DIRTY | LARGE
-_CODE_SEGMENT, _DATA_SEGMENT = 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF
-_CS, _SS, _IDT_OFFSET, _VECTORS = 0x08, 0x10, 0x100, 32
+_IDT_OFFSET, _VECTORS = 0x100, 32
 _GHCB_CODE, _GHCB_INFO_1, _GHCB_INFO_2, _GHCB_RAX, _GHCB_BITMAP = 0x390, 0x398, 0x3A0, 0x1F8, 0x3F0
 
 LAUNCHED = range(_FIRST, _SECRETS + PAGE_BYTES, PAGE_BYTES)
@@ -183,8 +183,8 @@ class KvmGuest:
         }
         return [
             *((gpa, struct.pack(f"<{len(words)}Q", *words)) for gpa, words in entries.items()),
-            (_SYSTEM, struct.pack("<3Q", 0, _CODE_SEGMENT, _DATA_SEGMENT)),
-            (_SYSTEM + _IDT_OFFSET, b"".join(_gate(HANDLERS + vector) for vector in range(_VECTORS))),
+            (_SYSTEM, GDT),
+            (_SYSTEM + _IDT_OFFSET, b"".join(interrupt_gate(HANDLERS + vector) for vector in range(_VECTORS))),
             (TEXT, _assemble(code)),
             (AP_TEXT, _assemble(ap_code)),
             (HANDLERS, b"\xf4" * _VECTORS),
@@ -200,16 +200,11 @@ class KvmGuest:
 
     def _registers(self, rip: int) -> Registers:
         return Registers.long_mode(rip, _STACK, _ROOT | self._c_mask).with_changes(
-            cs=_CS,
-            ss=_SS,
+            cs=CS,
+            ss=SS,
             gdtr=Table(_SYSTEM, 3 * 8 - 1),
             idtr=Table(_SYSTEM + _IDT_OFFSET, _VECTORS * 16 - 1),
         )
-
-
-def _gate(handler: int) -> bytes:
-    """An interrupt gate of long mode."""
-    return struct.pack("<HHBBHII", handler & 0xFFFF, _CS, 0, 0x8E, handler >> 16 & 0xFFFF, handler >> 32, 0)
 
 
 def _assemble(code: str) -> bytes:
