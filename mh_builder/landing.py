@@ -114,7 +114,7 @@ def landing_object() -> ObjectFile:
     return assemble(_SOURCE, symbols=landing_symbols(), name=f"payload/landing/{_SOURCE.name}")
 
 
-def landing_symbols() -> dict[str, int]:
+def landing_symbols() -> dict[str, int | str]:
     """What its sources know: the ABI, and where a VMSA has what."""
     fields = {**OFFSETS, **SEGMENTS}
     return abi.assembler_symbols() | {f"vmsa.{name}": offset for name, offset in fields.items()}

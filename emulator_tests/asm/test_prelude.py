@@ -22,7 +22,7 @@ def read_anew(path: Path) -> ObjectFile:
     return assemble_text(f".text{newline}{rest}", path.name, symbols=symbols_of(path), include_dir=path.parent)
 
 
-def symbols_of(path: Path) -> dict[str, int]:
+def symbols_of(path: Path) -> dict[str, int | str]:
     return landing_symbols() if path.parent.name == "landing" else abi.assembler_symbols()
 
 
