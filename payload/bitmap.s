@@ -198,7 +198,7 @@ bitmap_reset:
 count:
     mov rax, [rdi]
 1:  lea rdx, [rax + rsi]
-    lock cmpxchg [rdi], rdx     # survives unlocked: here vCPUs take turns; claims look at the bytes
+    lock cmpxchg [rdi], rdx
     jne 1b
     mov rax, rdx
     ret
