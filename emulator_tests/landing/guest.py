@@ -8,6 +8,7 @@ from emulator_tests.machine.guests import HANDLERS, MEMORY, PAGE, Guest, assembl
 from mh_abi import abi
 from mh_builder.landing import Landing
 from mh_builder.parts import PARTS
+from mh_builder.save_area import Segment, get, get_segment, put, put_segment
 from mh_emulator.cpu.registers import SEGMENT_NAMES, Hidden, Registers, Segments, SystemSegment
 from mh_emulator.dram.process import UserMemory
 from mh_emulator.host.landing import registers
@@ -16,6 +17,8 @@ from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.psp.policy import Policy
 
 End = abi.mh_landing_end
+Change = Callable[[bytearray], None]
+"""Of a VMSA on its way."""
 WAY = HANDLERS + 0x400
 """Where the guest's kernel has POP RDX with IRETQ behind it."""
 AT = 1 << 32
@@ -24,8 +27,9 @@ TERMINATE, SET_SHIFT, REASON_SHIFT = 0x100, 12, 16
 
 
 def source(part: str = "milan", levels: int = 4, way: str = "pop rdx\n iretq") -> Guest:
-    """An SEV-ES guest with a way back in the page of its handlers; every handler halts."""
+    """An SEV-ES guest with a way back in the page of its handlers, behind what is none; every handler halts."""
     guest = Guest(part, es=True, levels=levels)
+    guest.patch(WAY - 8, b"\x5b\xc3" + b"\x57\x48\xcf" + b"\x60\x48\xcf")  # POP with RET, PUSH and 60 with IRETQ
     guest.patch(WAY, assemble(way))
     return guest
 
@@ -66,7 +70,7 @@ class Target:
         dram.write_private(asid, self.memory.spa(self.landing.state_offset), vmsa)
 
 
-def arrived(guest: Guest, vcpu: EsVcpu, change: Callable[[bytearray], None] = lambda _: None) -> Target:
+def arrived(guest: Guest, vcpu: EsVcpu, change: Change = lambda _: None) -> Target:
     """Where that guest is to go on, with its registers changed on their way."""
     page = bytearray(vmsa_of(guest, vcpu))
     change(page)
@@ -108,12 +112,35 @@ def meant(state: Registers) -> Registers:
     return state.with_changes(hidden=Segments(*hidden), ldtr=ldtr)
 
 
-def goes_on(
-    guest: Guest, vcpu: EsVcpu, change: Callable[[bytearray], None] = lambda _: None
-) -> tuple[Registers, list[int]]:
+def goes_on(guest: Guest, vcpu: EsVcpu, change: Change = lambda _: None) -> tuple[Registers, list[int]]:
     """Registers where both halt, the same; and in which bytes memory differs then."""
     target = arrived(guest, vcpu, change)
     assert (vcpu.run(), target.vcpu.run()) == (HALTS, HALTS)
     stays, moves = meant(guest.inside(vcpu)), meant(target.guest.inside(target.vcpu))
     assert moves == stays
     return moves, differences(guest, target.guest)
+
+
+def number(name: str, value: int) -> Change:
+    return lambda page: put(page, name, value)
+
+
+def bits(name: str, mask: int) -> Change:
+    """With these inverted."""
+    return lambda page: put(page, name, get(page, name) ^ mask)
+
+
+def segment(name: str, **changes: int) -> Change:
+    return lambda page: put_segment(page, name, get_segment(page, name)._replace(**changes))
+
+
+def both(one: Change, other: Change) -> Change:
+    def change(page: bytearray) -> None:
+        one(page)
+        other(page)
+
+    return change
+
+
+def whole(name: str, value: Segment) -> Change:
+    return lambda page: put_segment(page, name, value)

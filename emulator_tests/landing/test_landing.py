@@ -12,15 +12,21 @@ from emulator_tests.landing.guest import (
     AT,
     HALTS,
     WAY,
+    Change,
     End,
     Target,
     arrived,
+    bits,
+    both,
     goes_on,
     launched,
     meant,
+    number,
     refused,
+    segment,
     source,
     vmsa_of,
+    whole,
 )
 from emulator_tests.machine.guests import (
     CODE,
@@ -49,7 +55,7 @@ from emulator_tests.machine.guests import (
 )
 from mh_builder.landing import Landing
 from mh_builder.parts import PARTS
-from mh_builder.save_area import Segment, get, get_segment, put, put_segment
+from mh_builder.save_area import Segment
 from mh_emulator.cpu.registers import (
     CR4_OSXSAVE,
     CR4_SMAP,
@@ -64,7 +70,6 @@ from mh_emulator.cpu.registers import (
 from mh_emulator.kvm import EsVcpu
 from mh_emulator.kvm.exits import Exit, Reason
 
-Page = bytearray
 DATA_3, CODE_3 = Hidden(0xFFFF_FFFF, 0xCF3), Hidden(0xFFFF_FFFF, 0xAFB)
 KERNEL = Segments()
 PROCESS = Segments(es=DATA_3, cs=CODE_3, ss=DATA_3, ds=DATA_3, fs=DATA_3, gs=DATA_3)
@@ -208,9 +213,18 @@ def test_any_register_is_a_way(name: str) -> None:
     goes_on(guest, launched(guest, **GENERAL))
 
 
-def test_a_way_is_looked_for_in_the_page_behind_too() -> None:
+@pytest.mark.parametrize("slot", [3, 0x1FF])
+def test_a_way_is_anywhere_but_where_the_landing_is(slot: int) -> None:
+    guest = source()
+    reached_at(guest, slot)
+    goes_on(guest, launched(guest, **GENERAL))
+
+
+@pytest.mark.parametrize("offset", [3, 7, PAGE - 3])
+def test_a_way_is_looked_for_in_the_page_behind_too(offset: int) -> None:
+    """Up to its last byte; there has to be room for MOV CR3 before it."""
     guest = source(way="nop")
-    guest.contents[HANDLERS + PAGE] = bytes(7) + assemble("pop rbx\n iretq")
+    guest.contents[HANDLERS + PAGE] = bytes(offset) + assemble("pop rbx\n iretq")
     guest.tables.map(HANDLERS + PAGE, HANDLERS + PAGE, CODE)
     goes_on(guest, launched(guest, **GENERAL))
 
@@ -241,31 +255,6 @@ def test_a_second_migration() -> None:
     twice = arrived(once.guest, once.vcpu)
     assert (vcpu.run(), twice.vcpu.run()) == (HALTS, HALTS)
     assert meant(twice.guest.inside(twice.vcpu)) == meant(guest.inside(vcpu))
-
-
-def number(name: str, value: int) -> Callable[[Page], None]:
-    return lambda page: put(page, name, value)
-
-
-def bits(name: str, mask: int) -> Callable[[Page], None]:
-    """With these inverted."""
-    return lambda page: put(page, name, get(page, name) ^ mask)
-
-
-def segment(name: str, **changes: int) -> Callable[[Page], None]:
-    return lambda page: put_segment(page, name, get_segment(page, name)._replace(**changes))
-
-
-def both(one: Callable[[Page], None], other: Callable[[Page], None]) -> Callable[[Page], None]:
-    def change(page: Page) -> None:
-        one(page)
-        other(page)
-
-    return change
-
-
-def whole(name: str, value: Segment) -> Callable[[Page], None]:
-    return lambda page: put_segment(page, name, value)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +295,7 @@ def whole(name: str, value: Segment) -> Callable[[Page], None]:
         (segment("idtr", base=0x5000_0000), End.MH_LANDING_WAY),
     ],
 )
-def test_what_cannot_be_loaded_is_refused(change: Callable[[Page], None], reason: End) -> None:
+def test_what_cannot_be_loaded_is_refused(change: Change, reason: End) -> None:
     guest = source()
     vcpu = launched(guest, ds=0x10, es=0x10, fs=0x10, gs=0x10)
     assert refused(arrived(guest, vcpu, change).vcpu.run()) is reason
@@ -319,8 +308,22 @@ def test_a_segment_that_no_kernel_can_load_is_the_end() -> None:
     assert arrived(guest, vcpu, segment("ds", selector=0x13)).vcpu.run() == Exit(Reason.SHUTDOWN)
 
 
+def reached_at(guest: Guest, slot: int) -> None:
+    """Its handlers once more, where that entry of its root table leads, and nowhere else."""
+    va = slot << 39 | HANDLERS | (0xFFFF << 48 if slot & 0x100 else 0)
+    guest.tables.map(va, HANDLERS, CODE)
+    guest.tables.map(HANDLERS, HANDLERS, DATA)
+    guest.contents[IDT] = gate(va) * 256
+
+
 def without_way(guest: Guest) -> None:
     guest.patch(WAY, assemble("pop rsp\n iretq\n ret\n iretq"))
+
+
+def at_the_edge(guest: Guest) -> None:
+    guest.patch(WAY, bytes(3))
+    guest.patch(HANDLERS + PAGE - 2, b"\x5a\x48")
+    guest.contents[HANDLERS + PAGE] = b"\xcf"
 
 
 def too_early(guest: Guest) -> None:
@@ -331,6 +334,7 @@ def too_early(guest: Guest) -> None:
 
 @pytest.mark.parametrize("change", [
     without_way,
+    at_the_edge,
     too_early,
     lambda guest: guest.tables.map(HANDLERS, HANDLERS, DATA),
     lambda guest: guest.tables.map(HANDLERS, HANDLERS, CODE | US),
@@ -340,7 +344,8 @@ def too_early(guest: Guest) -> None:
     lambda guest: guest.tables.entries.update({TABLES: guest.tables.entries[TABLES] & ~US | 1 << 7}),
     lambda guest: guest.contents.update({IDT: gate(HANDLERS, present=False) * 256}),
     lambda guest: guest.contents.update({IDT: gate((1 << 50) + HANDLERS) * 256}),
-    lambda guest: guest.contents.update({IDT: gate(1 << 39) * 256}),
+    lambda guest: reached_at(guest, 1),
+    lambda guest: reached_at(guest, 2),
 ])  # fmt: skip
 def test_a_kernel_without_a_way_is_refused(change: Callable[[Guest], None]) -> None:
     """Neither what a process may execute nor what the host can write is one."""

@@ -123,6 +123,9 @@ ask:        # of the host: code r8, r9 and r10
     rep vmmcall
     mov rax, [r12 + {OFFSETS["rax"]}]
     ret
+jump_table: # of parked vCPUs: r9 0 is set, to r10, 1 get
+    mov r8d, 0x80000005
+    jmp ask
 set_timer:
     mov eax, 0x1ff
     mov r9d, 0xf0
@@ -162,6 +165,9 @@ WORKS = """
     movq xmm9, rax
     mov r14, rax
     mov rbp, 0x77
+    xor r9d, r9d
+    mov r10d, 0x7000
+    call jump_table
     call set_timer
     lea rsi, [rip + half]
     call print
@@ -173,6 +179,10 @@ WORKS = """
     test r15, r15
     jz 1b
     cmp rbp, 0x77
+    jne 9f
+    mov r9d, 1
+    call jump_table
+    cmp qword ptr [r12 + 0x3a0], 0x7000
     jne 9f
     movq rax, xmm9
     cmp rax, r14

@@ -45,6 +45,12 @@ def test_every_case_was_measured() -> None:
         *([*first, "--migrate", "--at", at] for at in kernels.PLACES),
         *([*first, "--migrate", "--post-copy", "--at", at] for at in kernels.FOLLOWED),
         *([*first, "--start", "es", "--scheme", scheme, "--part", part] for scheme, part in kernels.ES_CASES),
+        *(
+            [*first, "--start", "es", "--scheme", scheme, "--part", part, "--migrate"]
+            for scheme, part in kernels.ES_CASES
+        ),
+        *([*first, "--start", "es", "--migrate", "--at", at] for at in kernels.ES_PLACES),
+        *(["--kernel", f"{suite}/vmlinuz", "--start", "es", "--migrate"] for suite in kernels.ES_SUITES),
         *(["--fd", fd, "--kernel", f"{suite}/vmlinuz", "--migrate"] for fd, suite in kernels.THROUGH),
         *(["--kernel", f"{suite}/vmlinuz", "--migrate"] for suite in SUITES[1:]),
         *(

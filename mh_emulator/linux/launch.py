@@ -160,6 +160,7 @@ def hand_over(source: Machine, target: Machine, board: Board) -> None:
     target.vm.generator = source.vm.generator
     if isinstance(source.vcpu, EsVcpu) and isinstance(target.vcpu, EsVcpu):
         target.vcpu.ghcb = source.vcpu.ghcb
+        target.vm.ap_jump_table = source.vm.ap_jump_table
     else:
         target.vcpu.set_registers(source.vcpu.get_registers())
     target.vcpu.msrs = dict(source.vcpu.msrs)
