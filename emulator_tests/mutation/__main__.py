@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
 
 from emulator_tests.coverage.blobs import RECORDED, blob
 from emulator_tests.mutation import record
@@ -37,6 +38,9 @@ def main() -> int:
     # A child must not complain of the assembler's process, which is its parent's.
     quiet = ["-qq", "-p", "no:cacheprovider", "-n", "0", "--assert=plain", "-o", "tmp_path_retention_policy=none"]
     quiet += ["-W", "ignore::pytest.PytestUnraisableExceptionWarning"]
+    # What fails has noticed the fault, in however large an example.
+    settings.register_profile("mutation", phases=[Phase.explicit, Phase.reuse, Phase.generate])
+    settings.load_profile("mutation")
     status = pytest.main([*quiet, *files(tests)], plugins=[loop])
     if status != pytest.ExitCode.OK:
         sys.stderr.write(f"pytest ended with {status!r} before all mutants had run\n")
