@@ -1,6 +1,6 @@
 # make       set up and do the main job: build every scheme, migrate a guest under each
 # make test  set up and run all tests
-# make mutate  set up and plant every small fault in the blobs, each of which the tests must notice: hours of two CPUs
+# make mutate  set up and plant every small fault in the blobs, each of which the tests must notice: an hour of two CPUs
 #              SHARD=K/N is one part of it; make mutants JOIN="FILE ..." says what parts found together
 # make fuzz  set up and fuzz the linked helper until Ctrl-C, on every CPU; it goes on where it was stopped
 #              SECONDS=N or INPUTS=N ends it; SHARD=K/N is one part of it; make fuzzed JOIN="FOLDER ..." keeps what parts found
