@@ -14,22 +14,26 @@ import capstone
 import pytest
 
 from emulator_tests.claims.code import decoded
-from emulator_tests.coverage.blobs import HELPERS, NAMES, Instruction, blob, is_32_bit
+from emulator_tests.coverage.blobs import HELPERS, RECORDED, Instruction, blob, is_32_bit
 
 PRIVILEGED = {
     "cli": {"entry.s", "fault.s", "loader/paging.s", "start32.s"},
     "cpuid": {"features.s", "loader/handover.s", "loader/sev.s"},
-    "hlt": {"fault.s", "ring.s"},
+    "hlt": {"fault.s", "ring.s", "landing/landing.s"},
     "invlpg": {"loader/paging.s"},
-    "lgdt": {"entry.s", "start32.s"},
-    "lidt": {"entry.s", "fault.s", "ring.s"},
-    "ltr": {"entry.s"},
-    "mov": {"entry.s", "fault.s", "features.s", "loader/paging.s", "start32.s"},
+    "lgdt": {"entry.s", "start32.s", "landing/load.inc"},
+    "lidt": {"entry.s", "fault.s", "ring.s", "landing/load.inc"},
+    "lldt": {"landing/load.inc"},
+    "ltr": {"entry.s", "landing/load.inc"},
+    "mov": {
+        *("entry.s", "fault.s", "features.s", "loader/paging.s", "start32.s"),
+        *("landing/landing.s", "landing/load.inc"),
+    },
     "out": {"loader/debug.s"},
     "rdmsr": {"loader/sev.s"},
-    "vmmcall": {"processor.s"},
-    "wrmsr": {"loader/handover.s", "processor.s", "start32.s"},
-    "xsetbv": {"features.s"},
+    "vmmcall": {"processor.s", "landing/landing.s"},
+    "wrmsr": {"loader/handover.s", "processor.s", "start32.s", "landing/landing.s", "landing/load.inc"},
+    "xsetbv": {"features.s", "landing/load.inc"},
 }
 """What only ring 0 may, or what a host can intercept; `mov` is that of control registers. Sources that have it."""
 INTERCEPTED = {"cpuid", "out", "rdmsr", "xsetbv"}
@@ -45,14 +49,14 @@ def source_of(line: str) -> str:
 
 def test_privileged_instructions_are_where_they_are_expected() -> None:
     found: dict[str, set[str]] = defaultdict(set)
-    for name in NAMES:
+    for name in RECORDED:
         for instruction, insn in decoded(name).values():
             if insn.group(capstone.CS_GRP_PRIVILEGE) or insn.mnemonic in INTERCEPTED:
                 found[insn.mnemonic].add(source_of(instruction.line))
     assert found == PRIVILEGED
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECORDED)
 def test_vex_and_evex_only_in_kernels_of_their_own(name: str) -> None:
     """A CPU without AVX runs all of the other sources."""
     vector = {
@@ -93,7 +97,7 @@ def kind_of(one: Instruction) -> tuple[str, bool]:
     return one.place.split(" from ")[-1].partition(":")[0], is_32_bit(one.line)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECORDED)
 def test_objdump_decodes_the_same(name: str, program: Callable[[str], str], tmp_path: Path) -> None:
     """Line for line."""
     path = tmp_path / "text"

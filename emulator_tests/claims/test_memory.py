@@ -9,7 +9,7 @@ import pytest
 from capstone import x86
 
 from emulator_tests.claims.code import decoded, function_at, written
-from emulator_tests.coverage.blobs import HELPERS, LOADERS, NAMES, Instruction, blob, helper_image
+from emulator_tests.coverage.blobs import HELPERS, LOADERS, RECORDED, Instruction, blob, helper_image
 from mh_builder.image.model import Image, PlacedSection
 from mh_builder.schemes.space import HELPER_VA
 
@@ -102,7 +102,7 @@ def test_every_exchange_is_locked(name: str) -> None:
     assert all(map(is_locked, found))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECORDED)
 def test_an_address_is_only_where_a_link_writes_it(name: str) -> None:
     """No immediate and no displacement is an address of the image that a relocation did not make."""
     linked_fields = {offset + byte for offset, size in blob(name).fields for byte in range(size)}

@@ -7,26 +7,35 @@ import pytest
 from emulator_tests.claims import code
 from emulator_tests.claims.code import symbols
 from emulator_tests.claims.stack import Stack, Unbalanced
-from emulator_tests.coverage.blobs import NAMES, linked
+from emulator_tests.coverage.blobs import LANDING, RECORDED, linked
 from emulator_tests.helper.conftest import facing, lonely
 from emulator_tests.mutation.plant import changed
 from mh_abi import abi
 from mh_builder.image.model import Image, vcpu_section
 
-HELPER_BYTES, SNP_BYTES, LOADER_BYTES = 488, 856, 896
-"""Of X25519; of SHA-256 below HKDF; of SHA-256 in a loader."""
+HELPER_BYTES, SNP_BYTES, LOADER_BYTES, LANDING_BYTES = 488, 856, 896, 32
+"""Of X25519; of SHA-256 below HKDF; of SHA-256 in a loader; of a walk through a guest's tables."""
+_KINDS = {
+    "helper": ("entry64", HELPER_BYTES),
+    "loader": ("loader_entry", LOADER_BYTES),
+    LANDING: (LANDING, LANDING_BYTES),
+}
+"""Where a blob begins, and what it may use."""
 UEFI_STACK_BYTES = 128 << 10
 """What a driver finds at least: UEFI 2.10, section 2.3.4."""
 
 
+def kind(name: str) -> tuple[str, int]:
+    return _KINDS[name.partition(",")[0]]
+
+
 def bound(name: str) -> int:
-    return Stack(name).bound(symbols(name)["entry64" if name.startswith("helper") else "loader_entry"])
+    return Stack(name).bound(symbols(name)[kind(name)[0]])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECORDED)
 def test_the_stack_is_balanced_and_bounded(name: str) -> None:
-    helper = SNP_BYTES if name == "helper, SEV-SNP" else HELPER_BYTES
-    assert bound(name) == (helper if name.startswith("helper") else LOADER_BYTES)
+    assert bound(name) == (SNP_BYTES if name == "helper, SEV-SNP" else kind(name)[1])
     assert SNP_BYTES < abi.MH_STACK_BYTES
     assert LOADER_BYTES < UEFI_STACK_BYTES
 
