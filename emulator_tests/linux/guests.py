@@ -27,10 +27,10 @@ CASES = [
     *(("--part", part) for part in PARTS if part != "milan"),
     ("--memory", "1G"),
 ]
-PLACES = ("0", "11", "idle", "syscall", "interrupt")
+PLACES = ("0", "11", "6+123457", "idle", "syscall", "interrupt")
 FOLLOWED = ("6", "interrupt")
 ES_CASES = [("regions", "milan"), ("isolated", "genoa")]
-ES_PLACES = ("0", "idle", "interrupt")
+ES_PLACES = ("0", "6+123457", "idle", "interrupt")
 TICK_MS = 4
 ES_SUITES = ("sid",)
 """Later kernels that boot as SEV-ES guests here."""
