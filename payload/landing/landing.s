@@ -23,7 +23,6 @@
 .equ DR7_RESET, 0x400
 .equ RFLAGS_VM, 1 << 17
 
-.equ MSR_GHCB, 0xc0010130
 .equ GHCB_TERMINATE, 0x100 | MH_LANDING_REASON_SET << 12
 
 # Of a segment in a VMSA.
@@ -220,7 +219,7 @@ end:
     shl eax, 16
     or eax, GHCB_TERMINATE
     xor edx, edx
-    mov ecx, MSR_GHCB
+    mov ecx, MH_MSR_GHCB
     wrmsr
     rep vmmcall                 # VMGEXIT
     jmp end
