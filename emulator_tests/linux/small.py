@@ -20,6 +20,26 @@ print:  # of rsi, up to a zero
 1:  ret
 """
 
+IDT, VECTOR = 0x6000, 0x40
+"""Of a kernel that takes an interrupt."""
+SET_GATE = """
+    mov [rbx], ax
+    mov word ptr [rbx + 2], 0x10
+    mov word ptr [rbx + 4], 0x8e00
+    shr rax, 16
+    mov [rbx + 6], ax
+    shr rax, 16
+    mov [rbx + 8], eax
+"""
+"""Lets the gate at RBX lead to RAX, in the code segment of the boot protocol."""
+LOAD_IDT = f"""
+    push {IDT}
+    sub rsp, 2
+    mov word ptr [rsp], 0xfff
+    lidt [rsp]
+    add rsp, 10
+"""
+
 
 def bzimage(
     code: bytes, *, version: int = 0x20F, xload_flags: int = 1, room: int = ROOM, address: int = ADDRESS

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from emulator_tests.linux.small import bzimage
+from emulator_tests.linux.small import IDT, LOAD_IDT, SET_GATE, VECTOR, bzimage
 from emulator_tests.machine.guests import assemble
 from mh_abi import abi
 from mh_builder.image.model import Image
@@ -32,7 +32,7 @@ from mh_emulator.secret import Secret
 
 RAM = 128 << 20
 SECRET = Secret.fresh(abi.mh_protection.MH_PROTECTION_SEV_ES)
-GHCB, IDT, VECTOR = 0x5C0_0000, 0x6000, 0x40
+GHCB = 0x5C0_0000
 
 START = f"""
     mov rbx, 0x000ffffffffff000
@@ -60,11 +60,7 @@ START = f"""
     lea rax, [rip + timer]
     mov ebx, {IDT + 16 * VECTOR}
     call set_gate
-    push {IDT}
-    sub rsp, 2
-    mov word ptr [rsp], 0xfff
-    lidt [rsp]
-    add rsp, 10
+    {LOAD_IDT}
     mov eax, 1
     mov ecx, 0x4b564d08
     call write_msr
@@ -74,13 +70,7 @@ START = f"""
 
 ROUTINES = f"""
 set_gate:   # of ebx: to rax
-    mov [rbx], ax
-    mov word ptr [rbx + 2], 0x10
-    mov word ptr [rbx + 4], 0x8e00
-    shr rax, 16
-    mov [rbx + 6], ax
-    shr rax, 16
-    mov [rbx + 8], eax
+    {SET_GATE}
     ret
 print:      # of rsi, up to a zero
     lodsb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from emulator_tests.linux.small import kernel
+from emulator_tests.linux.small import IDT, LOAD_IDT, SET_GATE, VECTOR, kernel
 from mh_abi import abi
 from mh_abi.image import parse_image
 from mh_builder.image.model import Image
@@ -109,23 +109,11 @@ MSRS = {
     0x4B56_4D00: 0x0000_0000_0000_7000,  # kvmclock: wall clock
     0x4B56_4D01: 0x0000_0000_0000_7101,  # kvmclock: system time
 }
-IDT = 0x6000
-VECTOR = 0x40
 SET_TIMER = f"""
     lea rax, [rip + handler]
     mov rbx, {IDT + 16 * VECTOR}
-    mov [rbx], ax
-    mov word ptr [rbx + 2], 0x10
-    mov word ptr [rbx + 4], 0x8e00
-    shr rax, 16
-    mov [rbx + 6], ax
-    shr rax, 16
-    mov [rbx + 8], eax
-    push {IDT}
-    sub rsp, 2
-    mov word ptr [rsp], 0xfff
-    lidt [rsp]
-    add rsp, 10
+    {SET_GATE}
+    {LOAD_IDT}
     mov ebp, 0xfee00000
     mov dword ptr [rbp + 0xf0], 0x1ff
     mov dword ptr [rbp + 0x320], {VECTOR | 2 << 17}
