@@ -68,3 +68,22 @@ aes256_block:
     each_round_key block_round
     aesenclast xmm0, [rdi + AES256_LAST]
     ret
+
+.macro pair_round key
+    movdqa xmm2, [rdi + \key]
+    aesenc xmm0, xmm2
+    aesenc xmm1, xmm2
+.endm
+
+# aes256_pair(rdi: as before, xmm0, xmm1: blocks) -> xmm0, xmm1. Loses xmm2; the caller wipes.
+.balign 16, 0xcc
+.global aes256_pair
+aes256_pair:
+    movdqa xmm2, [rdi]
+    pxor xmm0, xmm2
+    pxor xmm1, xmm2
+    each_round_key pair_round
+    movdqa xmm2, [rdi + AES256_LAST]
+    aesenclast xmm0, xmm2
+    aesenclast xmm1, xmm2
+    ret

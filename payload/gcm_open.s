@@ -2,9 +2,14 @@
 #
 # Opening with AES-NI. All that gcm.s says holds here, and ghash.inc has the arithmetic.
 #
-# Opening has two passes. The first hashes the source and writes it to the scratch, every block under a mask that only
-# a register has: the host can neither choose what lies there nor compare it. The second decrypts the scratch, once the
-# tag is known to be right. A host that puts older bytes there in between gets noise.
+# Plaintext whose tag is not known yet waits in the scratch, every block under a mask of its own that only registers have: the
+# host can neither choose what lies there nor compare it. Once the tag is known to be right, it goes to its place. A host that
+# puts older bytes into the scratch in between gets noise.
+#
+# Block i of the source goes to the scratch under M(i) = MASK + i MASK_STEP, each half by itself, and from there into the last round
+# of AES as its key operand, which that adds: what comes out is the plaintext, xor M(i), xor the last round key. It takes the
+# place of the block xor MASK_STEP: so a host that puts the first one back there learns nothing of the key. Every block is read
+# once from the source, where it is hashed, and AES need not be ready by then.
 
 .include "gcm.inc"
 .include "ghash.inc"
@@ -23,153 +28,209 @@
 .section .rodata
 .balign 16
     gcm_constants
-.Leight:
-    .quad 8, 0
 
 .text
 
+.equ SET_BYTES, 8 * BLOCK_BYTES
+
 .reg BLOCK, xmm0                # as in gcm.s
 .reg STREAM, xmm1
-.reg POWER, rdx
+.reg POWER, rbx                 # a product with the last block of a set takes the power at POWER + gcm_key.first_power
+.reg TAKEN, xmm9
+.reg BY, xmm10
 
-# int gcm_aesni_open(const struct gcm_key *key, const struct gcm_job *job, __m128i mask);
+# A round for the eight blocks of a set, `key` bytes from the first round key.
+.macro cipher key
+    movdqa T, [KEY + \key]
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    aesenc xmm\i, T
+.endr
+.endm
+
+# The block of a set at offset `at` to the scratch, under its mask; TAKEN = it, its bytes swapped. Loses BY.
+.macro take at
+    movdqu TAKEN, [SOURCE + \at]
+    movdqa BY, TAKEN
+    pxor BY, MASK
+    paddq MASK, MASK_STEP
+    movdqa [DESTINATION + \at], BY
+    pshufb TAKEN, [rip + .Lswap]
+.endm
+
+# xmm0..xmm7 = the next counter blocks plus round key 0. The counters of the first six, 8 n + 2 to 8 n + 7, differ in the last byte
+# from 8 n, those of the other two from 8 (n + 1). Loses rax, T.
+.macro next_set
+    counter_block T, COUNTER-2
+.irp i, 0, 1, 2, 3, 4, 5
+    movdqa xmm\i, [rip + .Lcounters + (\i + 2) * BLOCK_BYTES]
+    pxor xmm\i, T
+.endr
+    counter_block xmm6, COUNTER+6
+    movdqa xmm7, [rip + .Lcounters + 1 * BLOCK_BYTES]
+    pxor xmm7, xmm6
+    add COUNTER32, 8
+.endm
+
+# int gcm_aesni_open(const struct gcm_key *key, const struct gcm_job *job, __m128i mask, __m128i mask_step);
 #
-# rdi, rsi, xmm8 -> eax: GCM_DONE, or GCM_WRONG_TAG.
+# rdi, rsi, xmm8, xmm11 -> eax: GCM_DONE, or GCM_WRONG_TAG.
 .balign 16, 0xcc
 .global gcm_aesni_open
 gcm_aesni_open:
     call gcm_begin
     mov DESTINATION, [JOB + gcm_job.scratch]
-    call gcm_verify_rest
+    call gcm_open_rest
     jnz gcm_return
-    call gcm_decrypt_rest
+    call gcm_release_rest
     jmp gcm_return
 
-# BLOCK = the next block, byte-swapped; to the scratch it goes under the mask. Loses STREAM.
-.macro take_block
-    movdqu BLOCK, [SOURCE]
-    movdqa STREAM, BLOCK
-    pxor STREAM, MASK
-    movdqu [DESTINATION], STREAM
-    pshufb BLOCK, [rip + .Lswap]
-    add SOURCE, BLOCK_BYTES
-    add DESTINATION, BLOCK_BYTES
-.endm
-
-# The first pass, or what is left of it. eax and the flags: as of gcm_compare. Leaves the registers as the second needs them,
-# which then decrypts from the start.
+# What is left goes to the scratch. eax and the flags: as of gcm_compare. Leaves the registers as gcm_release_rest needs them, which
+# then begins at the start.
 .balign 16, 0xcc
-.global gcm_verify_rest
-gcm_verify_rest:
-    cmp LEFT, BLOCK_BYTES       # survives one more: what takes a part takes a whole block as well
-    jb .Lverify_none
-    lea POWER, [LEFT + 2 * BLOCK_BYTES - 1]
-    and POWER, -BLOCK_BYTES     # one more for the block of the lengths
+.global gcm_open_rest
+gcm_open_rest:
+    cmp LEFT, SET_BYTES         # survives one more: what takes blocks takes a whole set as well
+    jb .Lopen_short
+    push rbx
+    sum_of_hash
+    mov POWER, KEY
+.Lopen_set:
+    next_set
+    cipher BLOCK_BYTES
+    cmp POWER, KEY
+    jne 1f
+    reduce_low
+    reduce_high
     mov eax, GCM_STEP_BYTES
     cmp LEFT, rax
-    cmova POWER, rax
-    neg POWER
-    lea POWER, [KEY + POWER + BLOCK_BYTES]      # as in gcm_begin
-    take_block
-    pxor BLOCK, HASH
+    ja 2f
+    lea eax, [LEFT + 2 * BLOCK_BYTES - 1]
+    and eax, -BLOCK_BYTES       # one more for the block of the lengths
+2:  sub POWER, rax
+    take 0
+    pxor TAKEN, HASH
     pxor LOW, LOW
     pxor HIGH, HIGH
     pxor MIDDLE, MIDDLE
     jmp 3f
-2:  take_block
-3:  multiply BLOCK, POWER, 0, STREAM
-    add POWER, BLOCK_BYTES
-    sub LEFT, BLOCK_BYTES
+1:  take 0
+3:  add POWER, SET_BYTES
+    multiply TAKEN, POWER, 7, BY
+    cipher 2*BLOCK_BYTES
+    mov eax, BLOCK_BYTES
+1:  take rax
+    multiply TAKEN, POWER+rax, 7, BY
+    cipher rax+2*BLOCK_BYTES
+    add eax, BLOCK_BYTES
+    cmp eax, SET_BYTES
+    jb 1b
+1:  cipher rax+2*BLOCK_BYTES
+    add eax, BLOCK_BYTES
+    cmp eax, (AES256_ROUNDS - 2) * BLOCK_BYTES
+    jb 1b
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    aesenclast xmm\i, [DESTINATION + \i * BLOCK_BYTES]
+    pxor xmm\i, MASK_STEP
+    movdqa [DESTINATION + \i * BLOCK_BYTES], xmm\i
+.endr
+    add SOURCE, SET_BYTES
+    add DESTINATION, SET_BYTES
+    sub LEFT, SET_BYTES
+    cmp LEFT, SET_BYTES         # survives one more: the same
+    jae .Lopen_set
     cmp POWER, KEY
-    ja .Lverify_next
-    cmp LEFT, BLOCK_BYTES       # survives one more: the same
-    jae 2b
+    pop rbx
+    je 4f
     call gcm_go_on
-    jmp .Lverify_part
-.Lverify_next:
-    reduce_low
+    jmp 5f
+4:  reduce_low
     reduce_high
-    jmp gcm_verify_rest
-.Lverify_none:
+.Lopen_short:
     call gcm_begin_rest
-.Lverify_part:
-    test LEFT, LEFT
-    jz .Lverified
+5:  test LEFT, LEFT
+    jz .Lopened
+.Lopen_block:
+    call gcm_next_stream
     call gcm_load
-    movdqa STREAM, BLOCK
+    pxor STREAM, BLOCK
+    pxor STREAM, [KEY + AES256_LAST]
     pxor STREAM, MASK
+    pxor STREAM, MASK_STEP
+    paddq MASK, MASK_STEP
     call gcm_store
     call gcm_hash
-.Lverified:
+    sub LEFT, BLOCK_BYTES
+    ja .Lopen_block
+.Lopened:
     call gcm_finish
     mov SOURCE, [JOB + gcm_job.scratch]
     mov DESTINATION, [JOB + gcm_job.destination]
     mov LEFT, [JOB + gcm_job.bytes]
-    mov COUNTER32, 2            # of the first block again
+    # The mask of the first block again: as many steps back as there are blocks.
+    lea rdx, [LEFT + BLOCK_BYTES - 1]
+    shr rdx, 4
+    movq r10, MASK_STEP
+    pextrq r11, MASK_STEP, 1
+    imul r10, rdx
+    imul r11, rdx
+    movq xmm2, r10
+    pinsrq xmm2, r11, 1
+    psubq MASK, xmm2
     jmp gcm_compare
 
-# The second pass, or what is left of it; the next counter is 8 n + 2. eax = GCM_DONE.
+# The scratch, or what is left of it, without the masks, to the destination; MASK is that of the next block. eax = GCM_DONE.
 #
-# Eight blocks a step. The counters of the first six are 8 n + 2 to 8 n + 7: BASE, and a bit or three of the last byte. Those
-# of the other two are 8 (n + 1) and 8 (n + 1) + 1, of the next BASE. The last round of AES adds its key operand, here
-# the last round key plus a block of the scratch plus the mask: what comes out is plaintext.
-.equ DECRYPT_BYTES, 8 * BLOCK_BYTES
-.reg LAST, xmm10                # the last round key plus the mask
-.reg BASE, xmm11                # the counter block of 8 n plus round key 0
-.reg NEXT, xmm12                # the counter block of 8 n, its bytes swapped: paddd counts in the lowest word
-.reg OPERAND, xmm9
+# Four masks at a time, for a sum waits for the one before.
+.equ RELEASE_BYTES, 4 * BLOCK_BYTES
+.reg STEP4, xmm10
 .balign 16, 0xcc
-.global gcm_decrypt_rest
-gcm_decrypt_rest:
-    movdqa LAST, [KEY + AES256_LAST]
-    pxor LAST, MASK
-    counter_block BASE, COUNTER-2
-    movdqa NEXT, BASE
-    pxor NEXT, [KEY]
-    pshufb NEXT, [rip + .Lswap]
-    sub LEFT, DECRYPT_BYTES
-    jb .Ldecrypted_steps
-.Ldecrypt_step:
-.irp i, 0, 1, 2, 3, 4, 5
-    movdqa xmm\i, BASE
-    pxor xmm\i, [rip + .Lcounters + (\i + 2) * BLOCK_BYTES]
+.global gcm_release_rest
+gcm_release_rest:
+    movdqa T, [KEY + AES256_LAST]
+    pxor T, MASK_STEP
+    sub LEFT, RELEASE_BYTES
+    jb 2f
+    movdqa STEP4, MASK_STEP
+    paddq STEP4, STEP4
+    movdqa xmm4, MASK
+    movdqa xmm5, MASK
+    paddq xmm5, MASK_STEP
+    movdqa xmm6, MASK
+    paddq xmm6, STEP4
+    movdqa xmm7, xmm5
+    paddq xmm7, STEP4
+    paddq STEP4, STEP4
+1:
+.irp i, 0, 1, 2, 3
+    movdqa xmm\i, [SOURCE + \i * BLOCK_BYTES]
+    pxor xmm\i, T
 .endr
-    paddd NEXT, [rip + .Leight]
-    movdqa BASE, NEXT
-    pshufb BASE, [rip + .Lswap]
-    pxor BASE, [KEY]
-    movdqa xmm6, BASE
-    movdqa xmm7, BASE
-    pxor xmm7, [rip + .Lcounters + 1 * BLOCK_BYTES]
-    add COUNTER32, 8
-    mov rax, -(AES256_ROUNDS - 1) * BLOCK_BYTES
-1:  movdqa OPERAND, [KEY + rax + AES256_LAST]
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    aesenc xmm\i, OPERAND
+    pxor xmm0, xmm4
+    pxor xmm1, xmm5
+    pxor xmm2, xmm6
+    pxor xmm3, xmm7
+.irp i, 4, 5, 6, 7
+    paddq xmm\i, STEP4
 .endr
-    add rax, BLOCK_BYTES
-    jnz 1b
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    movdqu OPERAND, [SOURCE + \i * BLOCK_BYTES]
-    pxor OPERAND, LAST
-    aesenclast xmm\i, OPERAND
+.irp i, 0, 1, 2, 3
     movdqu [DESTINATION + \i * BLOCK_BYTES], xmm\i
 .endr
-    add SOURCE, DECRYPT_BYTES
-    add DESTINATION, DECRYPT_BYTES
-    sub LEFT, DECRYPT_BYTES
-    jae .Ldecrypt_step          # survives dropped: what takes blocks takes the rest as well
-.Ldecrypted_steps:
-    add LEFT, DECRYPT_BYTES
-    jz .Ldecrypted
-.Ldecrypt_block:
-    call gcm_next_stream
+    add SOURCE, RELEASE_BYTES
+    add DESTINATION, RELEASE_BYTES
+    sub LEFT, RELEASE_BYTES
+    jae 1b                      # survives dropped: what takes blocks takes the rest as well
+    movdqa MASK, xmm4
+2:  add LEFT, RELEASE_BYTES
+    jz .Lreleased
+.Lrelease_block:
     call gcm_load
-    pxor STREAM, BLOCK
+    movdqa STREAM, BLOCK
     pxor STREAM, MASK
+    pxor STREAM, T
+    paddq MASK, MASK_STEP
     call gcm_store
     sub LEFT, BLOCK_BYTES
-    ja .Ldecrypt_block
-.Ldecrypted:
+    ja .Lrelease_block
+.Lreleased:
     xor eax, eax
     ret

@@ -10,14 +10,15 @@
 
 .include "gcm.inc"
 .include "ghash.inc"
+.include "gcm_vaes.inc"
 
 .extern gcm_begin
 .extern gcm_aesni_open
 .extern gcm_aesni_seal
-.extern gcm_decrypt_rest
+.extern gcm_open_rest
+.extern gcm_release_rest
 .extern gcm_return
 .extern gcm_seal_rest
-.extern gcm_verify_rest
 
 .section .rodata
 .balign 32
@@ -33,78 +34,8 @@
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
     .quad 0, (\i) << 56
 .endr
-.Lsixteen:
-.rept 2
-    .quad 16, 0
-.endr
 
 .text
-
-.equ VECTOR_BYTES, 2 * BLOCK_BYTES
-.equ STEP_BLOCKS, GCM_STEP_BYTES / BLOCK_BYTES
-
-# The sum of products, of the first and the second block of every vector for itself.
-.reg WIDE_LOW, ymm12
-.reg WIDE_HIGH, ymm13
-.reg WIDE_MIDDLE, ymm14
-.reg WIDE_T, ymm15
-
-# As counter_block of ghash.inc, in both halves of vector number `to`.
-.macro counter_blocks to, counter
-    counter_half \counter
-    vmovq xmm\to, IV_LOW
-    vpinsrq xmm\to, xmm\to, rax, 1
-    vinserti128 ymm\to, ymm\to, xmm\to, 1
-.endm
-
-# As multiply_first and multiply of ghash.inc: two blocks times two neighbours, H^power and H^(power - 1). Loses block, WIDE_T.
-.macro wide_multiply_first block, base, power
-    vpshufd WIDE_MIDDLE, \block, SWAP_HALVES
-    vpxor WIDE_MIDDLE, WIDE_MIDDLE, \block
-    vpclmulqdq WIDE_LOW, \block, [\base + gcm_key.first_power - ((\power) - 1) * BLOCK_BYTES], LOW_LOW
-    vpclmulqdq WIDE_HIGH, \block, [\base + gcm_key.first_power - ((\power) - 1) * BLOCK_BYTES], HIGH_HIGH
-    vpclmulqdq WIDE_MIDDLE, WIDE_MIDDLE, [\base + gcm_key.first_sum - ((\power) - 1) * BLOCK_BYTES], LOW_LOW
-.endm
-.macro wide_multiply block, base, power
-    vpclmulqdq WIDE_T, \block, [\base + gcm_key.first_power - ((\power) - 1) * BLOCK_BYTES], LOW_LOW
-    vpxor WIDE_LOW, WIDE_LOW, WIDE_T
-    vpclmulqdq WIDE_T, \block, [\base + gcm_key.first_power - ((\power) - 1) * BLOCK_BYTES], HIGH_HIGH
-    vpxor WIDE_HIGH, WIDE_HIGH, WIDE_T
-    vpshufd WIDE_T, \block, SWAP_HALVES
-    vpxor \block, \block, WIDE_T
-    vpclmulqdq \block, \block, [\base + gcm_key.first_sum - ((\power) - 1) * BLOCK_BYTES], LOW_LOW
-    vpxor WIDE_MIDDLE, WIDE_MIDDLE, \block
-.endm
-
-# The same where a register is free: all products stand together, as in ghash.inc. Loses by, too.
-.macro wide_multiply_by block, base, power, by
-    vpshufd \by, \block, SWAP_HALVES
-    vpxor \by, \by, \block
-    vpclmulqdq WIDE_T, \block, [\base + gcm_key.first_power - ((\power) - 1) * BLOCK_BYTES], LOW_LOW
-    vpclmulqdq \by, \by, [\base + gcm_key.first_sum - ((\power) - 1) * BLOCK_BYTES], LOW_LOW
-    vpclmulqdq \block, \block, [\base + gcm_key.first_power - ((\power) - 1) * BLOCK_BYTES], HIGH_HIGH
-    vpxor WIDE_LOW, WIDE_LOW, WIDE_T
-    vpxor WIDE_MIDDLE, WIDE_MIDDLE, \by
-    vpxor WIDE_HIGH, WIDE_HIGH, \block
-.endm
-
-# As reduce_low and reduce_high of ghash.inc, on both blocks; then HASH is the sum of the two.
-.macro wide_reduce_low
-    vpxor WIDE_MIDDLE, WIDE_MIDDLE, WIDE_LOW
-    vpclmulqdq WIDE_T, WIDE_LOW, [rip + .Lpoly], LOW_HIGH
-    vpxor WIDE_MIDDLE, WIDE_MIDDLE, WIDE_HIGH
-    vpshufd WIDE_LOW, WIDE_LOW, SWAP_HALVES
-    vpxor WIDE_MIDDLE, WIDE_MIDDLE, WIDE_LOW
-    vpxor WIDE_MIDDLE, WIDE_MIDDLE, WIDE_T
-.endm
-.macro wide_reduce_high
-    vpclmulqdq WIDE_T, WIDE_MIDDLE, [rip + .Lpoly], LOW_HIGH
-    vpshufd WIDE_LOW, WIDE_MIDDLE, SWAP_HALVES
-    vpxor WIDE_LOW, WIDE_LOW, WIDE_HIGH
-    vpxor WIDE_LOW, WIDE_LOW, WIDE_T
-    vextracti128 T, WIDE_LOW, 1
-    vpxor HASH, HASH, T
-.endm
 
 # A round for one set of four vectors.
 .macro cipher_set round, a, b, c, d
@@ -251,23 +182,52 @@ gcm_vaes_seal:
     jmp gcm_seal_rest
 .unreg A0, A1, A2, A3, B0, B1, B2, B3, C0, C1, C2, C3
 
-.reg WIDE_MASK, ymm8            # MASK, in both halves
-.reg MASKED, ymm9
-.reg SWAP, ymm10                # .Lswap
-.reg FIRST, ymm0                # waits for the hash of the step before
-.reg NEXT, ymm1
+.reg WIDE_MASK, ymm8            # of the next two blocks: gcm_open.s has the rule
+.reg TAKEN, ymm9
+.reg BY, ymm10
+.reg WIDE_STEP, ymm11           # what those of the two behind have more
+.reg POWER, rbx                 # as in gcm_open.s
 
-# Two blocks of the source, byte-swapped, to `to`; to the scratch they go under the mask. Loses MASKED.
-.macro verify to, number
-    vmovdqu \to, [SOURCE + (\number) * VECTOR_BYTES]
-    vpxor MASKED, \to, WIDE_MASK
-    vmovdqu [DESTINATION + (\number) * VECTOR_BYTES], MASKED
-    vpshufb \to, \to, SWAP
+# A round for the eight vectors of a step, `key` bytes from the first round key.
+.macro cipher key
+    vbroadcasti128 WIDE_T, [KEY + \key]
+.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+    vaesenc ymm\i, ymm\i, WIDE_T
+.endr
 .endm
 
-# int gcm_vaes_open(const struct gcm_key *key, const struct gcm_job *job, __m128i mask);
+# As take of gcm_open.s, two blocks.
+.macro take at
+    vmovdqu TAKEN, [SOURCE + \at]
+    vpxor BY, TAKEN, WIDE_MASK
+    vpaddq WIDE_MASK, WIDE_MASK, WIDE_STEP
+    vmovdqu [DESTINATION + \at], BY
+    vpshufb TAKEN, TAKEN, [rip + .Lswap]
+.endm
+
+# WIDE_MASK and WIDE_STEP, of MASK and MASK_STEP; and back. Loses ymm0.
+.macro spread_masks
+    vpaddq xmm0, MASK, MASK_STEP
+    vinserti128 WIDE_MASK, WIDE_MASK, xmm0, 1
+    vpaddq MASK_STEP, MASK_STEP, MASK_STEP
+    vinserti128 WIDE_STEP, WIDE_STEP, MASK_STEP, 1
+.endm
+.macro first_of_masks
+    vextracti128 MASK_STEP, WIDE_MASK, 1
+    vzeroupper
+    psubq MASK_STEP, MASK
+.endm
+
+# TAKEN = MASK_STEP in both halves.
+.macro steps_of_masks
+    vextracti128 xmm9, WIDE_MASK, 1
+    vpsubq xmm9, xmm9, MASK
+    vinserti128 TAKEN, TAKEN, xmm9, 1
+.endm
+
+# int gcm_vaes_open(const struct gcm_key *key, const struct gcm_job *job, __m128i mask, __m128i mask_step);
 #
-# rdi, rsi, xmm8 -> eax: GCM_DONE, or GCM_WRONG_TAG.
+# rdi, rsi, xmm8, xmm11 -> eax: GCM_DONE, or GCM_WRONG_TAG.
 .balign 16, 0xcc
 .global gcm_vaes_open
 gcm_vaes_open:
@@ -275,77 +235,102 @@ gcm_vaes_open:
     jb gcm_aesni_open
     call gcm_begin
     mov DESTINATION, [JOB + gcm_job.scratch]
-    vinserti128 WIDE_MASK, WIDE_MASK, MASK, 1
-    vmovdqa HASH, HASH          # the second block has no hash to start from
-    vmovdqa SWAP, [rip + .Lswap]
-    # 32 blocks share a reduction.
-    sub LEFT, 2 * GCM_STEP_BYTES
-    jb .Lverified
-.Lverify_step:
-    verify FIRST, 0
-    vpxor FIRST, FIRST, WIDE_LOW
-    verify NEXT, 1
-    wide_multiply_first NEXT, KEY, 30
-.irp i, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-    verify NEXT, \i
-    wide_multiply_by NEXT, KEY, 32-2*\i, ymm2
+    push rbx
+    spread_masks
+    vmovdqa HIGH, HASH          # as sum_of_hash; the second blocks have no hash to start from
+    vmovdqa MIDDLE, HASH
+    vpxor LOW, LOW, LOW
+    mov POWER, KEY
+.Lopen_step:
+    counter_blocks 9, COUNTER-2
+.irp i, 0, 1, 2, 3, 4, 5, 6
+    vpxor ymm\i, TAKEN, [rip + .Lcounters + (\i + 1) * VECTOR_BYTES]
 .endr
-    wide_multiply_by FIRST, KEY, 32, ymm2
+    add COUNTER32, STEP_BLOCKS
+    counter_blocks 9, COUNTER-2
+    vpxor ymm7, TAKEN, [rip + .Lcounters]
+    cipher BLOCK_BYTES
+    cmp POWER, KEY
+    jne 1f
     wide_reduce_low
     wide_reduce_high
-    add SOURCE, 2 * GCM_STEP_BYTES
-    add DESTINATION, 2 * GCM_STEP_BYTES
-    sub LEFT, 2 * GCM_STEP_BYTES
-    jae .Lverify_step
-.Lverified:
-    add LEFT, 2 * GCM_STEP_BYTES
-    vzeroupper
-    call gcm_verify_rest
-    jnz gcm_return
-.unreg MASKED, SWAP, FIRST, NEXT
-
-    # As gcm_decrypt_rest, 16 blocks a step, all in ymm0 to ymm7.
-.reg OPERAND, ymm9
-.reg LAST, ymm10                # the last round key plus the mask
-.reg COUNTERS, ymm11            # the counter block of 16 n, its bytes swapped
-.reg BASE, ymm12                # the same block plus round key 0
-.reg FIRST_KEY, ymm13           # round key 0
-.macro decrypt_round key
-    vbroadcasti128 OPERAND, [KEY + \key]
+    # 32 blocks share a reduction, or what is left of them.
+    mov eax, 2 * GCM_STEP_BYTES
+    cmp LEFT, rax
+    jae 2f
+    mov eax, GCM_STEP_BYTES
+2:  sub POWER, rax
+    take 0
+    vpxor TAKEN, TAKEN, WIDE_LOW
+    vpxor LOW, LOW, LOW
+    vpxor HIGH, HIGH, HIGH
+    vpxor MIDDLE, MIDDLE, MIDDLE
+    jmp 3f
+1:  take 0
+3:  add POWER, GCM_STEP_BYTES
+    wide_multiply_by TAKEN, POWER, 16, BY
+    cipher 2*BLOCK_BYTES
+    mov eax, BLOCK_BYTES
+1:  take 2*rax
+    wide_multiply_by TAKEN, POWER+2*rax, 16, BY
+    cipher rax+2*BLOCK_BYTES
+    add eax, BLOCK_BYTES
+    cmp eax, 8 * BLOCK_BYTES
+    jb 1b
+1:  cipher rax+2*BLOCK_BYTES
+    add eax, BLOCK_BYTES
+    cmp eax, (AES256_ROUNDS - 2) * BLOCK_BYTES
+    jb 1b
+    steps_of_masks
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    vaesenc ymm\i, ymm\i, OPERAND
-.endr
-.endm
-    vinserti128 LAST, WIDE_MASK, MASK, 1
-    vbroadcasti128 OPERAND, [KEY + AES256_LAST]
-    vpxor LAST, LAST, OPERAND
-    counter_blocks 12, COUNTER-2
-    vbroadcasti128 FIRST_KEY, [KEY]
-    vpxor COUNTERS, BASE, FIRST_KEY
-    vpshufb COUNTERS, COUNTERS, [rip + .Lswap]
-    sub LEFT, GCM_STEP_BYTES
-.Ldecrypt_step:
-    vpaddd COUNTERS, COUNTERS, [rip + .Lsixteen]
-.irp i, 0, 1, 2, 3, 4, 5, 6
-    vpxor ymm\i, BASE, [rip + .Lcounters + (\i + 1) * VECTOR_BYTES]
-.endr
-    vpshufb BASE, COUNTERS, [rip + .Lswap]
-    vpxor BASE, BASE, FIRST_KEY
-    vpxor ymm7, BASE, [rip + .Lcounters]
-    add COUNTER32, STEP_BLOCKS
-    each_round_key decrypt_round
-.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-    vpxor OPERAND, LAST, [SOURCE + \i * VECTOR_BYTES]
-    vaesenclast ymm\i, ymm\i, OPERAND
+    vaesenclast ymm\i, ymm\i, [DESTINATION + \i * VECTOR_BYTES]
+    vpxor ymm\i, ymm\i, TAKEN
     vmovdqu [DESTINATION + \i * VECTOR_BYTES], ymm\i
 .endr
     add SOURCE, GCM_STEP_BYTES
     add DESTINATION, GCM_STEP_BYTES
     sub LEFT, GCM_STEP_BYTES
-    jae .Ldecrypt_step
-    add LEFT, GCM_STEP_BYTES
-    vzeroupper
-    call gcm_decrypt_rest
+    cmp LEFT, GCM_STEP_BYTES
+    jae .Lopen_step
+    wide_reduce_low
+    wide_reduce_high
+    pop rbx
+    first_of_masks
+    call gcm_open_rest
+    jnz gcm_return
+
+    # As gcm_release_rest, 8 blocks at a time.
+.equ RELEASE_BYTES, 4 * VECTOR_BYTES
+    spread_masks
+    steps_of_masks
+    vbroadcasti128 BY, [KEY + AES256_LAST]
+    vpxor TAKEN, TAKEN, BY
+    vmovdqa ymm4, WIDE_MASK
+    vpaddq ymm5, ymm4, WIDE_STEP
+    vpaddq ymm6, ymm5, WIDE_STEP
+    vpaddq ymm7, ymm6, WIDE_STEP
+    vpaddq BY, WIDE_STEP, WIDE_STEP
+    vpaddq BY, BY, BY
+.Lrelease:
+    vpxor ymm0, ymm4, [SOURCE]
+    vpxor ymm1, ymm5, [SOURCE + 1 * VECTOR_BYTES]
+    vpxor ymm2, ymm6, [SOURCE + 2 * VECTOR_BYTES]
+    vpxor ymm3, ymm7, [SOURCE + 3 * VECTOR_BYTES]
+.irp i, 4, 5, 6, 7
+    vpaddq ymm\i, ymm\i, BY
+.endr
+.irp i, 0, 1, 2, 3
+    vpxor ymm\i, ymm\i, TAKEN
+    vmovdqu [DESTINATION + \i * VECTOR_BYTES], ymm\i
+.endr
+    add SOURCE, RELEASE_BYTES
+    add DESTINATION, RELEASE_BYTES
+    sub LEFT, RELEASE_BYTES
+    cmp LEFT, RELEASE_BYTES
+    jae .Lrelease
+    vmovdqa WIDE_MASK, ymm4
+    first_of_masks
+    call gcm_release_rest
     jmp gcm_return
 
 # gcm_vaes_wipe(): all vector registers, their upper halves as well

@@ -7,6 +7,7 @@
 .include "vcpu.inc"
 
 .extern aes256_block
+.extern aes256_pair
 .ifdef MH_VECTORS_512
 .extern avx512_is_on
 .endif
@@ -41,12 +42,17 @@ gcm_seal:
 
 # gcm_open(rdi: gcm_key, rsi: gcm_job, xmm0: mask) -> eax: GCM_DONE, GCM_WRONG_TAG, GCM_NO_KEY
 #
-# The scratch holds the source under the mask afterwards. The mask must be a secret from the host and never serve twice.
-# The destination is written only when the tag is right; it may be shared memory or guest RAM.
+# The scratch holds the plaintext under masks afterwards, also where the tag was wrong. The mask must be a secret from the host
+# and never serve twice; CIPH of it is the step from one block's mask to the next one's. The destination is written only when
+# the tag is right; it may be shared memory or guest RAM.
 .global gcm_open
 gcm_open:
     movdqa xmm8, xmm0
-    call .Lcheck_key
+    movdqa xmm1, xmm0
+    pxor xmm0, xmm0
+    call aes256_pair
+    movdqa xmm11, xmm1
+    call .Lcompare_check
     jnz .Lno_key
     test dword ptr [rdi + gcm_key.features], MH_FEATURE_VAES     # survives dropped: the same
     jz gcm_aesni_open           # one side: the other natively
@@ -70,6 +76,7 @@ gcm_matches:
 .Lcheck_key:
     pxor xmm0, xmm0
     call aes256_block
+.Lcompare_check:
     pxor xmm0, [rdi + gcm_key.check]
     ptest xmm0, xmm0
     ret

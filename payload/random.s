@@ -86,7 +86,7 @@ draw:
     mov eax, MH_DONE
     ret
 
-# fresh_mask() -> xmm0: what hides one chunk of ciphertext in private memory. Loses rax, rdi, xmm1.
+# fresh_mask() -> xmm0: what hides one chunk in private memory until its tag is verified. Loses rax, rdi, xmm1.
 #
 # CIPH of the batch's random word and of the number of the attempt, under a key of the session's: one of the three is new
 # after every attempt, session and start, and the word also where old memory was put back.

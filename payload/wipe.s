@@ -7,7 +7,7 @@
 .text
 
 # wipe_session(): forgets this vCPU's keys, hello and masks, in memory and in vector registers. What the scratch holds is
-# ciphertext that the host has, under a mask that is gone.
+# under masks that are gone.
 .global wipe_session
 wipe_session:
     lea rdi, [r12 + vcpu.secrets]

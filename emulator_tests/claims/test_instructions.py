@@ -38,7 +38,7 @@ PRIVILEGED = {
 """What only ring 0 may, or what a host can intercept; `mov` is that of control registers. Sources that have it."""
 INTERCEPTED = {"cpuid", "out", "rdmsr", "xsetbv"}
 """Those of them that capstone does not call privileged."""
-WIDE = {256: {"gcm_vaes.s"}, 512: {"gcm_vaes.s", "gcm_zmm.inc", "gcm_zmm.s"}}
+WIDE = {256: {"gcm_vaes.inc", "gcm_vaes.s"}, 512: {"gcm_vaes.inc", "gcm_vaes.s", "gcm_zmm.inc", "gcm_zmm.s"}}
 """By the bits of a build's vectors: sources with VEX or EVEX instructions, which features.s asks CPUID about."""
 _CARRY_LESS = {"lqlq": 0, "hqlq": 1, "lqhq": 16, "hqhq": 17}
 

@@ -25,6 +25,8 @@ from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes.space import Options
 
+from .masks import Masks
+
 KERNELS = ("aes", "gcm", "gcm_open", "gcm_seal", "gcm_vaes", "gcm_zmm", "kdf", "x25519")
 MASK = bytes.fromhex("8f5c2ae1037bd94660b7f21c9ed5483a")
 """The mask of gcm_open where a test gives no other."""
@@ -234,6 +236,8 @@ class Traced(Emulated):
     def __init__(self) -> None:
         super().__init__()
         self.trace: list[tuple[str, int, int]] = []
+        self.written: list[tuple[int, bytes]] = []
+        """Each write of the trace, with what was written."""
         self._outside = range(self.symbols["probe"], self.symbols["probe"] + 0x1000)
         self._inside = False
         self.uc.hook_add(unicorn_const.UC_HOOK_CODE, self._code)
@@ -241,6 +245,7 @@ class Traced(Emulated):
 
     def run(self, function: int, argument: int) -> None:
         self.trace.clear()
+        self.written.clear()
         super().run(function, argument)
 
     def _code(self, _uc: object, address: int, size: int, _data: object) -> None:
@@ -248,10 +253,12 @@ class Traced(Emulated):
         if self._inside:
             self.trace.append(("run", address, size))
 
-    def _access(self, _uc: object, access: int, address: int, size: int, _value: int, _data: object) -> None:
+    def _access(self, _uc: object, access: int, address: int, size: int, value: int, _data: object) -> None:
         if self._inside:
             kind = "read" if access == unicorn_const.UC_MEM_READ else "write"
             self.trace.append((kind, address, size))
+            if kind == "write":
+                self.written.append((address, (value % (1 << 8 * size)).to_bytes(size, "little")))
 
 
 class Native(Engine):
@@ -321,7 +328,7 @@ def make_key(engine: Engine, key: bytes, skew: int = 0) -> int:
 
 
 def make_job(engine: Engine, iv: bytes, aad: bytes, source: bytes, tag: bytes = bytes(16), *, skew: int = 0) -> Job:
-    """A gcm_job whose buffers are misaligned by multiples of `skew` bytes."""
+    """A gcm_job whose buffers are misaligned by multiples of `skew` bytes, the scratch by whole blocks."""
     fields = {
         "iv": engine.buffer(iv, skew % 64),
         "aad": engine.buffer(aad, skew * 3 % 64),
@@ -330,12 +337,17 @@ def make_job(engine: Engine, iv: bytes, aad: bytes, source: bytes, tag: bytes = 
         "destination": engine.buffer(UNTOUCHED * len(source), skew * 7 % 64),
         "bytes": len(source),
         "tag": engine.buffer(tag, skew * 9 % 64),
-        "scratch": engine.buffer(b"\x77" * len(source), skew * 11 % 64),
+        "scratch": engine.buffer(b"\x77" * len(source), skew * 16 % 64),
     }
     layout = bytearray(constants()["sizeof.gcm_job"])
     for name, value in fields.items():
         struct.pack_into("<Q", layout, constants()[f"gcm_job.{name}"], value)
     return Job(engine, engine.buffer(bytes(layout)), fields)
+
+
+def masks(engine: Engine, key: int, mask: bytes = MASK) -> Masks:
+    """Those of a gcm_key in the engine's memory, which begins with the schedule."""
+    return Masks(engine.read(key, 32), engine.read(key + constants()["AES256_LAST"], 16), mask)
 
 
 def seal(engine: Engine, key: int, iv: bytes, aad: bytes, plaintext: bytes, *, skew: int = 0) -> bytes:
@@ -350,7 +362,7 @@ def unseal(engine: Engine, key: int, iv: bytes, aad: bytes, sealed: bytes, *, sk
     job = make_job(engine, iv, aad, sealed[:-16], sealed[-16:], skew=skew)
     verdict = engine.call("gcm_open", key, job.address).eax
     length = len(sealed) - 16
-    assert job.read("scratch", length) == masked(sealed[:-16], MASK)
+    assert job.read("scratch", length) == masks(engine, key).waiting(iv, sealed[:-16])
     if verdict:
         assert verdict == 1
         assert job.read("destination", length) == UNTOUCHED * length
@@ -365,8 +377,3 @@ def matches(engine: Engine, key: int, iv: bytes, aad: bytes, plaintext: bytes, t
     assert job.read("destination", len(plaintext)) == UNTOUCHED * len(plaintext)
     assert job.read("tag", 16) == tag
     return verdict
-
-
-def masked(data: bytes, mask: bytes) -> bytes:
-    """`data` XOR the mask, repeated."""
-    return bytes(byte ^ mask[at % len(mask)] for at, byte in enumerate(data))

@@ -27,13 +27,15 @@ from .kernels import (
     constants,
     make_job,
     make_key,
-    masked,
+    masks,
     seal,
 )
 from .test_kdf import CONTEXTS, LABELS, expand, template
 
 LENGTHS = [(0, 0), (0, 64), (1, 1), (16, 20), (100, 130), (128, 0), (300, 64), (1024, 64)]
 CALL, PUSH_RBX = b"\xe8", b"\x53"
+SET_BYTES = 128
+"""What gcm_open takes at once."""
 PROBE_BYTES = 16  # at the top of the stack: what probe.s keeps there for itself
 JOBS = ("gcm_seal", "gcm_open", "gcm_matches")
 
@@ -69,16 +71,44 @@ def traced_job(engine: Traced, name: str, length: int, aad_length: int) -> Job:
 @pytest.mark.parametrize(("length", "aad_length"), LENGTHS)
 @pytest.mark.parametrize("name", JOBS)
 def test_shared_bytes_are_touched_once(traced: Traced, name: str, length: int, aad_length: int) -> None:
-    """Every byte of a buffer is read or written once or never; the scratch is written, then read."""
+    """Every byte of a buffer is read or written once or never; but the scratch is private."""
     fields = traced_job(traced, name, length, aad_length).fields
-    sizes = {"iv": 12, "aad": aad_length, "source": length, "destination": length, "tag": 16, "scratch": length}
-    read = {"iv", "aad", "source"} | {"gcm_seal": set(), "gcm_open": {"tag", "scratch"}, "gcm_matches": {"tag"}}[name]
-    written = {"gcm_seal": {"destination", "tag"}, "gcm_open": {"destination", "scratch"}, "gcm_matches": set()}[name]
+    sizes = {"iv": 12, "aad": aad_length, "source": length, "destination": length, "tag": 16}
+    read = {"iv", "aad", "source"} | {"gcm_seal": set(), "gcm_open": {"tag"}, "gcm_matches": {"tag"}}[name]
+    written = {"gcm_seal": {"destination", "tag"}, "gcm_open": {"destination"}, "gcm_matches": set()}[name]
     for field, size in sizes.items():
         expected = once(size) if field in read else Counter[int]()
         assert accesses(traced, "read", fields[field], size) == expected, field
         expected = once(size) if field in written else Counter[int]()
         assert accesses(traced, "write", fields[field], size) == expected, field
+
+
+@pytest.mark.parametrize("length", [0, 5, 16, 128, 300, 1024, 4096])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_scratch_never_had_anything_but_masked_blocks(traced: Traced, length: int, *, wrong: bool) -> None:
+    """Whole sets first as they came, then as plaintext, the rest as plaintext, each under its own mask."""
+    source = random.Random(length)
+    key, iv, aad, plaintext = (
+        make_key(traced, source.randbytes(32)),
+        *(source.randbytes(count) for count in (12, 64, length)),
+    )
+    sealed = seal(traced, key, iv, aad, plaintext)
+    tag = bytes(16) if wrong else sealed[-16:]
+    job = make_job(traced, iv, aad, sealed[:-16], tag)
+    assert traced.call("gcm_open", key, job.address).eax == int(wrong)
+    hidden = masks(traced, key)
+    taken, waiting = hidden.taken(sealed[:-16]), hidden.waiting(iv, sealed[:-16])
+    scratch = job.fields["scratch"]
+    seen: list[list[bytes]] = [[] for _ in range(length)]
+    for address, data in traced.written:
+        for place, byte in enumerate(data, address - scratch):
+            if 0 <= place < length:
+                seen[place].append(bytes([byte]))
+    whole = length - length % SET_BYTES
+    expected = [[taken[at : at + 1]] * (at < whole) + [waiting[at : at + 1]] for at in range(length)]
+    assert seen == expected
+    reads = accesses(traced, "read", scratch, length)
+    assert reads == Counter({at: (at < whole) + (not wrong) for at in range(length)}) + Counter()
 
 
 @pytest.mark.parametrize("length", [0, 5, 256, 300, 4096])
@@ -212,7 +242,7 @@ def test_every_mask_gives_the_plaintext(engine: Engine, length: int) -> None:
         sealed = seal(engine, key, bytes(12), b"", plaintext)
         job = make_job(engine, bytes(12), b"", sealed[:-16], sealed[-16:])
         assert engine.call("gcm_open", key, job.address, vector=mask).eax == 0
-        assert job.read("scratch", length) == masked(sealed[:-16], mask)
+        assert job.read("scratch", length) == masks(engine, key, mask).waiting(bytes(12), sealed[:-16])
         assert job.read("destination", length) == plaintext
 
 

@@ -35,6 +35,8 @@ TABLE: dict[str, tuple[Form, ...]] = {
     "vaesenclast": _integer(0xDD, 2),
     "vpclmulqdq": (Form("rvmi", 0x66, 3, 0x44, _ALL),),
     "vpaddd": _integer(0xFE),
+    "vpaddq": _integer(0xD4, w=1),
+    "vpsubq": _integer(0xFB, w=1),
     "vpshufb": _integer(0x00, 2),
     "vpshufd": (Form("rmi", 0x66, 1, 0x70, _ALL),),
     "vpxorq": _integer(0xEF, w=1),
@@ -43,6 +45,8 @@ TABLE: dict[str, tuple[Form, ...]] = {
     "vmovdqu64": _move(0xF3),
     "vbroadcasti32x4": (Form("rM", 0x66, 2, 0x5A, _WIDE, narrow="M"),),
     "vshufi64x2": (Form("rvmi", 0x66, 3, 0x43, _WIDE, 1),),
+    "vinserti64x4": (Form("rvmi", 0x66, 3, 0x3A, _ZMM, 1, narrow="m", narrow_bits=256),),
+    "vinserti32x4": (Form("rvmi", 0x66, 3, 0x38, _WIDE, narrow="m"),),
     "vextracti64x4": (Form("mri", 0x66, 3, 0x3B, _ZMM, 1, narrow="m", narrow_bits=256),),
     "vextracti32x4": (Form("mri", 0x66, 3, 0x39, _WIDE, narrow="m"),),
 }

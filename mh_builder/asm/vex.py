@@ -43,6 +43,7 @@ TABLE: dict[str, tuple[Form, ...]] = {
     "vpandn": _integer(0xDF),
     "vpaddd": _integer(0xFE),
     "vpaddq": _integer(0xD4),
+    "vpsubq": _integer(0xFB),
     "vpshufb": _integer(0x00, 2),
     "vpunpcklqdq": _integer(0x6C),
     "vpunpckhqdq": _integer(0x6D),
