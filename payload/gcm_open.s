@@ -89,7 +89,7 @@ gcm_aesni_open:
 .balign 16, 0xcc
 .global gcm_open_rest
 gcm_open_rest:
-    cmp LEFT, SET_BYTES         # survives one more: what takes blocks takes a whole set as well
+    cmp LEFT, SET_BYTES
     jb .Lopen_short
     push rbx
     sum_of_hash
@@ -122,11 +122,11 @@ gcm_open_rest:
     multiply TAKEN, POWER+rax, 7, BY
     cipher rax+2*BLOCK_BYTES
     add eax, BLOCK_BYTES
-    cmp eax, SET_BYTES
+    cmp eax, SET_BYTES          # survives one less: eax counts in blocks
     jb 1b
 1:  cipher rax+2*BLOCK_BYTES
     add eax, BLOCK_BYTES
-    cmp eax, (AES256_ROUNDS - 2) * BLOCK_BYTES
+    cmp eax, (AES256_ROUNDS - 2) * BLOCK_BYTES  # survives one less: the same
     jb 1b
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     aesenclast xmm\i, [DESTINATION + \i * BLOCK_BYTES]
@@ -136,7 +136,7 @@ gcm_open_rest:
     add SOURCE, SET_BYTES
     add DESTINATION, SET_BYTES
     sub LEFT, SET_BYTES
-    cmp LEFT, SET_BYTES         # survives one more: the same
+    cmp LEFT, SET_BYTES
     jae .Lopen_set
     cmp POWER, KEY
     pop rbx
