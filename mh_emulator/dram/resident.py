@@ -21,7 +21,7 @@ _TOGETHER = 32
 
 
 class Resident:
-    """Those of `frames` frames that are in `memory`, anonymous and private, in the order in which they came.
+    """Which of `frames` frames are in `memory`, anonymous and private, in the order in which they came.
 
     Where the file cannot take a frame (no room, no folder for it), all stay in memory from then on.
     """
@@ -44,7 +44,7 @@ class Resident:
         self._order.append(frame)
 
     def take_oldest(self, pinned: Sequence[int]) -> list[int]:
-        """Those that have to go next, which count as gone; none for which `pinned` is not 0."""
+        """Return those that have to go next, which count as gone; none for which `pinned` is not 0."""
         going: list[int] = []
         wanted = len(self._order) - (self.most - self.most // _PARTS)
         for _ in range(len(self._order)):
