@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mh_emulator.host.migration import Report
 
 MAX_CONTENTS = 4 << 30
-"""RAM contents that the emulator takes; both guests are held in memory."""
+"""RAM contents that the emulator takes; a part of both guests is held in memory, the rest in a file."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -62,6 +62,27 @@ class Credentials(NamedTuple):
     """API major, minor and build, as PLATFORM_STATUS says: the measurement proves it later."""
 
 
+class Expected:
+    """What an owner expects to have been launched, one content after the other: digests, for contents may be large."""
+
+    def __init__(self, contents: Iterable[bytes] = ()) -> None:
+        self._all = hashlib.sha256()
+        self.digests: list[bytes] = []
+        """SHA-256 of each content."""
+        for content in contents:
+            self.add(content)
+
+    def add(self, content: bytes) -> None:
+        """The next one; VMSAs are such too."""
+        self._all.update(content)
+        self.digests.append(hashlib.sha256(content).digest())
+
+    @property
+    def launch_digest(self) -> bytes:
+        """SHA-256 over all of them, in their order (SEV API, section 6.5.1)."""
+        return self._all.digest()
+
+
 class GuestOwner:
     """Somebody who owns a guest with `policy`, and gives a secret to nothing but that guest.
 
@@ -101,27 +122,31 @@ class GuestOwner:
         if policy != self.policy:
             raise OwnerRefuses(f"guest policy: expected {self.policy:#x}, found {policy:#x}")
 
-    def check_measurement(self, measurement: Measurement, contents: Sequence[bytes]) -> Channel:
-        """Compare with what `contents`, in their order, must give; return the session, or raise `OwnerRefuses`."""
+    def expect(self) -> Expected:
+        """For a host to note what it launches."""
+        return Expected()
+
+    def check_measurement(self, measurement: Measurement, expected: Expected) -> Channel:
+        """Compare with what must have been launched; return the session, or raise `OwnerRefuses`."""
         if self._channel is None:
             raise OwnerRefuses("launch measurement: expected one of a session with this owner, found none opened")
-        digest = launch_digest(contents)
-        expected = measure(self._channel.tik, self._version, self.policy, digest, measurement.nonce)
-        if not hmac.compare_digest(expected, measurement.mac):
+        digest = expected.launch_digest
+        mac = measure(self._channel.tik, self._version, self.policy, digest, measurement.nonce)
+        if not hmac.compare_digest(mac, measurement.mac):
             raise OwnerRefuses(
-                f"launch measurement: expected {expected.hex()} (policy {self.policy:#x}, "
+                f"launch measurement: expected {mac.hex()} (policy {self.policy:#x}, "
                 f"firmware {_dotted(self._version)}, digest {digest.hex()}), found {measurement.mac.hex()}"
             )
         return self._channel
 
-    def wrap_secret(self, measurement: Measurement, contents: Sequence[bytes], secret: bytes) -> Packet:
-        """Encrypt `secret`, padded with zeros to 16 bytes, if `measurement` is that of `contents` in their order.
+    def wrap_secret(self, measurement: Measurement, expected: Expected, secret: bytes) -> Packet:
+        """Encrypt `secret`, padded with zeros to 16 bytes, if `measurement` is that of what is `expected`.
 
         The helper, and the rest, have to be what this owner knows. Raises `OwnerRefuses`.
         """
-        self._check_helper(contents)
-        self._check_rest(contents)
-        bound = replace(self.check_measurement(measurement, contents), measurement=measurement.mac)
+        self._check_helper(expected)
+        self._check_rest(expected)
+        bound = replace(self.check_measurement(measurement, expected), measurement=measurement.mac)
         padded = secret + bytes(-len(secret) % _SECRET_UNIT)
         return seal(bound, CONTEXT_SECRET, padded, self._random(IV_BYTES))
 
@@ -136,30 +161,22 @@ class GuestOwner:
             raise OwnerRefuses(f"platform certificates: {refusal.status.name}") from None
         return pdh
 
-    def _check_helper(self, contents: Sequence[bytes]) -> None:
+    def _check_helper(self, expected: Expected) -> None:
         if self._helper is None:
             return
-        found = hashlib.sha256(contents[0] if contents else b"").digest()
+        found = expected.digests[0] if expected.digests else hashlib.sha256().digest()
         if found != self._helper:
             raise OwnerRefuses(f"helper: expected SHA-256 {self._helper.hex()}, found {found.hex()}")
 
-    def _check_rest(self, contents: Sequence[bytes]) -> None:
+    def _check_rest(self, expected: Expected) -> None:
         if self._rest is None:
             return
-        found = [hashlib.sha256(content).digest() for content in contents[1:]]
+        found = expected.digests[1:]
         if len(found) != len(self._rest):
             raise OwnerRefuses(f"contents behind the helper: expected {len(self._rest)}, found {len(found)}")
         for number, (known, digest) in enumerate(zip(self._rest, found, strict=True), 1):
             if digest != known:
                 raise OwnerRefuses(f"content {number}: expected SHA-256 {known.hex()}, found {digest.hex()}")
-
-
-def launch_digest(contents: Iterable[bytes]) -> bytes:
-    """SHA-256 over everything that is launched, in its order, VMSAs included (SEV API, section 6.5.1)."""
-    digest = hashlib.sha256()
-    for data in contents:
-        digest.update(data)
-    return digest.digest()
 
 
 def _dotted(version: Version) -> str:

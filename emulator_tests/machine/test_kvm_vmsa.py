@@ -15,7 +15,7 @@ from mh_emulator.cpu import vmsa
 from mh_emulator.cpu.registers import X87, Registers
 from mh_emulator.kvm import EsVcpu, KvmError, Vm, VmType
 from mh_emulator.kvm.exits import Exit, Reason
-from mh_emulator.owner import GuestOwner, OwnerRefuses
+from mh_emulator.owner import Expected, GuestOwner, OwnerRefuses
 from mh_emulator.platform import Platform
 from mh_emulator.psp.policy import Policy
 
@@ -150,7 +150,7 @@ def test_all_vmsas_are_in_the_measurement_of_the_owner() -> None:
         mirror.sev_launch_update_vmsa()
         vm.sev_launch_update_vmsa()
         states = (STATE.with_changes(rip=0x5000 if told else 0x6000), STATE)
-        expected = [vmsa.make(state, fpu=True) for state in states]
+        expected = Expected(vmsa.make(state, fpu=True) for state in states)
         if told:
             guest_owner.check_measurement(vm.sev_launch_measure(), expected)
             continue

@@ -12,7 +12,7 @@ from emulator_tests.machine.guests import (
 )
 from mh_builder.parts import PARTS
 from mh_emulator.kvm import KvmError, Vm
-from mh_emulator.owner import GuestOwner, OwnerRefuses
+from mh_emulator.owner import Expected, GuestOwner, OwnerRefuses
 from mh_emulator.platform import Platform
 from mh_emulator.psp.launch import Measurement
 from mh_emulator.psp.policy import Policy
@@ -36,7 +36,7 @@ def test_the_owners_secret_lands_in_private_memory() -> None:
     owner = GuestOwner(Policy.NODBG | Policy.NOKS)
     platform, vm = launched(owner, CONTENTS)
     packet = owner.wrap_secret(
-        vm.sev_launch_measure(), [CONTENTS[:PAGE], CONTENTS[PAGE:]], b"a transport key, 33 bytes of secret"
+        vm.sev_launch_measure(), Expected([CONTENTS[:PAGE], CONTENTS[PAGE:]]), b"a transport key, 33 bytes of secret"
     )
     memory = platform.memory(PAGE)
     vm.sev_launch_secret(packet, memory, 0x40)
@@ -52,7 +52,7 @@ def test_the_owner_refuses_other_contents() -> None:
     owner = GuestOwner(0)
     _, vm = launched(owner, CONTENTS[:-1] + b"X")
     with pytest.raises(OwnerRefuses, match="launch measurement: expected .* found ") as refusal:
-        owner.wrap_secret(vm.sev_launch_measure(), [CONTENTS], b"secret")
+        owner.wrap_secret(vm.sev_launch_measure(), Expected([CONTENTS]), b"secret")
     assert "\n" not in str(refusal.value)
 
 
@@ -60,7 +60,7 @@ def test_the_owner_refuses_another_order_of_the_same_contents() -> None:
     owner = GuestOwner(0)
     _, vm = launched(owner, CONTENTS[:PAGE] + bytes(PAGE))
     with pytest.raises(OwnerRefuses):
-        owner.wrap_secret(vm.sev_launch_measure(), [bytes(PAGE), CONTENTS[:PAGE]], b"secret")
+        owner.wrap_secret(vm.sev_launch_measure(), Expected([bytes(PAGE), CONTENTS[:PAGE]]), b"secret")
 
 
 def test_a_host_that_changes_the_policy_gets_no_session_and_without_one_no_secret() -> None:
@@ -72,11 +72,11 @@ def test_a_host_that_changes_the_policy_gets_no_session_and_without_one_no_secre
     vm.sev_init()
     vm.sev_launch_start(0)
     with pytest.raises(OwnerRefuses):
-        owner.wrap_secret(vm.sev_launch_measure(), [], b"secret")
+        owner.wrap_secret(vm.sev_launch_measure(), Expected(), b"secret")
     with pytest.raises(OwnerRefuses, match="guest policy: expected 0x1, found 0x0"):
         owner.check_status_policy(vm.sev_guest_status().policy)
     with pytest.raises(OwnerRefuses, match="none opened"):
-        GuestOwner(0).wrap_secret(Measurement(bytes(32), bytes(16)), [], b"secret")
+        GuestOwner(0).wrap_secret(Measurement(bytes(32), bytes(16)), Expected(), b"secret")
 
 
 def test_the_owner_refuses_older_firmware() -> None:
@@ -94,7 +94,7 @@ def test_the_owner_notices_a_host_that_lies_about_the_firmware() -> None:
     vm.sev_launch_start(0, owner.open_session(lie))
     vm.sev_launch_update_data(memory, 0, PAGE)
     with pytest.raises(OwnerRefuses, match="launch measurement: expected .* 1.55 build 30"):
-        owner.wrap_secret(vm.sev_launch_measure(), [bytes(PAGE)], b"secret")
+        owner.wrap_secret(vm.sev_launch_measure(), Expected([bytes(PAGE)]), b"secret")
 
 
 def test_the_owner_wants_certificates_of_amds() -> None:
@@ -117,8 +117,8 @@ def test_the_owner_gives_nothing_to_another_helper() -> None:
     _, vm = launched(owner, other)
     measured = vm.sev_launch_measure()
     with pytest.raises(OwnerRefuses, match="helper: expected SHA-256 .* found "):
-        owner.wrap_secret(measured, [other], b"secret")
+        owner.wrap_secret(measured, Expected([other]), b"secret")
     with pytest.raises(OwnerRefuses, match="helper: "):
-        owner.wrap_secret(measured, [], b"secret")
+        owner.wrap_secret(measured, Expected(), b"secret")
     with pytest.raises(OwnerRefuses, match="launch measurement: "):
-        owner.wrap_secret(measured, [CONTENTS], b"secret")
+        owner.wrap_secret(measured, Expected([CONTENTS]), b"secret")

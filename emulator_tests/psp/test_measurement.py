@@ -15,7 +15,7 @@ from sevsnpmeasure.vmsa import VMSA
 
 from emulator_tests.psp.rig import ASID, BASE, ES_ASID, PAGE, TIK, Rig
 from mh_builder.image.model import Image
-from mh_emulator.owner import launch_digest
+from mh_emulator.owner import Expected
 from mh_emulator.psp.policy import Policy
 
 SIGNATURE = 0x00A0_0F11
@@ -59,4 +59,4 @@ def test_digest_and_measurement(firmware: Path, mode: SevMode, vcpus: int) -> No
     message = bytes([4, 1, 55, 29]) + struct.pack("<I", policy) + digest + measured.nonce
     assert measured.mac == hmac.digest(TIK, message, "sha256")
     assert rig.fw.attestation(handle, bytes(16))[16:48] == digest
-    assert launch_digest([data, *map(bytes, pages)]) == digest
+    assert Expected([data, *map(bytes, pages)]).launch_digest == digest

@@ -12,7 +12,7 @@ from mh_builder.image.model import Image
 from mh_builder.parts import PARTS
 from mh_cli import psp_page
 from mh_cli.psp import DEFAULT_PARTS, judge
-from mh_emulator.owner import OwnerRefuses
+from mh_emulator.owner import Expected, OwnerRefuses
 from mh_emulator.secret import Secret
 from mh_emulator.verdict.proof import Peer, WrongPlaintext, prove
 from mh_emulator.verdict.run import Case, Outcome, Verdict
@@ -148,7 +148,7 @@ def test_the_owner_gives_no_key_to_a_changed_helper(cast: Cast) -> None:
     scene.ram.write_raw(0, changed)
     scene.main.sev_launch_update_data(scene.ram, 0, len(changed))
     with pytest.raises(OwnerRefuses, match="helper: expected SHA-256"):
-        owner.wrap_secret(scene.main.sev_launch_measure(), [changed], b"key")
+        owner.wrap_secret(scene.main.sev_launch_measure(), Expected([changed]), b"key")
 
 
 def test_reach_is_counted_over_the_main_vms_slots(cast: Cast) -> None:

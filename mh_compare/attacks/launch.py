@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -18,11 +17,21 @@ from mh_emulator.host.launch import launch
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.session import greet
 from mh_emulator.host.site import prepare
-from mh_emulator.owner import POLICY, GuestOwner
-from mh_emulator.psp.launch import Measurement
-from mh_emulator.psp.packet import Packet
+from mh_emulator.owner import POLICY, Expected, GuestOwner
 
 _ELSEWHERE = 128 * MIB
+
+
+class Built(Expected):
+    """What a host launches, but for a helper that the owner has built."""
+
+    def __init__(self, helper: bytes) -> None:
+        super().__init__()
+        self._helper = helper
+
+    def add(self, content: bytes) -> None:
+        """The first content is the helper."""
+        super().add(content if self.digests else self._helper)
 
 
 class Builder(GuestOwner):
@@ -32,9 +41,9 @@ class Builder(GuestOwner):
         super().__init__(policy)
         self._built = built
 
-    def wrap_secret(self, measurement: Measurement, contents: Sequence[bytes], secret: bytes) -> Packet:
+    def expect(self) -> Expected:
         """As every owner does, but for a helper of his own."""
-        return super().wrap_secret(measurement, [self._built, *contents[1:]], secret)
+        return Built(self._built)
 
 
 def change_helper(arena: MirrorArena) -> Outcome:

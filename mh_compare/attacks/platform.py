@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from mh_compare.attacks.attack import Attack
 from mh_compare.guest_os import GuestOs
 from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import Outcome, absent, succeeds
 from mh_emulator.host.launch import launch
 from mh_emulator.kvm.exits import Reason
-from mh_emulator.owner import GuestOwner, Version
+from mh_emulator.owner import Expected, GuestOwner, Version
 from mh_emulator.psp.command import Command
 from mh_emulator.psp.launch import Measurement
 from mh_emulator.psp.policy import Policy
@@ -71,10 +69,10 @@ def _after(version: Version) -> Version:
 class Forger(GuestOwner):
     """An owner to whom the host shows a measurement of its own."""
 
-    def check_measurement(self, measurement: Measurement, contents: Sequence[bytes]) -> Channel:
+    def check_measurement(self, measurement: Measurement, expected: Expected) -> Channel:
         """Look at the host's: one bit is another."""
         mac = bytes([measurement.mac[0] ^ 1]) + measurement.mac[1:]
-        return super().check_measurement(measurement._replace(mac=mac), contents)
+        return super().check_measurement(measurement._replace(mac=mac), expected)
 
 
 def forge_measurement(arena: MirrorArena) -> Outcome:

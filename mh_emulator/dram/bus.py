@@ -16,7 +16,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -38,13 +38,18 @@ class Bus:
         """Not 0 while somebody has the bus and an engine executes."""
         self.crowded = False
         """Whether several CPUs run, or are about to."""
+        self.overdue: Callable[[], None] | None = None
+        """What whoever takes the bus next does before anything else: nobody is at work on memory then."""
 
     def __enter__(self) -> None:
         """Wait for the bus."""
         self._lock.acquire()
         self._depth += 1
-        if self.executing and self._depth == 1:
-            self._take()
+        if self._depth == 1:
+            if self.executing:
+                self._take()
+            if self.overdue is not None:
+                self._catch_up(self.overdue)
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
@@ -64,6 +69,10 @@ class Bus:
         for turn in self.executing:
             while turn.native.value:
                 time.sleep(_POLL_SECONDS)
+
+    def _catch_up(self, overdue: Callable[[], None]) -> None:
+        self.overdue = None
+        overdue()
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

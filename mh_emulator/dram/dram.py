@@ -3,7 +3,9 @@
 Every aligned 16-byte block at system physical address P is stored as E_K(m ^ T(P)) ^ T(P), on first
 generation parts without the second T(P); T(P) is the XOR of random vectors t_i over the set bits i >= 4 of P.
 A page frame is held either as those raw bytes or, faster, as the plaintext under one key. The two are one
-and the same memory: `own` converts between them, and nothing but the time it takes tells.
+and the same memory: `own` converts between them, and nothing but the time it takes tells. Nor does anything else tell
+whether a frame lies in this process's memory or aside, in a file (`mh_emulator.dram.resident`): whoever has cached
+where it is forgets that before it goes, and it comes back when it is owned again.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
 from mh_builder.parts import Part
 from mh_emulator.dram.bus import Bus
 from mh_emulator.dram.cipher import PageCipher, Tweaks
+from mh_emulator.dram.resident import Resident
 
 BLOCK_BYTES = 16
 
@@ -27,6 +30,9 @@ CACHED, WRITABLE = 1, 2
 
 RAW = 0
 """The view of a frame that is held as stored; every key has a number of its own."""
+
+ASIDE = 1 << 31
+"""With the number of a view: the frame is held so, but not in memory. No CPU asks for such a view."""
 
 # Linux; the mmap module does not name it before Python 3.13.
 MAP_NORESERVE = 0x4000
@@ -77,13 +83,14 @@ class Dram:
         self._ciphers: dict[bytes, PageCipher] = {}
         self._keys: dict[int, bytes] = {}
         self.views = array("I", bytes(4 * (size // PAGE_BYTES)))
-        """How each frame is held: `RAW`, or the number of a key."""
+        """How each frame is held: `RAW`, or the number of a key; and whether `ASIDE`."""
         self.executed = array("H", bytes(2 * (size // PAGE_BYTES)))
         """How many observers have instructions of each frame."""
         self._view_of: dict[bytes | None, int] = {None: RAW}
         self._key_of: list[bytes | None] = [None]
         self._frames = _Permutation(size // PAGE_BYTES, random.Random(f"frames {seed}"))  # noqa: S311
         self._given = bytearray(size // PAGE_BYTES)
+        self.resident = Resident(self._bytes, size // PAGE_BYTES)
         self.given = 0
         """How many frames have been handed out."""
         self.observers: list[Observer] = []
@@ -97,6 +104,7 @@ class Dram:
             raise DramFullError(f"DRAM: all {self.size:#x} bytes are in use, {PAGE_BYTES:#x} more are needed")
         self._given[number] = 1
         self.given += 1
+        self._enter(number)
         return self.base_spa + number * PAGE_BYTES
 
     def has_given(self, frame: int) -> bool:
@@ -131,16 +139,20 @@ class Dram:
         frame = (spa - self.base_spa) >> PAGE_SHIFT
         if self._view_of.get(key) == self.views[frame]:
             return
-        held = self._held(frame)
-        self._forget_translations(frame)
-        place, address = self._page(frame), spa & -PAGE_BYTES
-        page = bytes(place)
+        if self.views[frame] & ASIDE:
+            self._take_back(frame)
+        if self._held(frame) != key:
+            self._forget_translations(frame)
+            place = self._page(frame)
+            place[:] = self._converted(frame, bytes(place), key)
+            self.views[frame] = self.view_number(key)
+
+    def _converted(self, frame: int, page: bytes, key: bytes | None) -> bytes:
+        """The `page` of `frame`, as it is held, as it is for another `key`."""
+        address, held = self.base_spa + (frame << PAGE_SHIFT), self._held(frame)
         if held is not None:
             page = self._cipher(held).encrypt(page, address)
-        if key is not None:
-            page = self._cipher(key).decrypt(page, address)
-        place[:] = page
-        self.views[frame] = self.view_number(key)
+        return page if key is None else self._cipher(key).decrypt(page, address)
 
     def flush(self, spa: int, size: int) -> None:
         """Write back what caches hold of these bytes, and forget it; nothing to do where caches are coherent."""
@@ -199,7 +211,7 @@ class Dram:
     def peek_raw(self, spa: int) -> bytes:
         """Return the raw bytes of the page of `spa` without changing how it is held."""
         frame = self.frame(spa)
-        page = bytes(self._page(frame))
+        page = self._content(frame)
         held = self._held(frame)
         return page if held is None else self._cipher(held).encrypt(page, spa & -PAGE_BYTES)
 
@@ -213,11 +225,18 @@ class Dram:
             return self._bytes[start : start + size]
 
     def _read_pages(self, key: bytes | None, spas: Sequence[int]) -> bytes:
+        view = self.view_number(key)
         with self.bus:
-            for spa in spas:
-                self.own(spa, key)
-            starts = [spa - self.base_spa for spa in spas]
-            return b"".join([self.view[start : start + PAGE_BYTES] for start in starts])
+            return b"".join([self._read_page(spa, key, view) for spa in spas])
+
+    def _read_page(self, spa: int, key: bytes | None, view: int) -> bytes | memoryview:
+        start = spa - self.base_spa
+        frame = start >> PAGE_SHIFT
+        if self.views[frame] == view | ASIDE:
+            return self.resident.get(frame)
+        if self.views[frame] != view:
+            self.own(spa, key)
+        return self.view[start : start + PAGE_BYTES]
 
     def _write(self, key: bytes | None, spa: int, data: memoryview | bytes) -> None:
         start = self._offset(spa, len(data))
@@ -250,10 +269,45 @@ class Dram:
     def _replace(self, frame: int, key: bytes | None) -> None:
         """Make `frame` a page of `key` that is about to be overwritten whole: its old contents are not converted."""
         self._forget_translations(frame)
+        if self.views[frame] & ASIDE:
+            self._enter(frame)
         self.views[frame] = self.view_number(key)
 
     def _held(self, frame: int) -> bytes | None:
-        return self._key_of[self.views[frame]]
+        return self._key_of[self.views[frame] & ~ASIDE]
+
+    def _content(self, frame: int) -> bytes:
+        """The bytes of `frame`, as it is held."""
+        return self.resident.get(frame) if self.views[frame] & ASIDE else bytes(self._page(frame))
+
+    def _enter(self, frame: int) -> None:
+        self.resident.enter(frame)
+        self._check_room()
+
+    def _take_back(self, frame: int) -> None:
+        """Have `frame` in memory again, however it is held."""
+        for back in self.resident.take_back(frame, self._is_aside):
+            self.views[back] &= ~ASIDE
+        self._check_room()
+
+    def _is_aside(self, frame: int) -> bool:
+        return bool(self.views[frame] & ASIDE)
+
+    def _check_room(self) -> None:
+        """Have frames go where they are too many; not at once, for who has the bus may be at work on one of them."""
+        if self.resident.is_over:
+            self.bus.overdue = self._put_aside
+
+    def _put_aside(self) -> None:
+        """Have the oldest frames go; nobody is at work on any."""
+        frames = self.resident.take_oldest(self.executed)
+        for observer in self.observers:
+            if any(observer.cached[frame] for frame in frames):
+                observer.flush_translations()
+        gone = self.resident.put(frames)
+        for frame in gone:
+            self.views[frame] |= ASIDE
+        self.resident.drop(gone)
 
     def _forget_translations(self, frame: int) -> None:
         """Have every CPU that uses the page stop doing so, before it changes."""

@@ -38,28 +38,21 @@ class IncoherentDram(Dram):
         """Give the memory controller the 16-byte `key` of `asid`."""
         super().install_key(asid, key + asid.to_bytes(_ASID_BYTES, "little"))
 
-    def own(self, spa: int, key: bytes | None) -> None:
-        """Hold the page of `spa` as what the caches have for that view, else as DRAM has it."""
-        frame = self.frame(spa)
-        held = self._held(frame)
-        if held == key:
-            return
-        self._forget_translations(frame)
-        page = self._page(frame)
-        if held is None:
-            stored = bytes(page)
-        else:
-            self._copies.setdefault(frame, {})[held] = bytes(page)
+    def _converted(self, frame: int, page: bytes, key: bytes | None) -> bytes:
+        """What the caches have for that view, else what DRAM has."""
+        held, stored = self._held(frame), page
+        if held is not None:
+            self._copies.setdefault(frame, {})[held] = page
             stored = self._stored.pop(frame)
-        page[:] = stored if key is None else self._cached(frame, key, stored)
-        if key is not None:
-            self._stored[frame] = stored
-        self.views[frame] = self.view_number(key)
+        if key is None:
+            return stored
+        self._stored[frame] = stored
+        return self._cached(frame, key, stored)
 
     def peek_raw(self, spa: int) -> bytes:
         """Return the raw bytes of the page of `spa`, as DRAM holds them."""
         frame = self.frame(spa)
-        return self._stored.get(frame) or bytes(self._page(frame))
+        return self._stored.get(frame) or self._content(frame)
 
     def cached(self, spa: int, key: bytes) -> tuple[bytes, bytes] | None:
         """What caches have of the page of `spa` for `key`, and what DRAM held when they took it; None: as now."""
@@ -67,7 +60,7 @@ class IncoherentDram(Dram):
         filled = self._filled.get(frame, {}).get(key)
         if filled is None:
             return None
-        copy = bytes(self._page(frame)) if self._held(frame) == key else self._copies[frame][key]
+        copy = self._content(frame) if self._held(frame) == key else self._copies[frame][key]
         is_same = self.peek_raw(spa) == filled == self._cipher(key).encrypt(copy, spa & -PAGE_BYTES)
         return None if is_same else (copy, filled)
 

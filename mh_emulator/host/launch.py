@@ -56,7 +56,7 @@ class Launch:
         self._vm = vm
         self._owner = owner
         self._do = recorder.do
-        self._expected: list[bytes] = []
+        self._expected = owner.expect()
         if vm.has_protected_state:
             self._do("KVM_SEV_INIT2", vm.sev_init2)
         else:
@@ -69,12 +69,13 @@ class Launch:
         place.memory.write_raw(place.offset, data)
         update = partial(self._vm.sev_launch_update_data, place.memory, place.offset, len(data))
         self._do("KVM_SEV_LAUNCH_UPDATE_DATA", update)
-        self._expected.append(data)
+        self._expected.add(data)
 
     def protect(self, vm: Vm, states: Iterable[Registers]) -> None:
         """Encrypt the registers of all vCPUs of the guest or of a mirror; the owner expects `states`."""
         self._do("KVM_SEV_LAUNCH_UPDATE_VMSA", vm.sev_launch_update_vmsa)
-        self._expected += [vmsa.make(state, fpu=True) for state in states]
+        for state in states:
+            self._expected.add(vmsa.make(state, fpu=True))
 
     def finish(self, secret: bytes, places: Iterable[Place]) -> None:
         """Have the owner check the measurement, and put its secret into each place. Raises `OwnerRefuses`."""
