@@ -24,6 +24,7 @@ from mh_emulator.psp.crypto import (
     private_key,
     shared_secret,
 )
+from mh_emulator.psp.digest import LaunchDigest
 from mh_emulator.psp.identity import validate_platform
 from mh_emulator.psp.launch import Measurement
 from mh_emulator.psp.packet import Packet, measure, seal
@@ -156,7 +157,7 @@ class GuestOwner:
 
 def launch_digest(contents: Iterable[bytes]) -> bytes:
     """SHA-256 over everything that is launched, in its order, VMSAs included (SEV API, section 6.5.1)."""
-    digest = hashlib.sha256()
+    digest = LaunchDigest()
     for data in contents:
         digest.update(data)
     return digest.digest()
