@@ -86,7 +86,15 @@ class HelperImage:
 
     def launched(self, base: int, c_bit: int) -> bytes:
         """All private memory for that place and part, as it is launched and measured. Raises `ImageError`."""
-        return self.relocated(base, c_bit).ljust(self.ring_offset, b"\0")
+        found = self._launched.get((base, c_bit))
+        if found is None:
+            found = self._launched[base, c_bit] = self.relocated(base, c_bit).ljust(self.ring_offset, b"\0")
+        return found
+
+    @cached_property
+    def _launched(self) -> dict[tuple[int, int], bytes]:
+        """What `launched` has given, for which place and part."""
+        return {}
 
     def digest(self, c_bit: int, base: int | None = None) -> bytes:
         """SHA-256 of `launched`, by which a guest owner knows the helper; at the image's own base if none is given."""

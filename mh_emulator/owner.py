@@ -24,6 +24,7 @@ from mh_emulator.psp.crypto import (
     private_key,
     shared_secret,
 )
+from mh_emulator.psp.digest import LaunchDigest
 from mh_emulator.psp.identity import validate_platform
 from mh_emulator.psp.launch import Measurement
 from mh_emulator.psp.packet import Packet, measure, seal
@@ -66,7 +67,7 @@ class Expected:
     """What an owner expects to have been launched, one content after the other: digests, for contents may be large."""
 
     def __init__(self, contents: Iterable[bytes] = ()) -> None:
-        self._all = hashlib.sha256()
+        self._all = LaunchDigest()
         self.digests: list[bytes] = []
         """SHA-256 of each content."""
         for content in contents:

@@ -227,3 +227,52 @@ def test_user_memory_gets_frames_on_first_touch() -> None:
 @pytest.mark.parametrize(("part", "window"), [("naples", 42), ("rome", 42), ("milan", 42), ("genoa", 45)])
 def test_window_bit_of_every_part(part: str, window: int) -> None:
     assert PARTS[part].window_bit == window
+
+
+@pytest.mark.parametrize("part", ["naples", "rome", "milan"])
+def test_pages_that_are_encrypted_in_place(part: str) -> None:
+    """As if they had been read as stored and written under the key, whatever view they were held under."""
+    memory, expected = dram(part), dram(part)
+    memory.install_key(8, OTHER_KEY)
+    expected.install_key(8, OTHER_KEY)
+    spas = memory.allocate_pages(3)
+    for one in (memory, expected):
+        one.write_raw(spas[0], pattern(1))
+        one.write_private(8, spas[1], pattern(2))
+        one.flush(spas[1], PAGE)
+    stored = expected.read_raw_pages(spas)
+    expected.write_private_pages(7, spas, stored)
+    for spa in spas:
+        expected.flush(spa, PAGE)
+    assert memory.encrypt_pages(7, spas) == stored
+    assert stored[2 * PAGE :] == bytes(PAGE)
+    assert memory.read_pages(7, spas) == stored
+    assert memory.peek_pages(spas) == expected.peek_pages(spas) != stored
+
+
+def test_where_too_few_frames_are_left_none_is_taken() -> None:
+    memory = dram(size=4 * PAGE)
+    first = memory.allocate_pages(3)
+    with pytest.raises(DramFullError, match="^DRAM: 0x3000 of 0x4000 bytes are in use, 0x2000 more are needed$"):
+        memory.allocate_pages(2)
+    assert sorted([*first, memory.allocate()]) == [BASE + PAGE * n for n in range(4)]
+
+
+def test_zeros_in_pages_that_somebody_has_touched() -> None:
+    """And in those that nobody has, which have them already."""
+    memory = UserMemory(dram(), 4 * PAGE)
+    memory.write_raw(PAGE, pattern(1))
+    memory.write_raw(0, bytes(2 * PAGE) + pattern(2))
+    assert memory.read_raw(0, 3 * PAGE) == bytes(2 * PAGE) + pattern(2)
+    assert memory.populated() == [0, PAGE, 2 * PAGE]
+    memory.clear(PAGE + 8, PAGE)
+    assert memory.read_raw(0, 4 * PAGE) == bytes(2 * PAGE + 8) + pattern(2)[8:] + bytes(PAGE)
+
+
+def test_machines_of_one_seed_have_frames_of_their_own() -> None:
+    """The order in which they come is computed once; what one machine has taken the other still has."""
+    first, second = dram(seed=77), dram(seed=77)
+    taken = [first.allocate() for _ in range(5)]
+    assert second.allocate_pages(5) == taken
+    second.write_raw(taken[0], pattern(3))
+    assert first.read_raw(taken[0], PAGE) == bytes(PAGE)

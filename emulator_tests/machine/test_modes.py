@@ -186,3 +186,22 @@ def test_real_mode_has_vectors() -> None:
     end = run_to_halt(vcpu)
     assert (end.cs, end.cs_base, end.rip, end.rsp & 0xFFFF) == (0x800, 0x8000, 0x21, 0x6FFA)
     assert struct.unpack("<3H", guest.private(0x6FFA, 6)) == (0x8102, 0, 0x202)
+
+
+OUT_80 = b"\xe6\x80"
+
+
+def test_what_leaves_the_guest_in_a_first_block_of_32_bit_code() -> None:
+    """In 64-bit code it would be a part of a number."""
+    guest, vcpu = protected("hlt", "hlt")
+    guest.platform.dram.write_private(guest.vm.asid, guest.spa(TEXT), b"\x48\xb8" + bytes(4) + OUT_80 + b"\x90\x90\xf4")
+    exit_ = vcpu.run()
+    assert (exit_.reason, exit_.port) == (Reason.IO, 0x80)
+
+
+def test_what_leaves_the_guest_in_a_first_block_of_64_bit_code() -> None:
+    """In 32-bit and in 16-bit code the number before it would have a RET, behind which nothing is executed."""
+    guest = Guest()
+    guest.contents[TEXT] = b"\x48\xb8" + b"\0\0\xc3\0\xc3\0\0\0" + OUT_80 + b"\xf4"
+    exit_ = guest.launch().run()
+    assert (exit_.reason, exit_.port) == (Reason.IO, 0x80)

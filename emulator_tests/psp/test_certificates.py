@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from emulator_tests.psp.rig import G, Rig, S, point, receiver, status
 from mh_emulator.psp import amd
 from mh_emulator.psp.certificate import Certificate, Signer, Usage, make_certificate, rsa_sign
+from mh_emulator.psp.crypto import private_key
 from mh_emulator.psp.identity import PlatformCertificates
 from mh_emulator.psp.policy import Policy
 from mh_emulator.psp.status import Refused, Status
@@ -169,7 +170,8 @@ def shown_as(rig: Rig, cek: bytes | None = None, top: bytes | None = None) -> St
 def test_a_root_of_somebody_elses() -> None:
     """Everything in it is signed as it has to be."""
     rig, root = Rig(), amd.root.__wrapped__()
-    cek = make_certificate(rig.fw._sp.identity._cek.public_key(), Usage.CEK, (1, 55), (root.signer,))
+    chip = private_key(rig.fw._sp.identity._cek_secret)
+    cek = make_certificate(chip.public_key(), Usage.CEK, (1, 55), (root.signer,))
     assert shown_as(rig, cek=cek, top=root.chain) is S.INVALID_CERTIFICATE
 
 

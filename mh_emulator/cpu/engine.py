@@ -203,9 +203,8 @@ class Engine:
 
     def is_interruptible(self) -> bool:
         """Whether it takes interrupts: IF, and not in the shadow of STI or of a load of SS."""
-        if not self.control().rflags & RFLAGS_IF:
-            return False
-        return not segments.is_in_shadow(self._flags(self.uc.context_save()).value)
+        context = self.uc.context_save()
+        return bool(self.control().rflags & RFLAGS_IF) and not segments.is_in_shadow(self._flags(context).value)
 
     def end_shadow(self) -> None:
         """Have interrupts wait for nothing more: the instruction behind STI, or a load of SS, has come to its end."""
@@ -215,10 +214,14 @@ class Engine:
             flags.value = segments.without_shadow(flags.value)
             self.uc.context_restore(context)
 
+    def is_64_bit(self) -> bool:
+        """Whether it executes 64-bit code."""
+        context = self.uc.context_save()
+        return segments.is_64_bit(self._flags(context).value)
+
     def pc(self) -> int:
         """Linear address of the instruction that it stands at."""
-        rip = int(self.read(x86_const.UC_X86_REG_RIP))
-        context = self.uc.context_save()
+        rip, context = int(self.read(x86_const.UC_X86_REG_RIP)), self.uc.context_save()
         if segments.is_64_bit(self._flags(context).value):
             return rip
         return segments.read(_context_address(context) + self._layout.segments).bases["cs_base"] + rip & 0xFFFF_FFFF

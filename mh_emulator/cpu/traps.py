@@ -44,7 +44,8 @@ _AT_ONCE = 16
 """Instructions that are decoded in one go."""
 _REMEMBERED, _REMEMBERED_FIRST = 1 << 14, 1 << 8
 """Blocks, and pages with a first block, whose instructions are remembered."""
-_MODES = (CS_MODE_64, CS_MODE_32, CS_MODE_16)
+LONG_MODES, LEGACY_MODES = (CS_MODE_64,), (CS_MODE_32, CS_MODE_16)
+"""What may be the mode of code, where it is known whether that has 64 bits."""
 
 
 class Trap(Enum):
@@ -156,6 +157,7 @@ class Traps:
         on_lock: Callable[[int], None],
         on_answered: Callable[[int], None],
     ) -> None:
+        self._engine = engine
         self.watched: frozenset[Trap] = frozenset()
         self.counts = False
         """Whether the engine counts instructions in what is translated from now on."""
@@ -175,8 +177,12 @@ class Traps:
         return self._add(block.address, _in_block(block.code, block.instructions, self.watched))
 
     def cover_first(self, address: int, code: bytes) -> None:
-        """Put hooks on what is watched in the first block of `code`, which is translated next, in whichever mode."""
-        self._add(address, _in_first(code, self.watched))
+        """Put hooks on what is watched in the first block of `code`, which is translated next, in the engine's mode.
+
+        In a mode that is not its own code has what is none of its instructions, and each hook slows down translation.
+        """
+        modes = LONG_MODES if self._engine.is_64_bit() else LEGACY_MODES
+        self._add(address, _in_first(code, self.watched, modes))
 
     def _add(self, address: int, found: Iterable[Found]) -> bool:
         are_new = False
@@ -232,9 +238,9 @@ def _in_block(code: bytes, instructions: int, watched: frozenset[Trap]) -> tuple
 
 
 @lru_cache(_REMEMBERED_FIRST)
-def _in_first(code: bytes, watched: frozenset[Trap]) -> tuple[Found, ...]:
-    """What is watched in the first block of `code`, whichever mode it is of."""
-    return _found(code, {start for decoder in _decoders() for start in _swept(decoder, code)}, watched)
+def _in_first(code: bytes, watched: frozenset[Trap], modes: tuple[int, ...]) -> tuple[Found, ...]:
+    """What is watched in the first block of `code`, whichever of the modes it is of."""
+    return _found(code, {start for decoder in _decoders(modes) for start in _swept(decoder, code)}, watched)
 
 
 def _found(code: bytes, starts: Iterable[int], watched: frozenset[Trap]) -> tuple[Found, ...]:
@@ -256,7 +262,7 @@ def _purpose(code: bytes, start: int, watched: frozenset[Trap]) -> Purpose | Non
 
 def _starts(code: bytes, instructions: int) -> Iterable[int]:
     """Where its instructions begin; every byte of a block that nobody but unicorn understands."""
-    for decoder in _decoders():
+    for decoder in _decoders((*LONG_MODES, *LEGACY_MODES)):
         found = [(start, start + size) for start, size, _, _ in decoder.disasm_lite(code, 0)]
         if found and (len(found), found[-1][1]) == (instructions, len(code)):
             return [start for start, _ in found]
@@ -276,5 +282,5 @@ def _swept(decoder: Foreign, code: bytes) -> Iterator[int]:
 
 
 @cache
-def _decoders() -> tuple[Foreign, ...]:
-    return tuple(Cs(CS_ARCH_X86, mode) for mode in _MODES)
+def _decoders(modes: tuple[int, ...]) -> tuple[Foreign, ...]:
+    return tuple(Cs(CS_ARCH_X86, mode) for mode in modes)

@@ -21,6 +21,7 @@ from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
 from mh_builder.parts import Part
 from mh_emulator.dram.bus import Bus
 from mh_emulator.dram.cipher import PageCipher, Tweaks
+from mh_emulator.dram.order import frame_order
 from mh_emulator.dram.resident import Resident
 
 BLOCK_BYTES = 16
@@ -88,7 +89,7 @@ class Dram:
         """How many observers have instructions of each frame."""
         self._view_of: dict[bytes | None, int] = {None: RAW}
         self._key_of: list[bytes | None] = [None]
-        self._frames = _Permutation(size // PAGE_BYTES, random.Random(f"frames {seed}"))  # noqa: S311
+        self._frames = frame_order(size // PAGE_BYTES, seed)
         self._given = bytearray(size // PAGE_BYTES)
         self.resident = Resident(self._bytes, size // PAGE_BYTES)
         self.given = 0
@@ -99,13 +100,23 @@ class Dram:
 
     def allocate(self) -> int:
         """Return the SPA of a free frame, filled with zeros as stored; raise `DramFullError`."""
-        number = self._frames.next()
-        if number is None:
-            raise DramFullError(f"DRAM: all {self.size:#x} bytes are in use, {PAGE_BYTES:#x} more are needed")
-        self._given[number] = 1
-        self.given += 1
-        self._enter(number)
-        return self.base_spa + number * PAGE_BYTES
+        [spa] = self.allocate_pages(1)
+        return spa
+
+    def allocate_pages(self, count: int) -> list[int]:
+        """Return the SPAs of so many free frames, as `allocate`; where there are fewer, none is taken."""
+        if count > len(self._given) - self.given:
+            raise DramFullError(
+                f"DRAM: {self.given * PAGE_BYTES:#x} of {self.size:#x} bytes are in use, "
+                f"{count * PAGE_BYTES:#x} more are needed"
+            )
+        numbers = self._frames.numbers(self.given, count)
+        for number in numbers:
+            self._given[number] = 1
+            self.resident.enter(number)
+        self.given += count
+        self._check_room()
+        return [self.base_spa + number * PAGE_BYTES for number in numbers]
 
     def has_given(self, frame: int) -> bool:
         """Whether that frame is there and has been handed out."""
@@ -199,6 +210,18 @@ class Dram:
     def write_raw_pages(self, spas: Sequence[int], data: memoryview | bytes) -> None:
         """Store `data` in the pages at `spas`, one after the other, past all encryption."""
         self._write_pages(None, spas, data)
+
+    def encrypt_pages(self, asid: int, spas: Sequence[int]) -> bytes:
+        """Have the key of `asid` decrypt the pages at `spas` to what they hold as stored, and return that."""
+        view = self.view_number(self.key(asid))
+        with self.bus:
+            data = self._read_pages(None, spas)
+            for frame in map(self.frame, spas):
+                if self.observers:
+                    self._forget_translations(frame)
+                    self.forget_code(self.base_spa + (frame << PAGE_SHIFT))
+                self.views[frame] = view | self.views[frame] & ASIDE
+        return data
 
     def read_raw(self, spa: int, size: int) -> bytes:
         """Return `size` bytes at `spa` as DRAM holds them."""
@@ -340,31 +363,3 @@ class Dram:
         if cipher is None:
             cipher = self._ciphers[key] = PageCipher(key, self.part.tweak_mode, self._tweaks)
         return cipher
-
-
-class _Permutation:
-    """The numbers below `count`, each once, in an order that looks random and takes no memory."""
-
-    def __init__(self, count: int, rng: random.Random) -> None:
-        self._count = count
-        self._bits = max(2, (count - 1).bit_length())
-        # A linear congruential generator modulo 2^n has full period for c odd and a % 4 == 1.
-        self._factor = (rng.getrandbits(self._bits) & ~3 | 1) ^ (4 if self._bits > 2 else 0)
-        self._increment = rng.getrandbits(self._bits) | 1
-        self._state = self._first = rng.getrandbits(self._bits)
-        self._started = False
-
-    def next(self) -> int | None:
-        """Return the next number, or None after the last."""
-        mask = (1 << self._bits) - 1
-        while not self._started or self._state != self._first:
-            self._started = True
-            number = self._scatter(self._state)
-            self._state = (self._state * self._factor + self._increment) & mask
-            if number < self._count:
-                return number
-        return None
-
-    def _scatter(self, state: int) -> int:
-        # The low bits of such a generator alternate; reversing all bits moves that to the top.
-        return int(f"{state:0{self._bits}b}"[::-1], 2)

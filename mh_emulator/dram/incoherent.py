@@ -8,6 +8,8 @@ stale, is; and accesses without the C-bit go straight to DRAM.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mh_builder.paging import PAGE_BYTES, PAGE_SHIFT
 from mh_builder.parts import Part
 from mh_emulator.dram.cipher import PageCipher
@@ -70,6 +72,18 @@ class IncoherentDram(Dram):
         frame = self.frame(spa)
         self._copies.setdefault(frame, {})[key] = copy
         self._filled.setdefault(frame, {})[key] = filled
+
+    def encrypt_pages(self, asid: int, spas: Sequence[int]) -> bytes:
+        """As `Dram` does, with what caches hold written back and forgotten before and after."""
+        self._flush_pages(spas)
+        data = self.read_raw_pages(spas)
+        self.write_private_pages(asid, spas, data)
+        self._flush_pages(spas)
+        return data
+
+    def _flush_pages(self, spas: Sequence[int]) -> None:
+        for spa in spas:
+            self.flush(spa, PAGE_BYTES)
 
     def flush(self, spa: int, size: int) -> None:
         """Write back the lines of all ASIDs in the pages of these bytes, and forget them."""

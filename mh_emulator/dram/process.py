@@ -14,6 +14,7 @@ from mh_emulator.dram.dram import MAP_NORESERVE, Dram
 FRAME_ENTRY_BYTES = 8
 POPULATED = 1
 """Tells a frame at SPA 0 from none."""
+_ZEROS = bytes(PAGE_BYTES)
 
 
 class UserMemory:
@@ -58,7 +59,7 @@ class UserMemory:
         if not 0 <= offset < self.size:
             raise ValueError(f"offset {offset:#x} is outside of a mapping of {self.size:#x} bytes")
         page, in_page = divmod(offset, PAGE_BYTES)
-        frame = self._frames[page] or self._populate(page)
+        frame = self._frames[page] or self._frame(page)
         return frame - POPULATED + in_page
 
     def spas(self, offset: int, size: int) -> list[int]:
@@ -67,13 +68,21 @@ class UserMemory:
             raise ValueError(f"{size:#x} bytes at {offset:#x} are no pages of a mapping of {self.size:#x} bytes")
         pages = range(offset // PAGE_BYTES, (offset + size) // PAGE_BYTES)
         with self.dram.bus:
-            return [(self._frames[page] or self._populate(page)) - POPULATED for page in pages]
+            self._populate(pages)
+            return [frame - POPULATED for frame in self._frames[pages.start : pages.stop]]
 
-    def _populate(self, page: int) -> int:
+    def _populate(self, pages: range) -> list[int]:
+        """Give those of these pages a frame that have none; return them. The bus is held."""
+        missing = [page for page, frame in zip(pages, self._frames[pages.start : pages.stop], strict=True) if not frame]
+        for page, spa in zip(missing, self.dram.allocate_pages(len(missing)), strict=True):
+            self._frames[page] = spa | POPULATED
+        self._populated += [page * PAGE_BYTES for page in missing]
+        return missing
+
+    def _frame(self, page: int) -> int:
+        """Its entry, with a frame."""
         with self.dram.bus:
-            if not self._frames[page]:
-                self._frames[page] = self.dram.allocate() | POPULATED
-                self._populated.append(page * PAGE_BYTES)
+            self._populate(range(page, page + 1))
             return self._frames[page]
 
     def read_raw(self, offset: int, size: int) -> bytes:
@@ -83,24 +92,27 @@ class UserMemory:
 
     def write_raw(self, offset: int, data: bytes) -> None:
         """Store `data` as the host does: garbage for a guest that reads privately."""
-        view = memoryview(data)
         with self.dram.bus:
             for start, length in stretches(offset, len(data)):
-                part = view[start - offset : start - offset + length]
+                at = start - offset
                 if length < PAGE_BYTES:
-                    self.dram.write_raw(self.spa(start), part)
+                    self.dram.write_raw(self.spa(start), data[at : at + length])
                 else:
-                    self.dram.write_raw_pages(self.spas(start, length), part)
+                    self._write_pages(start, data[at : at + length])
 
     def clear(self, offset: int, size: int) -> None:
-        """Store zeros, as the host does; a page that nobody has touched comes with them."""
-        with self.dram.bus:
-            for start, length in pieces(offset, size):
-                page = start // PAGE_BYTES
-                if self._frames[page]:
-                    self.dram.write_raw(self.spa(start), bytes(length))
-                else:
-                    self._populate(page)
+        """Store zeros, as the host does."""
+        self.write_raw(offset, bytes(size))
+
+    def _write_pages(self, offset: int, data: bytes) -> None:
+        """Store whole pages; one that nobody has touched comes with zeros."""
+        pages = range(offset // PAGE_BYTES, (offset + len(data)) // PAGE_BYTES)
+        missing = set(self._populate(pages))
+        contents = (data[at : at + PAGE_BYTES] for at in range(0, len(data), PAGE_BYTES))
+        both = zip(pages, contents, strict=True)
+        written = [(page, content) for page, content in both if page not in missing or content != _ZEROS]
+        spas = [self._frames[page] - POPULATED for page, _ in written]
+        self.dram.write_raw_pages(spas, b"".join([content for _, content in written]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import NoReturn
 
 from mh_abi import abi
@@ -37,17 +37,23 @@ _CHUNK = 16
 """Pages that are lent, or launched, in one go."""
 _LONGEST = 1 << 30
 """Pages of one run whose attributes are set: as many as there are."""
+_REMEMBERED = 8
+"""Helpers whose pages are listed once."""
 
 
-def helper_pages(helper: Installed) -> list[SnpPage]:
+def helper_pages(helper: Installed) -> Sequence[SnpPage]:
     """The helper's private memory as it is launched, in this order; the owner expects the same."""
-    image, base = helper.image, helper.base
-    secrets, stored = image.snp_secrets_offset, len(image.data)
-    zeros = pages_of_type(PageType.ZERO, base + stored, image.ring_offset - stored)
-    return [
-        *pages_at(base, helper.code[:stored]),
+    image = helper.image
+    return _private_pages(helper.base, helper.code, len(image.data), image.snp_secrets_offset)
+
+
+@lru_cache(_REMEMBERED)
+def _private_pages(base: int, code: bytes, stored: int, secrets: int | None) -> Sequence[SnpPage]:
+    zeros = pages_of_type(PageType.ZERO, base + stored, len(code) - stored)
+    return (
+        *pages_at(base, code[:stored]),
         *(SnpPage(PageType.SECRETS, page.gpa) if page.gpa - base == secrets else page for page in zeros),
-    ]
+    )
 
 
 def neighbours(pages: Iterable[SnpPage], most: int) -> Iterator[list[SnpPage]]:

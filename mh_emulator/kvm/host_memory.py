@@ -43,8 +43,10 @@ class HostMemory:
 
     def page(self, data: bytes = b"") -> int:
         """A page of the kernel's own, with `data` and zeros."""
-        spa = self._free.pop() if self._free else self._dram.allocate()
-        self._dram.write_raw(spa, data.ljust(PAGE_BYTES, b"\0"))
+        is_new = not self._free
+        spa = self._dram.allocate() if is_new else self._free.pop()
+        if data or not is_new:
+            self._dram.write_raw(spa, data.ljust(PAGE_BYTES, b"\0"))
         return spa
 
     def free(self, spa: int) -> None:

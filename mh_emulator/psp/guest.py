@@ -5,11 +5,11 @@ Source: AMD-ASPFW, sev_guest.h, sev_guest.c.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mh_emulator.psp.command import GuestState
+from mh_emulator.psp.digest import LaunchDigest
 from mh_emulator.psp.policy import Policy
 from mh_emulator.psp.session import Channel
 from mh_emulator.psp.status import Refused, Status, require
@@ -29,7 +29,7 @@ class GuestContext:
     handle: int = 0
     asid: int = 0
     """0 while not activated."""
-    measuring: hashlib._Hash = field(default_factory=hashlib.sha256, repr=False)
+    measuring: LaunchDigest = field(default_factory=LaunchDigest, repr=False)
     """What was launched so far."""
     launch_digest: bytes = bytes(32)
     """After LAUNCH_MEASURE."""

@@ -6,7 +6,7 @@ validate_domain).
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import lru_cache
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -18,6 +18,8 @@ from mh_emulator.psp.status import Status, require
 
 CHAIN_BYTES = 3 * CERTIFICATE_BYTES
 """PEK, OCA, CEK."""
+
+_REMEMBERED = 64
 
 
 class PlatformCertificates(NamedTuple):
@@ -34,61 +36,62 @@ class Identity:
     def __init__(self, random: RandomBytes, version: tuple[int, int]) -> None:
         self._version = version
         self._random = random
-        # Nobody needs all keys of every platform, and making one takes longer than most commands.
         self._oca_secret, self._cek_secret, self._pek_secret, self._pdh_secret = (
             random(SECRET_BYTES) for _ in range(4)
         )
 
     def renew_pdh(self) -> None:
         """PDH_GEN."""
-        self.pdh = private_key(self._random(SECRET_BYTES))
+        self._pdh_secret = self._random(SECRET_BYTES)
 
-    @cached_property
+    @property
     def pdh(self) -> ec.EllipticCurvePrivateKey:
         """Key agreement."""
         return private_key(self._pdh_secret)
 
-    @cached_property
+    @property
     def pek(self) -> ec.EllipticCurvePrivateKey:
         """Signs the PDH and attestation reports."""
         return private_key(self._pek_secret)
 
-    @cached_property
-    def _oca(self) -> ec.EllipticCurvePrivateKey:
-        return private_key(self._oca_secret)
-
-    @cached_property
-    def _cek(self) -> ec.EllipticCurvePrivateKey:
-        return private_key(self._cek_secret)
-
     @property
     def certificates(self) -> PlatformCertificates:
         """PDH and chain as the platform itself can show them."""
-        return PlatformCertificates(
-            make_certificate(self.pdh.public_key(), Usage.PDH, self._version, (Signer(self.pek, Usage.PEK),)),
-            self.pek_certificate + self.oca_certificate + self._cek_certificate(()),
-        )
+        pdh = _certificate(self._pdh_secret, Usage.PDH, self._version, (self._pek_secret, Usage.PEK))
+        cek = _certificate(self._cek_secret, Usage.CEK, self._version)
+        return PlatformCertificates(pdh, self.pek_certificate + self.oca_certificate + cek)
 
-    @cached_property
+    @property
     def pek_certificate(self) -> bytes:
         """Signed by the owner's key and by the chip's."""
-        signers = Signer(self._oca, Usage.OCA), Signer(self._cek, Usage.CEK)
-        return make_certificate(self.pek.public_key(), Usage.PEK, self._version, signers)
+        signers = (self._oca_secret, Usage.OCA), (self._cek_secret, Usage.CEK)
+        return _certificate(self._pek_secret, Usage.PEK, self._version, *signers)
 
-    @cached_property
+    @property
     def oca_certificate(self) -> bytes:
         """The owner's: of its own making, as the platform is self-owned."""
-        return make_certificate(self._oca.public_key(), Usage.OCA, self._version, (Signer(self._oca, Usage.OCA),))
+        return _certificate(self._oca_secret, Usage.OCA, self._version, (self._oca_secret, Usage.OCA))
 
-    @cached_property
+    @property
     def full_chain(self) -> bytes:
         """The chain with the CEK that AMD signed, as its server hands out for a chip's ID."""
-        return self.pek_certificate + self.oca_certificate + self._cek_certificate((amd.root().signer,))
-
-    def _cek_certificate(self, signers: tuple[Signer, ...]) -> bytes:
-        return make_certificate(self._cek.public_key(), Usage.CEK, self._version, signers)
+        return self.pek_certificate + self.oca_certificate + _signed_by_amd(self._cek_secret, self._version)
 
 
+@lru_cache(_REMEMBERED)
+def _certificate(secret: bytes, usage: Usage, version: tuple[int, int], *signers: tuple[bytes, Usage]) -> bytes:
+    """The certificate of the key that `secret` gives; its signatures are deterministic, so it is made once."""
+    by = tuple(Signer(private_key(signer), signs_as) for signer, signs_as in signers)
+    return make_certificate(private_key(secret).public_key(), usage, version, by)
+
+
+@lru_cache(_REMEMBERED)
+def _signed_by_amd(cek: bytes, version: tuple[int, int]) -> bytes:
+    """The one that AMD keeps for a chip."""
+    return make_certificate(private_key(cek).public_key(), Usage.CEK, version, (amd.root().signer,))
+
+
+@lru_cache(_REMEMBERED)
 def validate_platform(pdh: bytes, chain: bytes, amd_chain: bytes) -> tuple[int, int]:
     """Check PDH <- PEK <- CEK <- ASK <- ARK (POLICY.SEV); return the API version in the PEK."""
     _check_lengths(pdh, chain)

@@ -54,9 +54,7 @@ def update_pages(sp: Processor, handle: int, spas: Sequence[int]) -> None:
     guest = sp.admitted(Command.LAUNCH_UPDATE_DATA, handle)
     need_asid(guest)
     check_alignment(*spas)
-    data = sp.memory.read_pages(spas)
-    guest.measuring.update(data)
-    sp.memory.write_private_pages(guest.asid, spas, data)
+    guest.measuring.update(sp.memory.encrypt_pages(guest.asid, spas))
 
 
 def update_vmsa(sp: Processor, handle: int, spa: int, size: int) -> None:

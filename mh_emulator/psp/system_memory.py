@@ -40,12 +40,6 @@ class SystemMemory:
             self._dram.flush(plain, size)
         return self._dram.read_raw(plain, size)
 
-    def read_pages(self, spas: Sequence[int]) -> bytes:
-        """Read pages as stored, after what caches hold of them has been written back, and forgotten."""
-        plain = [self.check(spa, PAGE_BYTES) for spa in spas]
-        self._flush(plain)
-        return self._dram.read_raw_pages(plain)
-
     def write(self, spa: int, data: bytes) -> None:
         """Write as stored."""
         self._dram.write_raw(self.check(spa, len(data)), data)
@@ -54,16 +48,13 @@ class SystemMemory:
         """Read under the key of `asid`, and see what its guest sees: caches are coherent within an ASID."""
         return self._dram.read_private(asid, self.check(spa, size), size)
 
-    def write_private_pages(self, asid: int, spas: Sequence[int], data: bytes) -> None:
-        """Write pages under the key of `asid`; no cache has another view of them afterwards."""
-        plain = [self.check(spa, PAGE_BYTES) for spa in spas]
-        self._flush(plain)
-        self._dram.write_private_pages(asid, plain, data)
-        self._flush(plain)
+    def encrypt_pages(self, asid: int, spas: Sequence[int]) -> bytes:
+        """Encrypt pages in place under the key of `asid`, and return what they held as stored.
 
-    def _flush(self, pages: Sequence[int]) -> None:
-        for page in pages:
-            self._dram.flush(page, PAGE_BYTES)
+        What caches hold of them is written back before; no cache has another view of them afterwards.
+        """
+        plain = [self.check(spa, PAGE_BYTES) for spa in spas]
+        return self._dram.encrypt_pages(asid, plain)
 
     def write_private(self, asid: int, spa: int, data: bytes, *, evict: bool = False) -> None:
         """Write under the key of `asid`; with `evict` no cache has another view of it afterwards."""

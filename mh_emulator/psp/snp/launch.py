@@ -95,13 +95,14 @@ def update(sp: SnpProcessor, wanted: LaunchUpdate) -> None:
     need_asid(guest)
     need_owner(entry, guest)
     require(wanted.imi or not guest.imi_en, Status.INVALID_PARAM)
-    data = sp.memory.read(spa, wanted.size.bytes, evict=True)
     if kind is PageType.CPUID:
-        cpuid.check_page(data)
+        cpuid.check_page(sp.memory.read(spa, PAGE_BYTES, evict=True))
     for offset in range(0, wanted.size.bytes, PAGE_BYTES):
-        page = data[offset : offset + PAGE_BYTES]
+        page = sp.memory.encrypt_pages(guest.asid, [spa + offset])
         guest.digest.add(SnpPage(kind, entry.gpa + offset, page, wanted.imi, wanted.vmpl))
-        sp.memory.write_private(guest.asid, spa + offset, _contents(sp, guest, kind, page), evict=True)
+        contents = _contents(sp, guest, kind, page)
+        if contents != page:
+            sp.memory.write_private(guest.asid, spa + offset, contents, evict=True)
     sp.rmp.replace(spa, _handed_over(entry, kind, wanted.vmpl))
 
 
