@@ -7,7 +7,6 @@ VMRUN and of every exit computes the same checksum.
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
 
 from mh_builder.paging import MIB, PAGE_BYTES
 from mh_emulator.psp.status import Status, require
@@ -35,7 +34,8 @@ class TrustedRegion:
 
     def __init__(self, spa: int) -> None:
         self._spa = spa
-        self._checksums: dict[int, int] = {}
+        self._checked: dict[int, bytes] = {}
+        """By address, what each checksum is of: equal bytes have equal ones, so it is computed for others alone."""
         self._untouched = spa
         self._freed: list[int] = []
 
@@ -44,26 +44,27 @@ class TrustedRegion:
         address = self._room()
         page = bytearray(vmsa)
         _ADDRESS.pack_into(page, CHECKSUM_ADDRESS_OFFSET, address)
-        self._checksums[address] = checksum(page)
+        self._checked[address] = bytes(page[:CHECKED_BYTES])
         return address, bytes(page)
 
     def validate(self, vmsa: bytes) -> int:
         """Check `vmsa`, as VMRUN does; return its checksum's address, or raise `BadVmsaError`."""
         (address,) = _ADDRESS.unpack_from(vmsa, CHECKSUM_ADDRESS_OFFSET)
-        if self._checksums.get(address) != checksum(vmsa):
+        known, found = self._checked.get(address), vmsa[:CHECKED_BYTES]
+        if known is None or (known != found and checksum(known) != checksum(found)):
             raise BadVmsaError(f"VMSA: checksum at {address:#x} does not match")
         return int(address)
 
     def update(self, vmsa: bytes) -> None:
         """Remember the checksum of `vmsa` as it is now, as an exit does; raise `BadVmsaError` if it has none."""
         (address,) = _ADDRESS.unpack_from(vmsa, CHECKSUM_ADDRESS_OFFSET)
-        if address not in self._checksums:
+        if address not in self._checked:
             raise BadVmsaError(f"VMSA: no checksum at {address:#x}")
-        self._checksums[address] = checksum(vmsa)
+        self._checked[address] = vmsa[:CHECKED_BYTES]
 
     def free(self, address: int) -> None:
         """Forget the checksum at `address`."""
-        del self._checksums[address]
+        del self._checked[address]
         self._freed.append(address)
 
     def _room(self) -> int:
@@ -76,11 +77,6 @@ class TrustedRegion:
 
 def checksum(vmsa: bytes | bytearray) -> int:
     """CRC-64 of a VMSA: three CRC-32C over every third quadword, XORed, above the CRC-32C of the three."""
-    return _checksum(bytes(vmsa[:CHECKED_BYTES]))
-
-
-@lru_cache(maxsize=16)
-def _checksum(vmsa: bytes) -> int:
     words = [vmsa[at : at + _WORD] for at in range(0, CHECKED_BYTES, _WORD)]
     lanes = [_crc32c(b"".join(words[lane::_LANES])) for lane in range(_LANES)]
     return (lanes[0] ^ lanes[1] ^ lanes[2]) << 32 | _crc32c(struct.pack("<3I", *lanes))
