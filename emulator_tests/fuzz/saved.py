@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ class Saved:
         return cls(
             (
                 *of_platform(machine.platform.dram, machine.platform.generator, memories),
-                attribute(machine.platform.psp.region, "_checksums", dict),
+                attribute(machine.platform.psp.region, "_checked", dict),
                 *(restore for vcpu in machine.mirror.vcpus for restore in of_vcpu(vcpu)),
             )
         )
@@ -70,14 +71,15 @@ def of_vcpu(vcpu: Vcpu) -> Iterator[Restore]:
 
 
 def _dram(dram: Dram) -> Restore:
-    contents, views = bytes(dram.view), dram.views[:]
-    frames = attribute(dram._frames, "_state"), attribute(dram._frames, "_started")
+    contents, views, given = bytes(dram.view), dram.views[:], bytes(dram._given)
+    handed_out, resident = attribute(dram, "given"), attribute(dram.resident, "_order", deque)
 
     def restore() -> None:
         dram.view[:] = contents
         dram.views[:] = views
-        for one in frames:
-            one()
+        dram._given[:] = given
+        handed_out()
+        resident()
 
     return restore
 

@@ -179,10 +179,10 @@ class Stage:
 
     @cached_property
     def code_words(self) -> frozenset[int]:
-        """What tells that code of the helper is there."""
+        """What tells that code of the helper is there; the ring's magic does not, which an instruction has."""
         text = self.image.section(".text")
         words = words_of(self.image.data[text.offset : text.offset + text.size])
-        return frozenset(filter(self.ground.is_code, words))
+        return frozenset(filter(self.ground.is_code, words)) - {abi.MH_RING_MAGIC}
 
     @cached_property
     def addresses(self) -> Mapping[str, int]:
