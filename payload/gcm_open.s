@@ -124,10 +124,9 @@ gcm_open_rest:
     add eax, BLOCK_BYTES
     cmp eax, SET_BYTES          # survives one less: eax counts in blocks
     jb 1b
-1:  cipher rax+2*BLOCK_BYTES
-    add eax, BLOCK_BYTES
-    cmp eax, (AES256_ROUNDS - 2) * BLOCK_BYTES  # survives one less: the same
-    jb 1b
+.irp round, 10, 11, 12, 13
+    cipher \round*BLOCK_BYTES
+.endr
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     aesenclast xmm\i, [DESTINATION + \i * BLOCK_BYTES]
     pxor xmm\i, MASK_STEP

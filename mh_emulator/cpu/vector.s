@@ -23,11 +23,14 @@ cpu_features:
     mov rbx, r8
     ret
 
+# By halves, as the code that unicorn makes stores them: what takes bytes of two recent stores would wait for both.
 .macro in_place name, instruction
 .global \name
 \name:
-    movdqu xmm0, [rsi]
-    movdqu xmm1, [rdx]
+    movq xmm0, [rsi]
+    movhps xmm0, [rsi + 8]
+    movq xmm1, [rdx]
+    movhps xmm1, [rdx + 8]
     \instruction xmm0, xmm1
     movdqu [rsi], xmm0
     ret
@@ -36,6 +39,9 @@ cpu_features:
     in_place aesenc, aesenc
     in_place aesenclast, aesenclast
     in_place pshufb, pshufb
+    in_place pxor, pxor
+    in_place paddq, paddq
+    in_place por, por
 
 .global pclmulqdq
 pclmulqdq:
