@@ -1,9 +1,9 @@
 """AES, products without carries, shuffles and sums of emulated CPUs, in the instructions of this computer: vector.s.
 
-unicorn computes most of them bit by bit and byte by byte, and loads in one what it has stored by halves, which waits for
-both. Its interface has no way to say otherwise, so the first bytes of those functions, in this process's copy of the
-library, become jumps. Their results are the same. Where the library is not the one that is known, or this computer lacks
-an instruction, everything stays as it is.
+unicorn computes most of them bit by bit and byte by byte, and loads in one what it has stored by halves, which waits.
+Its interface has no way to say otherwise, so the first bytes of those functions, in this process's copy of the
+library, become jumps. Their results are the same. Where the library is not the one that is known, or this computer
+lacks an instruction, everything stays as it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from mh_builder.paging import PAGE_BYTES
 KNOWN_VERSION = "2.1.4"
 """The unicorn whose functions take what vector.s takes."""
 
-NAMES = {name: f"helper_{name}_xmm_x86_64" for name in ("aesenc", "aesenclast", "pshufb", "pclmulqdq", "pxor", "paddq", "por")}
+NAMES = {
+    name: f"helper_{name}_xmm_x86_64"
+    for name in ("aesenc", "aesenclast", "pshufb", "pclmulqdq", "pxor", "paddq", "por")
+}
 """Names in vector.s, and of unicorn's functions."""
 
 NEEDED = 1 << 1 | 1 << 9 | 1 << 25
