@@ -88,7 +88,12 @@ class UserMemory:
     def read_raw(self, offset: int, size: int) -> bytes:
         """Return `size` bytes as the host sees them: ciphertext where a guest wrote privately."""
         with self.dram.bus:
-            return b"".join(self.dram.read_raw(self.spa(start), length) for start, length in pieces(offset, size))
+            return b"".join([self._read_stretch(start, length) for start, length in stretches(offset, size)])
+
+    def _read_stretch(self, offset: int, size: int) -> bytes:
+        if size < PAGE_BYTES:
+            return self.dram.read_raw(self.spa(offset), size)
+        return self.dram.read_raw_pages(self.spas(offset, size))
 
     def write_raw(self, offset: int, data: bytes) -> None:
         """Store `data` as the host does: garbage for a guest that reads privately."""

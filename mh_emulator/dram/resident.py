@@ -10,7 +10,7 @@ from itertools import takewhile
 from mh_builder.paging import MIB, PAGE_BYTES, PAGE_SHIFT
 from mh_emulator.dram.backing import Backing
 
-MOST_BYTES = 256 * MIB
+MOST_BYTES = 512 * MIB
 """Of the DRAM of one machine, that stay in memory; one that uses less never has a file."""
 
 _PARTS = 8
