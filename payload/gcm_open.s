@@ -7,9 +7,9 @@
 # puts older bytes into the scratch in between gets noise.
 #
 # Block i of the source goes to the scratch under M(i) = MASK + i MASK_STEP, each half by itself, and from there into the last round
-# of AES as its key operand, which that adds: what comes out is the plaintext, xor M(i), xor the last round key. It takes the
-# place of the block xor MASK_STEP: so a host that puts the first one back there learns nothing of the key. Every block is read
-# once from the source, where it is hashed, and AES need not be ready by then.
+# of AES as its key operand, which that adds. The plaintext takes its place, under M(i) and a veil: MASK_STEP after one round of
+# AES without a key, which masks of two places do not cancel. So whatever a host puts back there, the guest gets nothing of the key.
+# Every block is read once from the source, where it is hashed, and AES need not be ready by then.
 
 .include "gcm.inc"
 .include "ghash.inc"
@@ -55,6 +55,12 @@
     paddq MASK, MASK_STEP
     movdqa [DESTINATION + \at], BY
     pshufb TAKEN, [rip + .Lswap]
+.endm
+
+# `to` = the veil, plus the last round key.
+.macro veil_and_key to
+    movdqa \to, MASK_STEP
+    aesenc \to, [KEY + AES256_LAST]
 .endm
 
 # xmm0..xmm7 = the next counter blocks plus round key 0. The counters of the first six, 8 n + 2 to 8 n + 7, differ in the last byte
@@ -127,9 +133,10 @@ gcm_open_rest:
 .irp round, 10, 11, 12, 13
     cipher \round*BLOCK_BYTES
 .endr
+    veil_and_key T
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     aesenclast xmm\i, [DESTINATION + \i * BLOCK_BYTES]
-    pxor xmm\i, MASK_STEP
+    pxor xmm\i, T
     movdqa [DESTINATION + \i * BLOCK_BYTES], xmm\i
 .endr
     add SOURCE, SET_BYTES
@@ -151,10 +158,11 @@ gcm_open_rest:
 .Lopen_block:
     call gcm_next_stream
     call gcm_load
+    veil_and_key T
     pxor STREAM, BLOCK
     pxor STREAM, [KEY + AES256_LAST]
     pxor STREAM, MASK
-    pxor STREAM, MASK_STEP
+    pxor STREAM, T
     paddq MASK, MASK_STEP
     call gcm_store
     call gcm_hash
@@ -185,8 +193,8 @@ gcm_open_rest:
 .balign 16, 0xcc
 .global gcm_release_rest
 gcm_release_rest:
-    movdqa T, [KEY + AES256_LAST]
-    pxor T, MASK_STEP
+    veil_and_key T
+    pxor T, [KEY + AES256_LAST]
     sub LEFT, RELEASE_BYTES
     jb 2f
     movdqa STEP4, MASK_STEP

@@ -218,11 +218,13 @@ gcm_vaes_seal:
     psubq MASK_STEP, MASK
 .endm
 
-# TAKEN = MASK_STEP in both halves.
-.macro steps_of_masks
+# As veil_and_key of gcm_open.s: TAKEN, in both halves. WIDE_T = the last round key.
+.macro veil_and_key
     vextracti128 xmm9, WIDE_MASK, 1
     vpsubq xmm9, xmm9, MASK
     vinserti128 TAKEN, TAKEN, xmm9, 1
+    vbroadcasti128 WIDE_T, [KEY + AES256_LAST]
+    vaesenc TAKEN, TAKEN, WIDE_T
 .endm
 
 # int gcm_vaes_open(const struct gcm_key *key, const struct gcm_job *job, __m128i mask, __m128i mask_step);
@@ -281,7 +283,7 @@ gcm_vaes_open:
     add eax, BLOCK_BYTES
     cmp eax, (AES256_ROUNDS - 2) * BLOCK_BYTES
     jb 1b
-    steps_of_masks
+    veil_and_key
 .irp i, 0, 1, 2, 3, 4, 5, 6, 7
     vaesenclast ymm\i, ymm\i, [DESTINATION + \i * VECTOR_BYTES]
     vpxor ymm\i, ymm\i, TAKEN
@@ -302,9 +304,8 @@ gcm_vaes_open:
     # As gcm_release_rest, 8 blocks at a time.
 .equ RELEASE_BYTES, 4 * VECTOR_BYTES
     spread_masks
-    steps_of_masks
-    vbroadcasti128 BY, [KEY + AES256_LAST]
-    vpxor TAKEN, TAKEN, BY
+    veil_and_key
+    vpxor TAKEN, TAKEN, WIDE_T
     vmovdqa ymm4, WIDE_MASK
     vpaddq ymm5, ymm4, WIDE_STEP
     vpaddq ymm6, ymm5, WIDE_STEP
