@@ -56,6 +56,7 @@ seal_packet:
     inc qword ptr [r13 + lane.sequence]
     mov ecx, r8d
     mov rdx, [r13 + lane.slot_data]
+    lea rdi, [r13 + lane.job]
     call describe_job
     call authenticated
     jz 1f
@@ -151,6 +152,7 @@ check_turn:
 .global open_packet
 open_packet:
     mov rsi, [r13 + lane.slot_data]
+    lea rdi, [r13 + lane.opening]
     call describe_job
     push rsi
     call fresh_mask
@@ -167,10 +169,9 @@ open_packet:
     mov eax, MH_BAD_TAG
     ret
 
-# The job for lane.packet: rsi source, rdx destination, ecx bytes -> rdi key, rsi job. The tag has its place in the ring.
+# The job at rdi for lane.packet: rsi source, rdx destination, ecx bytes -> rdi key, rsi job. The tag has its place in the ring.
 describe_job:
     lea r8, [r13 + lane.packet]
-    lea rdi, [r13 + lane.job]
     lea rax, [r8 + MH_PACKET_IV_OFFSET]
     mov [rdi + gcm_job.iv], rax
     mov [rdi + gcm_job.aad], r8

@@ -8,7 +8,9 @@ from functools import cache
 
 import pytest
 
+from emulator_tests.crypto.kernels import constants
 from emulator_tests.helper.conftest import SECRET, boot_contents
+from emulator_tests.theorems.linked import offsets
 from mh_abi import abi
 from mh_builder.helper import build_helper
 from mh_builder.image.model import Image
@@ -20,7 +22,7 @@ from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.host.launch import launch
 from mh_emulator.host.placement import place
 from mh_emulator.host.ring import Lane, Sealed
-from mh_emulator.host.session import Batch, connect, end_epoch, finish
+from mh_emulator.host.session import Batch, abort, connect, end_epoch, finish
 from mh_emulator.host.site import prepare
 from mh_emulator.kvm.exits import Reason
 from mh_emulator.owner import POLICY, POLICY_ES, GuestOwner
@@ -85,6 +87,12 @@ class Watched:
             for offset in range(section.offset, end, PAGE):
                 page = self.machine.read_helper(offset, PAGE)
                 self.seen.update(page[at : at + 8] for at in range(0, PAGE, 8))
+
+    def destination(self, job: str) -> int:
+        """Of a job of the bulk lane, what it names as its destination."""
+        known = offsets()
+        place = self._places[PRIVATE.index(".vcpu")].offset + known["vcpu.bulk"] + known[job]
+        return int.from_bytes(self.machine.read_helper(place + constants()["gcm_job.destination"], 8), "little")
 
     def stored_scratch(self, pages: int) -> list[bytes]:
         """The first `pages` of the scratch as the host reads them, block by block."""
@@ -187,3 +195,27 @@ def test_old_memory_put_back_makes_no_mask_again() -> None:
         target.ring._submitted = head
         seen.append(target.stored_scratch(1))
     assert all(len(set(blocks)) == 3 for blocks in zip(*seen, strict=True))
+
+
+def test_where_what_is_opened_is_described_no_ring_was_ever_named() -> None:
+    """Else bytes of an export, put back in the middle of an import, would send plaintext to the ring."""
+    migration = Migration("regions", Start.HOST)
+    batch = Batch(listed=(migration.addresses()[0],))
+    both = (migration.source, migration.target)
+    named: list[list[int]] = []
+    for source, target in (both, both[::-1]):
+        for side in both:
+            abort(side.ring)
+        connect(source.ring, target.ring)
+        source.serve(source.ring, batch, Op.MH_OP_EXPORT)
+        target.ring.put_sealed(0, source.ring.take_sealed(0))
+        target.serve(target.ring, batch, Op.MH_OP_IMPORT)
+        named += [[side.destination(job) for job in ("lane.job", "lane.opening")] for side in both]
+    ring = image_of("regions", Start.HOST).section(".ring")
+    assert [[ring.va <= place < ring.va + ring.size for place in places] for places in named] == [
+        [True, False],
+        [False, False],
+        [False, False],
+        [True, False],
+    ]
+    assert named[1][1] == named[2][1] != 0
