@@ -75,7 +75,7 @@ def said(text: str) -> str:
     text = re.sub(r"([],\w])-(\d+)", lambda found: f"{found[1]}+{(1 << 64) - int(found[2])}", text)
     text = text.replace(",+", ",").replace("+0]", "]").replace("repz", "repe")
     text = re.sub(r"(stos|lods|movs|cmps)(?:q(?=qword)|w(?=word)|b(?=byte|al))", r"\1", text)
-    text = re.sub(r"^ltr[re](?=ax)", "ltr", text)
+    text = re.sub(r"^(ltr|lldt)[re](?=[a-d]x)", r"\1", text)
     text = "vmmcall" if text == "vmgexit" else text
     text = re.sub(r"^(pushf|popf)q", r"\1", text).replace("lgdtd", "lgdt").replace("ljmp", "jmp")
     kind = re.match(r"(v?pclmul)([lh]q[lh]q)dq", text)
