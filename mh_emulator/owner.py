@@ -75,8 +75,9 @@ class Expected:
 
     def add(self, content: bytes) -> None:
         """The next one; VMSAs are such too."""
+        is_first = not self.digests
         self._all.update(content)
-        self.digests.append(hashlib.sha256(content).digest())
+        self.digests.append(self._all.digest() if is_first else hashlib.sha256(content).digest())
 
     @property
     def launch_digest(self) -> bytes:
