@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -41,7 +43,8 @@ class Task:
 
     def run(self) -> AttackResult | Cell:
         """Do it."""
-        return _measure(self) if self.start is None else _attack(self, self.start)
+        with _collected():
+            return _measure(self) if self.start is None else _attack(self, self.start)
 
     def how(self, option: str) -> str:
         """The command that does just this."""
@@ -93,6 +96,22 @@ def _results(tasks: Sequence[Task], jobs: int) -> Iterator[AttackResult | Cell]:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def _collected() -> Iterator[None]:
+    """Have nothing looked for that can be freed, and all of it freed at the end: the next guest takes its memory.
+
+    A guest is a ring of references, and the collector's own times come when others have taken as much again.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect(1)
+        if was_enabled:
+            gc.enable()
 
 
 def _ignore_interrupts() -> None:

@@ -12,6 +12,7 @@ from unicorn import unicorn_const, x86_const
 from mh_builder.paging import PAGE_BYTES
 from mh_builder.parts import OSXSAVE
 from mh_emulator.cpu.attached import attach
+from mh_emulator.cpu.blocks import Block, Told
 from mh_emulator.cpu.breakpoint import Breakpoint
 from mh_emulator.cpu.ctrl_c import held_back
 from mh_emulator.cpu.delivery import TripleFault, deliver, raised
@@ -19,7 +20,7 @@ from mh_emulator.cpu.engine import GPRS, Engine
 from mh_emulator.cpu.eventinj import EventInjection
 from mh_emulator.cpu.exceptions import WITH_ERROR_CODE, Event
 from mh_emulator.cpu.executed import Executed, watched
-from mh_emulator.cpu.hooks import Foreign, UnicornError
+from mh_emulator.cpu.hooks import UnicornError
 from mh_emulator.cpu.instructions import Instructions
 from mh_emulator.cpu.intercepts import NON_AUTOMATIC, Code, Intercept
 from mh_emulator.cpu.linear import Linear
@@ -39,7 +40,6 @@ from mh_emulator.cpu.traps import (
     LONGEST_ANSWERED,
     LONGEST_TRAPPED,
     SYSCALL_BYTES,
-    Block,
     Trap,
     Trapped,
     Traps,
@@ -70,6 +70,7 @@ class Core:
         """What has stopped the engine since it was last started."""
         self._traps = Traps(self._engine, self._on_trap, self._on_lock, self._on_answered)
         self._tlb = Tlb(self._engine, self._mmu, vm, self._traps, self._turn, self._stops.append)
+        self._told = Told(self._engine, self._turn, dram, self._tlb.native, self._on_block)
         self._linear = Linear(self._engine, self._mmu)
         self._microcode = Microcode(self._engine, self._mmu, self._linear, self.msrs, self._tlb)
         ownership = None if vm.rmp is None else Ownership(self._engine, self._mmu, self._linear, vm.rmp)
@@ -80,8 +81,6 @@ class Core:
         """Whether devices have an interrupt for the guest."""
         self._late: Block | None = None
         """What has to be translated again, because it has new hooks."""
-        self._is_told = False
-        """Whether unicorn has told of a block: not of those before the first one has come to its end."""
         self._stale: tuple[int, int] | None = None
         """Which instruction has last had which frame's code forgotten."""
         self.held: bytes | None = None
@@ -225,7 +224,8 @@ class Core:
         wanted = watched(self._vm, counts=counts)
         if self._tlb.counts is not counts or self._traps.watched != wanted:
             # Code that was translated without a counter would never stop for it, nor for what was not watched.
-            self._traps.watched = wanted
+            self._traps.watch(wanted)
+            self._told.use(self._traps.known)
             self._tlb.set_counts(counts)
         begun = self._go(limit)
         while self._late is not None:
@@ -239,7 +239,7 @@ class Core:
         """Run the engine until something happens, or until a block has to be translated again."""
         self._tlb.before_start()
         self._stops.clear()
-        if not self._is_told:
+        if not self._told.any:
             start = self._engine.pc()
             self._traps.cover_first(start, self._linear.code(start, PAGE_BYTES))
         try:
@@ -325,7 +325,6 @@ class Core:
 
     def _add_hooks(self) -> None:
         uc = self._engine.uc
-        uc.hook_add(unicorn_const.UC_HOOK_EDGE_GENERATED, self._on_block)
         uc.hook_add(unicorn_const.UC_HOOK_INTR, self._on_interrupt)
         uc.hook_add(unicorn_const.UC_HOOK_INSN_INVALID, self._on_invalid)
         uc.hook_add(unicorn_const.UC_HOOK_INSN, self._on_cpuid, None, 1, 0, x86_const.UC_X86_INS_CPUID)
@@ -355,11 +354,10 @@ class Core:
     def _on_syscall(self, _uc: object, _data: object) -> None:
         self._note(Trapped(Trap.SYSCALL, SYSCALL_BYTES))
 
-    def _on_block(self, _uc: object, found: Foreign, _before: object, _data: object) -> None:
-        self._is_told = True
+    def _on_block(self, address: int, size: int, instructions: int) -> None:
         with self._turn.hooked():
-            code = self._tlb.fetched(found.pc, found.size) or self._linear.code(found.pc, found.size)
-            block = Block(found.pc, code, found.icount)
+            code = self._tlb.fetched(address, size) or self._linear.code(address, size)
+            block = Block(address, code, instructions)
             if self._traps.cover(block):
                 self._late = block
                 self._engine.uc.emu_stop()

@@ -75,6 +75,13 @@ class Fetched(ctypes.Structure):
     _fields_ = (("page", ctypes.c_uint64), ("frame", ctypes.c_uint64))
 
 
+FETCHED_SYMBOLS = offsets("fetched", Fetched) | {
+    "fetched.places": FETCHED,
+    "fetched.shift": ctypes.sizeof(Fetched).bit_length() - 1,
+}
+"""For native code that looks there."""
+
+
 @cache
 def native_fill() -> Functions | None:
     """`native_fill` and `unanswered`, where this process can execute them; None where Python answers all."""
@@ -83,8 +90,7 @@ def native_fill() -> Functions | None:
     symbols = offsets("fill", FillState) | offsets("range", NativeRange) | offsets("ranges", NativeRanges)
     symbols |= {"sizeof.range": ctypes.sizeof(NativeRange), "fill.registers": len(CONTROL_REGISTERS)}
     symbols |= {f"control.{name}": ctypes.sizeof(ctypes.c_uint64) * n for n, name in enumerate(CONTROL_REGISTERS)}
-    symbols |= {"UNANSWERED": _UNANSWERED} | offsets("fetched", Fetched)
-    symbols |= {"fetched.places": FETCHED, "fetched.shift": ctypes.sizeof(Fetched).bit_length() - 1}
+    symbols |= {"UNANSWERED": _UNANSWERED} | FETCHED_SYMBOLS
     return Functions(assemble(Path(__file__).with_name("fill.s"), symbols=symbols, name="fill.s"))
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from capstone import CS_ARCH_X86, CS_MODE_16, CS_MODE_32, CS_MODE_64, Cs
 
+from mh_emulator.cpu.blocks import Block, Known
 from mh_emulator.cpu.code_filter import CodeFilter
 from mh_emulator.cpu.code_hooks import CodeHooks
 from mh_emulator.cpu.engine import Engine
@@ -134,20 +135,10 @@ class Found(NamedTuple):
     start: int
 
 
-class Block(NamedTuple):
-    """What unicorn has translated in one go: its address, which RIP and the segment's base make, and its bytes."""
-
-    address: int
-    code: bytes
-    instructions: int
-    """How many unicorn finds in it."""
-
-
 class Traps:
     """The hooks of one engine; `on_trap` gets the address of every trapping instruction that is about to execute.
 
-    `on_lock` gets that of every instruction with LOCK, `on_answered` that of RDRAND and RDTSC. Which of them are looked
-    for is `watched`; a change is for blocks that are translated from then on.
+    `on_lock` gets that of every instruction with LOCK, `on_answered` that of RDRAND and RDTSC.
     """
 
     def __init__(
@@ -159,6 +150,9 @@ class Traps:
     ) -> None:
         self._engine = engine
         self.watched: frozenset[Trap] = frozenset()
+        """Which of them are looked for."""
+        self.known = _known(self.watched)
+        """Blocks without any of them."""
         self.counts = False
         """Whether the engine counts instructions in what is translated from now on."""
         callbacks = {Purpose.TRAP: on_trap, Purpose.LOCK: on_lock, Purpose.ANSWER: on_answered}
@@ -172,9 +166,16 @@ class Traps:
         """Whether it is time to forget them."""
         return len(self) > MANY_HOOKS
 
+    def watch(self, wanted: frozenset[Trap]) -> None:
+        """Have these looked for in blocks that are translated from now on."""
+        self.watched, self.known = wanted, _known(wanted)
+
     def cover(self, block: Block) -> bool:
         """Put hooks on what is watched in a block; return whether there are new ones, for which it is too late."""
-        return self._add(block.address, _in_block(block.code, block.instructions, self.watched))
+        found = _in_block(block.code, block.instructions, self.watched)
+        if not found:
+            self.known.add(block)
+        return self._add(block.address, found)
 
     def cover_first(self, address: int, code: bytes) -> None:
         """Put hooks on what is watched in the first block of `code`, which is translated next, in the engine's mode.
@@ -218,6 +219,11 @@ class _Hooks:
         self._hooked.clear()
         self._sparse.forget()
         self._dense.forget()
+
+
+@cache
+def _known(_watched: frozenset[Trap]) -> Known:
+    return Known()
 
 
 @cache
