@@ -25,7 +25,7 @@ from mh_compare.drawing import as_svg
 from mh_compare.markdown import render
 from mh_compare.page import as_html
 from mh_compare.results import Comparison
-from mh_compare.run import Task, compare, layout, tasks
+from mh_compare.run import Task, compare, layout, results, tasks
 from mh_emulator.psp.snp.tcb import TCB_LAYOUTS
 
 _WORTH_A_PROCESS = 20
@@ -136,9 +136,12 @@ def _write(path: Path, text: str) -> None:
 
 def _with_progress(chosen: list[Task], jobs: int) -> Comparison:
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("comparing", total=len(chosen))
-        return compare(chosen, jobs, lambda: progress.advance(bar))
+    # Processes are forked before the progress bar has its thread.
+    with (
+        results(chosen, jobs) as coming,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        return compare(chosen, progress.track(coming, total=len(chosen), description="comparing"))
 
 
 def _jobs_for(chosen: list[Task]) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
+from mh_builder.asm.encoder import shared
 from mh_builder.parts import PARTS
 from mh_builder.report.layout import Layout
 from mh_builder.schemes import EVERY_SCHEME
@@ -54,17 +55,14 @@ class Task:
         return f"build.py compare --scheme {self.scheme}{part}{start} {option} {self.name}{evidence}"
 
 
-def compare(tasks: Sequence[Task], jobs: int, done: Callable[[], object]) -> Comparison:
-    """Do all `tasks`, whose part is one, in `jobs` processes; call `done` after each."""
-    results = []
-    for result in _results(tasks, jobs):
-        results.append(result)
-        done()
+def compare(tasks: Sequence[Task], results: Iterable[AttackResult | Cell]) -> Comparison:
+    """What came of `tasks`, whose part is one."""
+    found = list(results)
     return Comparison(
         part=tasks[0].part,
         layouts=tuple(dict.fromkeys(task.scheme for task in tasks)),
-        cells=tuple(result for result in results if isinstance(result, Cell)),
-        attacks=tuple(result for result in results if isinstance(result, AttackResult)),
+        cells=tuple(result for result in found if isinstance(result, Cell)),
+        attacks=tuple(result for result in found if isinstance(result, AttackResult)),
     )
 
 
@@ -84,18 +82,33 @@ def tasks(
     ]
 
 
-def _results(tasks: Sequence[Task], jobs: int) -> Iterator[AttackResult | Cell]:
+@contextmanager
+def results(tasks: Sequence[Task], jobs: int) -> Iterator[Iterator[AttackResult | Cell]]:
+    """Do all `tasks` in `jobs` processes; what comes of them comes in their order.
+
+    The processes are copies of this one, with all images built: no other thread may run yet.
+    """
     if jobs == 1:
-        yield from (task.run() for task in tasks)
+        yield map(Task.run, tasks)
         return
-    # New processes, not copies of this one: the assembler's worker serves one process.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _ignore_interrupts) as pool:
+    _prepare(tasks)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _ignore_interrupts) as pool:
         try:
-            yield from pool.map(Task.run, tasks, chunksize=5)
+            yield pool.map(Task.run, tasks, chunksize=5)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _prepare(tasks: Iterable[Task]) -> None:
+    """Have all images built, and no worker of the assembler left, which serves one process."""
+    for task in tasks:
+        if task.start is None:
+            subject(task.scheme, task.part)
+        else:
+            candidate(task.scheme, ATTACKS[task.name].part or task.part, task.start)
+    shared.close()
+    gc.freeze()
 
 
 @contextmanager
