@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from mh_builder.parts import PARTS
 from mh_builder.report.layout import Layout
 from mh_builder.schemes import EVERY_SCHEME
 from mh_builder.schemes.space import Start
+from mh_compare import worker
 from mh_compare.attacks import ATTACKS, FAMILIES, Attack
 from mh_compare.attacks.attack import carried_out
 from mh_compare.candidate import candidate
@@ -92,7 +92,7 @@ def results(tasks: Sequence[Task], jobs: int) -> Iterator[Iterator[AttackResult 
         yield map(Task.run, tasks)
         return
     _prepare(tasks)
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _ignore_interrupts) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), worker.prepare) as pool:
         try:
             yield pool.map(Task.run, tasks, chunksize=5)
         except BaseException:
@@ -125,10 +125,6 @@ def _collected() -> Iterator[None]:
         gc.collect(1)
         if was_enabled:
             gc.enable()
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _arena(scheme: str, part: str, start: Start) -> MirrorArena | SnpArena:
