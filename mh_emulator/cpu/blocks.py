@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from unicorn import unicorn_const
 from unicorn.unicorn_py3.unicorn import HOOK_EDGE_GEN_CFUNC, uc_tb, uccallback
@@ -38,6 +38,10 @@ _TRIES = 8
 _FACTOR = 0x9E37_79B9_7F4A_7C15
 """2**64 divided by the golden ratio: neighbours go far from each other."""
 _ADDRESS_BITS = 64
+
+
+OnBlock: TypeAlias = Callable[[int, int, int], None]
+"""Called with a block's address, how many bytes it has, and how many instructions."""
 
 
 class Block(NamedTuple):
@@ -86,8 +90,7 @@ class Known:
 class Told:
     """Calls for the blocks of one engine, but those that are `known`."""
 
-    def __init__(self, engine: Engine, turn: Turn, dram: Dram, fill: Fill, slow: Callable[[int, int, int], None]) -> None:
-        """Have `slow` called with address, bytes and instructions of a block."""
+    def __init__(self, engine: Engine, turn: Turn, dram: Dram, fill: Fill, slow: OnBlock) -> None:
         self._known = Known()
         self._state = _Told(
             native=ctypes.addressof(turn.native),
