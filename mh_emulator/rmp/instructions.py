@@ -67,10 +67,9 @@ def rmpupdate(rmp: Rmp, spa: int, new: NewState) -> Code:
     """RMPUPDATE: give a page to somebody else."""
     if not rmp.covers(spa) or spa % new.size.bytes or not _is_well_formed(new):
         return Code.FAIL_INPUT
-    head, covering = rmp.covering(spa)
-    if covering.size is PageSize.LARGE and (head, covering.size) != (spa, new.size):
+    head, old = rmp.covering(spa)
+    if old.size is PageSize.LARGE and (head, old.size) != (spa, new.size):
         return Code.FAIL_OVERLAP
-    old = rmp.entry(spa)
     if old.immutable:
         return Code.FAIL_PERMISSION
     if new.size is PageSize.LARGE and old.size is PageSize.SMALL and _any_assigned(rmp, spa + PAGE_BYTES):
@@ -156,8 +155,7 @@ def _any_assigned(rmp: Rmp, start: int) -> bool:
 
 
 def _write(rmp: Rmp, spa: int, old: RmpEntry, new: NewState) -> None:
-    stays = (old.assigned, old.asid, old.gpa, old.size) == (True, new.asid, new.gpa, new.size)
-    if stays:
+    if old.assigned and (old.asid, old.gpa, old.size) == (new.asid, new.gpa, new.size):
         rmp.replace(spa, old._replace(immutable=new.immutable))
     else:
         rmp.replace(spa, RmpEntry(assigned=True, immutable=new.immutable, asid=new.asid, gpa=new.gpa, size=new.size))
