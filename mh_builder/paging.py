@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import NamedTuple
 
 from mh_abi.errors import MigrationHelperError
@@ -218,8 +219,7 @@ class Tables:
         return table.below[index]
 
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
+class Geometry(NamedTuple):
     """How a CPU reads entries: `c_bit` is None without memory encryption."""
 
     physical_bits: int
@@ -257,9 +257,14 @@ class Geometry:
         """Entries of the root table."""
         return _PAE_ROOT_ENTRIES if self.levels == PAE_LEVELS else ENTRIES
 
+    @property
+    def root_mask(self) -> int:
+        """Bits of CR3 that are the GPA of the root table."""
+        return 0x1_0000_0000 - _PAE_ROOT_BYTES if self.levels == PAE_LEVELS else self.address_mask
+
     def root(self, cr3: int) -> int:
         """GPA of the root table."""
-        return cr3 & (0x1_0000_0000 - _PAE_ROOT_BYTES if self.levels == PAE_LEVELS else self.address_mask)
+        return cr3 & self.root_mask
 
 
 class Leaf(NamedTuple):
@@ -282,6 +287,39 @@ class Hole(NamedTuple):
     path: tuple[tuple[int, int, int], ...]
 
 
+class _Step(NamedTuple):
+    """What a walk does at one level."""
+
+    level: int
+    shift: int
+    """Address bits below the index."""
+    reserved: int
+    granted: int
+    page_bytes: int
+    """Of a leaf; 0 where there is none."""
+
+
+class _Plan(NamedTuple):
+    """What the walks of one geometry have in common."""
+
+    root_mask: int
+    address_mask: int
+    c_mask: int
+    steps: tuple[_Step, ...]
+    """Root first."""
+
+
+@cache
+def _plan(geometry: Geometry) -> _Plan:
+    steps = tuple(
+        _Step(
+            level, level_shift(level), geometry.reserved_at(level), geometry.granted_at(level), LEAF_BYTES.get(level, 0)
+        )
+        for level in range(geometry.levels, 0, -1)
+    )
+    return _Plan(geometry.root_mask, geometry.address_mask, geometry.c_mask, steps)
+
+
 def walk(read_entry: Callable[[int], int], cr3: int, va: int, geometry: Geometry) -> Leaf | Hole:
     """Translate `va` through the tables at `cr3`.
 
@@ -289,33 +327,32 @@ def walk(read_entry: Callable[[int], int], cr3: int, va: int, geometry: Geometry
     Rights are combined as the CPU does; EFER.NXE, CR0.WP, SMEP and SMAP are the caller's.
     """
     path: list[tuple[int, int, int]] = []
-    address_mask = geometry.address_mask
-    table = geometry.root(cr3)
+    root_mask, address_mask, c_mask, steps = _plan(geometry)
+    table = cr3 & root_mask
     combined = WRITABLE | USER
     no_execute = 0
-    for level in range(geometry.levels, 0, -1):
-        address = table + table_index(va, level) * ENTRY_BYTES
+    for level, shift, reserved, granted, page_bytes in steps:
+        address = table + (va >> shift & ENTRIES - 1) * ENTRY_BYTES
         entry = read_entry(address)
         path.append((level, address, entry))
         if not entry & PRESENT:
             return Hole(reserved=False, path=tuple(path))
-        is_leaf = level == 1 or (level in LEAF_BYTES and entry & LARGE)
-        if entry & geometry.reserved_at(level):
+        if entry & reserved:
             return Hole(reserved=True, path=tuple(path))
-        combined &= entry | geometry.granted_at(level)
+        combined &= entry | granted
         no_execute |= entry & NO_EXECUTE
-        if is_leaf:
-            offset_mask = LEAF_BYTES[level] - 1
+        if level == 1 or (page_bytes and entry & LARGE):
+            offset_mask = page_bytes - 1
             # Bit 12 of a large leaf is PAT; the other bits below its size are reserved.
             if level > 1 and entry & address_mask & offset_mask & ~(1 << 12):
                 return Hole(reserved=True, path=tuple(path))
             return Leaf(
                 gpa=entry & address_mask & ~offset_mask | va & offset_mask,
-                page_bytes=LEAF_BYTES[level],
+                page_bytes=page_bytes,
                 writable=bool(combined & WRITABLE),
                 user=bool(combined & USER),
                 executable=not no_execute,
-                private=bool(entry & geometry.c_mask),
+                private=bool(entry & c_mask),
                 path=tuple(path),
             )
         table = entry & address_mask

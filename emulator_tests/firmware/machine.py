@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
@@ -201,7 +201,7 @@ class Booted:
 
     def leaf(self, address: int) -> Leaf:
         """How the firmware's live tables map an address."""
-        geometry = replace(self.vm.part.geometry(encrypted=self.sev), levels=self.ground.levels)
+        geometry = self.vm.part.geometry(encrypted=self.sev)._replace(levels=self.ground.levels)
         found = walk(self.firmware.services._number, self.firmware.cr3, address, geometry)
         assert isinstance(found, Leaf)
         return found

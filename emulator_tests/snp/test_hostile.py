@@ -124,7 +124,7 @@ def test_vmsas_are_not_joined() -> None:
     head = host.large_page()
     for offset in range(0, LARGE, 0x1000):
         host.update(head + offset, NewState(True, 0x4000_0000 + offset, immutable=True, asid=guest.asid))
-        host.rmp.replace(head + offset, replace(host.rmp.entry(head + offset), vmsa=True))
+        host.rmp.replace(head + offset, host.rmp.entry(head + offset)._replace(vmsa=True))
     assert status(lambda: host.psp.page_unsmash(head)) is S.INVALID_PAGE_STATE
 
 
@@ -158,7 +158,7 @@ def test_boards(board: Board, policy: int, started: Status, activated: Status) -
     firmware.init()
     firmware.wbinvd()
     firmware.df_flush()
-    firmware._sp.rmp.replace(0x1000, replace(firmware._sp.rmp.entry(0x1000), assigned=True, immutable=True))
+    firmware._sp.rmp.replace(0x1000, firmware._sp.rmp.entry(0x1000)._replace(assigned=True, immutable=True))
     firmware.gctx_create(0x1000)
     assert status(lambda: firmware.launch_start(LaunchStart(0x1000, policy))) is started
     assert status(lambda: firmware.activate(0x1000, 1)) is activated

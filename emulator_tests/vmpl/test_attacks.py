@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -118,7 +117,7 @@ def test_a_page_that_somebody_else_validated_is_refused_as_it_is() -> None:
     both = connected()
     spa = both.target.spa(both.pages[0])
     rmp = both.target.platform.rmp
-    rmp.replace(spa, replace(rmp.entry(spa), validated=True))
+    rmp.replace(spa, rmp.entry(spa)._replace(validated=True))
     before = both.target.read_pages(both.pages[:1])
     assert carry(both, page(both)) == Status.MH_NOT_FRESH
     assert both.target.read_pages(both.pages[:1]) == before

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from mh_builder.firmware.errors import FirmwareError
 from mh_builder.paging import PAGE_BYTES
@@ -40,8 +41,7 @@ class PageType(IntEnum):
 _WITH_CONTENTS = (PageType.NORMAL, PageType.VMSA)
 
 
-@dataclass(frozen=True, slots=True)
-class SnpPage:
+class SnpPage(NamedTuple):
     """A page that is launched: 4 KiB of `contents` where its type measures them, else none."""
 
     kind: PageType
@@ -123,7 +123,7 @@ class Imi:
 
     def marked(self, pages: Iterable[SnpPage]) -> list[SnpPage]:
         """`pages`, with those of the image marked. Raises `FirmwareError` for a part of it that is not launched."""
-        marked = [replace(page, imi=True) if self._has(page) else page for page in pages]
+        marked = [page._replace(imi=True) if self._has(page) else page for page in pages]
         launched = {page.gpa for page in marked if page.imi}
         for part in self.ranges:
             missing = next((gpa for gpa in range(part.start, part.stop, PAGE_BYTES) if gpa not in launched), None)
@@ -147,4 +147,4 @@ class WholeLaunch:
 
     def marked(self, pages: Iterable[SnpPage]) -> list[SnpPage]:
         """`pages`, all marked."""
-        return [replace(page, imi=True) for page in pages]
+        return [page._replace(imi=True) for page in pages]

@@ -6,7 +6,6 @@ Source: AMD64 APM volume 2, sections 5.6 (page protection), 8.4.2 (page-fault er
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -158,11 +157,14 @@ class Mmu:
         view = key if private or access is Access.FETCH else None
         is_dirty = access is Access.WRITE or bool(leaf.path[-1][2] & DIRTY)
         readable = (private or key is None) and _allows(leaf, Access.READ, mode, writable=writable)
+        # Of what has just been let through the RMP is not asked again.
         return Translation(
             spa,
             view,
-            writable and is_dirty and nested.allows(gpa, Kind.WRITE, private=private, user=user),
-            readable and nested.allows(gpa, Kind.READ, private=private, user=user),
+            writable
+            and is_dirty
+            and (access is Access.WRITE or nested.allows(gpa, Kind.WRITE, private=private, user=user)),
+            readable and (access is Access.READ or nested.allows(gpa, Kind.READ, private=private, user=user)),
         )
 
     def _walk_legacy(self, va: int, mode: Mode) -> Leaf | Hole:
@@ -170,7 +172,7 @@ class Mmu:
         entry = self._read_entry((mode.cr3 & _PAE_TABLE) + (va >> 30) * ENTRY_BYTES) if mode.cr4 & CR4_PAE else 0
         if not entry & PRESENT:
             return Hole(reserved=False, path=())
-        return walk(self._read_entry, entry, va, replace(self._guest.geometry, levels=2))
+        return walk(self._read_entry, entry, va, self._guest.geometry._replace(levels=2))
 
     def _unpaged(self, gpa: int, access: Access, mode: Mode) -> Translation:
         """Without page tables there is no C-bit, and an SEV guest sees all memory privately (15.34.5)."""
@@ -201,7 +203,7 @@ class Mmu:
 
     def _geometry(self, mode: Mode) -> Geometry:
         found = self._guest.geometry
-        return replace(found, levels=5) if mode.cr4 & CR4_LA57 else found
+        return found._replace(levels=5) if mode.cr4 & CR4_LA57 else found
 
     def _read_entry(self, gpa: int) -> int:
         return self._dram.quadwords[self._entry(gpa, Kind.WALK)]

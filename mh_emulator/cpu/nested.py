@@ -104,7 +104,7 @@ class Nested:
         fault = None if spa is None else guest_access(rmp, self.guest, access)
         if fault is not None:
             self.refuse(fault, gpa)
-        return self.locate(gpa)
+        return self.locate(gpa) if spa is None or self._guest.absent else spa
 
     def locate(self, gpa: int) -> int:
         """Where `gpa` is, whatever the RMP says. Raises `NoSlotError`, `AbsentError`."""

@@ -175,7 +175,7 @@ class Tlb:
         """Have the RMP asked again for the memory at `spa`, whose entry has changed."""
         first = self._dram.frame(spa)
         cached = self.cached[max(first, 0) : first + (size >> PAGE_SHIFT)]
-        if cached.count(0) != len(cached):
+        if CACHED in cached or CACHED | WRITABLE in cached:
             self.flush_translations()
 
     def flush_code(self) -> None:

@@ -39,10 +39,8 @@ class Slots:
 
     def spa(self, gpa: int) -> int | None:
         """System physical address behind `gpa`, or None where no slot is."""
-        for slot in self._slots.values():
-            if 0 <= gpa - slot.gpa < slot.size:
-                return slot.memory.spa(slot.offset + gpa - slot.gpa)
-        return None
+        slot = self._slot(gpa)
+        return None if slot is None else slot.memory.spa(slot.offset + gpa - slot.gpa)
 
     @property
     def memories(self) -> list[UserMemory]:
@@ -51,12 +49,18 @@ class Slots:
 
     def covers(self, gpa: int) -> bool:
         """Whether a slot is at `gpa`; unlike `spa` it needs no page of the process there."""
-        return any(0 <= gpa - slot.gpa < slot.size for slot in self._slots.values())
+        return self._slot(gpa) is not None
 
     def pages(self, gpa: int, size: int) -> Iterator[int]:
         """The pages of slots between `gpa` and `gpa` + `size`."""
         for slot in self._slots.values():
             yield from range(max(gpa, slot.gpa), min(gpa + size, slot.gpa + slot.size), PAGE_BYTES)
+
+    def _slot(self, gpa: int) -> Range | None:
+        for slot in self._slots.values():
+            if 0 <= gpa - slot.gpa < slot.size:
+                return slot
+        return None
 
     def _check(self, number: int, slot: Range, old: Range | None) -> None:
         gpa, size, memory, offset = slot

@@ -113,7 +113,7 @@ class SnpVm(VirtualMachine):
 
     def spa(self, gpa: int) -> int | None:
         """System physical address behind `gpa`; a private page is given to the guest with the first touch."""
-        return self.private_spa(gpa) if self.is_private(gpa) else self.shared_spa(gpa)
+        return self.private_spa(gpa) if gpa & -PAGE_BYTES in self._private else self.shared_spa(gpa)
 
     def is_private(self, gpa: int) -> bool:
         """Whether the page has KVM_MEMORY_ATTRIBUTE_PRIVATE."""
@@ -124,11 +124,12 @@ class SnpVm(VirtualMachine):
         page = gpa & -PAGE_BYTES
         if not self._slots.covers(page):
             return None
-        if page not in self._gmem:
+        spa = self._gmem.get(page)
+        if spa is None:
             spa = self._host.page()
             self._host.make_private(spa, NewState(assigned=True, gpa=page, asid=self._asid))
             self._gmem[page] = spa
-        return self._gmem[page] + gpa % PAGE_BYTES
+        return spa + gpa - page
 
     @watched("KVM_SET_MEMORY_ATTRIBUTES")
     def set_memory_attributes(self, gpa: int, size: int, *, private: bool) -> None:

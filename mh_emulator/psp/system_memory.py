@@ -17,11 +17,11 @@ class SystemMemory:
 
     def __init__(self, dram: Dram) -> None:
         self._dram = dram
-        self._c_mask = 1 << dram.part.c_bit
+        self._address_mask = ~(1 << dram.part.c_bit)
 
     def plain(self, spa: int) -> int:
         """The address without the C-bit."""
-        return spa & ~self._c_mask
+        return spa & self._address_mask
 
     def check(self, spa: int, size: int) -> int:
         """Refuse what is not all memory; return the address without the C-bit."""

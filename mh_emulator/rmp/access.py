@@ -8,8 +8,8 @@ model forbids as it does writes. Error codes are those of `fault.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.rmp.entry import PageSize, Perm
@@ -35,16 +35,14 @@ _WRITES = (Kind.WRITE, Kind.WALK_UPDATE)
 _WALKS = (Kind.WALK, Kind.WALK_UPDATE)
 
 
-@dataclass(frozen=True, slots=True)
-class Guest:
+class Guest(NamedTuple):
     """Who runs: the ASID, and the VMPL of the vCPU's VMSA."""
 
     asid: int
     vmpl: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):
     """One access of a guest, after its own page tables and the nested ones."""
 
     kind: Kind
@@ -96,7 +94,7 @@ def guest_access(rmp: Rmp, guest: Guest, access: Access) -> Fault | None:
         return _nested(access, ErrorCode.RMP | (ErrorCode.SIZE if entry.size is PageSize.LARGE else ErrorCode(0)))
     if not entry.validated:
         return Fault(Trap.VMM_COMMUNICATION, PAGE_NOT_VALIDATED)
-    if not entry.perms[guest.vmpl] & access.perm:
+    if access.perm not in entry.perms[guest.vmpl]:
         return _nested(access, ErrorCode.RMP | ErrorCode.VMPL)
     return None
 

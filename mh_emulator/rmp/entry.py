@@ -6,8 +6,8 @@ which the firmware tells a METADATA page from a FIRMWARE page; Linux, arch/x86/v
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag
+from typing import NamedTuple
 
 from mh_builder.paging import LEAF_BYTES, PAGE_BYTES
 
@@ -70,8 +70,7 @@ _GUEST_STATES = {
 """By validated and immutable."""
 
 
-@dataclass(frozen=True, slots=True)
-class RmpEntry:
+class RmpEntry(NamedTuple):
     """The entry of one page; an entry of 2 MiB speaks for the 511 pages behind it."""
 
     assigned: bool = False

@@ -11,7 +11,6 @@ HV-Fixed pages.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -38,8 +37,7 @@ class Code(IntEnum):
     FAIL_SIZEMISMATCH = 6
 
 
-@dataclass(frozen=True, slots=True)
-class NewState:
+class NewState(NamedTuple):
     """What RMPUPDATE takes from memory; reserved fields are zero."""
 
     assigned: bool
@@ -57,8 +55,7 @@ class Result(NamedTuple):
     """PVALIDATE: it succeeded, and the page was so before."""
 
 
-@dataclass(frozen=True, slots=True)
-class GuestPage:
+class GuestPage(NamedTuple):
     """The operand of an instruction of a guest, translated: what its page tables say, and what the nested ones do."""
 
     gpa: int
@@ -70,10 +67,9 @@ def rmpupdate(rmp: Rmp, spa: int, new: NewState) -> Code:
     """RMPUPDATE: give a page to somebody else."""
     if not rmp.covers(spa) or spa % new.size.bytes or not _is_well_formed(new):
         return Code.FAIL_INPUT
-    head, covering = rmp.covering(spa)
-    if covering.size is PageSize.LARGE and (head, covering.size) != (spa, new.size):
+    head, old = rmp.covering(spa)
+    if old.size is PageSize.LARGE and (head, old.size) != (spa, new.size):
         return Code.FAIL_OVERLAP
-    old = rmp.entry(spa)
     if old.immutable:
         return Code.FAIL_PERMISSION
     if new.size is PageSize.LARGE and old.size is PageSize.SMALL and _any_assigned(rmp, spa + PAGE_BYTES):
@@ -93,7 +89,7 @@ def psmash(rmp: Rmp, spa: int) -> Code:
     if entry.immutable:
         return Code.FAIL_PERMISSION
     for offset in range(0, PageSize.LARGE.bytes, PAGE_BYTES):
-        rmp.replace(spa + offset, replace(entry, size=PageSize.SMALL, gpa=entry.gpa + offset))
+        rmp.replace(spa + offset, entry._replace(size=PageSize.SMALL, gpa=entry.gpa + offset))
     return Code.SUCCESS
 
 
@@ -118,7 +114,7 @@ def pvalidate(rmp: Rmp, guest: Guest, page: GuestPage, *, validated: bool) -> Re
         return Result(Code.FAIL_SIZEMISMATCH)
     if entry.validated is validated:
         return Result(Code.SUCCESS, carry=True)
-    rmp.replace(page.spa, replace(entry, validated=validated))
+    rmp.replace(page.spa, entry._replace(validated=validated))
     return Result(Code.SUCCESS)
 
 
@@ -141,7 +137,7 @@ def rmpadjust(
         return Result(Code.FAIL_PERMISSION)
     granted = (*entry.perms[:target], perms, *entry.perms[target + 1 :])
     is_vmsa = entry.vmsa if guest.vmpl else vmsa
-    rmp.replace(page.spa, replace(entry, perms=granted, vmsa=is_vmsa))
+    rmp.replace(page.spa, entry._replace(perms=granted, vmsa=is_vmsa))
     return Result(Code.SUCCESS)
 
 
@@ -159,9 +155,8 @@ def _any_assigned(rmp: Rmp, start: int) -> bool:
 
 
 def _write(rmp: Rmp, spa: int, old: RmpEntry, new: NewState) -> None:
-    stays = (old.assigned, old.asid, old.gpa, old.size) == (True, new.asid, new.gpa, new.size)
-    if stays:
-        rmp.replace(spa, replace(old, immutable=new.immutable))
+    if old.assigned and (old.asid, old.gpa, old.size) == (new.asid, new.gpa, new.size):
+        rmp.replace(spa, old._replace(immutable=new.immutable))
     else:
         rmp.replace(spa, RmpEntry(assigned=True, immutable=new.immutable, asid=new.asid, gpa=new.gpa, size=new.size))
 

@@ -52,8 +52,9 @@ class Rmp:
     def covering(self, spa: int) -> tuple[int, RmpEntry]:
         """The entry that speaks for `spa`, and the address of the first page that it speaks for."""
         head = self._large_head(spa)
-        start = spa & -PAGE_BYTES if head is None else spa & -_LARGE_BYTES
-        return start, head or self.entry(spa)
+        if head is not None:
+            return spa & -_LARGE_BYTES, head
+        return spa & -PAGE_BYTES, self._entries.get(spa >> PAGE_SHIFT, HYPERVISOR)
 
     def replace(self, spa: int, entry: RmpEntry) -> None:
         """Write the entry of the page of `spa`, which is in the table."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from mh_builder.firmware.snp import PageType, SnpPage
 from mh_builder.paging import PAGE_BYTES
@@ -22,7 +23,8 @@ from mh_emulator.rmp.entry import PageSize, PageState, Perm, RmpEntry
 _REPORT_ID_BYTES = 32
 _ONLY_SMALL = (PageType.VMSA, PageType.SECRETS, PageType.CPUID)
 _ZEROED = (PageType.ZERO, PageType.SECRETS)
-_KINDS = frozenset(PageType)
+_KINDS = {kind.value: kind for kind in PageType}
+_NO_CONTENTS = bytes(PAGE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,7 @@ class LaunchStart:
     gosvw: bytes = bytes(16)
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchUpdate:
+class LaunchUpdate(NamedTuple):
     """What LAUNCH_UPDATE takes."""
 
     gctx: int
@@ -89,7 +90,7 @@ def update(sp: SnpProcessor, wanted: LaunchUpdate) -> None:
     require(entry.size is wanted.size, Status.INVALID_PAGE_SIZE)
     # That an entry of 2 MiB is at an address of 2 MiB is checked too, but RMPUPDATE makes no other.
     require(wanted.kind in _KINDS, Status.INVALID_PARAM)
-    kind = PageType(wanted.kind)
+    kind = _KINDS[wanted.kind]
     require(kind not in _ONLY_SMALL or wanted.size is PageSize.SMALL, Status.INVALID_PAGE_SIZE)
     require(guest.state is SnpGuestState.LAUNCH, Status.INVALID_GUEST_STATE)
     need_asid(guest)
@@ -141,7 +142,7 @@ def _contents(sp: SnpProcessor, guest: SnpGuest, kind: PageType, page: bytes) ->
         return secrets.make_page(guest, sp.part.signature)
     if kind is PageType.VMSA:
         return tsc.set_in_vmsa(page, guest.tsc_khz, 0)
-    return bytes(PAGE_BYTES) if kind in _ZEROED else page
+    return _NO_CONTENTS if kind in _ZEROED else page
 
 
 def _handed_over(entry: RmpEntry, kind: PageType, vmpl: tuple[int, int, int]) -> RmpEntry:

@@ -5,7 +5,6 @@ Source: AMD-ASPFW (SEV firmware 1.55.25), sev_mcmd.c.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 from mh_builder.paging import PAGE_BYTES
@@ -37,7 +36,7 @@ def gctx_create(sp: SnpProcessor, gctx: int) -> None:
     require(entry.size is PageSize.SMALL, Status.INVALID_PAGE_SIZE)
     sp.memory.write(gctx, bytes(PAGE_BYTES))
     sp.guests[gctx] = SnpGuest(gctx, sp.random(KEY_BYTES), sp.committed_tcb())
-    sp.rmp.replace(gctx, replace(entry, vmsa=True))
+    sp.rmp.replace(gctx, entry._replace(vmsa=True))
 
 
 def activate(sp: SnpProcessor, gctx: int, asid: int) -> None:
@@ -72,4 +71,4 @@ def forget(sp: SnpProcessor, guest: SnpGuest) -> None:
     if guest.asid:
         sp.asids.take(guest.asid)
     del sp.guests[guest.gctx]
-    sp.rmp.replace(guest.gctx, replace(sp.rmp.entry(guest.gctx), vmsa=False))
+    sp.rmp.replace(guest.gctx, sp.rmp.entry(guest.gctx)._replace(vmsa=False))

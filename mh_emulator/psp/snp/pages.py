@@ -5,8 +5,6 @@ Source: AMD-ASPFW (SEV firmware 1.55.25), sev_mcmd.c.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from mh_builder.paging import PAGE_BYTES
 from mh_emulator.psp.snp.context import SnpGuest
 from mh_emulator.psp.snp.policy import SnpPolicy
@@ -29,7 +27,7 @@ def reclaim(sp: SnpProcessor, page: int, size: PageSize) -> None:
         return
     require(entry.state in _RECLAIMABLE, Status.INVALID_PAGE_STATE)
     gpa = entry.owner if entry.state is PageState.METADATA else entry.gpa
-    sp.rmp.replace(page, replace(entry, immutable=False, gpa=gpa))
+    sp.rmp.replace(page, entry._replace(immutable=False, gpa=gpa))
 
 
 def unsmash(sp: SnpProcessor, page: int) -> None:
@@ -41,11 +39,11 @@ def unsmash(sp: SnpProcessor, page: int) -> None:
     is_head = first.immutable and first.asid and not first.vmsa and first.size is PageSize.SMALL
     require(is_head and first.gpa % PageSize.LARGE.bytes == 0, Status.INVALID_PAGE_STATE)
     for offset in range(0, PageSize.LARGE.bytes, PAGE_BYTES):
-        expected = replace(first, gpa=first.gpa + offset)
+        expected = first._replace(gpa=first.gpa + offset)
         require(sp.rmp.entry(page + offset) == expected, Status.INVALID_PAGE_STATE)
     for offset in range(PAGE_BYTES, PageSize.LARGE.bytes, PAGE_BYTES):
         sp.rmp.forget(page + offset)
-    sp.rmp.replace(page, replace(first, size=PageSize.LARGE))
+    sp.rmp.replace(page, first._replace(size=PageSize.LARGE))
 
 
 def decrypt(sp: SnpProcessor, gctx: int, source: int, destination: int) -> None:

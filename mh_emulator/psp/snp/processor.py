@@ -59,7 +59,7 @@ class SnpProcessor:
         """How most commands begin: addresses of pages, then the platform. Returns the addresses without the C-bit."""
         self.check_pages(*pages)
         self.need_platform()
-        return tuple(self.memory.plain(page) for page in pages)
+        return tuple(map(self.memory.plain, pages))
 
     def check_pages(self, *pages: int) -> None:
         """Refuse an address whose low 12 bits, which are reserved, are not 0."""

@@ -61,7 +61,7 @@ def md_init(sp: SnpProcessor, gctx: int, page: int) -> None:
     entry = sp.need_page(page, PageState.FIRMWARE)
     require(guest.state in (SnpGuestState.LAUNCH, SnpGuestState.RUNNING), Status.INVALID_GUEST_STATE)
     sp.memory.write(page, bytes(entry.size.bytes))
-    sp.rmp.replace(page, replace(entry, gpa=gctx | METADATA_MARK))
+    sp.rmp.replace(page, entry._replace(gpa=gctx | METADATA_MARK))
 
 
 def swap_out(sp: SnpProcessor, wanted: Swap) -> None:
@@ -84,7 +84,7 @@ def swap_out(sp: SnpProcessor, wanted: Swap) -> None:
     guest.oek_iv += 1
     sealed = AESGCM(guest.oek).encrypt(mdata.iv.to_bytes(_IV_BYTES, "little"), data, None)
     sp.memory.write(destination, sealed[:-TAG_BYTES])
-    sp.rmp.replace(source, replace(entry, gpa=0) if kind is SwapType.METADATA else replace(entry, validated=False))
+    sp.rmp.replace(source, entry._replace(gpa=0) if kind is SwapType.METADATA else entry._replace(validated=False))
     _write_mdata(sp, guest, wanted, replace(mdata, tag=sealed[-TAG_BYTES:]))
 
 
@@ -127,16 +127,16 @@ def page_move(sp: SnpProcessor, wanted: PageMove) -> None:
     if states == (PageState.METADATA, PageState.FIRMWARE):
         _need_owner(old, guest, SwapType.METADATA)
         sp.memory.write(destination, sp.memory.read(source, wanted.size.bytes))
-        sp.rmp.replace(source, replace(old, gpa=0))
-        sp.rmp.replace(destination, replace(new, gpa=old.gpa))
+        sp.rmp.replace(source, old._replace(gpa=0))
+        sp.rmp.replace(destination, new._replace(gpa=old.gpa))
         return
     require(states[0] in _LEAVING and states[1] is PageState.PRE_GUEST, Status.INVALID_PAGE_STATE)
     need_owner(old, guest)
     need_owner(new, guest)
     data = sp.memory.read_private(guest.asid, source, wanted.size.bytes)
     sp.memory.write_private(guest.asid, destination, data, evict=True)
-    sp.rmp.replace(destination, replace(old, immutable=False))
-    sp.rmp.replace(source, replace(old, validated=False, immutable=False))
+    sp.rmp.replace(destination, old._replace(immutable=False))
+    sp.rmp.replace(source, old._replace(validated=False, immutable=False))
 
 
 def _check_mdata(sp: SnpProcessor, guest: SnpGuest, wanted: Swap) -> None:
@@ -189,8 +189,8 @@ def _check_destination(sp: SnpProcessor, guest: SnpGuest, mdata: Mdata, wanted: 
 
 def _brought_back(guest: SnpGuest, mdata: Mdata, entry: RmpEntry) -> RmpEntry:
     if mdata.metadata:
-        return replace(entry, gpa=guest.gctx | METADATA_MARK)
-    return replace(entry, gpa=mdata.gpa, vmsa=mdata.vmsa, perms=mdata.perms, validated=mdata.validated)
+        return entry._replace(gpa=guest.gctx | METADATA_MARK)
+    return entry._replace(gpa=mdata.gpa, vmsa=mdata.vmsa, perms=mdata.perms, validated=mdata.validated)
 
 
 def _read(sp: SnpProcessor, guest: SnpGuest, kind: SwapType, spa: int, size: PageSize) -> bytes:
