@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mh_builder.image.model import Image
 from mh_builder.paging import PAGE_BYTES
@@ -26,6 +26,18 @@ def variables(image: Image) -> list[int]:
     ]
 
 
+class Zeros:
+    """What pages of zeros look like, by their offset in the helper."""
+
+    def __init__(self, pages: Mapping[int, bytes]) -> None:
+        self._pages = pages
+
+    def at(self, place: int) -> bytes:
+        """The block there."""
+        start = place % PAGE_BYTES
+        return self._pages[place - start][start : start + BLOCK_BYTES]
+
+
 class Watch:
     """A host that looks at the variables of a helper, again and again.
 
@@ -38,16 +50,15 @@ class Watch:
         self._spas = {offset: side.helper_spa(offset) for offset in variables(image)}
         self._plain = self._read()
 
-    def zeros(self) -> Blocks:
+    def zeros(self) -> Zeros:
         """What zeros look like at each place: the host has seen that before the helper began."""
-        seen: Blocks = {}
+        seen = {}
         dram, asid = self._side.platform.dram, self._side.asid
         for (offset, spa), plain in zip(self._spas.items(), self._plain, strict=True):
             dram.write_private(asid, spa, bytes(PAGE_BYTES))
-            page = self._side.peek(spa)
+            seen[offset] = self._side.peek(spa)
             dram.write_private(asid, spa, plain)
-            seen |= {offset + at: page[at : at + BLOCK_BYTES] for at in _STARTS}
-        return seen
+        return Zeros(seen)
 
     def look(self) -> Blocks:
         """Return what has changed since the last look."""

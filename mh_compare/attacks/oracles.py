@@ -20,7 +20,7 @@ from mh_compare.attacks.mapping import NOP, Liar, key_thief, stolen
 from mh_compare.evidence import blocks_of, nonce_reuse, xor
 from mh_compare.mirror_arena import MirrorArena
 from mh_compare.outcome import INSTRUCTIONS, Outcome, Verdict, harmless, succeeds
-from mh_compare.stored import Blocks, Watch
+from mh_compare.stored import Blocks, Watch, Zeros
 from mh_emulator.dram.dram import BLOCK_BYTES
 from mh_emulator.host.ring import Sealed
 from mh_emulator.host.session import Batch, abort, connect, export_batch
@@ -50,7 +50,7 @@ def guess(arena: Arena[Side]) -> Outcome:
     return harmless("no private block turns zero with the right guess that does not with a wrong one")
 
 
-def _became_zero(arena: Arena[Side], target: Side, zeros: Blocks, error: bytes) -> set[int]:
+def _became_zero(arena: Arena[Side], target: Side, zeros: Zeros, error: bytes) -> set[int]:
     """The private blocks that turn zero while a page is imported whose forged data decrypts to `error`."""
     for side in (arena.source, target):
         abort(side.ring)
@@ -59,7 +59,7 @@ def _became_zero(arena: Arena[Side], target: Side, zeros: Blocks, error: bytes) 
     forged = Sealed(sealed.packet, xor(sealed.data, xor(arena.plaintext(0), error)))
     looks = _import(target, Watch(target, arena.candidate.image), arena.address(0), forged)
     _expect(target, Status.MH_BAD_TAG)
-    return {place for changed in looks for place, block in changed.items() if block == zeros[place]}
+    return {place for changed in looks for place, block in changed.items() if block == zeros.at(place)}
 
 
 def _import(target: Side, watch: Watch, address: int, sealed: Sealed) -> list[Blocks]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -43,18 +44,26 @@ class Recorded:
         yield found
         yield SessionKeys(found, abi.MH_PROTOCOL_HIGH).stream(0).page_key
         yield self._of_shared(found)
-        for hello in (self.source, self.target):
-            share = X25519PublicKey.from_public_bytes(bytes(abi.mh_hello(hello).share))
+        for share in self._shares:
             yield self._of_shared(X25519PrivateKey.from_private_bytes(found).exchange(share))
+
+    @cached_property
+    def _shares(self) -> list[X25519PublicKey]:
+        hellos = (self.source, self.target)
+        return [X25519PublicKey.from_public_bytes(bytes(abi.mh_hello(hello).share)) for hello in hellos]
+
+    @cached_property
+    def _first(self) -> tuple[bytes, bytes]:
+        """The first block of the key stream, which has the counter 2 (SP 800-38D, 7.1), before and after encryption."""
+        iv = self.packet.packet[abi.MH_PACKET_IV_OFFSET :][: abi.MH_PACKET_IV_BYTES]
+        return iv + (2).to_bytes(4, "big"), xor(self.packet.data[:BLOCK_BYTES], self.plain[:BLOCK_BYTES])
 
     def _of_shared(self, shared: bytes) -> bytes:
         return session_keys(self.secret, self.source, self.target, shared).stream(0).page_key
 
     def _is_key(self, key: bytes) -> bool:
-        """By the first block of the key stream, whose counter is 2 (SP 800-38D, 7.1)."""
-        iv = self.packet.packet[abi.MH_PACKET_IV_OFFSET :][: abi.MH_PACKET_IV_BYTES]
-        block = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(iv + (2).to_bytes(4, "big"))  # noqa: S305
-        return block == xor(self.packet.data[:BLOCK_BYTES], self.plain[:BLOCK_BYTES])
+        counter, encrypted = self._first
+        return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(counter) == encrypted  # noqa: S305
 
 
 def read_recorded(arena: Arena[Side]) -> Outcome:

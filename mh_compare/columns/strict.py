@@ -13,6 +13,7 @@ from mh_compare.arena import Op, Side
 from mh_compare.candidate import Candidate
 from mh_compare.columns.column import Column, Value
 from mh_compare.mirror_arena import MirrorArena
+from mh_compare.outcome import INSTRUCTIONS
 from mh_compare.subject import MirrorSubject, Subject
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.ring import Request
@@ -23,8 +24,6 @@ from mh_emulator.secret import Secret
 
 _RAM_LIMITS = {abi.mh_address_kind.MH_ADDRESS_GPA: 5 * GIB, abi.mh_address_kind.MH_ADDRESS_RAM: GIB}
 """Half of an arena's RAM lies above 4 GiB; what has a place below by `ram_addr` is launched sooner."""
-
-_STRIDE = 64
 
 
 class Strict(MirrorArena):
@@ -73,14 +72,14 @@ def costs(source: Side, empty: int, room: float) -> Value:
 
 
 def instructions(source: Side, request: Request) -> int:
-    """How many the helper executes for a request that has to succeed, to the stride below."""
+    """How many the helper executes for a request that has to succeed."""
     source.ring.submit(request.dumps(0))
-    total = 0
-    while source.vcpu.run(_STRIDE).reason is Reason.LIMIT:
-        total += _STRIDE
+    exit_ = source.vcpu.run(INSTRUCTIONS)
+    if exit_.reason is Reason.LIMIT:
+        raise AssertionError(f"{request} is not answered after {INSTRUCTIONS} instructions")
     if source.ring.completion(source.ring.completed - 1).status != abi.mh_status.MH_DONE:
         raise AssertionError(f"{request} is refused")
-    return total
+    return source.vcpu.begun
 
 
 COLUMNS = (Column("strict-finish", "a strict finish: private memory for a GiB of RAM", "bytes", strict_finish),)
