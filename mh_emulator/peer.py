@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -62,8 +63,11 @@ class SessionKeys:
 
     def stream(self, number: int) -> StreamKeys:
         """The keys of a stream: a ring, or with MH_STREAM_URGENT its urgent lane."""
-        page_key = self._output(abi.MH_KDF_LABEL_PAGE, abi.MH_KEY_BYTES, number)
-        return StreamKeys(page_key, self.identity, number, self.protocol)
+        return StreamKeys(self.page_key(number), self.identity, number, self.protocol)
+
+    def page_key(self, number: int) -> bytes:
+        """That of a stream alone."""
+        return self._output(abi.MH_KDF_LABEL_PAGE, abi.MH_KEY_BYTES, number)
 
     def _output(self, label: str, size: int, stream: int) -> bytes:
         return derive(self.key, label, abi.mh_stream_context(stream=stream).dumps(), size)
@@ -71,7 +75,7 @@ class SessionKeys:
 
 def session_keys(secret: Secret, source: bytes, target: bytes, shared: bytes, streams: int = 1) -> SessionKeys:
     """The keys of a session between the helpers with these hellos; `shared` is their X25519 secret."""
-    protocol = min(int(abi.mh_hello(hello).high) for hello in (source, target))
+    protocol = min(_highest(source), _highest(target))
     context = abi.mh_session_context(
         source=list(source[: abi.MH_HELLO_MAC_BYTES]),
         target=list(target[: abi.MH_HELLO_MAC_BYTES]),
@@ -80,6 +84,12 @@ def session_keys(secret: Secret, source: bytes, target: bytes, shared: bytes, st
         streams=streams,
     )
     return SessionKeys(derive(secret.key, abi.MH_KDF_LABEL_SESSION, context.dumps(), abi.MH_KEY_BYTES), protocol)
+
+
+@lru_cache
+def _highest(hello: bytes) -> int:
+    """The highest protocol that a helper with that hello speaks."""
+    return int(abi.mh_hello(hello).high)
 
 
 class Peer:

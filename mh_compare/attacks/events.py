@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from mh_abi import abi
+from mh_builder.paging import PAGE_BYTES
 from mh_compare.arena import Arena, Side, export_entry
 from mh_compare.attacks.attack import Attack
 from mh_compare.outcome import INSTRUCTIONS, Outcome, Verdict, by_exit, detected, harmless, succeeds
@@ -24,6 +25,8 @@ _EVENTS = (
     EventInjection(Kind.SOFTWARE, 8),
 )
 """Page faults with and without an error code, #HV, #VC, one that never has an error code, and what has no gate."""
+
+_ZEROS = bytes(PAGE_BYTES)
 
 _PLACES = (60, 300, 2000, 6000)
 """Instructions of an export before the event; the last are in the cipher."""
@@ -74,7 +77,9 @@ def _holds(side: Side, arena: Arena[Side], keys: SessionKeys) -> bool:
     """Whether any of the helper's private variables holds a key of the session, or a half of one."""
     streams = [keys.stream(number).page_key for number in (0, abi.MH_STREAM_URGENT)]
     halves = [key[at : at + 16] for key in (keys.key, *streams) for at in (0, 16)]
-    held = side.helper_pages(variables(arena.candidate.image))
+    data = side.helper_pages(variables(arena.candidate.image))
+    pages = (data[at : at + PAGE_BYTES] for at in range(0, len(data), PAGE_BYTES))
+    held = b"".join([page for page in pages if page != _ZEROS])
     return any(half in held for half in halves)
 
 

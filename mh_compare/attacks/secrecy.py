@@ -42,7 +42,7 @@ class Recorded:
 
     def _keys(self, found: bytes) -> Iterator[bytes]:
         yield found
-        yield SessionKeys(found, abi.MH_PROTOCOL_HIGH).stream(0).page_key
+        yield SessionKeys(found, abi.MH_PROTOCOL_HIGH).page_key(0)
         yield self._of_shared(found)
         for share in self._shares:
             yield self._of_shared(X25519PrivateKey.from_private_bytes(found).exchange(share))
@@ -59,7 +59,7 @@ class Recorded:
         return iv + (2).to_bytes(4, "big"), xor(self.packet.data[:BLOCK_BYTES], self.plain[:BLOCK_BYTES])
 
     def _of_shared(self, shared: bytes) -> bytes:
-        return session_keys(self.secret, self.source, self.target, shared).stream(0).page_key
+        return session_keys(self.secret, self.source, self.target, shared).page_key(0)
 
     def _is_key(self, key: bytes) -> bool:
         counter, encrypted = self._first
