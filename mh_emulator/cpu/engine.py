@@ -18,7 +18,7 @@ import unicorn
 from unicorn import unicorn_const, x86_const
 
 from mh_emulator.cpu import segments
-from mh_emulator.cpu.batch import Batch
+from mh_emulator.cpu.batch import Batch, WideBatch
 from mh_emulator.cpu.hooks import EVERYWHERE, Foreign, add_hook
 from mh_emulator.cpu.registers import (
     CR0_ET,
@@ -64,7 +64,6 @@ _CONTROL = (
     *(x86_const.UC_X86_REG_CS, x86_const.UC_X86_REG_RFLAGS),
 )
 _GENERAL = {name: getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in (*GPR_NAMES, "rip", "cr2", "mxcsr")}
-_MANTISSA_BITS = 64
 _TAG_EMPTY = 0b11
 _NO_EXCEPTION = 0xFFFF_FFFF
 _BUSY, _PRESENT = 1 << 9, 1 << 15
@@ -133,8 +132,8 @@ class Engine:
         self._handle = handle = self.uc._uch  # noqa: SLF001
         self._counter = ctypes.c_size_t.from_address(_address_of(self.uc) + self._layout.counter)
         self._control, self._general = Batch(handle, _CONTROL), Batch(handle, tuple(_GENERAL.values()))
-        self._xmm = Batch(handle, _XMMS, quadwords=2)
-        self._x87, self._x87_control = Batch(handle, _X87, quadwords=2), Batch(handle, _X87_CONTROL)
+        self._xmm = WideBatch(handle, _XMMS)
+        self._x87, self._x87_control = WideBatch(handle, _X87), Batch(handle, _X87_CONTROL)
 
     def control(self) -> Control:
         """Read the translation state."""
@@ -247,7 +246,7 @@ class Engine:
     def get_registers(self) -> Registers:
         """Read the whole state."""
         general = dict(zip(_GENERAL, self._general.read(), strict=True))
-        control, xmm = self.control(), self._xmm.read()
+        control = self.control()
         gdtr, idtr = self.read(x86_const.UC_X86_REG_GDTR), self.read(x86_const.UC_X86_REG_IDTR)
         context = self.uc.context_save()
         found = segments.read(_context_address(context) + self._layout.segments)
@@ -269,7 +268,7 @@ class Engine:
             star=self.uc.msr_read(MSR_STAR),
             lstar=self.uc.msr_read(MSR_LSTAR),
             sfmask=self.uc.msr_read(MSR_SFMASK),
-            xmm=tuple(low | high << 64 for low, high in zip(xmm[::2], xmm[1::2], strict=True)),
+            xmm=self._xmm.read(),
             x87=self._get_x87(),
         )
 
@@ -277,9 +276,8 @@ class Engine:
         """Write the whole state."""
         self._leave_long_mode()
         self.write_efer(registers.efer)
-        for name, number in GPRS.items():
-            self.write(number, getattr(registers, name))
-        for name in ("rflags", "cr2", "cr3", "cr4", "cr0", "mxcsr"):
+        self._general.write(getattr(registers, name) for name in _GENERAL)
+        for name in ("rflags", "cr3", "cr4", "cr0"):
             self.write(getattr(x86_const, f"UC_X86_REG_{name.upper()}"), getattr(registers, name))
         self.write(x86_const.UC_X86_REG_GDTR, (0, *registers.gdtr, 0))
         self.write(x86_const.UC_X86_REG_IDTR, (0, *registers.idtr, 0))
@@ -292,8 +290,7 @@ class Engine:
             (MSR_SFMASK, registers.sfmask),
         ):
             self.uc.msr_write(index, value)
-        for number, value in zip(_XMMS, registers.xmm, strict=True):
-            self.write(number, value)
+        self._xmm.write(registers.xmm)
         self._set_x87(registers.x87)
         self._set_segments(registers)
         self.write(x86_const.UC_X86_REG_RIP, registers.rip)
@@ -307,17 +304,14 @@ class Engine:
     def _get_x87(self) -> X87:
         control, status, tags = self._x87_control.read()
         used = sum(1 << n for n in range(X87_COUNT) if tags >> 2 * n & _TAG_EMPTY != _TAG_EMPTY)
-        values = self._x87.read()
-        registers = tuple(low | high << _MANTISSA_BITS for low, high in zip(values[::2], values[1::2], strict=True))
-        return X87(control, status, used, registers)
+        return X87(control, status, used, self._x87.read())
 
     def _set_x87(self, state: X87) -> None:
         tags = sum(_TAG_EMPTY << 2 * n for n in range(X87_COUNT) if not state.used >> n & 1)
         self.write(x86_const.UC_X86_REG_FPCW, state.control)
         self.write(x86_const.UC_X86_REG_FPSW, state.status)
         self.write(x86_const.UC_X86_REG_FPTAG, tags)
-        for number, value in zip(_X87, state.registers, strict=True):
-            self.write(number, (value % (1 << _MANTISSA_BITS), value >> _MANTISSA_BITS))
+        self._x87.write(state.registers)
 
 
 def _busy(tr: SystemSegment) -> SystemSegment:
