@@ -25,6 +25,15 @@ def test_an_instruction_within_another(limit: int | None) -> None:
     assert vcpu.run(limit).reason is Reason.HLT
 
 
+@pytest.mark.parametrize("limit", [None, 10], ids=["free", "counted"])
+def test_behind_a_halt(limit: int | None) -> None:
+    """Where a CPU begins it is looked at once, and no further than to what ends a block."""
+    guest = Guest()
+    guest.contents[TEXT] = HLT + IN_AL_DX + HLT
+    vcpu = guest.launch()
+    assert [vcpu.run(limit).reason for _ in range(3)] == [Reason.HLT, Reason.IO, Reason.HLT]
+
+
 @pytest.mark.parametrize(
     ("code", "instructions", "starts"),
     [

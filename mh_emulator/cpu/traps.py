@@ -39,7 +39,7 @@ _OPERAND_SIZE = 0x66
 _RDTSC = 0x31
 _RDSEED = 0xF8
 """Last bytes; of RDSEED the first of eight."""
-_LEAVES = ("call", "iret", "j", "loop", "ret")
+_LEAVES = ("call", "hlt", "iret", "j", "loop", "ret")
 """How mnemonics begin behind which another block begins."""
 _AT_ONCE = 16
 """Instructions that are decoded in one go."""
