@@ -7,6 +7,7 @@ process, by their bytes, and blocks.s takes note of them without Python.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -71,33 +72,37 @@ class Known:
     def __init__(self) -> None:
         self._places = (_Known * ((1 << _PLACES_BITS) + _TRIES))()
         self._codes: list[bytes] = []
+        self._lock = threading.Lock()
         self.address = ctypes.addressof(self._places)
         """In this process."""
 
     def add(self, block: Block) -> None:
         """Have it known, unless there is no room for it."""
         first = (block.address * _FACTOR) % (1 << _ADDRESS_BITS) >> (_ADDRESS_BITS - _PLACES_BITS)
-        for place in self._places[first : first + _TRIES]:
-            if not place.size:
+        # Another machine's CPUs, which may run in other threads, have another bus.
+        with self._lock:
+            place = next((place for place in self._places[first : first + _TRIES] if not place.size), None)
+            if place is not None:
                 self._codes.append(block.code)
                 place.code = ctypes.cast(ctypes.c_char_p(block.code), ctypes.c_void_p).value
                 place.instructions = block.instructions
                 # Last: an engine that finds a size finds the rest, for x86 keeps stores in order.
                 place.size = len(block.code)
-                return
 
 
 class Told:
     """Calls for the blocks of one engine, but those that are `known`."""
 
-    def __init__(self, engine: Engine, turn: Turn, dram: Dram, fill: Fill, slow: OnBlock) -> None:
-        self._known = Known()
+    def __init__(  # noqa: PLR0917 - what it stands between
+        self, engine: Engine, turn: Turn, dram: Dram, fill: Fill, known: Known, slow: OnBlock
+    ) -> None:
+        self._known = known
         self._state = _Told(
             native=ctypes.addressof(turn.native),
             taken=ctypes.addressof(dram.bus.taken),
             fetched=fill.state.fetched,
             host=dram.host_address,
-            known=self._known.address,
+            known=known.address,
         )
 
         def tell(_uc: object, block: Foreign, _before: object, _data: object) -> None:
