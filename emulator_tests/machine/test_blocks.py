@@ -61,6 +61,16 @@ def test_another_byte(at: str) -> None:
         assert Guest().launch(jumps(text, at)).run().reason is exit_
 
 
+def test_across_pages() -> None:
+    """A block begins with the last byte of a page: NOP, IN, and NOP again."""
+    place = TEXT + PAGE - 1
+    for last, exit_ in ((b"\x90", Reason.HLT), (b"\xec", Reason.IO), (b"\x90", Reason.HLT)):
+        guest = Guest()
+        guest.contents[place] = last + assemble("hlt")
+        vcpu = guest.launch(f"mov ecx, {place}\n jmp 1f\n1: jmp rcx")
+        assert vcpu.run().reason is exit_
+
+
 def test_for_what_was_watched() -> None:
     """RDRAND is of interest on a machine whose generator is broken, and nowhere else."""
     text = jumps("rdrand rax", "watched")
