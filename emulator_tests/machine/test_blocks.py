@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from emulator_tests.machine.guests import CODE, PAGE, RW, TEXT, Guest, assemble, run_to_halt
+from emulator_tests.machine.guests import CODE, KERNEL_SS, PAGE, RW, TEXT, Guest, assemble, run_to_halt
 from mh_emulator.cpu import blocks
 from mh_emulator.cpu.blocks import Block, Known, Told
 from mh_emulator.cpu.rdrand import FAULTS
+from mh_emulator.cpu.registers import Hidden, Segments
 from mh_emulator.kvm import Vcpu
 from mh_emulator.kvm.exits import Exit, Reason
 
@@ -78,6 +79,19 @@ def test_for_what_was_watched() -> None:
     stuck = Guest()
     stuck.platform.generator.fault = FAULTS["stuck"]
     assert run(stuck, text).get_registers().rax == ALL
+
+
+def test_in_another_mode() -> None:
+    """What is a number in 64-bit code is an IN in 32-bit code, of the same bytes at the same address."""
+    code = b"\xeb\x00" + b"\x48\xb8" + b"\x90" * 7 + b"\xec" + b"\xeb\x00" + b"\xf4"
+    for _ in range(2):
+        long, legacy = Guest(), Guest()
+        for guest in (long, legacy):
+            guest.contents[TEXT] = code
+        run_to_halt(long.launch())
+        flat = Hidden(0xFFFF_FFFF, 0xC9B)
+        vcpu = legacy.launch(cs=0x30, ds=KERNEL_SS, hidden=Segments(cs=flat))
+        assert vcpu.run().reason is Reason.IO
 
 
 def test_code_that_is_changed() -> None:
