@@ -6,6 +6,7 @@ import ctypes
 import random
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 from unicorn.unicorn_py3.unicorn import HOOK_TLB_FILL_CFUNC, uc_tlb_entry
@@ -13,6 +14,7 @@ from unicorn.unicorn_py3.unicorn import HOOK_TLB_FILL_CFUNC, uc_tlb_entry
 from emulator_tests.machine.guests import (
     CODE,
     DATA,
+    HEAP,
     KERNEL_CS,
     MEMORY,
     NX,
@@ -68,10 +70,11 @@ class Subject:
         self.dram = self.guest.platform.dram
         self.missed: list[Missed] = []
         self.engine = engine = Engine(self.dram.base_spa, self.dram.size, self.dram.host_address)
-        traps = Traps(engine, _ignore, _ignore, _ignore)
+        traps = Traps(engine, _ignore, _ignore, _ignore, self.dram.bus.crowd)
         traps.watched = ALWAYS
         vm = self.guest.vm
-        self.tlb = Tlb(engine, Mmu(vm), vm, traps, Turn(self.dram.bus), self.missed.append)
+        self.turn = Turn(self.dram.bus)
+        self.tlb = Tlb(engine, Mmu(vm), vm, traps, self.turn, self.missed.append)
         for page in self.random.sample(range(0, TABLES, PAGE), 40):
             self.guest.memory.read_raw(page, 1)
         engine.set_registers(self.guest.registers())
@@ -210,3 +213,27 @@ def test_only_instructions_that_were_looked_at() -> None:
     assert [is_native() for _ in range(2)] == [False, True]
     subject.tlb.flush_code()
     assert [is_native() for _ in range(2)] == [False, True]
+
+
+def test_it_waits_a_while_for_who_has_the_bus() -> None:
+    """What is taken is let go soon in most cases; else Python waits, and meanwhile nothing is done natively."""
+    subject = Subject(0, 4)
+    subject.set_mode(random.Random(1))
+    subject.engine.set_registers(subject.guest.registers())
+    state, bus = subject.tlb.native.state, subject.dram.bus
+    assert subject.ask_native(HEAP, Access.READ)[0]
+    before = state.answered
+
+    bus.taken.value = 1
+    assert subject.ask_native(HEAP, Access.READ)[0]
+    assert state.answered == before
+
+    state.patience = 1 << 62
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(subject.ask_native, HEAP, Access.READ)
+        # Long enough for it to come back, if it did not wait.
+        assert not wait([asked], 0.05).done
+        bus.taken.value = 0
+        assert asked.result()[0]
+    assert state.answered == before + 1
+    assert subject.turn.native.value == 0

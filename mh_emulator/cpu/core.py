@@ -68,7 +68,7 @@ class Core:
         self._turn = Turn(dram.bus)
         self._stops: list[Stop] = []
         """What has stopped the engine since it was last started."""
-        self._traps = Traps(self._engine, self._on_trap, self._on_lock, self._on_answered)
+        self._traps = Traps(self._engine, self._on_trap, self._on_lock, self._on_answered, dram.bus.crowd)
         self._tlb = Tlb(self._engine, self._mmu, vm, self._traps, self._turn, self._stops.append)
         self._told = Told(self._engine, self._turn, dram, self._tlb.native, self._traps.known, self._on_block)
         self._linear = Linear(self._engine, self._mmu)

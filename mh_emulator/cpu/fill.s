@@ -65,13 +65,24 @@
 native_fill:
     cmp qword ptr [r8 + fill.off], 0
     jne .Lslow
-    # The flag first, then the bus: mh_emulator/dram/bus.py.
-    mov eax, 1
     mov r9, [r8 + fill.native]
-    xchg [r9], rax
     mov r10, [r8 + fill.taken]
+    mov r11, [r8 + fill.patience]
+    # The flag first, then the bus: mh_emulator/dram/bus.py.
+.Lask:
+    mov eax, 1
+    xchg [r9], rax
     cmp qword ptr [r10], 0
-    jne .Ltaken
+    je .Lmine
+    mov qword ptr [r9], 0
+.Lwait:
+    sub r11, 1
+    jc .Lslow
+    pause
+    cmp qword ptr [r10], 0
+    jne .Lwait
+    jmp .Lask
+.Lmine:
     push rbx
     push rbp
     push r12
@@ -304,7 +315,6 @@ native_fill:
     pop rbp
     pop rbx
     mov r9, [r8 + fill.native]
-.Ltaken:
     mov qword ptr [r9], 0
 .Lslow:
     jmp qword ptr [r8 + fill.slow]

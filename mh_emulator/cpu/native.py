@@ -31,6 +31,7 @@ _FIELDS = (
     "off",  # not 0: nothing is answered here
     "native",  # Turn.native
     "taken",  # Bus.taken
+    "patience",  # how often it is looked whether that is over, before `slow` waits for it
     "read_registers",  # uc_reg_read_batch, and its arguments
     "numbers",
     "places",
@@ -50,6 +51,8 @@ _FIELDS = (
     "answered",  # how many were answered here
 )
 
+_PATIENCE = 2000
+"""Some 50 us, in which most are done who have the bus; Python would wait for the GIL as well."""
 
 FETCHED = 1 << 12
 """Pages of instructions that are remembered: by the low bits of their number."""
@@ -106,6 +109,7 @@ class Fill:
         self.state = FillState(
             native=ctypes.addressof(turn.native),
             taken=ctypes.addressof(dram.bus.taken),
+            patience=_PATIENCE,
             read_registers=ctypes.cast(uclib.uc_reg_read_batch, ctypes.c_void_p).value,
             numbers=numbers,
             places=places,

@@ -8,6 +8,7 @@ whatever its bytes look like.
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
@@ -138,7 +139,8 @@ class Found(NamedTuple):
 class Traps:
     """The hooks of one engine; `on_trap` gets the address of every trapping instruction that is about to execute.
 
-    `on_lock` gets that of every instruction with LOCK, `on_answered` that of RDRAND and RDTSC.
+    `on_lock` gets that of every instruction with LOCK, while `crowd` is not 0 or always, `on_answered` that of RDRAND
+    and RDTSC.
     """
 
     def __init__(
@@ -147,6 +149,7 @@ class Traps:
         on_trap: Callable[[int], None],
         on_lock: Callable[[int], None],
         on_answered: Callable[[int], None],
+        crowd: ctypes.c_uint64,
     ) -> None:
         self._engine = engine
         self.watched: frozenset[Trap] = frozenset()
@@ -155,8 +158,11 @@ class Traps:
         """Blocks without any of them."""
         self.counts = False
         """Whether the engine counts instructions in what is translated from now on."""
-        callbacks = {Purpose.TRAP: on_trap, Purpose.LOCK: on_lock, Purpose.ANSWER: on_answered}
-        self._hooks = {purpose: _Hooks(engine, callback) for purpose, callback in callbacks.items()}
+        self._hooks = {
+            Purpose.TRAP: _Hooks(engine, on_trap),
+            Purpose.LOCK: _Hooks(engine, on_lock, crowd),
+            Purpose.ANSWER: _Hooks(engine, on_answered),
+        }
 
     def __len__(self) -> int:
         return sum(map(len, self._hooks.values()))
@@ -200,8 +206,8 @@ class Traps:
 class _Hooks:
     """Hooks for one purpose, each address once: `sparse` ones, `dense` ones while the engine counts."""
 
-    def __init__(self, engine: Engine, callback: Callable[[int], None]) -> None:
-        self._sparse, self._dense = CodeHooks(engine, callback), CodeFilter(engine, callback)
+    def __init__(self, engine: Engine, callback: Callable[[int], None], flag: ctypes.c_uint64 | None = None) -> None:
+        self._sparse, self._dense = CodeHooks(engine, callback, flag), CodeFilter(engine, callback)
         self._hooked: set[int] = set()
 
     def __len__(self) -> int:

@@ -36,8 +36,8 @@ class Bus:
         """Those whose engine may do something natively."""
         self.taken = ctypes.c_uint64()
         """Not 0 while somebody has the bus and an engine executes."""
-        self.crowded = False
-        """Whether several CPUs run, or are about to."""
+        self.crowd = ctypes.c_uint64()
+        """Not 0 while several CPUs run, or are about to."""
         self.overdue: Callable[[], None] | None = None
         """What whoever takes the bus next does before anything else: nobody is at work on memory then."""
 
@@ -74,24 +74,29 @@ class Bus:
         self.overdue = None
         overdue()
 
+    @property
+    def crowded(self) -> bool:
+        """Whether several CPUs run, or are about to."""
+        return bool(self.crowd.value)
+
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Several CPUs will run in this block; none of them has begun."""
         with self:
             self._groups += 1
-            self.crowded = True
+            self.crowd.value = 1
         try:
             yield
         finally:
             with self:
                 self._groups -= 1
-                self.crowded = self._groups > 0 or len(self._running) > 1
+                self.crowd.value = self._groups > 0 or len(self._running) > 1
 
     def begin(self, turn: Turn) -> None:
         """A CPU begins to run; the bus is held."""
         self._running.append(turn)
         if len(self._running) > 1 and not self.crowded:
-            self.crowded = True
+            self.crowd.value = 1
             # One that was alone may be just before a locked instruction.
             for other in self._running:
                 other.wait()
@@ -99,7 +104,7 @@ class Bus:
     def end(self, turn: Turn) -> None:
         """It does not run any more; the bus is held."""
         self._running.remove(turn)
-        self.crowded = self._groups > 0 or len(self._running) > 1
+        self.crowd.value = self._groups > 0 or len(self._running) > 1
 
 
 class Turn:
