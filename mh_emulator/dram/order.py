@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from threading import Lock
 
 _REMEMBERED = 8
@@ -35,16 +35,28 @@ class FrameOrder:
         return self._known[start:end]
 
     def _extend(self, end: int) -> None:
-        mask = (1 << self._bits) - 1
-        while len(self._known) < end:
-            number = self._scatter(self._state)
-            self._state = (self._state * self._factor + self._increment) & mask
+        # The low bits of such a generator alternate; reversing all bits moves that to the top.
+        bits, factor, increment, state = self._bits, self._factor, self._increment, self._state
+        half = (bits + 1) // 2
+        reverse, up, down = _reversed(half), bits - half, 2 * half - bits
+        mask, low = (1 << bits) - 1, (1 << half) - 1
+        missing = end - len(self._known)
+        while missing:
+            number = reverse[state & low] << up | reverse[state >> half] >> down
+            state = state * factor + increment & mask
             if number < self._count:
                 self._known.append(number)
+                missing -= 1
+        self._state = state
 
-    def _scatter(self, state: int) -> int:
-        # The low bits of such a generator alternate; reversing all bits moves that to the top.
-        return int(f"{state:0{self._bits}b}"[::-1], 2)
+
+@cache
+def _reversed(bits: int) -> Sequence[int]:
+    """All numbers of so many bits, each with its bits the other way round."""
+    numbers = [0]
+    for _ in range(bits):
+        numbers = [number << 1 for number in numbers] + [number << 1 | 1 for number in numbers]
+    return numbers
 
 
 @lru_cache(_REMEMBERED)

@@ -107,7 +107,18 @@ class UserMemory:
 
     def clear(self, offset: int, size: int) -> None:
         """Store zeros, as the host does."""
-        self.write_raw(offset, bytes(size))
+        with self.dram.bus:
+            for start, length in stretches(offset, size):
+                if length < PAGE_BYTES:
+                    self.dram.write_raw(self.spa(start), bytes(length))
+                else:
+                    self._clear_pages(range(start // PAGE_BYTES, (start + length) // PAGE_BYTES))
+
+    def _clear_pages(self, pages: range) -> None:
+        """A page that nobody has touched comes with zeros."""
+        touched = sorted(set(pages).difference(self._populate(pages)))
+        spas = [self._frames[page] - POPULATED for page in touched]
+        self.dram.write_raw_pages(spas, bytes(len(spas) * PAGE_BYTES))
 
     def _write_pages(self, offset: int, data: bytes) -> None:
         """Store whole pages; one that nobody has touched comes with zeros."""
