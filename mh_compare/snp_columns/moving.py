@@ -19,7 +19,8 @@ from mh_compare.columns.moving import NUMBERED, OTHER_HOME, TAKEN, for_a_page
 from mh_compare.snp_arena import Held, SnpArena
 from mh_compare.subject import SnpSubject
 from mh_emulator.host import snp_migration
-from mh_emulator.host.migration import Scenario, move_batches
+from mh_emulator.host.bulk import move_batches
+from mh_emulator.host.migration import Scenario
 from mh_emulator.host.placement import Placement
 from mh_emulator.host.ring import HelperRefused
 from mh_emulator.host.session import resume

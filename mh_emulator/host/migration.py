@@ -5,14 +5,11 @@ The host here does what a faithful host does, and looks wherever a curious one w
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from mh_abi import abi
 from mh_abi.errors import MigrationHelperError
@@ -21,13 +18,13 @@ from mh_builder.paging import MIB, PAGE_BYTES
 from mh_builder.parts import Part
 from mh_emulator.guest.contents import Contents
 from mh_emulator.guest.worker import Worker, expected
+from mh_emulator.host.bulk import CHUNK, bulk, move_all, move_batches
 from mh_emulator.host.consent import Consent
 from mh_emulator.host.launch import Launcher, launch
 from mh_emulator.host.look import are_equal, count_naive_copies, count_plain_pages, portions
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.placement import Placement, place
-from mh_emulator.host.ring import HelperRefused, Lane, Result, Ring
-from mh_emulator.host.session import Batch, connect_all, export_batch, finish_all, import_batch, runs
+from mh_emulator.host.session import connect_all, finish_all, runs
 from mh_emulator.host.site import Site, prepare
 from mh_emulator.kvm import EsVcpu
 from mh_emulator.kvm.exits import Exit, Reason
@@ -38,20 +35,11 @@ from mh_emulator.secret import Secret
 ROUNDS = 3
 """How often the guest goes over its RAM."""
 
-CHUNK = 16
-"""Pages of one packet in bulk."""
-
 _LAUNCHED_BYTES = 64 * MIB
 """Of the contents, that one command encrypts; so many at once go back to the system when they are freed."""
 
 _SPARE_FRAMES = 4
 """A platform has this many times the frames that the guest touches, so that they lie scattered."""
-
-
-_Pair: TypeAlias = tuple[Ring, Ring]
-_Turns: TypeAlias = tuple[AbstractContextManager[object], AbstractContextManager[object]]
-"""Held while a vCPU of the source works, and of the target."""
-_ALONE: _Turns = (nullcontext(), nullcontext())
 
 
 class Working(Protocol):
@@ -192,18 +180,10 @@ def move(source: Machine, target: Machine, pages: list[int], chunk: int = CHUNK)
     sources, targets = [ring for ring, _ in pairs], [ring for _, ring in pairs]
     connect_all(sources, targets)
     batches = bulk([source.request_address(page) for page in pages], chunk, len(pairs))
-    if len(pairs) == 1:
-        move_batches(pairs[0], batches)
-    else:
-        _move_at_once(pairs, batches)
+    move_all(pairs, batches)
     move_batches(pairs[0], runs(source.state_requests(), chunk))
     total = finish_all(sources, targets)
     return total, source.mirror.exits + target.mirror.exits - before
-
-
-def bulk(addresses: Sequence[int], chunk: int, rings: int) -> Iterator[Batch]:
-    """Batches for all of these request addresses, none longer than one ring's part of them."""
-    return runs(addresses, chunk, min(abi.MH_RING_SLOTS, -(-len(addresses) // (rings * chunk)) * chunk))
 
 
 def copy_shared(source: Machine, target: Machine, pages: list[int]) -> None:
@@ -268,61 +248,6 @@ def work_until_stopped(source: Working, worker: Worker) -> None:
     stopped = source.run_guest(worker.instructions() // 2)
     if stopped.reason is not Reason.LIMIT:
         raise MigrationError(f"the guest was to be stopped at work: it left with {stopped}")
-
-
-def _move_at_once(pairs: Sequence[_Pair], batches: Iterator[Batch]) -> None:
-    """A thread for every pair of rings; each takes the next batch when it is done with one.
-
-    The vCPUs of a side take turns, a submission each, so that source and target work at once, and each is as fast as
-    with one vCPU: those that run at once wait for each other (`mh_emulator.dram.bus`).
-    """
-    shared, turns = _Shared(batches), (threading.Lock(), threading.Lock())
-    with ThreadPoolExecutor(len(pairs)) as pool:
-        try:
-            moves = [pool.submit(move_batches, pair, shared, turns) for pair in pairs]
-            for move in moves:
-                move.result()
-        finally:
-            shared.stop()
-
-
-class _Shared:
-    """An iterator for several threads, until it is stopped."""
-
-    def __init__(self, batches: Iterator[Batch]) -> None:
-        self._batches = batches
-        self._lock = threading.Lock()
-        self._stopped = False
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        with self._lock:
-            if self._stopped:
-                raise StopIteration
-            return next(self._batches)
-
-    def stop(self) -> None:
-        self._stopped = True
-
-
-def move_batches(pair: tuple[Lane, Lane], batches: Iterable[Batch], turns: _Turns = _ALONE) -> None:
-    """Export them on the source's ring, import them on the target's. Raises `HelperRefused`."""
-    source, target = pair
-    for batch in batches:
-        with turns[0]:
-            packets, results = export_batch(source, batch)
-        _check_results("export", results)
-        with turns[1]:
-            _check_results("import", import_batch(target, batch, packets))
-
-
-def _check_results(operation: str, results: list[Result]) -> None:
-    """Raise `HelperRefused` for the first page that was not moved."""
-    for result in dict.fromkeys(results):
-        if result.status != abi.mh_status.MH_DONE:
-            raise HelperRefused(operation, result.status)
 
 
 def _resume_and_check(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
+from mh_emulator.host.bulk import CHUNK, move_batches
 from mh_emulator.host.look import are_equal
 from mh_emulator.host.machine import Machine
-from mh_emulator.host.migration import CHUNK, move_batches
 from mh_emulator.host.session import Batch, connect, finish, resume, runs
 from mh_emulator.kvm.exits import Exit, Reason
 

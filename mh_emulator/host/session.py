@@ -96,8 +96,18 @@ def export_batch(ring: Lane, batch: Batch) -> tuple[list[Sealed], list[Result]]:
 
 def import_batch(ring: Lane, batch: Batch, packets: Sequence[Sealed]) -> list[Result]:
     """Open the packets of `batch` into its pages."""
+    put_batch(ring, batch, packets)
+    return import_put(ring, batch)
+
+
+def put_batch(ring: Lane, batch: Batch, packets: Sequence[Sealed]) -> None:
+    """Write the packets of `batch` where an import of it reads them."""
     for slot, sealed in zip(batch.packet_slots(), packets, strict=True):
         ring.put_sealed(slot, sealed)
+
+
+def import_put(ring: Lane, batch: Batch) -> list[Result]:
+    """Open the packets that were put there for `batch` into its pages."""
     return _serve(ring, batch, "import", Op.MH_OP_IMPORT)
 
 
@@ -110,11 +120,16 @@ def _serve(ring: Lane, batch: Batch, name: str, op: int) -> list[Result]:
     """What became of the pages. Raises `HelperRefused` for a batch of which the helper has not looked at any."""
     answer = batch.submit(ring, op).status
     results = ring.results(0, batch.pages)
-    statuses = (result.status for result in dict.fromkeys(results))
-    first = next((status for status in statuses if status != Status.MH_DONE), Status.MH_DONE)
-    if answer != first:
+    if answer != first_failure(results):
         raise HelperRefused(name, answer)
     return results
+
+
+def first_failure(results: Sequence[Result]) -> Status:
+    """What became of the first page that was not moved; MH_DONE where all were."""
+    alike = list(results) == [results[0]] * len(results)
+    statuses = (result.status for result in (results[:1] if alike else results))
+    return next((status for status in statuses if status != Status.MH_DONE), Status.MH_DONE)
 
 
 def end_epoch(source: Ring, target: Ring) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, cycle
+from itertools import chain
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -23,18 +23,9 @@ from mh_emulator.attest.owner import ROLES, SnpOwner, Trust, TrustedPart
 from mh_emulator.cpu import vmsa
 from mh_emulator.guest.worker import Worker
 from mh_emulator.host.attest import Messenger, fetch_records
+from mh_emulator.host.bulk import CHUNK, bulk, move_all
 from mh_emulator.host.look import are_equal, count_plain_pages
-from mh_emulator.host.migration import (
-    CHUNK,
-    ROUNDS,
-    Report,
-    Scenario,
-    boot_contents,
-    bulk,
-    ends_right,
-    move_batches,
-    work_until_stopped,
-)
+from mh_emulator.host.migration import ROUNDS, Report, Scenario, boot_contents, ends_right, work_until_stopped
 from mh_emulator.host.placement import Placement, place
 from mh_emulator.host.ring import HelperRefused
 from mh_emulator.host.session import connect_all, finish_all
@@ -161,9 +152,7 @@ def move(source: SnpMachine, target: SnpMachine, pages: Sequence[int], chunk: in
     before = source.exits + target.exits
     connect_all(source.rings, target.rings)
     batches = chain(bulk(pages, chunk, len(source.rings)), [source.vmsa])
-    pairs = cycle(zip(source.rings, target.rings, strict=True))
-    for pair, batch in zip(pairs, batches, strict=False):
-        move_batches(pair, [batch])
+    move_all(list(zip(source.rings, target.rings, strict=True)), batches)
     source.give_context(target)
     total = finish_all(source.rings, target.rings)
     return total, source.exits + target.exits - before
