@@ -22,19 +22,19 @@ def header_bytes(space: AddressSpace, relocations: int) -> int:
     return _relocation_offset(space) + relocations * len(abi.mh_relocation)
 
 
-def write_header(
-    data: bytearray,
+def header(
     space: AddressSpace,
     sections: Mapping[str, PlacedSection],
     relocations: Sequence[ImageRelocation],
     *,
     entry: int,
     entry32: int,
-) -> None:
-    """Write the header into the first bytes of `data`, the whole image as linked."""
-    descriptor = _descriptor(space, sections, relocations, (entry, entry32), len(data))
+    image_bytes: int,
+) -> bytes:
+    """The first bytes of an image of so many bytes."""
+    descriptor = _descriptor(space, sections, relocations, (entry, entry32), image_bytes)
     ring_offset = sections[".ring"].offset
-    head = b"".join(
+    return b"".join(
         [
             descriptor.dumps(),
             _params(space, sections).dumps(),
@@ -42,9 +42,6 @@ def write_header(
             *(abi.mh_relocation(offset=r.offset, count=r.count, kinds=r.kinds).dumps() for r in relocations),
         ]
     )
-    if len(head) > sections[".header"].size:
-        raise AssertionError(f"header of {len(head):#x} bytes in {sections['.header'].size:#x}")
-    data[: len(head)] = head
 
 
 def _region_offset() -> int:

@@ -14,11 +14,11 @@ from enum import Flag, auto
 
 from mh_abi import abi
 from mh_builder.asm import SECTION_NAMES, ObjectFile, Relocation, RelocationKind
-from mh_builder.header import header_bytes, write_header
+from mh_builder.header import header, header_bytes
 from mh_builder.image.model import MAX_RUN, Image, ImageRelocation, PlacedSection, PlacedSymbol, vcpu_section
 from mh_builder.paging import PAGE_BYTES, Tables
 from mh_builder.schemes.space import HELPER_VA, AddressSpace, Options, Scheme
-from mh_builder.symbols import LinkError, MergedSection, SymbolTable, merge
+from mh_builder.symbols import LinkError, MergedSection, SymbolTable, merge, merge_behind
 
 SECRET_BYTES = PAGE_BYTES
 
@@ -30,27 +30,27 @@ def link(objects: Sequence[ObjectFile], scheme: Scheme, options: Options) -> Ima
 
     Raises `LinkError` for undefined, doubled or unreachable symbols, `LayoutError` where the image does not fit.
     """
-    merged = {name: merge(objects, name) for name in SECTION_NAMES}
-    plan = _settle(objects, merged, scheme, options)
-    symbols = SymbolTable(objects, merged, plan.sections, None if plan.space.moves else plan.space.base)
+    plan = _settle(objects, scheme, options)
+    symbols = SymbolTable(objects, plan.merged, plan.sections, None if plan.space.moves else plan.space.base)
     data = bytearray(sum(_pages(section.stored) for section in plan.sections.values()))
-    for name, section in merged.items():
-        offset = plan.sections[name].offset
+    for section in plan.merged.values():
+        offset = plan.sections[section.home].offset
         data[offset : offset + len(section.data)] = section.data
-    _resolve(objects, merged, plan, symbols, data)
+    _resolve(objects, plan, symbols, data)
     if options.owner:
         start = plan.sections[".owner"].offset
         data[start : start + len(options.owner)] = options.owner
     tables = plan.tables.dumps(plan.space.base, plan.space.c_mask)
     data[plan.tables.first_table : plan.tables.first_table + len(tables)] = tables
-    write_header(
-        data,
+    head = header(
         plan.space,
         plan.sections,
         plan.relocations,
         entry=symbols.required("entry64"),
         entry32=0 if plan.entry32 is None else plan.space.base + plan.entry32,
+        image_bytes=len(data),
     )
+    data[: len(head)] = head
     return Image(plan.space, tuple(plan.sections.values()), tuple(symbols.placed()), plan.relocations, bytes(data))
 
 
@@ -58,6 +58,7 @@ def link(objects: Sequence[ObjectFile], scheme: Scheme, options: Options) -> Ima
 class _Plan:
     """Where everything lies."""
 
+    merged: dict[str, MergedSection]
     sections: dict[str, PlacedSection]
     space: AddressSpace
     tables: Tables
@@ -66,8 +67,10 @@ class _Plan:
     """Offset of the 32-bit start from the base of the image, where an object defines one."""
 
 
-def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], scheme: Scheme, options: Options) -> _Plan:
-    header_size, table_size = PAGE_BYTES, PAGE_BYTES
+def _settle(objects: Sequence[ObjectFile], scheme: Scheme, options: Options) -> _Plan:
+    merged = {name: merge(objects, name) for name in SECTION_NAMES}
+    constants, header_size, table_size = merged[".rodata"], 0, PAGE_BYTES
+    merged[".rodata"] = merge_behind(objects, ".rodata", ".header", header_size)
     for _ in range(_MAX_ROUNDS):
         sections = {section.name: section for section in _place(merged, header_size, table_size, options)}
         ring = sections[".ring"]
@@ -84,11 +87,19 @@ def _settle(objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sch
             (abi.mh_descriptor.fields["cr3"].offset, 1, _kinds(space, moves=True, private=True)),
         ]
         relocations = _runs(words)
-        needed = _pages(header_bytes(space, len(relocations)))
+        needed = header_bytes(space, len(relocations))
         if (needed, tables.size) == (header_size, table_size):
-            return _Plan(sections, space, tables, relocations, entry32)
+            return _Plan(merged, sections, space, tables, relocations, entry32)
         header_size, table_size = needed, tables.size
+        if merged[".rodata"] is not constants:
+            merged[".rodata"] = _behind_header(objects, header_size) or constants
     raise AssertionError("header and tables only grow with each other's pages, which settles at once")
+
+
+def _behind_header(objects: Sequence[ObjectFile], header_size: int) -> MergedSection | None:
+    """The constants, where what the header leaves of its last page has room for them: both are read only."""
+    behind = merge_behind(objects, ".rodata", ".header", header_size)
+    return behind if behind.size <= _pages(header_size) else None
 
 
 class _Kind(Flag):
@@ -110,6 +121,7 @@ _STACK = _Kind.WRITABLE | _Kind.GUARDED
 def _place(
     merged: dict[str, MergedSection], header_size: int, table_size: int, options: Options
 ) -> Iterator[PlacedSection]:
+    pieces = {section.home: tuple(section.pieces) for section in merged.values()}
     offset = 0
     for name, size, kind in _plan(merged, header_size, table_size, options):
         offset += abi.MH_GUARD_BYTES if _Kind.GUARDED in kind else 0
@@ -121,7 +133,7 @@ def _place(
             writable=_Kind.WRITABLE in kind,
             executable=_Kind.EXECUTABLE in kind,
             private=_Kind.SHARED not in kind,
-            pieces=tuple(merged[name].pieces) if name in merged else (),
+            pieces=pieces.get(name, ()),
         )
         offset += _pages(size)
 
@@ -132,9 +144,11 @@ def _plan(
     """(name, bytes, kind) of all sections, in their order."""
     pages = (options.ram_limit + abi.MH_VMSA_BYTES) // PAGE_BYTES
     bitmap_size = -(-pages // 8)
-    yield ".header", header_size, _Kind.STORED
+    constants = merged[".rodata"]
+    is_behind = constants.home == ".header"
+    yield ".header", constants.size if is_behind else header_size, _Kind.STORED
     yield ".text", merged[".text"].size, _CODE
-    yield ".rodata", merged[".rodata"].size, _Kind.STORED
+    yield ".rodata", 0 if is_behind else constants.size, _Kind.STORED
     if options.owner:
         yield ".owner", abi.MH_OWNER_KEY_BYTES, _Kind.STORED
     yield ".tables", table_size, _Kind.STORED
@@ -217,7 +231,8 @@ def _fields(
     """(object, relocation, offset of its field from the base of the image) of all objects."""
     for unit in objects:
         for section in unit.sections:
-            start = sections[section.name].offset + merged[section.name].starts.get(unit.name, 0)
+            joined = merged[section.name]
+            start = sections[joined.home].offset + joined.starts.get(unit.name, 0)
             for relocation in section.relocations:
                 yield unit, relocation, start + relocation.offset
 
@@ -238,15 +253,9 @@ def _runs(words: Iterable[tuple[int, int, int]]) -> tuple[ImageRelocation, ...]:
     return tuple(runs)
 
 
-def _resolve(
-    objects: Sequence[ObjectFile],
-    merged: dict[str, MergedSection],
-    plan: _Plan,
-    symbols: SymbolTable,
-    data: bytearray,
-) -> None:
+def _resolve(objects: Sequence[ObjectFile], plan: _Plan, symbols: SymbolTable, data: bytearray) -> None:
     reasons: list[str] = []
-    for unit, relocation, offset in _fields(objects, merged, plan.sections):
+    for unit, relocation, offset in _fields(objects, plan.merged, plan.sections):
         symbol = symbols.find(unit, relocation.symbol)
         if symbol is None:
             reasons.append(f"{relocation.place}: error: undefined symbol '{relocation.symbol}'")

@@ -26,9 +26,10 @@ PADDING = {".text": b"\xcc"}
 
 @dataclass
 class MergedSection:
-    """One section of all objects, in the order of the objects."""
+    """One section of all objects, in the order of the objects; it lies in the image's section `home`."""
 
     name: str
+    home: str
     data: bytearray = field(default_factory=bytearray)
     size: int = 0
     pieces: list[Piece] = field(default_factory=list)
@@ -37,16 +38,24 @@ class MergedSection:
 
 def merge(objects: Iterable[ObjectFile], name: str) -> MergedSection:
     """Join the sections called `name` of all objects, in their order."""
-    merged = MergedSection(name)
+    return _merge(objects, MergedSection(name, name))
+
+
+def merge_behind(objects: Iterable[ObjectFile], name: str, home: str, size: int) -> MergedSection:
+    """The same, behind the first `size` bytes of another section of the image, which the linker fills."""
+    return _merge(objects, MergedSection(name, home, bytearray(size), size, [Piece("linker", 0, size)]))
+
+
+def _merge(objects: Iterable[ObjectFile], merged: MergedSection) -> MergedSection:
     for unit in objects:
         for section in unit.sections:
-            if section.name != name or not section.size:
+            if section.name != merged.name or not section.size:
                 continue
             start = -(-merged.size // section.align) * section.align
             merged.starts[unit.name] = start
             merged.pieces.append(Piece(unit.name, start, section.size))
             if section.data:
-                merged.data.extend(PADDING.get(name, b"\0") * (start - len(merged.data)))
+                merged.data.extend(PADDING.get(merged.name, b"\0") * (start - len(merged.data)))
                 merged.data.extend(section.data)
             merged.size = start + section.size
     return merged
@@ -129,7 +138,9 @@ def _placed_symbols(
     unit: ObjectFile, merged: Mapping[str, MergedSection], sections: Mapping[str, PlacedSection]
 ) -> Iterator[PlacedSymbol]:
     for symbol in unit.symbols:
-        value = symbol.value
+        value, home = symbol.value, None
         if symbol.section is not None:
-            value += sections[symbol.section].va + merged[symbol.section].starts.get(unit.name, 0)
-        yield PlacedSymbol(symbol.name, value, symbol.section, symbol.is_global, unit.name)
+            section = merged[symbol.section]
+            home = section.home
+            value += sections[home].va + section.starts.get(unit.name, 0)
+        yield PlacedSymbol(symbol.name, value, home, symbol.is_global, unit.name)

@@ -11,6 +11,7 @@ from mh_abi.image import parse_image
 from mh_builder.asm import ObjectFile, assemble_text
 from mh_builder.image.model import Image
 from mh_builder.link import link
+from mh_builder.paging import PAGE_BYTES
 from mh_builder.schemes import SCHEMES
 from mh_builder.schemes.space import HELPER_VA, Options
 from mh_builder.symbols import LinkError
@@ -101,6 +102,34 @@ def test_gate_is_split_as_the_cpu_wants_it() -> None:
     low, selector, ist, kind, middle, high, zero = struct.unpack("<HHBBHII", at(image, "gate", 16))
     assert low | middle << 16 | high << 32 == image.symbol("entry64").value
     assert (selector, ist, kind, zero) == (8, 1, 0x8E, 0)
+
+
+@pytest.mark.parametrize(("size", "home"), [(16, ".header"), (3000, ".header"), (4000, ".rodata"), (9000, ".rodata")])
+def test_constants_share_the_page_of_the_header_where_they_fit(size: int, home: str) -> None:
+    """Both are read only. The other one has no bytes, and the image a page less or none."""
+    first_text = f".global first\nfirst: .quad last\n.fill {size - 16}, 1, 7\n"
+    image = linked(
+        f"{ENTRY}.extern last\n.section .rodata\n.balign 64\n{first_text}",
+        ".section .rodata\n.global last\nlast: .quad 9\n",
+    )
+    header, text, constants = map(image.section, (".header", ".text", ".rodata"))
+    descriptor = parse_image(image.data).descriptor
+    end = descriptor.relocation_offset + descriptor.relocation_count * len(abi.mh_relocation)
+    first, last = (image.symbol(name) for name in ("first", "last"))
+    assert {first.section, last.section} == {home}
+    assert first.value % 64 == 0
+    assert struct.unpack("<Q", at(image, "first", 8)) == (last.value,)
+    assert at(image, "last", 8) == (9).to_bytes(8, "little")
+    assert last.value - HELPER_VA == image.section(home).offset + image.section(home).size - 8
+    assert (text.offset, header.pages) == (PAGE_BYTES, 1)
+    if home == ".header":
+        assert end <= first.value - HELPER_VA < end + 64
+        assert [piece.name for piece in header.pieces] == ["linker", "a.s", "b.s"]
+        assert constants.size == 0
+    else:
+        assert header.size == end
+        assert (constants.offset, constants.size) == (2 * PAGE_BYTES, size)
+    assert len(image.data) - image.table_bytes == (2 + constants.pages) * PAGE_BYTES
 
 
 def test_no_entry() -> None:

@@ -196,14 +196,13 @@ HOMED = ("alias-gpa", "alias-window", "alias-window-high", "regions")
 
 FAULTS = {
     "code-writable": Fault(bits(".text", set_bits=W), "w^x", ".text"),
-    "constants-writable": Fault(bits(".rodata", set_bits=W), "rights", ".rodata"),
     "header-writable": Fault(bits(".header", set_bits=W), "rights", ".header"),
     "secret-writable": Fault(bits(".secret", set_bits=W), "rights", ".secret"),
     "table-writable": Fault(bits(".tables", set_bits=W), "table-writable", ".tables"),
     "table-writable-elsewhere": Fault(alias(".tables", P | W | NX | C), "table-writable", "unexpected"),
     "code-writable-elsewhere": Fault(alias(".text", P | W | NX | C), "code-writable", ".text"),
     "variables-executable": Fault(bits(".bss", clear=NX), "w^x", ".bss"),
-    "constants-executable": Fault(bits(".rodata", clear=NX), "rights", ".rodata"),
+    "header-executable": Fault(bits(".header", clear=NX), "rights", ".header"),
     "stack-executable": Fault(bits(".stack", clear=NX), "w^x", ".stack"),
     "code-not-executable": Fault(bits(".text", set_bits=NX), "rights", ".text"),
     "variables-read-only": Fault(bits(".bss", clear=W), "rights", ".bss"),
