@@ -15,11 +15,14 @@ from pathlib import Path
 import lief
 import pytest
 
+from mh_abi import abi
 from mh_builder.helper import WIDEST_VECTOR, build_helper
 from mh_builder.image.elf import write_elf
 from mh_builder.image.manifest import SCHEMA
 from mh_builder.image.model import Image
 from mh_builder.image.output import image_files, write_files
+from mh_builder.report.audit import audit
+from mh_builder.report.open import Hints, open_layout
 from mh_builder.schemes.space import Options
 
 Program = Callable[[str], str]
@@ -43,6 +46,25 @@ def test_readelf_has_no_complaint(elf: Path, program: Program) -> None:
     assert not re.search(r"warning|error|corrupt|<unknown|unrecognized", text, re.IGNORECASE)
     assert "Advanced Micro Devices X86-64" in text
     assert len(re.findall(r"^  LOAD ", text, re.MULTILINE)) == 12
+
+
+def test_most_vcpus(tmp_path: Path, program: Program) -> None:
+    """More program headers than a page holds."""
+    image = build_helper("regions", Options(vcpus=abi.MH_MAX_RINGS))
+    path = tmp_path / "most.elf"
+    path.write_bytes(write_elf(image))
+    text = output_of(program("readelf"), "-a", "-W", path)
+    assert not re.search(r"warning|error|corrupt|<unknown|unrecognized", text, re.IGNORECASE)
+    binary = lief.ELF.parse(str(path))
+    assert binary is not None
+    contents = {section.name: bytes(section.content) for section in binary.sections}
+    for section in image.sections:
+        if section.stored:
+            assert contents[section.name] == image.data[section.offset : section.offset + section.size]
+    layout = open_layout(path.read_bytes(), "most", Hints())
+    assert layout.plan is not None
+    assert [part.name for part in layout.plan.sections] == [part.name for part in image.sections if part.size]
+    assert not audit(layout).findings
 
 
 def test_objdump_disassembles_all_of_it(elf: Path, program: Program) -> None:

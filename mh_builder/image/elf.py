@@ -49,15 +49,14 @@ class _Rows:
 
 
 def write_elf(image: Image) -> bytes:
-    """The whole ELF file; the flat binary lies at file offset 0x1000."""
+    """The whole ELF file; the flat binary lies at the first page behind the program headers."""
     sections = [section for section in image.sections if section.size]
-    programs = b"".join(_program(section, image) for section in sections)
-    if _HEADER.size + len(programs) > PAGE_BYTES:
-        raise AssertionError("program headers end before the first section")
+    start = -(-(_HEADER.size + len(sections) * _PROGRAM.size) // PAGE_BYTES) * PAGE_BYTES
+    programs = b"".join(_program(section, image, start) for section in sections)
     strings, names = _Strings(), _Strings()
     rows = _symbols(image.symbols, sections, strings)
-    body = bytearray(PAGE_BYTES) + image.data
-    headers = [bytes(_SECTION.size), *(_section(section, names) for section in sections)]
+    body = bytearray(start) + image.data
+    headers = [bytes(_SECTION.size), *(_section(section, names, start) for section in sections)]
     for title, kind, data, link, info, align, size in (
         (".symtab", SHT_SYMTAB, rows.data, len(headers) + 1, rows.local_count, 8, _SYMBOL.size),
         (".strtab", SHT_STRTAB, bytes(strings.data), 0, 0, 1, 0),
@@ -84,18 +83,18 @@ def _append(body: bytearray, data: bytes) -> int:
     return offset
 
 
-def _program(section: PlacedSection, image: Image) -> bytes:
+def _program(section: PlacedSection, image: Image, start: int) -> bytes:
     flags = PF_R | (PF_W if section.writable else 0) | (PF_X if section.executable else 0)
     gpa = image.space.base + section.offset
     return _PROGRAM.pack(
-        PT_LOAD, flags, PAGE_BYTES + section.offset, section.va, gpa, section.stored, section.size, PAGE_BYTES
+        PT_LOAD, flags, start + section.offset, section.va, gpa, section.stored, section.size, PAGE_BYTES
     )
 
 
-def _section(section: PlacedSection, names: _Strings) -> bytes:
+def _section(section: PlacedSection, names: _Strings, start: int) -> bytes:
     kind = SHT_PROGBITS if section.stored else SHT_NOBITS
     flags = SHF_ALLOC | (SHF_WRITE if section.writable else 0) | (SHF_EXECINSTR if section.executable else 0)
-    offset = PAGE_BYTES + section.offset
+    offset = start + section.offset
     return _SECTION.pack(names.add(section.name), kind, flags, section.va, offset, section.size, 0, 0, PAGE_BYTES, 0)
 
 
