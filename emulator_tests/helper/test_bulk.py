@@ -14,7 +14,7 @@ from mh_emulator.host.bulk import bulk, move_all
 from mh_emulator.host.machine import Machine
 from mh_emulator.host.mirror import enter
 from mh_emulator.host.ring import HelperRefused
-from mh_emulator.host.session import Batch, finish_all, share
+from mh_emulator.host.session import Batch, export_batch, finish_all, share
 from mh_emulator.kvm import Vcpu
 from mh_emulator.kvm.exits import Exit
 
@@ -90,6 +90,11 @@ def test_refused_batch_ends_it_on_both_sides(rings: int, refusing: str) -> None:
     source, target = map(len, log.begun)
     assert target == refused + (refusing == "import")
     assert refused < source <= refused + rings
+
+
+def test_batch_of_no_pages_is_refused_by_name() -> None:
+    with pytest.raises(HelperRefused, match=r"^helper refuses export: MH_BAD_ENTRY"):
+        export_batch(connected(1).sources[0].ring, Batch())
 
 
 def test_batches_are_no_longer_than_a_ring_s_part() -> None:

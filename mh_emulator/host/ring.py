@@ -90,9 +90,6 @@ class Result:
     status: abi.mh_status
     kind: int
 
-    def __hash__(self) -> int:
-        return self.kind
-
 
 @dataclass(frozen=True, slots=True)
 class LaneLayout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from mh_abi import abi
 from mh_emulator.host.ring import Completion, HelperRefused, Lane, Request, Result, Ring, Sealed, Status
@@ -127,8 +128,7 @@ def _serve(ring: Lane, batch: Batch, name: str, op: int) -> list[Result]:
 
 def first_failure(results: Sequence[Result]) -> Status:
     """What became of the first page that was not moved; MH_DONE where all were."""
-    alike = list(results) == [results[0]] * len(results)
-    statuses = (result.status for result in (results[:1] if alike else results))
+    statuses = (result.status for result, _ in groupby(results))
     return next((status for status in statuses if status != Status.MH_DONE), Status.MH_DONE)
 
 
