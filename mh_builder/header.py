@@ -34,7 +34,7 @@ def header(
     """The first bytes of an image of so many bytes."""
     descriptor = _descriptor(space, sections, relocations, (entry, entry32), image_bytes)
     ring_offset = sections[".ring"].offset
-    return b"".join(
+    head = b"".join(
         [
             descriptor.dumps(),
             _params(space, sections).dumps(),
@@ -42,6 +42,9 @@ def header(
             *(abi.mh_relocation(offset=r.offset, count=r.count, kinds=r.kinds).dumps() for r in relocations),
         ]
     )
+    if len(head) != header_bytes(space, len(relocations)):
+        raise AssertionError(f"header of {len(head):#x} bytes in {header_bytes(space, len(relocations)):#x}")
+    return head
 
 
 def _region_offset() -> int:
