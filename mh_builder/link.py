@@ -16,7 +16,7 @@ from mh_abi import abi
 from mh_builder.asm import SECTION_NAMES, ObjectFile, Relocation, RelocationKind
 from mh_builder.header import header, header_bytes
 from mh_builder.image.model import MAX_RUN, Image, ImageRelocation, PlacedSection, PlacedSymbol, vcpu_section
-from mh_builder.paging import PAGE_BYTES, Tables
+from mh_builder.paging import PAGE_BYTES, Tables, whole_pages
 from mh_builder.schemes.space import HELPER_VA, AddressSpace, Options, Scheme
 from mh_builder.symbols import LinkError, MergedSection, SymbolTable, merge, merge_behind
 
@@ -32,7 +32,7 @@ def link(objects: Sequence[ObjectFile], scheme: Scheme, options: Options) -> Ima
     """
     plan = _settle(objects, scheme, options)
     symbols = SymbolTable(objects, plan.merged, plan.sections, None if plan.space.moves else plan.space.base)
-    data = bytearray(sum(_pages(section.stored) for section in plan.sections.values()))
+    data = bytearray(sum(whole_pages(section.stored) for section in plan.sections.values()))
     for section in plan.merged.values():
         offset = plan.sections[section.home].offset
         data[offset : offset + len(section.data)] = section.data
@@ -99,7 +99,7 @@ def _settle(objects: Sequence[ObjectFile], scheme: Scheme, options: Options) -> 
 def _behind_header(objects: Sequence[ObjectFile], header_size: int) -> MergedSection | None:
     """The constants, where what the header leaves of its last page has room for them: both are read only."""
     behind = merge_behind(objects, ".rodata", ".header", header_size)
-    return behind if behind.size <= _pages(header_size) else None
+    return behind if behind.size <= whole_pages(header_size) else None
 
 
 class _Kind(Flag):
@@ -135,7 +135,7 @@ def _place(
             private=_Kind.SHARED not in kind,
             pieces=pieces.get(name, ()),
         )
-        offset += _pages(size)
+        offset += whole_pages(size)
 
 
 def _plan(
@@ -178,10 +178,6 @@ def _owned(options: Options) -> Iterator[tuple[str, int, _Kind]]:
     yield ".snp_secrets", PAGE_BYTES, _Kind.WRITABLE
 
 
-def _pages(size: int) -> int:
-    return -(-size // PAGE_BYTES) * PAGE_BYTES
-
-
 def _entry32(
     objects: Sequence[ObjectFile], merged: dict[str, MergedSection], sections: dict[str, PlacedSection]
 ) -> int | None:
@@ -203,7 +199,7 @@ def _map(sections: Iterable[PlacedSection], space: AddressSpace, entry32: int | 
             tables.map(
                 space.image_span(
                     section.offset,
-                    _pages(section.size),
+                    whole_pages(section.size),
                     writable=section.writable,
                     executable=section.executable,
                     private=section.private,

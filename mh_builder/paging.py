@@ -55,6 +55,11 @@ _PAE_ROOT_RESERVED = WRITABLE | USER | 0x7 << 6 | NO_EXECUTE
 """Of the root: bit 5 is reserved too, but QEMU sets A there (TCG, target/i386/tcg/sysemu/excp_helper.c)."""
 
 
+def whole_pages(size: int) -> int:
+    """Bytes of the pages of 4 KiB that `size` bytes need."""
+    return -(-size // PAGE_BYTES) * PAGE_BYTES
+
+
 def level_shift(level: int) -> int:
     """Address bits below the index of `level` (1 is the lowest table)."""
     return PAGE_SHIFT + 9 * (level - 1)

@@ -8,7 +8,7 @@ import platform
 import sys
 
 from mh_builder.asm.objectfile import ObjectFile
-from mh_builder.paging import PAGE_BYTES
+from mh_builder.paging import whole_pages
 
 
 def is_possible() -> bool:
@@ -25,7 +25,7 @@ class Memory:
     """Page-aligned memory of this process."""
 
     def __init__(self, size: int) -> None:
-        self._map = mmap.mmap(-1, -(-size // PAGE_BYTES) * PAGE_BYTES)
+        self._map = mmap.mmap(-1, whole_pages(size))
         self.base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
 
     def write(self, offset: int, data: bytes) -> None:
@@ -35,7 +35,7 @@ class Memory:
     def make_executable(self, offset: int, size: int) -> None:
         """Make the pages of a range readable and executable, and no longer writable; raise `OSError`."""
         libc = ctypes.CDLL(None, use_errno=True)
-        length = -(-size // PAGE_BYTES) * PAGE_BYTES
+        length = whole_pages(size)
         if libc.mprotect(ctypes.c_void_p(self.base + offset), ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_EXEC):
             raise OSError(ctypes.get_errno(), "mprotect")
 

@@ -14,7 +14,7 @@ from functools import cache
 from mh_abi import abi
 from mh_abi.sources import PAYLOAD
 from mh_builder.asm import ObjectFile, RelocationKind, assemble
-from mh_builder.paging import PAGE_BYTES
+from mh_builder.paging import PAGE_BYTES, whole_pages
 from mh_builder.symbols import LinkError, MergedSection, merge
 
 SOURCES = PAYLOAD / "loader"
@@ -63,7 +63,7 @@ def _place(merged: dict[str, MergedSection]) -> dict[str, int]:
     addresses, address = {}, PAGE_BYTES
     for name, section in merged.items():
         addresses[name] = address
-        address += -(-section.size // PAGE_BYTES) * PAGE_BYTES
+        address += whole_pages(section.size)
     return addresses
 
 

@@ -20,7 +20,7 @@ from mh_builder.igvm.firmware import flash_of
 from mh_builder.igvm.hob import DataHob, hob_area, read_hobs, write_hobs
 from mh_builder.igvm.insert import with_pages
 from mh_builder.igvm.layout import PageData
-from mh_builder.paging import MIB, PAGE_BYTES
+from mh_builder.paging import MIB, PAGE_BYTES, whole_pages
 
 _FIRMWARE_END = 32 * MIB
 """OVMF's own memory, until it has found RAM, ends at 0x1780000 (edk2, OvmfPkg/Include/Fdf/MemFd.fdf.inc)."""
@@ -99,7 +99,7 @@ def _checked(data: bytes) -> bytes:
 
 
 def _pages(data: bytes, gpa: int) -> list[tuple[int, bytes]]:
-    padded = data.ljust(-(-len(data) // PAGE_BYTES) * PAGE_BYTES, b"\0")
+    padded = data.ljust(whole_pages(len(data)), b"\0")
     return [(gpa + at, padded[at : at + PAGE_BYTES]) for at in range(0, len(padded), PAGE_BYTES)]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from mh_builder.image.model import Image, PlacedSection, PlacedSymbol
-from mh_builder.paging import PAGE_BYTES
+from mh_builder.paging import PAGE_BYTES, whole_pages
 
 EM_X86_64 = 62
 ET_EXEC = 2
@@ -51,7 +51,7 @@ class _Rows:
 def write_elf(image: Image) -> bytes:
     """The whole ELF file; the flat binary lies at the first page behind the program headers."""
     sections = [section for section in image.sections if section.size]
-    start = -(-(_HEADER.size + len(sections) * _PROGRAM.size) // PAGE_BYTES) * PAGE_BYTES
+    start = whole_pages(_HEADER.size + len(sections) * _PROGRAM.size)
     programs = b"".join(_program(section, image, start) for section in sections)
     strings, names = _Strings(), _Strings()
     rows = _symbols(image.symbols, sections, strings)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from mh_abi import abi
 from mh_abi.image import HelperImage, parse_image
 from mh_builder.image.model import PlacedSection, vcpu_section
-from mh_builder.paging import GIB, PAGE_BYTES, Geometry
+from mh_builder.paging import GIB, PAGE_BYTES, Geometry, whole_pages
 from mh_builder.report.layout import Backing, Layout, Plan
 from mh_builder.report.mapping import ACTED_ON, MARKS
 from mh_builder.report.memory_type import PATS
@@ -76,7 +76,7 @@ def _sections(image: HelperImage, base: int, reading: Reading) -> Iterator[Place
     """The sections as far as header and tables tell."""
     descriptor, params = image.descriptor, image.params
     stored = descriptor.image_bytes
-    header = _pages(descriptor.relocation_offset + descriptor.relocation_count * len(abi.mh_relocation))
+    header = whole_pages(descriptor.relocation_offset + descriptor.relocation_count * len(abi.mh_relocation))
     tables = [gpa - base for gpa in reading.tables if base <= gpa < base + stored]
     code_end = _code_end(header, reading)
     places = params.bitmap_va, params.moved_va, params.shared_va
@@ -140,7 +140,3 @@ def _code_end(start: int, reading: Reading) -> int:
         if mapping.executable and (is_first or mapping.va == end):
             end = mapping.end
     return end - HELPER_VA
-
-
-def _pages(size: int) -> int:
-    return -(-size // PAGE_BYTES) * PAGE_BYTES

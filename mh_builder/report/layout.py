@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from mh_builder.image.model import PlacedSection
-from mh_builder.paging import PAGE_BYTES, Geometry
+from mh_builder.paging import PAGE_BYTES, Geometry, whole_pages
 from mh_builder.report.cpu import Cpu
 from mh_builder.report.mapping import ACTED_ON, MARKS, Mapping, joined
 from mh_builder.report.memory_type import Pat, type_name
@@ -220,7 +220,9 @@ def purpose_of(mapping: Mapping, plan: Plan) -> str:
 
 def _purposes(mapping: Mapping, plan: Plan) -> Iterator[tuple[str, Mapping]]:
     """The mapping, cut at the borders of what it is for."""
-    names = [(section.name, section.va, section.va + _pages(section.size)) for section in plan.sections if section.size]
+    names = [
+        (section.name, section.va, section.va + whole_pages(section.size)) for section in plan.sections if section.size
+    ]
     ram = (RAM, plan.window_va, plan.window_va + plan.ram_limit)
     start = plan.entry32 & -PAGE_BYTES
     # The parameters of a damaged image may claim what is something else's as well: the first counts.
@@ -241,7 +243,3 @@ def _purpose_at(va: int, limit: int, places: Sequence[tuple[str, int, int]]) -> 
             borders = [other for _, other, _ in places[:number] if other > va]
             return name, min([end, limit, *borders])
     return UNEXPECTED, min([limit, *(start for _, start, _ in places if start > va)])
-
-
-def _pages(size: int) -> int:
-    return -(-size // PAGE_BYTES) * PAGE_BYTES

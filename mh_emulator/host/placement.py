@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mh_abi.errors import MigrationHelperError
 from mh_abi.image import HelperImage
-from mh_builder.paging import PAGE_BYTES
+from mh_builder.paging import PAGE_BYTES, whole_pages
 from mh_emulator.guest.worker import WORKER_BYTES, Piece, Worker
 from mh_emulator.host import handover
 from mh_emulator.host.topology import FOUR_GIB, LOW_LIMIT, Topology
@@ -49,7 +49,7 @@ class Placement:
 
 def place(ram_bytes: int, helper: HelperImage) -> Placement:
     """Place `ram_bytes` bytes of contents beside `helper`. Raises `PlacementError`."""
-    size = -(-ram_bytes // PAGE_BYTES) * PAGE_BYTES
+    size = whole_pages(ram_bytes)
     home = 0 if helper.home is None else helper.home
     home_end = 0 if helper.home is None else home + helper.memory_bytes
     room_below = LOW_LIMIT - (home_end - home)

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from mh_abi import abi
 from mh_builder.flat_segments import CS, GDT, SS
-from mh_builder.paging import GIB, MIB, PAGE_BYTES, Span, Tables
+from mh_builder.paging import GIB, MIB, PAGE_BYTES, Span, Tables, whole_pages
 from mh_emulator.cpu.registers import CR4_LA57, Registers, Table
 from mh_emulator.kvm.exits import Exit, Reason
 from mh_emulator.kvm.vm import Vm
@@ -73,7 +73,7 @@ class Setup:
         for volume in self.volumes:
             for sections in volume.values():
                 data += b"".join(section.ljust(-(-len(section) // 16) * 16, b"\0") for section in sections)
-        return data.ljust(-(-len(data) // PAGE_BYTES) * PAGE_BYTES, b"\0")
+        return data.ljust(whole_pages(len(data)), b"\0")
 
     def _system_tables(self) -> bytes:
         page = bytearray(gate(gates.MISSING).to_bytes(8, "little") * (PAGE_BYTES // 8))
